@@ -1,0 +1,39 @@
+"""Numbers to bytes and back: the port every codec fills, and the table from the manifest's enum to the codec.
+
+Every codec has an exact length known beforehand, so a receiver knows how many bytes a part must have before it reads one.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from torch import Tensor
+
+from swarm.manifest import Codec as CodecName
+
+
+class Codec(Protocol):
+    """One way to write N float32 numbers. Axes: N numbers of one part."""
+
+    def size(self, numbers: int) -> int:
+        """Exact bytes of ``numbers`` encoded values."""
+
+    def encode(self, vector_N: Tensor) -> bytes:
+        """``vector_N`` (float32, finite) as ``size(N)`` bytes. Deterministic: same bits in, same bytes out, on any thread count."""
+
+    def decode(self, payload: bytes, numbers: int) -> Tensor:
+        """``[numbers]`` float32, all finite. Raises `swarm.errors.Malformed` for a wrong length, NaN, infinity or a scale out of range."""
+
+
+def codec_of(name: CodecName) -> Codec:
+    """The codec that a manifest names."""
+    from .dense import Float16, Float32
+    from .quantised import Quantised
+
+    table: dict[CodecName, Codec] = {
+        CodecName.FP32: Float32(),
+        CodecName.FP16: Float16(),
+        CodecName.INT8: Quantised(bits=8, block=256),
+        CodecName.INT4: Quantised(bits=4, block=256),
+    }
+    return table[name]

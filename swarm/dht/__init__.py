@@ -1,0 +1,1 @@
+"""Finding each other: signed records under the run's keys, kept by the peers themselves."""

@@ -1,0 +1,118 @@
+"""The one string a volunteer needs: which run, whom to ask first, and the secret where the run is by invitation."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import ipaddress
+import struct
+from dataclasses import dataclass
+
+from .errors import TicketError
+from .identity import PeerId, digest_of, peer_id_from_digest
+
+PREFIX = "swarm1"
+MAX_ENTRIES = 8
+_HELP = "copy the whole ticket, from 'swarm1' to its end, or ask the organiser for a fresh one"
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Address:
+    """Where a peer listens. ``host`` is an IPv4 or IPv6 address or a DNS name of at most 253 characters."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+    @classmethod
+    def parse(cls, text: str) -> Address:
+        """Read ``host:port`` or ``[v6]:port``. Raises `ValueError`."""
+        host, separator, port = text.rpartition(":")
+        host = host.removeprefix("[").removesuffix("]")
+        if not (separator and port.isascii() and port.isdigit() and int(port) < 1 << 16 and 1 <= len(host) <= 253):
+            raise ValueError(f"{text!r} is not HOST:PORT")
+        return cls(host, int(port))
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A peer to ask first: its id is pinned before the first byte is sent to its address."""
+
+    peer: PeerId
+    address: Address
+
+
+@dataclass(frozen=True, slots=True)
+class Ticket:
+    """Run id (32 bytes), up to 8 entries, and 16 secret bytes for a run by invitation (empty for an open run)."""
+
+    run_id: bytes
+    entries: tuple[Entry, ...]
+    secret: bytes = b""
+
+    def pack(self) -> str:
+        """One line of URL-safe characters with a checksum; about 100 for one entry."""
+        raw = bytes([len(self.secret), len(self.entries)]) + self.run_id + self.secret
+        for entry in self.entries:
+            host = _pack_host(entry.address.host)
+            raw += digest_of(entry.peer) + struct.pack("<HB", entry.address.port, len(host)) + host
+        return PREFIX + base64.urlsafe_b64encode(raw + _checksum(raw)).decode().rstrip("=")
+
+    @classmethod
+    def unpack(cls, text: str) -> Ticket:
+        """Read a ticket that a person pasted. Raises `TicketError` with what to do."""
+        text = "".join(text.split())
+        if not text.startswith(PREFIX):
+            raise TicketError(f"a ticket begins with '{PREFIX}', this begins with {text[:12]!r}", _HELP)
+        encoded = text.removeprefix(PREFIX)
+        try:
+            raw = base64.b64decode(encoded + "=" * (-len(encoded) % 4), altchars=b"-_", validate=True)
+        except (binascii.Error, ValueError) as error:
+            raise TicketError("the ticket has characters that no ticket has", _HELP) from error
+        if len(raw) > 4096 or _checksum(raw[:-4]) != raw[-4:]:
+            raise TicketError("the ticket is cut short or has a typing error (its checksum does not fit)", _HELP)
+        try:
+            return cls._read(raw[:-4])
+        except (struct.error, ValueError, IndexError, UnicodeDecodeError) as error:
+            raise TicketError(f"the ticket does not have the form of one ({error})", _HELP) from error
+
+    @classmethod
+    def _read(cls, raw: bytes) -> Ticket:
+        secret_length, count = raw[0], raw[1]
+        run_id, secret, rest = raw[2:34], raw[34 : 34 + secret_length], raw[34 + secret_length :]
+        if secret_length not in (0, 16) or len(run_id) != 32 or len(secret) != secret_length or count > MAX_ENTRIES:
+            raise ValueError("lengths do not fit")
+        entries = []
+        for _ in range(count):
+            port, length = struct.unpack_from("<HB", rest, 32)
+            host, digest, rest = rest[35 : 35 + length], rest[:32], rest[35 + length :]
+            if len(host) != length:
+                raise ValueError("an address is cut short")
+            entries.append(Entry(peer_id_from_digest(digest), Address(_unpack_host(host), port)))
+        if rest:
+            raise ValueError("bytes are left over")
+        return cls(run_id, tuple(entries), secret)
+
+
+def _checksum(raw: bytes) -> bytes:
+    return hashlib.sha256(b"swarm-ticket-v1" + raw).digest()[:4]
+
+
+def _pack_host(host: str) -> bytes:
+    """A tag byte, then 4 or 16 bytes of an IP address (tag 4, 6) or the text of a name (tag 0)."""
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return b"\0" + host.encode()
+    return bytes([address.version]) + address.packed
+
+
+def _unpack_host(raw: bytes) -> str:
+    if raw[0] == 0:
+        return raw[1:].decode()
+    if (raw[0], len(raw)) not in ((4, 5), (6, 17)):
+        raise ValueError("an address has the wrong length")
+    return str(ipaddress.ip_address(raw[1:]))
