@@ -22,7 +22,7 @@ class Codec(Protocol):
         """``vector_N`` (float32, finite) as ``size(N)`` bytes. Deterministic: same bits in, same bytes out, on any thread count."""
 
     def decode(self, payload: bytes, numbers: int) -> Tensor:
-        """``[numbers]`` float32, all finite. Raises `swarm.errors.Malformed` for a wrong length, NaN, infinity or a scale out of range."""
+        """``[numbers]`` float32, all finite. Raises `Malformed` for a wrong length, NaN, infinity or a scale out of range."""
 
 
 def codec_of(name: CodecName) -> Codec:

@@ -1,6 +1,6 @@
 """The port to the DHT: put and get of signed records. Nothing security-relevant is ever decided by what comes out of it.
 
-Behind it stand `HivemindDirectory` (`swarm.dht.node`, real runs) and `SimulatedDirectory` (`swarm.simulation.directory`, rehearsals).
+Behind it: `HivemindDirectory` (`swarm.dht.node`, real runs), `SimulatedDirectory` (`swarm.simulation.directory`, rehearsals).
 """
 
 from __future__ import annotations
