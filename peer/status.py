@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import msgspec
 
 HISTORY = 2000
@@ -100,9 +102,29 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     checkpoint: str = ""
 
 
+def is_well(snapshot: Snapshot) -> bool:
+    """Whether this peer does its part: waiting for company and fetching the state are healthy, a degraded or stalled run is not."""
+    return snapshot.health in ("HEALTHY", "WAITING", "SYNCING", "FINISHED")
+
+
 def encode(snapshot: Snapshot) -> bytes:
-    """JSON, as the status page serves it."""
-    return msgspec.json.encode(snapshot)
+    """JSON, as the status page serves it. JSON has no NaN: a point without a finite value is left out, any other such number is 0."""
+    raw = msgspec.json.encode(snapshot)
+    if b"null" not in raw:  # the fields allow no null, so one outside a text is a number that is not finite
+        return raw
+    losses, evaluations = (
+        tuple(point for point in series if math.isfinite(point.value)) for series in (snapshot.losses, snapshot.evaluations)
+    )
+    plain = msgspec.json.decode(msgspec.json.encode(msgspec.structs.replace(snapshot, losses=losses, evaluations=evaluations)))
+    return msgspec.json.encode(_without_null(plain))
+
+
+def _without_null(value: object) -> object:
+    if isinstance(value, dict):
+        return {key: _without_null(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_without_null(item) for item in value]
+    return 0.0 if value is None else value
 
 
 def decode(raw: bytes) -> Snapshot:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar
 
 from .identity import PeerId
-from .wire import Message, Signed
+from .wire import NO_GROUP, Message, Signed
 
 Outcome = TypeVar("Outcome")
 Outcome_co = TypeVar("Outcome_co", covariant=True)
@@ -81,10 +81,11 @@ class Job(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Send:
-    """Sign ``message`` once and send it to every peer of ``to``."""
+    """Sign ``message`` once, for ``group``, and send it to every peer of ``to``."""
 
     to: tuple[PeerId, ...]
     message: Message
+    group: bytes = NO_GROUP
 
 
 @dataclass(frozen=True, slots=True)

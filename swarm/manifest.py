@@ -12,7 +12,7 @@ from typing import ClassVar
 
 import msgspec
 
-from .errors import ConfigError, Malformed, WrongContent, WrongVersion
+from .errors import ConfigError, Malformed, Oversized, WrongContent, WrongVersion
 from .identity import KeyPair, PeerId, peer_id_of
 from .wire import CONTROL_LIMIT, PROTOCOL, Kind, Message, Stamp, body_of, finite, open_frame, pack, seal_body, sized
 
@@ -182,8 +182,10 @@ def open_manifest(raw: bytes, run_id: bytes) -> RunManifest:
 
     Raises `WrongVersion` where the run speaks another protocol: the hash has already proven that it is the right run.
     """
+    if len(raw) > CONTROL_LIMIT:
+        raise Oversized(f"{len(raw)} bytes, a manifest has at most {CONTROL_LIMIT}")
     body = body_of(raw)
-    if len(raw) <= CONTROL_LIMIT and hashlib.sha256(body).digest() != run_id:
+    if hashlib.sha256(body).digest() != run_id:
         raise WrongContent("this manifest does not belong to the ticket")
     _check_version(body)
     signed = open_frame(raw, RunManifest, run=run_id)
@@ -195,8 +197,8 @@ def open_manifest(raw: bytes, run_id: bytes) -> RunManifest:
 def _check_version(body: bytes) -> None:
     """The first field of every manifest, of every version, is the protocol number; look at it before the form of the rest."""
     try:
-        protocol = msgspec.msgpack.decode(body, type=list[object])[0] if len(body) <= CONTROL_LIMIT else PROTOCOL
-    except (msgspec.DecodeError, IndexError, RecursionError):
+        protocol = msgspec.msgpack.decode(body, type=list[object])[0]
+    except (msgspec.DecodeError, ValueError, IndexError, RecursionError):
         return  # not a manifest at all: `open_frame` says so
     if isinstance(protocol, int) and protocol != PROTOCOL:
         raise WrongVersion(

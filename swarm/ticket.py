@@ -59,7 +59,7 @@ class Ticket:
         for entry in self.entries:
             host = _pack_host(entry.address.host)
             raw += digest_of(entry.peer) + struct.pack("<HB", entry.address.port, len(host)) + host
-        return PREFIX + base64.urlsafe_b64encode(raw + _checksum(raw)).decode().rstrip("=")
+        return PREFIX + _encode(raw + _checksum(raw))
 
     @classmethod
     def unpack(cls, text: str) -> Ticket:
@@ -72,7 +72,7 @@ class Ticket:
             raw = base64.b64decode(encoded + "=" * (-len(encoded) % 4), altchars=b"-_", validate=True)
         except (binascii.Error, ValueError) as error:
             raise TicketError("the ticket has characters that no ticket has", _HELP) from error
-        if len(raw) > 4096 or _checksum(raw[:-4]) != raw[-4:]:
+        if len(raw) > 4096 or _checksum(raw[:-4]) != raw[-4:] or _encode(raw) != encoded:  # one ticket, one spelling
             raise TicketError("the ticket is cut short or has a typing error (its checksum does not fit)", _HELP)
         try:
             return cls._read(raw[:-4])
@@ -95,6 +95,10 @@ class Ticket:
         if rest:
             raise ValueError("bytes are left over")
         return cls(run_id, tuple(entries), secret)
+
+
+def _encode(raw: bytes) -> str:
+    return base64.urlsafe_b64encode(raw).decode().rstrip("=")
 
 
 def _checksum(raw: bytes) -> bytes:

@@ -63,6 +63,7 @@ class Message(msgspec.Struct, frozen=True, forbid_unknown_fields=True, array_lik
 
 M = TypeVar("M", bound=Message)
 M_co = TypeVar("M_co", bound=Message, covariant=True)
+S = TypeVar("S", bound=msgspec.Struct)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +92,7 @@ def pack(value: object) -> bytes:
     return msgspec.msgpack.encode(value)
 
 
-def unpack(raw: bytes | bytearray | memoryview, form: type[M]) -> M:
+def unpack(raw: bytes | bytearray | memoryview, form: type[S]) -> S:
     """Decode a body strictly: unknown fields, wrong types and values out of range are `Malformed`."""
     try:
         return msgspec.msgpack.decode(raw, type=form)

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 from typing import Protocol
 
+import torch
 from torch import Tensor
 
+from swarm.errors import Malformed
 from swarm.manifest import Codec as CodecName
 
 
@@ -37,3 +39,16 @@ def codec_of(name: CodecName) -> Codec:
         CodecName.INT4: Quantised(bits=4, block=256),
     }
     return table[name]
+
+
+def require_vector(vector_N: Tensor) -> Tensor:
+    """``vector_N`` contiguous and without gradient. Raises `ValueError` where it is not one axis of float32 on the CPU."""
+    if vector_N.dtype != torch.float32 or vector_N.dim() != 1 or vector_N.device.type != "cpu":
+        raise ValueError("a codec takes one axis of float32 numbers on the CPU")
+    return vector_N.detach().contiguous()
+
+
+def require_length(payload: bytes, size: int) -> None:
+    """Raise `Malformed` where ``payload`` does not have exactly ``size`` bytes."""
+    if len(payload) != size:
+        raise Malformed(f"{len(payload)} bytes came where the numbers take {size}")

@@ -1,0 +1,198 @@
+"""Who averages together in this round: everybody says it is ready, a leader lists them, and they co-sign the list.
+
+    every peer --- Ready ------------> the leader and its deputies      (drawn by hash from the roster)
+    leader     --- Proposal ---------> everybody on it                  (their own Ready frames: nobody is listed who did not come)
+    every peer --- Vote -------------> everybody on it                  (one vote per round)
+    2/3 of the votes: the group stands
+
+Rule 1: a peer signs one vote per round, so it is never in two groups and no cycle of waiting can form.
+Rule 2: the leader waits for those it expects until ``close_at``; the unreachable are not waited for.
+Rule 3: a silent leader is replaced: deputy k proposes k/4 of ``patience`` after the leader should have.
+Rule 4: who comes late or with another model gets a reason, keeps its update, and comes again in the next round.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from typing import cast
+
+from swarm.errors import TheirFault
+from swarm.identity import PeerId
+from swarm.machine import Command, Event, Finish, Received, Send, Unreached, WakeAt
+from swarm.wire import Signed, open_frame
+
+from . import groups
+from .groups import Group
+from .messages import Decline, Proposal, Ready, Vote
+
+DEPUTIES = 3
+"""How many of the first in the order of leaders get every `Ready`."""
+
+
+@dataclass(frozen=True, slots=True)
+class LeftOut:
+    """No group for us in this round: ``reason`` for people; ``round`` where the run stands, as far as somebody told us."""
+
+    reason: str
+    round: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Call:
+    """What an assembly starts from. Times are in the clock of ``now``."""
+
+    run: bytes
+    me: Signed[Ready]
+    """Our own sealed `Ready`."""
+    expected: tuple[PeerId, ...]
+    """Who should come, by our roster."""
+    close_at: float
+    """When the leader stops waiting for those who have not come."""
+    patience: float
+    """Seconds: how long the others wait for a leader beyond that, and how often it looks whether the missing are alive."""
+    group_size: int
+
+
+class Assembly:
+    """The machine. Ends with a `Group`, or with `LeftOut`."""
+
+    def __init__(self, call: Call) -> None:
+        self._call = call
+        self._me = call.me.signer
+        self._round = call.me.stamp.round
+        self._ready: dict[PeerId, Signed[Ready]] = {self._me: call.me}
+        self._gone: set[PeerId] = set()
+        self._votes: dict[bytes, dict[PeerId, Signed[Vote]]] = {}
+        self._group: Group | None = None
+        self._proposed = False
+        self._complete_since: float | None = None
+        self._looked_at: float | None = None
+        self._order = groups.leaders(call.run, self._round, {self._me, *call.expected})
+
+    def start(self, now: float) -> Iterable[Command]:
+        """Say that we are ready, to the leaders; a leader says it to everybody, which also shows who is gone."""
+        audience = [peer for peer in self._order if peer != self._me]
+        if self._me not in self._order[:DEPUTIES]:
+            audience = self._order[:DEPUTIES]
+        if audience:
+            yield Send(tuple(audience), self._call.me.message)
+        yield from self._think(now)
+
+    def handle(self, event: Event, now: float) -> Iterable[Command]:
+        """Take note of what came, then see whether it is our turn to propose, or whether the group stands."""
+        match event:
+            case Received(signed) if isinstance(signed.message, Ready):
+                yield from self._hear_ready(cast("Signed[Ready]", signed))
+            case Received(signed) if isinstance(signed.message, Proposal) and not self._group:
+                yield from self._hear_proposal(signed.message)
+            case Received(signed) if isinstance(signed.message, Vote):
+                self._votes.setdefault(signed.stamp.group, {})[signed.signer] = cast("Signed[Vote]", signed)
+            case Received(signed) if isinstance(signed.message, Decline) and not self._group:
+                yield Finish(LeftOut(signed.message.reason, signed.message.round))
+                return
+            case Unreached(peer):
+                yield from self._lose(peer)
+        yield from self._think(now)
+
+    def _hear_ready(self, signed: Signed[Ready]) -> Iterator[Command]:
+        peer = signed.signer
+        if self._proposed and peer not in self._ready:
+            yield Send((peer,), Decline(self._round, "the group of this round is formed; come with the next"))
+            return
+        self._gone.discard(peer)
+        self._ready.setdefault(peer, signed)
+
+    def _lose(self, peer: PeerId) -> Iterator[Command]:
+        """A peer that cannot be reached is not waited for; where it led, the deputies already have our `Ready`."""
+        was_leading = [p for p in self._order if p not in self._gone][:DEPUTIES]
+        self._gone.add(peer)
+        leading = [p for p in self._order if p not in self._gone][:DEPUTIES]
+        fresh = tuple(p for p in leading if p not in was_leading and p != self._me)
+        if fresh:
+            yield Send(fresh, self._call.me.message)
+
+    def _hear_proposal(self, proposal: Proposal) -> Iterator[Command]:
+        members = self._check(proposal)
+        if members is None:
+            return  # a list that does not hold, or without us: not ours to vote on
+        group = groups.form(self._call.run, self._round, members, self._call.me.message.state_root)
+        yield from self._vote(group)
+
+    def _check(self, proposal: Proposal) -> list[PeerId] | None:
+        """The members of a proposal that we may sign: genuine, of this round, of one model (ours), and with us on it."""
+        members: list[PeerId] = []
+        for raw in proposal.ready:
+            try:
+                signed = open_frame(raw, Ready, run=self._call.run, limit=4096)
+            except TheirFault:
+                return None
+            if signed.stamp.round != self._round or signed.message.state_root != self._call.me.message.state_root:
+                return None
+            members.append(signed.signer)
+        fits = self._me in members and len(set(members)) == len(members) <= self._call.group_size
+        return members if fits else None
+
+    def _vote(self, group: Group) -> Iterator[Command]:
+        self._group = group
+        others = tuple(peer for peer in group.members if peer != self._me)
+        if others:
+            yield Send(others, Vote(), group.id)
+
+    def _think(self, now: float) -> Iterator[Command]:
+        """The whole decision, after every event: done? our turn to propose? when to look again?"""
+        call = self._call
+        if self._group:
+            votes = self._votes.get(self._group.id, {})
+            signed = tuple(votes[peer] for peer in self._group.members if peer in votes)
+            if len(signed) + 1 >= self._group.quorum:
+                yield Finish(replace(self._group, votes=signed))
+                return
+        if now >= call.close_at + 2 * call.patience:
+            reason = "too few of the group answered" if self._group else "no leader proposed a group"
+            yield Finish(LeftOut(reason, self._round))
+            return
+        missing = {self._me, *call.expected} - self._ready.keys() - self._gone
+        if missing and now < call.close_at:
+            self._complete_since = None
+            wake = min(call.close_at, now + call.patience / 2)
+            yield from self._look_for(missing, now)
+        else:
+            if self._complete_since is None:
+                self._complete_since = now
+            rank = [peer for peer in self._order if peer not in self._gone].index(self._me)
+            turn = self._complete_since + rank * call.patience / 4
+            if not self._group and not self._proposed and rank < DEPUTIES and now >= turn:
+                yield from self._propose()
+                yield from self._think(now)
+                return
+            wake = turn if now < turn else call.close_at + 2 * call.patience
+        yield WakeAt(wake)
+
+    def _look_for(self, missing: set[PeerId], now: float) -> Iterator[Command]:
+        """The leader asks after the missing now and then: a dead one answers with a refused connection, and is not waited for."""
+        if self._me != next(peer for peer in self._order if peer not in self._gone):
+            return
+        if self._looked_at is None:
+            self._looked_at = now  # `start` has just asked everybody
+        elif now >= self._looked_at + self._call.patience / 2:
+            self._looked_at = now
+            yield Send(tuple(sorted(missing)), self._call.me.message)
+
+    def _propose(self) -> Iterator[Command]:
+        self._proposed = True
+        root = groups.majority_root(self._ready.values(), self._call.me.message.state_root)
+        same = [signed for signed in self._ready.values() if signed.message.state_root == root]
+        seated = groups.seats(self._call.run, same, self._call.group_size)
+        members = {signed.signer for signed in seated}
+        others = tuple(sorted(members - {self._me}))
+        if others:
+            yield Send(others, Proposal(tuple(signed.raw for signed in seated)))
+        for peer in sorted(self._ready.keys() - members - {self._me}):
+            same_root = self._ready[peer].message.state_root == root
+            why = "all seats of this round are taken" if same_root else "your model differs from the majority's; fetch theirs"
+            yield Send((peer,), Decline(self._round, why))
+        if self._me in members:
+            yield from self._vote(groups.form(self._call.run, self._round, members, root))
+        else:
+            yield Finish(LeftOut("our model differs from the majority's", self._round))

@@ -1,0 +1,224 @@
+"""The one call a peer makes: its update in, the group's average out. The only file of the room that awaits.
+
+`Averager` builds the two machines of a round, `Assembly` and `Round`, and is their driver's hands: it signs and sends what they
+want sent, runs their arithmetic away from the event loop, and keeps the results on the shelf for members that missed one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from torch import Tensor
+
+from swarm.errors import Refused
+from swarm.identity import KeyPair, PeerId
+from swarm.machine import Arithmetic, Command, Compute, Computed, Fetch, Report, Send, Ship, drive
+from swarm.manifest import RunManifest
+from swarm.transport.post import Inbox, Post
+from swarm.wire import NO_GROUP, Message, Signed, Stamp, open_frame, seal
+
+from . import groups
+from .assembly import Assembly, Call, LeftOut
+from .codecs import codec_of
+from .feedback import ErrorFeedback
+from .groups import Group
+from .messages import Ballot, Commit, Decline, Holdings, Proposal, Ready, Receipt, Vote
+from .partition import Part, plan
+from .reduce import Checked, CheckResult, Reduced
+from .round import Offering, Outcome, Plan, Round, Schedule
+
+FORMS: dict[type[Message], bool] = {
+    Ready: True, Proposal: True, Vote: True, Decline: True, Commit: False, Receipt: False, Holdings: False, Ballot: False,
+}  # fmt: skip
+"""The messages of this room; True for those that form a group."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Update:
+    """What a peer brings: ``vector_P`` = start − end (float32), the ``tokens`` behind it and the ``seed`` of their data."""
+
+    round: int
+    vector_P: Tensor
+    tokens: int
+    seed: bytes
+    state_root: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Averaged:
+    """What became of it. ``average_P`` is None where nothing was decided with us: then ``reason`` says why, and the whole
+    update is kept for the next round. ``round`` is where the run stands, as far as a leader told us."""
+
+    average_P: Tensor | None
+    members: tuple[PeerId, ...] = ()
+    missing: tuple[PeerId, ...] = ()
+    reason: str = ""
+    round: int = 0
+    seconds: float = 0.0
+    """From the standing group to the average."""
+
+
+@dataclass(slots=True)
+class _Line:
+    """What a machine's commands need to become deeds: whom it speaks for, until when, and where answers go."""
+
+    stamp: Stamp
+    deadline: float
+    inbox: Inbox
+    shelved: dict[str, bytes] = field(default_factory=dict)
+
+
+class Averager:
+    """Averages one update per round. ``report`` is told what people should know."""
+
+    def __init__(
+        self,
+        manifest: RunManifest,
+        key: KeyPair,
+        post: Post,
+        arithmetic: Arithmetic,
+        tasks: asyncio.TaskGroup,
+        report: Callable[[Report], None],
+    ) -> None:
+        self._manifest, self._key, self._post, self._arithmetic, self._tasks, self._report = (
+            manifest, key, post, arithmetic, tasks, report,
+        )  # fmt: skip
+        self._run = manifest.run_id
+        self._round = 0
+        self._feedback: ErrorFeedback | None = None
+        post.stray = self._answer_stray
+
+    @property
+    def feedback(self) -> ErrorFeedback | None:
+        """What has not been applied yet; None before the first round."""
+        return self._feedback
+
+    def restore(self, feedback: ErrorFeedback) -> None:
+        """Go on with the residual of an earlier life (a checkpoint)."""
+        self._feedback = feedback
+
+    async def average(self, update: Update, expected: Sequence[PeerId], close_at: float) -> Averaged:
+        """Average ``update`` with whoever comes. ``expected`` should; the leader stops waiting for them at ``close_at``.
+
+        Always returns: at the latest after ``assemble_seconds`` and ``average_seconds`` of the manifest beyond ``close_at``.
+        """
+        self._round = update.round
+        feedback = self._feedback = self._feedback or ErrorFeedback(update.vector_P.numel())
+        carried_P = await self._arithmetic.run(lambda: feedback.carried(update.vector_P))
+        group = await self._assemble(update, expected, close_at)
+        if isinstance(group, LeftOut):
+            await self._arithmetic.run(lambda: feedback.adopt(carried_P))
+            return Averaged(average_P=None, reason=group.reason, round=group.round)
+        began = asyncio.get_running_loop().time()
+        if len(group.members) == 1:
+            await self._arithmetic.run(feedback.reset)
+            return Averaged(average_P=carried_P, members=group.members, round=update.round)
+        outcome = await self._exchange(update, group, carried_P)
+        parts = self._parts(group, carried_P.numel())
+        await self._arithmetic.run(lambda: self._settle(feedback, carried_P, parts, outcome))
+        seconds = asyncio.get_running_loop().time() - began
+        return Averaged(
+            average_P=outcome.average_P,
+            members=group.members,
+            missing=outcome.missing,
+            reason=outcome.reason,
+            round=update.round,
+            seconds=seconds,
+        )
+
+    async def _assemble(self, update: Update, expected: Sequence[PeerId], close_at: float) -> Group | LeftOut:
+        spec = self._manifest.round
+        stamp = Stamp(self._run, update.round)
+        ready = open_frame(seal(self._key, Ready(update.state_root), stamp), Ready, run=self._run)
+        call = Call(
+            run=self._run,
+            me=ready,
+            expected=tuple(expected),
+            close_at=close_at,
+            patience=spec.assemble_seconds,
+            group_size=spec.group_size,
+        )
+        topic = (update.round, NO_GROUP)
+        inbox = self._post.open(topic)
+        line = _Line(stamp, close_at + 2 * spec.assemble_seconds, inbox)
+        try:
+            return await drive(Assembly(call), lambda command: self._act(command, line), inbox.events)
+        finally:
+            self._post.close(topic)
+
+    async def _exchange(self, update: Update, group: Group, carried_P: Tensor) -> Outcome:
+        spec, now = self._manifest.round, asyncio.get_running_loop().time()
+        schedule = Schedule.within(now, spec.average_seconds)
+        parts = self._parts(group, carried_P.numel())
+        sizes = [codec_of(spec.codec).size(part.numbers) for part in parts]
+
+        def expect(sender: PeerId, item: str) -> int:
+            """The exact bytes of a part for us, or of an owner's result."""
+            name, _, number = item.partition(".")
+            index = int(number) if number.isascii() and number.isdigit() and len(number) < 4 else len(parts)
+            awaited = {"part": self._key.peer_id, "result": sender}.get(name)
+            if index >= len(parts) or sender not in group.members or parts[index].owner != awaited:
+                raise Refused("that item has no place in this round")
+            return sizes[index]
+
+        topic = (update.round, group.id)
+        inbox = self._post.open(topic, expect)
+        line = _Line(Stamp(self._run, update.round, group.id), schedule.fetched, inbox)
+        offering = Offering(vector_P=carried_P, weight=update.tokens, seed=update.seed)
+        machine = Round(Plan(group=group, parts=parts, codec=spec.codec, schedule=schedule), self._key.peer_id, offering)
+        try:
+            return await drive(machine, lambda command: self._act(command, line), inbox.events)
+        finally:
+            self._post.close(topic)
+            self._post.shelf = {name: payload for name, payload in self._post.shelf.items() if name in line.shelved}
+
+    def _parts(self, group: Group, numbers: int) -> tuple[Part, ...]:
+        return plan(numbers, groups.owners(self._run, group, self._manifest.round.owners))
+
+    def _settle(self, feedback: ErrorFeedback, carried_P: Tensor, parts: tuple[Part, ...], outcome: Outcome) -> None:
+        if outcome.average_P is None:
+            feedback.adopt(carried_P)
+        else:
+            feedback.settle(carried_P, outcome.encoded, parts, outcome.included, self._manifest.round.codec)
+
+    def _act(self, command: Command, line: _Line) -> None:
+        """The hands of both machines."""
+        stamp = line.stamp
+        match command:
+            case Send(to, message, group):
+                its_stamp = Stamp(stamp.run, stamp.round, group)
+                self._post.send(to, message, its_stamp, deadline=line.deadline, failures=line.inbox)
+            case Ship(to, item, payload):
+                self._post.ship(to, stamp.group, item, payload, deadline=line.deadline, failures=line.inbox)
+            case Fetch(source, item, length):
+                name = item.split(".")[-1]
+                self._post.fetch(source, item, name, length, deadline=line.deadline, inbox=line.inbox)
+            case Compute():
+                self._tasks.create_task(self._compute(command, line))
+            case Report():
+                self._report(command)
+
+    async def _compute(self, command: Compute, line: _Line) -> None:
+        job = command.job
+        result = await self._arithmetic.run(job.run)
+        if found := shelved(job, result):
+            self._post.shelf[found[0].hex()] = line.shelved[found[0].hex()] = found[1]
+        line.inbox.events.put_nowait(Computed(job, result))
+
+    def _answer_stray(self, signed: Signed[Message]) -> None:
+        """Somebody is ready for a round that is over: tell it where the run stands."""
+        if isinstance(signed.message, Ready) and signed.stamp.round <= self._round:
+            deadline = asyncio.get_running_loop().time() + self._manifest.round.assemble_seconds
+            decline = Decline(self._round, f"round {signed.stamp.round} is over, the run is at {self._round}")
+            self._post.send((signed.signer,), decline, Stamp(self._run, signed.stamp.round), deadline=deadline, failures=Inbox())
+
+
+def shelved(job: object, result: object) -> tuple[bytes, bytes] | None:
+    """(hash, payload) where a job has made or verified a result that others may have missed."""
+    if isinstance(result, Reduced):
+        return result.hash, result.payload
+    if isinstance(job, CheckResult) and isinstance(result, Checked) and result.ok:
+        return job.hash, job.payload
+    return None

@@ -1,0 +1,92 @@
+"""Nothing is lost: what a round did not apply of our update rides with the next one (error feedback, Seide et al. 2014).
+
+    sent     = update + residual                      carried: changes nothing, so a round that fails may be asked again
+    residual = sent − decode(encoded)                 settle, parts that were applied with us: what the codec rounded off
+             = sent                                   all other parts: everything
+
+Two phases, because only the end of a round tells whether a part was applied. Between them the old residual stands untouched.
+"""
+
+# Axes: P parameters of the whole model
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from swarm.manifest import Codec as CodecName
+
+from .codecs import codec_of
+from .partition import Part
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Settle:
+    """The second phase as a job: what stays behind of ``sent_P``. Equal to another one over the same tensor object.
+
+    ``encoded`` and ``applied`` go with ``parts``: the bytes we sent, and whether the group applied the part with our share in it.
+    """
+
+    sent_P: Tensor
+    encoded: tuple[bytes, ...]
+    parts: tuple[Part, ...]
+    applied: tuple[bool, ...]
+    codec: CodecName
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Settle):
+            return NotImplemented
+        return self.sent_P is other.sent_P and self._values == other._values
+
+    def __hash__(self) -> int:
+        return hash((id(self.sent_P), self._values))
+
+    @property
+    def _values(self) -> tuple[object, ...]:
+        return self.encoded, self.parts, self.applied, self.codec
+
+    def run(self) -> Tensor:
+        """The residual, a new ``[P]`` float32 tensor; what no part covers stays whole. Raises `ValueError` for unequal lengths."""
+        residual_P = self.sent_P.clone()
+        for payload, part, applied in zip(self.encoded, self.parts, self.applied, strict=True):
+            if applied:
+                residual_P[part.start : part.stop].sub_(codec_of(self.codec).decode(payload, part.numbers))
+        return residual_P
+
+
+class ErrorFeedback:
+    """The residual of one peer: one float32 vector of P ``numbers`` for as long as it lives, a second one while it settles."""
+
+    def __init__(self, numbers: int) -> None:
+        self._residual_P = torch.zeros(numbers, dtype=torch.float32)
+
+    @property
+    def residual(self) -> Tensor:
+        """What is still owed, ``[P]`` float32: for checkpoints and figures. Do not write into it."""
+        return self._residual_P
+
+    def carried(self, update_P: Tensor) -> Tensor:
+        """What to send this round, a new ``[P]`` tensor. Changes no state. Raises `ValueError` for another length."""
+        return self._fitting(update_P) + self._residual_P
+
+    def settle(
+        self, sent_P: Tensor, encoded: Sequence[bytes], parts: Sequence[Part], applied: Sequence[bool], codec: CodecName
+    ) -> None:
+        """Keep what was not applied of ``sent_P`` (see `Settle`). After an error the residual is as it was before."""
+        self.adopt(Settle(sent_P, tuple(encoded), tuple(parts), tuple(applied), codec).run())
+
+    def adopt(self, residual_P: Tensor) -> None:
+        """Take the residual that a `Settle` job computed elsewhere, or one from a checkpoint; the tensor becomes ours."""
+        self._residual_P = self._fitting(residual_P)
+
+    def reset(self) -> None:
+        """Owe nothing: after the model was replaced, what was learnt on the old one no longer fits."""
+        self._residual_P = torch.zeros_like(self._residual_P)
+
+    def _fitting(self, vector_P: Tensor) -> Tensor:
+        if vector_P.shape != self._residual_P.shape or vector_P.dtype != torch.float32:
+            raise ValueError(f"{len(self._residual_P)} float32 numbers were expected")
+        return vector_P

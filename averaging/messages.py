@@ -1,0 +1,130 @@
+"""What members say to each other in a round. Bulk bytes travel beside these messages; their hashes stand in them.
+
+Ready, Proposal, Vote, Decline      who averages together        (`assembly`)
+Commit, Receipt, Holdings, Ballot   what the average is          (`round`)
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from swarm.wire import Kind, Message, finite, sized
+
+MAX_PARTS = 64
+MAX_MEMBERS = 256
+
+
+class Ready(Message, frozen=True):
+    """I have an update for the stamp's round, made from the model whose root is ``state_root``."""
+
+    kind: ClassVar[Kind] = Kind.READY
+
+    state_root: bytes
+
+    def __post_init__(self) -> None:
+        sized("state_root", self.state_root, 32)
+
+
+class Proposal(Message, frozen=True):
+    """A leader's list of members, as their own signed `Ready` frames: nobody can be listed who did not come."""
+
+    kind: ClassVar[Kind] = Kind.PROPOSAL
+
+    ready: tuple[bytes, ...]
+
+    def __post_init__(self) -> None:
+        if not 1 <= len(self.ready) <= MAX_MEMBERS:
+            raise ValueError(f"a group has 1 to {MAX_MEMBERS} members")
+
+
+class Vote(Message, frozen=True):
+    """I take part in the group that the stamp names. A peer signs at most one per round, so it is never in two groups."""
+
+    kind: ClassVar[Kind] = Kind.VOTE
+
+
+class Decline(Message, frozen=True):
+    """You are not in the group of the stamp's round, and why; ``round`` is where the run stands."""
+
+    kind: ClassVar[Kind] = Kind.DECLINE
+
+    round: int
+    reason: str
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.round < 1 << 32 or len(self.reason) > 200:
+            raise ValueError("decline: out of range")
+
+
+class Commit(Message, frozen=True):
+    """Hash and L2 norm of every part of my encoded update, and its weight, before any of it is sent.
+
+    ``seed`` names the data it was computed from, so that the work can be done again by an auditor.
+    """
+
+    kind: ClassVar[Kind] = Kind.COMMIT
+
+    hashes: tuple[bytes, ...]
+    norms: tuple[float, ...]
+    weight: int
+    """Tokens behind the update."""
+    seed: bytes
+    state_root: bytes
+
+    def __post_init__(self) -> None:
+        if not 1 <= len(self.hashes) == len(self.norms) <= MAX_PARTS or not 0 < self.weight < 1 << 50:
+            raise ValueError("commit: out of range")
+        for hash_ in self.hashes:
+            sized("hash", hash_, 32)
+        for norm in self.norms:
+            finite("norm", norm, 0, 1e30)
+        sized("seed", self.seed, 32)
+        sized("state_root", self.state_root, 32)
+
+
+class Receipt(Message, frozen=True):
+    """An owner's statement: which members (bit i = member i) are in part ``part``, and the hash of the encoded result."""
+
+    kind: ClassVar[Kind] = Kind.RECEIPT
+
+    part: int
+    included: bytes
+    hash: bytes
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.part < MAX_PARTS or len(self.included) > MAX_MEMBERS // 8:
+            raise ValueError("receipt: out of range")
+        sized("hash", self.hash, 32)
+
+
+class _Items(Message, frozen=True):
+    """One entry per part: the hash of a result, or nothing."""
+
+    hashes: tuple[bytes, ...]
+
+    def __post_init__(self) -> None:
+        if not 1 <= len(self.hashes) <= MAX_PARTS or any(len(hash_) not in (0, 32) for hash_ in self.hashes):
+            raise ValueError("items: out of range")
+
+
+class Holdings(_Items, frozen=True):
+    """The results that I hold and have verified. One per member and round."""
+
+    kind: ClassVar[Kind] = Kind.HOLDINGS
+
+
+class Ballot(_Items, frozen=True):
+    """The items to apply, by what I know of everybody's holdings. One per member and round: two decisions cannot both win 2/3."""
+
+    kind: ClassVar[Kind] = Kind.BALLOT
+
+
+def bits(flags: list[bool]) -> bytes:
+    """``flags`` as little-endian bits."""
+    return sum(1 << i for i, flag in enumerate(flags) if flag).to_bytes((len(flags) + 7) // 8, "little")
+
+
+def flags_of(packed: bytes, count: int) -> list[bool]:
+    """The first ``count`` flags of ``packed``; missing ones are False."""
+    number = int.from_bytes(packed, "little")
+    return [bool(number >> i & 1) for i in range(count)]

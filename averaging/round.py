@@ -1,0 +1,340 @@
+"""One averaging round: from every member's update to the same average, bit for bit, on all of them.
+
+    1 commit    hash and norm of every part, weight, state root            to all members
+    2 exchange  part j to its owner, once the owner's commit is here       (so it is known to be in the round)
+    3 receipts  the owner reduces in member order; receipt and result      to all members
+    4 decide    holdings: which results I hold and have verified           to all members
+                ballot: the items that 2/3 of the members hold             to all members, one per member
+    5 apply     the ballot that 2/3 cast; a missing item is fetched by its hash from any holder
+
+Rule 1: every wait has a deadline from the `Schedule`, and nobody waits for a peer that cannot be reached.
+Rule 2: an item is (part, hash). A decision needs 2/3 of the ballots and everybody casts one, so there is at most one decision.
+Rule 3: what is not applied counts as zero for everybody and stays in the sender's residual.
+Rule 4: coefficients come from commits alone; an owner only multiplies and adds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from swarm.identity import PeerId
+from swarm.machine import (
+    Command,
+    Compute,
+    Computed,
+    Delivered,
+    Event,
+    Fetch,
+    Finish,
+    Received,
+    Report,
+    Send,
+    Ship,
+    Unreached,
+    WakeAt,
+)
+from swarm.manifest import Codec
+from swarm.wire import Message
+
+from .codecs import codec_of
+from .groups import Group
+from .messages import Ballot, Commit, Holdings, Receipt, bits
+from .partition import Part
+from .reduce import Checked, CheckPart, CheckResult, DecodeResults, EncodedPart, EncodeParts, Reduced, ReducePart
+from .robust import coefficients
+from .voices import Voices
+
+
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """Absolute deadlines of the phases, in the clock of ``now``."""
+
+    commits: float
+    parts: float
+    results: float
+    holdings: float
+    ballots: float
+    fetched: float
+
+    @classmethod
+    def within(cls, now: float, seconds: float) -> Schedule:
+        """The phases of a round that may take ``seconds``; most of it is for the exchange, which carries the bytes."""
+        shares = (0.15, 0.5, 0.75, 0.85, 0.93, 1.0)
+        return cls(*(now + seconds * share for share in shares))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What all members of the round know before it begins."""
+
+    group: Group
+    parts: tuple[Part, ...]
+    codec: Codec
+    schedule: Schedule
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Offering:
+    """What we bring: ``vector_P`` is our update with the residual on top, float32; ``weight`` in tokens, ``seed`` of its data."""
+
+    vector_P: Tensor
+    weight: int
+    seed: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """What the round came to. ``average_P`` is zero where ``applied`` says no; None where no decision was reached."""
+
+    average_P: Tensor | None
+    applied: tuple[bool, ...]
+    included: tuple[bool, ...]
+    """Parts whose applied result contains our own update."""
+    encoded: tuple[bytes, ...]
+    """Our own parts as they were sent."""
+    missing: tuple[PeerId, ...]
+    """Members that did not cast a ballot with us."""
+    reason: str = ""
+
+
+class Round:
+    """The machine of one member, for a group of two or more. Ends with an `Outcome`, at the latest at ``schedule.fetched``."""
+
+    def __init__(self, plan: Plan, me: PeerId, offering: Offering) -> None:
+        self._plan, self._me, self._offering = plan, me, offering
+        self._members = plan.group.members
+        self._others = tuple(member for member in self._members if member != me)
+        self._mine = next((part for part in plan.parts if part.owner == me), None)
+        self._voices = Voices(plan.group, plan.parts)
+        self._encoded: tuple[EncodedPart, ...] = ()
+        self._inputs: dict[PeerId, bytes] = {}
+        self._included: tuple[PeerId, ...] = ()
+        self._unchecked: dict[PeerId, bytes] = {}
+        self._checked: set[PeerId] = {me}
+        self._early: dict[int, bytes] = {}
+        self._held: dict[int, tuple[bytes, bytes]] = {}
+        self._shipped: set[PeerId] = set()
+        self._lost: set[int] = set()
+        self._fetches: dict[int, list[PeerId]] = {}
+        self._fetching: set[int] = set()
+        self._reducing = self._decoding = False
+        self._decision: tuple[bytes, ...] = ()
+
+    def start(self, now: float) -> Iterable[Command]:
+        """Encode first; everything else follows from what comes."""
+        yield WakeAt(self._plan.schedule.commits)
+        yield Compute(EncodeParts(self._offering.vector_P, self._plan.parts, self._plan.codec))
+
+    def handle(self, event: Event, now: float) -> Iterable[Command]:
+        """Take note of what came, then do everything that has become possible."""
+        match event:
+            case Received(signed) if signed.signer in self._members:
+                self._voices.hear(signed.signer, signed.message)
+            case Delivered(sender, item, payload):
+                yield from self._take(sender, item, payload)
+            case Computed(job, result):
+                yield from self._learn(job, result)
+            case Unreached(peer, item):
+                self._miss(peer, item)
+        if self._encoded and not self._decoding:
+            yield from self._advance(now)
+
+    # --- taking note ----------------------------------------------------------------------------------------------
+
+    def _take(self, sender: PeerId, item: str, payload: bytes) -> Iterator[Command]:
+        """Bulk bytes of the right length from the right peer; whether they are what was promised is arithmetic."""
+        name, number = item.split(".")[:2]
+        part = self._plan.parts[int(number)]
+        if name == "part" and part is self._mine:
+            self._unchecked.setdefault(sender, payload)
+        elif name == "result" and part.owner == sender:
+            self._early.setdefault(part.index, payload)
+        elif name == "item" and self._decision:
+            yield Compute(CheckResult(part, payload, self._decision[part.index], self._plan.codec))
+
+    def _learn(self, job: object, result: object) -> Iterator[Command]:
+        """The answer of a job."""
+        match job, result:
+            case CheckPart(), Checked(sender, _, ok, reason):
+                if ok:
+                    self._inputs[sender] = job.payload
+                else:
+                    self._voices.gone.add(sender)
+                    yield Report("bad-part", f"left out of our part: {reason}", sender)
+            case CheckResult(), Checked(owner, index, ok, reason):
+                self._fetching.discard(index)
+                if ok:
+                    self._held[index] = (job.hash, job.payload)
+                else:
+                    self._voices.gone.add(owner)
+                    yield Report("bad-result", f"the result of part {index} is not applied: {reason}", owner)
+            case ReducePart(), Reduced(payload, hash_):
+                yield from self._publish(job.part, payload, hash_)
+            case DecodeResults(), Tensor():
+                yield Finish(self._outcome(result))
+            case EncodeParts(), tuple():
+                self._encoded = result
+                if self._mine:
+                    self._inputs[self._me] = self._encoded[self._mine.index].payload
+                self._voices.hear(self._me, commit := self._commit())
+                yield self._send(commit)
+
+    def _miss(self, peer: PeerId, item: str) -> None:
+        """Nobody is waited for who cannot be reached; what it has already said still counts."""
+        name, *index = item.split(".")
+        if name == "item":
+            self._fetching.discard(int(index[0]))
+        else:
+            self._voices.gone.add(peer)
+            if name == "part":
+                self._lost.add(int(index[0]))
+
+    # --- doing what has become possible ---------------------------------------------------------------------------
+
+    def _advance(self, now: float) -> Iterator[Command]:
+        yield from self._ship_parts()
+        yield from self._check_parts()
+        yield from self._reduce(now)
+        yield from self._check_results()
+        yield from self._hold(now)
+        yield from self._vote(now)
+        yield from self._decide(now)
+
+    def _ship_parts(self) -> Iterator[Command]:
+        for part in self._plan.parts:
+            if part.owner != self._me and part.owner not in self._shipped and part.owner in self._voices.commits:
+                self._shipped.add(part.owner)
+                yield Ship(part.owner, f"part.{part.index}", self._encoded[part.index].payload)
+
+    def _check_parts(self) -> Iterator[Command]:
+        """Hold every part that came against its sender's commit; which of the two arrives first is the network's business."""
+        for sender in sorted(self._unchecked.keys() & self._voices.commits.keys() - self._checked):
+            part, commit = self._plan.parts[self._mine.index if self._mine else 0], self._voices.commits[sender]
+            self._checked.add(sender)
+            payload = self._unchecked.pop(sender)
+            yield Compute(CheckPart(sender, part, payload, commit.hashes[part.index], commit.norms[part.index], self._plan.codec))
+
+    def _reduce(self, now: float) -> Iterator[Command]:
+        """Reduce our part once everybody's is here, or the time of those who are missing has passed."""
+        if self._mine is None or self._reducing:
+            return
+        awaited = self._voices.silent(set(self._inputs))
+        if now >= self._plan.schedule.commits:
+            awaited &= self._voices.commits.keys()
+        awaited |= self._checked - self._inputs.keys() - self._voices.gone  # arithmetic under way: its answer is certain to come
+        if awaited and now < self._plan.schedule.parts:
+            return
+        self._reducing = True
+        self._included = tuple(
+            member for member in self._members if member in self._inputs
+        )  # canonical order: same bits everywhere
+        claims = [self._voices.claim(member, self._mine.index) for member in self._included]
+        payloads = tuple(self._inputs[member] for member in self._included)
+        yield Compute(ReducePart(self._mine, payloads, tuple(coefficients(claims)), self._plan.codec))
+
+    def _publish(self, part: Part, payload: bytes, hash_: bytes) -> Iterator[Command]:
+        receipt = Receipt(part.index, bits([member in self._included for member in self._members]), hash_)
+        self._voices.hear(self._me, receipt)
+        self._held[part.index] = (hash_, payload)
+        yield self._send(receipt)
+        for member in self._others:
+            yield Ship(member, f"result.{part.index}", payload)
+
+    def _check_results(self) -> Iterator[Command]:
+        for index in sorted(self._early.keys() & self._voices.receipts.keys()):
+            self._fetching.add(index)
+            part, payload = self._plan.parts[index], self._early.pop(index)
+            yield Compute(CheckResult(part, payload, self._voices.receipts[index].hash, self._plan.codec))
+
+    def _hold(self, now: float) -> Iterator[Command]:
+        """Say what we hold, once: when it is everything that can still come, or when the time for results has passed."""
+        if self._me in self._voices.holdings:
+            return
+        lacking = [part for part in self._plan.parts if part.index not in self._held]
+        awaited = [part for part in lacking if part.owner not in self._voices.gone or part.index in self._fetching]
+        if not awaited or now >= self._plan.schedule.results:
+            holdings = Holdings(tuple(self._held.get(part.index, (b"", b""))[0] for part in self._plan.parts))
+            self._voices.hear(self._me, holdings)
+            yield self._send(holdings)
+
+    def _vote(self, now: float) -> Iterator[Command]:
+        """Cast our ballot, once: when everybody's holdings are here, or when the time for them has passed."""
+        voices = self._voices
+        if self._me in voices.ballots or self._me not in voices.holdings:
+            return
+        if not voices.silent(set(voices.holdings)) or now >= self._plan.schedule.holdings:
+            ballot = Ballot(tuple(voices.supported(part.index) for part in self._plan.parts))
+            voices.hear(self._me, ballot)
+            yield self._send(ballot)
+
+    def _decide(self, now: float) -> Iterator[Command]:
+        """Apply what 2/3 have voted for; give up when all have voted without that, or the time has passed."""
+        schedule, quorum = self._plan.schedule, self._plan.group.quorum
+        hashes, votes = self._voices.leading()
+        if votes >= quorum:
+            self._decision = hashes
+            yield from self._complete(now)
+        elif now >= schedule.ballots or not self._voices.without_ballot():
+            yield self._give_up(f"{votes} of {len(self._members)} members agree on the round, {quorum} are needed")
+        else:
+            phases = (schedule.commits, schedule.parts, schedule.results, schedule.holdings, schedule.ballots)
+            yield WakeAt(min(phase for phase in phases if phase > now))
+
+    def _complete(self, now: float) -> Iterator[Command]:
+        """With a decision: all its items here means decode; each missing one is asked of its holders, one after the other."""
+        parts = [part for part in self._plan.parts if self._decision[part.index]]
+        wanted = [part for part in parts if self._held.get(part.index, (b"",))[0] != self._decision[part.index]]
+        if not wanted:
+            self._decoding = True
+            results = tuple((part, self._held[part.index][1] if self._decision[part.index] else None) for part in self._plan.parts)
+            yield Compute(DecodeResults(results, self._offering.vector_P.numel(), self._plan.codec))
+        elif now >= self._plan.schedule.fetched:
+            yield self._give_up("an item that the others have applied could not be fetched in time")
+        else:
+            yield WakeAt(self._plan.schedule.fetched)
+            for part in wanted:
+                yield from self._fetch(part)
+
+    def _fetch(self, part: Part) -> Iterator[Command]:
+        hash_, asked = self._decision[part.index], self._fetches.setdefault(part.index, [])
+        holders = [peer for peer in self._voices.holders(part.index, hash_) if peer not in asked and peer != self._me]
+        if part.index not in self._fetching and holders:
+            asked.append(holders[0])
+            self._fetching.add(part.index)
+            yield Fetch(holders[0], f"item.{part.index}.{hash_.hex()}", codec_of(self._plan.codec).size(part.numbers))
+
+    # --- the end --------------------------------------------------------------------------------------------------
+
+    def _send(self, message: Message) -> Send:
+        return Send(self._others, message, self._plan.group.id)
+
+    def _commit(self) -> Commit:
+        hashes, norms = tuple(part.hash for part in self._encoded), tuple(part.norm for part in self._encoded)
+        return Commit(hashes, norms, self._offering.weight, self._offering.seed, self._plan.group.state_root)
+
+    def _is_included(self, part: Part) -> bool:
+        """Whether our update is in the result: by the owner's receipt, else by whether our part was delivered at all."""
+        by_receipt = self._voices.included(part.index, self._me)
+        return (part.owner in self._shipped and part.index not in self._lost) if by_receipt is None else by_receipt
+
+    def _outcome(self, average_P: Tensor) -> Outcome:
+        applied = tuple(bool(hash_) for hash_ in self._decision)
+        included = tuple(flag and self._is_included(part) for flag, part in zip(applied, self._plan.parts, strict=True))
+        return Outcome(
+            average_P=average_P,
+            applied=applied,
+            included=included,
+            encoded=tuple(part.payload for part in self._encoded),
+            missing=self._voices.without_ballot(),
+        )
+
+    def _give_up(self, reason: str) -> Finish[Outcome]:
+        nothing = (False,) * len(self._plan.parts)
+        return Finish(
+            Outcome(
+                average_P=None, applied=nothing, included=nothing, encoded=(), missing=self._voices.without_ballot(), reason=reason
+            )
+        )

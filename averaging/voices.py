@@ -1,0 +1,76 @@
+"""What one member has heard from the others in a round. First word counts: whoever says two things is heard once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from swarm.identity import PeerId
+from swarm.wire import Message
+
+from .groups import Group
+from .messages import Ballot, Commit, Holdings, Receipt, flags_of
+from .partition import Part
+from .robust import Claim
+
+
+@dataclass(slots=True)
+class Voices:
+    """Messages by member (receipts by part), and the members that cannot be reached."""
+
+    group: Group
+    parts: tuple[Part, ...]
+    commits: dict[PeerId, Commit] = field(default_factory=dict)
+    receipts: dict[int, Receipt] = field(default_factory=dict)
+    holdings: dict[PeerId, Holdings] = field(default_factory=dict)
+    ballots: dict[PeerId, Ballot] = field(default_factory=dict)
+    gone: set[PeerId] = field(default_factory=set)
+
+    def hear(self, sender: PeerId, message: Message) -> None:
+        """Keep ``message`` if it fits the plan and is the first of its kind from ``sender``."""
+        match message:
+            case Commit() if len(message.hashes) == len(self.parts) and message.state_root == self.group.state_root:
+                self.commits.setdefault(sender, message)
+            case Receipt() if message.part < len(self.parts) and self.parts[message.part].owner == sender:
+                self.receipts.setdefault(message.part, message)
+            case Holdings() if len(message.hashes) == len(self.parts):
+                self.holdings.setdefault(sender, message)
+            case Ballot() if len(message.hashes) == len(self.parts):
+                self.ballots.setdefault(sender, message)
+
+    def silent(self, heard: set[PeerId]) -> set[PeerId]:
+        """Members worth waiting for: neither in ``heard`` nor gone."""
+        return set(self.group.members) - heard - self.gone
+
+    def claim(self, member: PeerId, index: int) -> Claim:
+        """What ``member`` has committed to about part ``index``."""
+        commit = self.commits[member]
+        norm = sum(part * part for part in commit.norms) ** 0.5
+        return Claim(float(commit.weight), norm, commit.norms[index])
+
+    def supported(self, index: int) -> bytes:
+        """The hash of part ``index`` that two thirds of the members hold; empty where there is none."""
+        counts: dict[bytes, int] = {}
+        for held in self.holdings.values():
+            counts[held.hashes[index]] = counts.get(held.hashes[index], 0) + 1
+        return next((hash_ for hash_, count in sorted(counts.items()) if hash_ and count >= self.group.quorum), b"")
+
+    def leading(self) -> tuple[tuple[bytes, ...], int]:
+        """The items that most ballots name, and how many ballots name exactly these."""
+        counts: dict[tuple[bytes, ...], int] = {}
+        for ballot in self.ballots.values():
+            counts[ballot.hashes] = counts.get(ballot.hashes, 0) + 1
+        return max(counts.items(), key=lambda item: (item[1], item[0]), default=((), 0))
+
+    def holders(self, index: int, hash_: bytes) -> list[PeerId]:
+        """Who says that it holds this result, in the order of ids."""
+        return sorted(member for member, held in self.holdings.items() if held.hashes[index] == hash_)
+
+    def included(self, index: int, member: PeerId) -> bool | None:
+        """Whether ``member`` is in the result of part ``index``, by its receipt; None without a receipt."""
+        receipt = self.receipts.get(index)
+        members = self.group.members
+        return flags_of(receipt.included, len(members))[members.index(member)] if receipt else None
+
+    def without_ballot(self) -> tuple[PeerId, ...]:
+        """Members that have not voted."""
+        return tuple(member for member in self.group.members if member not in self.ballots)

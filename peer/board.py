@@ -1,0 +1,203 @@
+"""What this peer knows about itself and the run, changed in one place and read as one immutable `Snapshot`."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import psutil
+
+from swarm.identity import PeerId, petname
+from swarm.manifest import RunManifest
+from swarm.membership.progress import Phase, Progress
+from swarm.wire import Signed
+
+from .status import Happening, PeerRow, Point, Snapshot, thinned
+
+EVENTS = 60
+RATES = 60
+"""Seconds of transfer rates kept for the sparkline."""
+
+
+@dataclass(slots=True)
+class Meter:
+    """Bytes on the wire, sampled once a second."""
+
+    total_up: int = 0
+    total_down: int = 0
+    up: deque[float] = field(default_factory=lambda: deque(maxlen=RATES))
+    down: deque[float] = field(default_factory=lambda: deque(maxlen=RATES))
+
+    def sample(self, up: int, down: int, seconds: float) -> None:
+        """Note the counters' standing ``seconds`` after the last sample."""
+        self.up.append(max(0, up - self.total_up) / seconds)
+        self.down.append(max(0, down - self.total_down) / seconds)
+        self.total_up, self.total_down = up, down
+
+    def recent(self) -> tuple[float, float]:
+        """Mean bytes per second up and down over the last ten samples."""
+        ups, downs = list(self.up)[-10:], list(self.down)[-10:]
+        return sum(ups) / max(1, len(ups)), sum(downs) / max(1, len(downs))
+
+
+class Board:
+    """Everything a screen shows of one peer. Attributes are set by the peer as things happen; `snapshot` is the only way out."""
+
+    def __init__(self, manifest: RunManifest, me: PeerId, name: str, version: str, parameters: int, clock: Callable[[], float]) -> None:
+        self._manifest, self._me, self._name, self._version, self._parameters = manifest, me, name, version, parameters
+        self._clock = clock
+        self._began = clock()
+        self._process = psutil.Process()
+        self._process.cpu_percent()  # the first reading of a process is always zero
+        self.phase = Phase.STARTING
+        self.phase_ends = self._began
+        self.step = 0
+        self.round = 0
+        self.run_tokens = 0
+        self.given_tokens = 0
+        self.given_rounds = 0
+        self.tokens_per_second = 0.0
+        self.loss = 0.0
+        self.members = self.missing = 0
+        self.average_seconds = self.round_seconds = 0.0
+        self.state_root = bytes(32)
+        self.reason = ""
+        self.finished = False
+        self.sample_text = self.ticket = self.checkpoint = ""
+        self.meter = Meter()
+        self._losses: tuple[Point, ...] = ()
+        self._evaluations: tuple[Point, ...] = ()
+        self._events: deque[Happening] = deque(maxlen=EVENTS)
+
+    def enter(self, phase: Phase, seconds: float = 0.0) -> None:
+        """A new phase that should take ``seconds``."""
+        self.phase, self.phase_ends, self.step = phase, self._clock() + seconds, 0
+
+    def note(self, text: str, severity: str = "info") -> None:
+        """One line for the list of events."""
+        self._events.append(Happening(time=time.time(), severity=severity, text=text))
+
+    def add_loss(self, round_: int, loss: float) -> None:
+        """The group's mean training loss of a round."""
+        self._losses = thinned((*self._losses, Point(round_, loss)))
+
+    def add_evaluation(self, round_: int, bits_per_byte: float) -> None:
+        """The shared model on held-out text after a round."""
+        self._evaluations = thinned((*self._evaluations, Point(round_, bits_per_byte)))
+
+    def progress(self, contact: bytes) -> Progress:
+        """What we say of ourselves to the others."""
+        up, down = self.meter.recent()
+        return Progress(
+            phase=self.phase,
+            state_root=self.state_root,
+            tokens=self.given_tokens,
+            tokens_per_second=self.tokens_per_second,
+            up=up,
+            down=down,
+            loss=min(self.loss, 1e6),
+            name=self._name[:40],
+            device="cpu",
+            version=self._version,
+            contact=contact,
+        )
+
+    def snapshot(self, roster: Sequence[tuple[Signed[Progress], float, bool]]) -> Snapshot:
+        """The picture now. ``roster``: the others' records, seconds since each was heard, and whether it can be reached."""
+        manifest, now = self._manifest, self._clock()
+        rows = self._rows(roster)
+        health, reason = self._health(rows)
+        memory = self._process.memory_info().rss
+        return Snapshot(
+            run=manifest.run_id.hex(),
+            run_name=manifest.name,
+            model=f"{manifest.model.name} {manifest.model.layers}x{manifest.model.width}",
+            parameters=self._parameters,
+            version=self._version,
+            peer=self._me,
+            health=health,
+            reason=reason,
+            uptime=now - self._began,
+            round=self.round,
+            rounds=manifest.rounds,
+            tokens=self.run_tokens,
+            tokens_goal=manifest.tokens,
+            seconds_left=max(0, manifest.rounds - self.round) * self.round_seconds,
+            phase=self.phase.name.lower(),
+            step=self.step,
+            max_steps=manifest.round.max_steps,
+            phase_left=max(0.0, self.phase_ends - now),
+            codec=manifest.round.codec.name.lower(),
+            losses=self._losses,
+            evaluations=self._evaluations,
+            members=self.members,
+            missing=self.missing,
+            average_seconds=self.average_seconds,
+            round_seconds=self.round_seconds,
+            bytes_up=self.meter.total_up,
+            bytes_down=self.meter.total_down,
+            up=tuple(self.meter.up),
+            down=tuple(self.meter.down),
+            cpu=self._process.cpu_percent() / 100,
+            cores=psutil.cpu_count() or 1,
+            memory=memory,
+            memory_total=psutil.virtual_memory().total,
+            given_seconds=now - self._began,
+            given_tokens=self.given_tokens,
+            given_rounds=self.given_rounds,
+            state_root=self.state_root.hex(),
+            peers=rows,
+            events=tuple(self._events),
+            sample=self.sample_text,
+            ticket=self.ticket,
+            checkpoint=self.checkpoint,
+        )
+
+    def _rows(self, roster: Sequence[tuple[Signed[Progress], float, bool]]) -> tuple[PeerRow, ...]:
+        total = self.tokens_per_second + sum(signed.message.tokens_per_second for signed, _, here in roster if here)
+        up, down = self.meter.recent()
+        mine = PeerRow(
+            peer=self._me,
+            name=self._name or petname(self._me),
+            state=self.phase.name.lower(),
+            device="cpu",
+            round=self.round,
+            tokens_per_second=self.tokens_per_second,
+            up=up,
+            down=down,
+            share=self.tokens_per_second / total if total else 0.0,
+            loss=self.loss,
+            is_me=True,
+        )
+        return (mine, *(_row(signed, seen, here, total) for signed, seen, here in roster))
+
+    def _health(self, rows: Sequence[PeerRow]) -> tuple[str, str]:
+        if self.finished:
+            return "FINISHED", "the run is over; the model is saved"
+        if self.phase in (Phase.STARTING, Phase.SYNCING):
+            return "SYNCING", "fetching text and model from the other peers"
+        if len(rows) == 1:
+            return "WAITING", "training alone; invite others with the ticket"
+        if self.reason:
+            return "DEGRADED", self.reason
+        return "HEALTHY", ""
+
+
+def _row(signed: Signed[Progress], seen: float, here: bool, total: float) -> PeerRow:
+    said = signed.message
+    state = "left" if said.phase is Phase.LEAVING else said.phase.name.lower() if here else "unreachable"
+    return PeerRow(
+        peer=signed.signer,
+        name=said.name or petname(signed.signer),
+        state=state,
+        device=said.device,
+        round=signed.stamp.round,
+        tokens_per_second=said.tokens_per_second if here else 0.0,
+        up=said.up,
+        down=said.down,
+        share=said.tokens_per_second / total if total and here else 0.0,
+        seen_seconds=seen,
+        loss=said.loss,
+    )

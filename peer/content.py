@@ -1,0 +1,38 @@
+"""Content addressing: bytes in chunks, a hash per chunk, one root over the hashes. The corpus and the model's state both use it.
+
+    bytes ──► chunk 0 │ chunk 1 │ … ──► sha256 each ──► root = sha256( domain ‖ length ‖ hashes )
+
+Whoever trusts the root checks the list of hashes by it, and then every chunk by itself, from whichever peer it comes (a Merkle
+tree of one level: at 32 bytes per chunk even a terabyte's list is small beside one of its chunks times the peers that serve it).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+
+Buffer = bytes | bytearray | memoryview
+
+
+def chunk_count(length: int, chunk: int) -> int:
+    """How many chunks ``length`` bytes have; the last one may be shorter than ``chunk``."""
+    return -(-length // chunk)
+
+
+def chunk_length(index: int, length: int, chunk: int) -> int:
+    """Bytes of chunk ``index``. Raises `IndexError` where there is no such chunk."""
+    if not 0 <= index < chunk_count(length, chunk):
+        raise IndexError(f"there is no chunk {index}")
+    return min(chunk, length - index * chunk)
+
+
+def chunked_hashes(data: Buffer, chunk: int) -> list[bytes]:
+    """SHA-256 of every ``chunk`` bytes of ``data``, in order."""
+    with memoryview(data).cast("B") as view:
+        return [hashlib.sha256(view[at : at + chunk]).digest() for at in range(0, len(view), chunk)]
+
+
+def root_of(hashes: Sequence[bytes], length: int, domain: bytes) -> bytes:
+    """32 bytes that name ``length`` bytes by their chunks' ``hashes``; ``domain`` keeps a corpus from passing for a model."""
+    head = len(domain).to_bytes(1, "little") + domain + length.to_bytes(8, "little")
+    return hashlib.sha256(head + b"".join(hashes)).digest()

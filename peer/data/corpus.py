@@ -1,0 +1,211 @@
+"""The training text: built from files once, named by its content, the same bytes on every peer.
+
+    files ──► in the order of hash(path) ──► joined ──► chunks ──► root      train: the head │ held out: the tail
+
+The order by hash makes the held-out tail a fair sample of all files instead of the end of the alphabet.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import mmap
+import os
+import stat
+import sys
+import sysconfig
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from swarm.errors import NoData, WrongContent
+from swarm.manifest import DataSpec
+
+from ..content import chunk_count, chunk_length, chunked_hashes, root_of
+from ..files import replacing, trouble
+
+DOMAIN = b"swarm-data-v1"
+
+SEPARATOR = b"\n\f\n"
+"""Between two files: a form feed on a line of its own, plain text's page break. A learner can tell where a file ends, and a
+sample still prints (a null byte or an invented marker would not, and could not be told from data)."""
+
+LIMIT = 1 << 30
+"""Bytes of the largest corpus that is built from files; it is held in memory while it is built."""
+
+SMALLEST = 1 << 10
+
+SKIPPED_FOLDERS = frozenset(
+    "site-packages dist-packages test tests idle_test __pycache__ lib2to3 idlelib encodings pydoc_data turtledemo ensurepip".split()
+)
+"""Folders of the standard library that are not library code: tests, tables, and other people's packages."""
+
+Progress = Callable[[int, int], None]
+"""(files read, bytes read): called after every file."""
+
+
+@dataclass(frozen=True, eq=False)
+class Corpus:
+    """A text and its name. ``data`` is writable only because torch wants it so: nobody writes to it."""
+
+    spec: DataSpec
+    data: bytearray | mmap.mmap
+    files: int = 0
+    """Files it was built from; 0 where it was opened or received."""
+    skipped: int = 0
+    """Files left out while it was built: not UTF-8 text, unreadable, a link, or over the limit."""
+
+    def __repr__(self) -> str:
+        return f"Corpus({self.spec.root.hex()[:12]}, {self.spec.length:,} bytes, {self.spec.description!r})"
+
+    @cached_property
+    def text_N(self) -> Tensor:
+        """All bytes as uint8 ``[length]``, without a copy."""
+        return torch.frombuffer(self.data, dtype=torch.uint8)
+
+    @cached_property
+    def hashes(self) -> list[bytes]:
+        """SHA-256 of every chunk, in order: what a peer that has only the root asks for first."""
+        return chunk_hashes(self.data, self.spec.chunk)
+
+    def chunk(self, index: int) -> memoryview:
+        """Chunk ``index``, without a copy. Raises `IndexError` where there is none."""
+        start = index * self.spec.chunk
+        return memoryview(self.data)[start : start + chunk_length(index, self.spec.length, self.spec.chunk)]
+
+
+def train_length(spec: DataSpec) -> int:
+    """Bytes at the head that peers train on; the rest, the ``held_out`` tail, is only ever evaluated."""
+    return spec.length - round(spec.length * spec.held_out)
+
+
+def chunk_hashes(data: bytearray | mmap.mmap | bytes, chunk: int) -> list[bytes]:
+    """SHA-256 of every ``chunk`` bytes of ``data``."""
+    return chunked_hashes(memoryview(data), chunk)
+
+
+def data_root(hashes: Sequence[bytes], length: int) -> bytes:
+    """The name of a corpus of ``length`` bytes whose chunks have these ``hashes``."""
+    return root_of(hashes, length, DOMAIN)
+
+
+# --- building from files ------------------------------------------------------------------------------------------
+
+
+def build(
+    path: Path | None, *, held_out: float = 0.05, limit: int = LIMIT, progress: Progress = lambda files, size: None
+) -> Corpus:
+    """Read a folder of text, one text file, or (None) the source of Python's own standard library, into a corpus.
+
+    The same files give the same corpus anywhere: contents and relative paths count, dates and the folder's place do not. What
+    is not UTF-8 text without null bytes is skipped and counted; links and hidden files are not followed, so that a folder
+    cannot publish what lies outside it. Raises `NoData` where no text is left.
+    """
+    root, found, description = _sources(path)
+    data, files, skipped = bytearray(), 0, 0
+    for file in found:
+        text = _read_text(file, limit - len(data) - len(SEPARATOR))
+        if text is None:
+            skipped += 1
+            continue
+        data += SEPARATOR + text if files else text
+        files += 1
+        progress(files, len(data))
+    if len(data) < SMALLEST:
+        advice = "give --data a folder of text files (UTF-8), or leave it out to train on Python's standard library"
+        raise NoData(f"{root} holds {len(data)} bytes of text in {files} files ({skipped} others were skipped)", advice)
+    return from_bytes(data, description=f"{description}, {files} files"[:200], held_out=held_out, files=files, skipped=skipped)
+
+
+def from_bytes(
+    data: bytes | bytearray,
+    *,
+    description: str = "",
+    held_out: float = 0.05,
+    chunk: int = 1 << 20,
+    files: int = 0,
+    skipped: int = 0,
+) -> Corpus:
+    """The corpus that consists of ``data``."""
+    data = data if isinstance(data, bytearray) else bytearray(data)
+    root = data_root(chunk_hashes(data, chunk), len(data))
+    return Corpus(DataSpec(root, len(data), chunk, held_out, description), data, files, skipped)
+
+
+def _sources(path: Path | None) -> tuple[Path, list[Path], str]:
+    """The folder, its files in the order of the corpus, and a description."""
+    if path is None:
+        root = Path(sysconfig.get_path("stdlib"))
+        name = f"Python {sys.version_info.major}.{sys.version_info.minor} standard library"
+        # _sysconfigdata… is written by each build, with its paths: it would make every machine's corpus another one
+        found = [f for f in _walk(root, SKIPPED_FOLDERS) if f.suffix == ".py" and not f.name.startswith("_sysconfigdata")]
+    else:
+        root, name = path.resolve(), path.resolve().name
+        found = [root] if root.is_file() else list(_walk(root, frozenset()))
+    found.sort(key=lambda file: hashlib.sha256(file.relative_to(root).as_posix().encode(errors="surrogateescape")).digest())
+    return root, found, name.encode(errors="replace").decode()
+
+
+def _walk(root: Path, without: frozenset[str]) -> Iterator[Path]:
+    for folder, names, files in os.walk(root, followlinks=False):
+        names[:] = [name for name in names if name not in without and not name.startswith(".")]
+        yield from (Path(folder, file) for file in files if not file.startswith("."))
+
+
+def _read_text(file: Path, at_most: int) -> bytes | None:
+    """The file's bytes; None where it is not an ordinary readable file of at most ``at_most`` bytes of UTF-8 text."""
+    try:
+        about = file.lstat()
+        if not stat.S_ISREG(about.st_mode) or not 0 < about.st_size <= at_most:  # a pipe would block for ever
+            return None
+        text = file.read_bytes()
+        text.decode()
+    except (OSError, UnicodeDecodeError):
+        return None
+    return None if b"\0" in text or len(text) > at_most else text
+
+
+# --- kept on disk, and received from peers ------------------------------------------------------------------------
+
+
+def saved_path(directory: Path, spec: DataSpec) -> Path:
+    """Where `save` puts the corpus of ``spec``."""
+    return directory / f"{spec.root.hex()}.corpus"
+
+
+def save(corpus: Corpus, directory: Path) -> Path:
+    """Keep the corpus in a file named by its root; whole or not at all. Raises `DiskTrouble`."""
+    path = saved_path(directory, corpus.spec)
+    with replacing(path) as draft:
+        draft.write_bytes(corpus.data)
+    return path
+
+
+def open_saved(directory: Path, spec: DataSpec) -> Corpus | None:
+    """The corpus of ``spec`` as `save` left it, mapped, every chunk checked; None where it is not there or is damaged."""
+    path = saved_path(directory, spec)
+    try:
+        with path.open("rb") as file:
+            if os.fstat(file.fileno()).st_size != spec.length:
+                return None
+            data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise trouble(path, error, "read") from error
+    return Corpus(spec, data) if _is_corpus(data, spec) else None
+
+
+def assemble(spec: DataSpec, chunks: Sequence[bytes]) -> Corpus:
+    """The corpus whose chunks came from other peers. Raises `WrongContent` where they are not those that ``spec`` names."""
+    data = bytearray().join(chunks)
+    if len(chunks) != chunk_count(spec.length, spec.chunk) or not _is_corpus(data, spec):
+        raise WrongContent("these chunks are not the run's training text")
+    return Corpus(spec, data)
+
+
+def _is_corpus(data: bytearray | mmap.mmap, spec: DataSpec) -> bool:
+    return len(data) == spec.length and data_root(chunk_hashes(data, spec.chunk), spec.length) == spec.root

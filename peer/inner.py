@@ -1,0 +1,139 @@
+"""Local training: as many steps as fit into a round. AdamW (arXiv:1711.05101), clipped gradients, warm-up, cosine to a tenth.
+
+The optimiser's state is this peer's own: it is never averaged, survives the rounds, and travels only into the checkpoint.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from swarm.errors import ConfigError
+from swarm.manifest import InnerSpec
+
+REWARM_STEPS = 30
+"""Steps until the learning rate is back after AdamW's state and the weights stopped belonging together."""
+
+FLOOR = 0.1
+"""What the cosine ends at, as a fraction of the peak."""
+
+_SLOTS = ("step", "exp_avg", "exp_avg_sq")
+
+Batches = Iterator[tuple[Tensor, Tensor]]
+
+
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """What one round of local training came to. ``loss`` is the mean over its steps, in nats per token."""
+
+    steps: int
+    tokens: int
+    loss: float
+    skipped: int = 0
+    """Steps without an update, because the gradient was not finite."""
+
+
+def learning_rate(spec: InnerSpec, position: int, since_rewarm: int) -> float:
+    """The rate of the step at ``position`` (from 0) in the run's schedule, ``since_rewarm`` steps after a fresh start or resync."""
+    warm = min(1.0, (position + 1) / max(1, spec.warmup_steps), (since_rewarm + 1) / REWARM_STEPS)
+    cosine = 0.5 + 0.5 * math.cos(math.pi * min(1.0, position / spec.horizon_steps))
+    return spec.learning_rate * warm * (FLOOR + (1 - FLOOR) * cosine)
+
+
+class Inner:
+    """The local optimiser over ``model``'s parameters, changed in place. Where the weights are overwritten between rounds by the
+    average, the optimiser's state is kept: it is an estimate of curvature, which one round does not change."""
+
+    def __init__(self, model: nn.Module, spec: InnerSpec) -> None:
+        self.model = model
+        self.spec = spec
+        self.position = 0
+        self._since_rewarm = 0
+        self._named = dict(model.named_parameters())
+        matrices = [weight for weight in self._named.values() if weight.ndim >= 2]
+        gains = [weight for weight in self._named.values() if weight.ndim < 2]
+        groups = [{"params": matrices, "weight_decay": spec.weight_decay}, {"params": gains, "weight_decay": 0.0}]
+        self._adam = torch.optim.AdamW(groups, lr=spec.learning_rate, betas=(0.9, 0.95), eps=1e-8, fused=True)
+
+    def rewarm(self, position: int | None = None) -> None:
+        """Climb back to the full rate over `REWARM_STEPS`: after a fresh start, or after the weights came from somebody else.
+
+        ``position`` is where the run's schedule stands, for a peer that joins late.
+        """
+        self._since_rewarm = 0
+        if position is not None:
+            self.position = position
+
+    def run(
+        self,
+        batches: Batches,
+        *,
+        max_steps: int,
+        until: Callable[[], bool] = lambda: False,
+        on_step: Callable[[int, float], None] = lambda step, loss: None,
+    ) -> Trained:
+        """Step until ``max_steps`` or until ``until()`` is true, asked after each step: at least one step is always done.
+
+        ``on_step(steps so far, loss)`` is called after each step, in this thread; where it sleeps, training is throttled.
+        """
+        self.model.train()
+        losses: list[float] = []
+        tokens = skipped = 0
+        for x_BT, y_BT in batches:
+            loss, stepped = self._step(x_BT, y_BT)
+            losses.append(loss)
+            tokens += x_BT.numel()
+            skipped += not stepped
+            on_step(len(losses), loss)
+            if len(losses) >= max_steps or until():
+                break
+        finite = [loss for loss in losses if math.isfinite(loss)]
+        return Trained(len(losses), tokens, math.fsum(finite) / len(finite) if finite else math.inf, skipped)
+
+    def _step(self, x_BT: Tensor, y_BT: Tensor) -> tuple[float, bool]:
+        """One step of AdamW; the loss, and whether the weights moved."""
+        for group in self._adam.param_groups:
+            group["lr"] = learning_rate(self.spec, self.position, self._since_rewarm)
+        device = next(iter(self._named.values())).device
+        logits_BTV = self.model(x_BT.to(device))
+        loss = F.cross_entropy(logits_BTV.flatten(0, 1), y_BT.to(device).flatten())
+        self._adam.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        norm = nn.utils.clip_grad_norm_(self._named.values(), self.spec.clip)
+        is_finite = bool(norm.isfinite())
+        if is_finite:  # one bad batch must not cost the round, nor the weights
+            self._adam.step()
+        self.position += 1
+        self._since_rewarm += 1
+        return loss.item(), is_finite
+
+    def export_state(self) -> dict[str, Tensor]:
+        """The optimiser's state and the schedule's position as tensors, copied, for the checkpoint."""
+        counters = torch.tensor([self.position, self._since_rewarm])
+        moments = {
+            f"{name}.{slot}": self._adam.state[weight][slot].detach().clone()
+            for name, weight in self._named.items()
+            if weight in self._adam.state
+            for slot in _SLOTS
+        }
+        return {"counters": counters, **moments}
+
+    def import_state(self, state: Mapping[str, Tensor]) -> None:
+        """Continue from what `export_state` gave. Raises `ConfigError` where it belongs to another model; then nothing changes."""
+        expected = {f"{name}.{slot}": _shape(slot, weight) for name, weight in self._named.items() for slot in _SLOTS}
+        found = {name: tensor.shape for name, tensor in state.items()}
+        if found.pop("counters", None) != (2,) or found not in ({}, expected):  # {}: saved before the first step
+            raise ConfigError("the optimiser's state in the checkpoint belongs to another model", "choose another --home")
+        self.position, self._since_rewarm = (int(counter) for counter in state["counters"])
+        self._adam.state.clear()
+        for name, weight in self._named.items() if found else ():
+            self._adam.state[weight] = {slot: state[f"{name}.{slot}"].to(weight.device, copy=True) for slot in _SLOTS}
+
+
+def _shape(slot: str, weight: Tensor) -> torch.Size:
+    return torch.Size() if slot == "step" else weight.shape

@@ -1,0 +1,118 @@
+"""The model on this computer: local steps from the shared state, and the shared state from the group's average.
+
+Everything here is arithmetic without a clock, a socket or a file; it runs on the compute thread, one call at a time.
+"""
+
+# Axes: P parameters of the whole model
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+from torch import Tensor
+
+from averaging.layout import Layout
+from swarm.identity import PeerId
+from swarm.manifest import RunManifest
+from swarm.seeds import derive
+
+from .data.corpus import Corpus
+from .data.shards import assign, shard_count
+from .data.stream import batches, held_out
+from .evaluate import bits_per_byte, sample
+from .inner import Inner, Trained
+from .model import build
+from .outer import Outer
+from .state import SharedState
+
+HELD_OUT_WINDOWS = 160
+SAMPLE_BYTES = 240
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What local training gave: ``update_P`` = start − end of the round."""
+
+    trained: Trained
+    update_P: Tensor
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Assignment:
+    """One round of local training: whose share of the text, and when to stop."""
+
+    members: tuple[PeerId, ...]
+    max_steps: int
+    until: Callable[[], bool]
+    on_step: Callable[[int, float], None]
+
+
+class Learner:
+    """Owns the model and its local optimiser; `state` is what all honest peers share."""
+
+    def __init__(self, manifest: RunManifest, corpus: Corpus, me: PeerId) -> None:
+        self._manifest, self._corpus, self._me = manifest, corpus, me
+        self._model = build(manifest.model, manifest.seed)
+        self._named = dict(self._model.named_parameters())
+        self._layout = Layout.of(self._named.items())
+        self._inner = Inner(self._model, manifest.inner)
+        self._outer = Outer(manifest.outer, self._layout.numbers)
+        self.state = SharedState(0, self._layout.flatten(self._named), self._outer.momentum_P)
+
+    @property
+    def numbers(self) -> int:
+        """Parameters of the model."""
+        return self._layout.numbers
+
+    def adopt(self, state: SharedState, *, steps_per_round: int = 0) -> None:
+        """Go on from ``state``, which came from other peers or a checkpoint; the schedule stands where the run's does."""
+        self.state = state
+        self._outer = Outer(self._manifest.outer, self.numbers, state.momentum_P)
+        self._inner.rewarm(state.round * steps_per_round if steps_per_round else None)
+
+    def work(self, task: Assignment) -> Work:
+        """Train locally from the shared state on this round's shards."""
+        state, run = self.state, self._manifest.run_id
+        self._layout.write(state.anchor_P, self._named)
+        context = self._manifest.model.context
+        shards = assign(run, state.round, task.members, self._me, shard_count(self._corpus.spec, context))
+        stream = batches(self._corpus, run, state.round, shards, self._me, self._manifest.inner.batch, context)
+        trained = self._inner.run(stream, max_steps=task.max_steps, until=task.until, on_step=task.on_step)
+        return Work(trained, state.anchor_P - self._layout.flatten(self._named))
+
+    def conclude(self, average_P: Tensor | None) -> SharedState:
+        """The state of the next round: the outer step on the average, or the same model where there is none."""
+        state = self.state
+        anchor_P = state.anchor_P if average_P is None else self._outer.step(state.anchor_P, average_P)
+        self.state = SharedState(state.round + 1, anchor_P, self._outer.momentum_P)
+        return self.state
+
+    @cached_property
+    def _windows_WU(self) -> Tensor:
+        manifest = self._manifest
+        return held_out(self._corpus, manifest.model.context, HELD_OUT_WINDOWS, derive(manifest.run_id, "held out"))
+
+    def evaluate(self) -> float:
+        """Bits per byte of the shared model on text that nobody trains on."""
+        self._layout.write(self.state.anchor_P, self._named)
+        return bits_per_byte(self._model, self._windows_WU)
+
+    def sample(self) -> str:
+        """A few lines written by the shared model."""
+        self._layout.write(self.state.anchor_P, self._named)
+        return sample(self._model, b"def ", SAMPLE_BYTES, derive(self._manifest.run_id, "sample", self.state.round))
+
+    def named(self) -> dict[str, Tensor]:
+        """The shared model's tensors by name, for the export."""
+        return self._layout.unflatten(self.state.anchor_P)
+
+    def export_inner(self) -> dict[str, Tensor]:
+        """The local optimiser, for the checkpoint."""
+        return self._inner.export_state()
+
+    def import_inner(self, state: Mapping[str, Tensor]) -> None:
+        """The local optimiser, from the checkpoint. Raises `ConfigError` where it belongs to another model."""
+        self._inner.import_state(state)
+

@@ -1,0 +1,212 @@
+"""Who else is here: greets entries, answers newcomers, tells the DHT how far we are, and keeps the roster from what comes back."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+
+import msgspec
+
+from swarm.dht.directory import Directory
+from swarm.errors import Malformed, Refused, SwarmError, TheirFault, Unreachable, Weather
+from swarm.identity import KeyPair, PeerId
+from swarm.manifest import RunManifest
+from swarm.membership.contacts import Contact, Contacts, seal_contact
+from swarm.membership.progress import Progress
+from swarm.membership.roster import Roster
+from swarm.ticket import Address
+from swarm.transport import Call, Payload, Route, Transport
+from swarm.wire import Signed, Stamp, open_frame, pack, seal, unpack
+
+from .offers import Offer
+
+TOPIC = "progress"
+ASKED = 8
+"""Peers asked at a time where one answer is enough, and donors of one download."""
+WELCOME_PEERS = 40
+DIAL_BACK_SECONDS = 4.0
+
+
+class Welcome(msgspec.Struct, frozen=True, forbid_unknown_fields=True, array_like=True):
+    """The answer to a greeting: where we see you, and who is here (sealed contacts and progress records)."""
+
+    host: str
+    contacts: tuple[bytes, ...]
+    progress: tuple[bytes, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ways:
+    """How this peer reaches the others."""
+
+    transport: Transport
+    directory: Directory
+    contacts: Contacts
+
+
+class Neighbours:
+    """The membership edge of one peer. ``describe`` gives our own progress; ``offer`` our state, None while we have none."""
+
+    def __init__(
+        self,
+        manifest: RunManifest,
+        sealed_manifest: bytes,
+        key: KeyPair,
+        ways: Ways,
+        describe: Callable[[], tuple[int, Progress]],
+        offer: Callable[[], tuple[int, Offer] | None],
+        first_seq: int = 0,
+    ) -> None:
+        """``first_seq`` must grow from one life of this identity to the next: older records never replace newer ones."""
+        self._manifest, self._sealed, self._key, self._ways = manifest, sealed_manifest, key, ways
+        self._describe, self._offer = describe, offer
+        self._run = manifest.run_id
+        self._seq = first_seq
+        self.roster = Roster(key.peer_id)
+        for name, handler in {
+            "hello": self._on_hello, "manifest": self._on_manifest, "ping": self._on_ping, "dial-back": self._on_dial_back,
+            "offer": self._on_offer, "progress": self._on_progress,
+        }.items():  # fmt: skip
+            ways.transport.serve(Route(name, handler))
+
+    # --- answering ------------------------------------------------------------------------------------------------
+
+    async def _on_manifest(self, call: Call) -> Payload:
+        return self._sealed
+
+    async def _on_ping(self, call: Call) -> Payload:
+        return b""
+
+    async def _on_hello(self, call: Call) -> Payload:
+        """Learn the caller's contact, tell it where we see it and who is here."""
+        if self._ways.contacts.learn(bytes(call.body)).signer != call.sender:
+            raise Malformed("a greeting carries the caller's own contact")
+        records = tuple(signed.raw for signed in self.roster.records()[:WELCOME_PEERS])
+        contacts = tuple(self._ways.contacts.records(WELCOME_PEERS))
+        return pack(Welcome(call.host, contacts, (self.sealed_progress(), *records)))
+
+    async def _on_dial_back(self, call: Call) -> Payload:
+        """Dial the caller, so that it learns whether others can."""
+        deadline = asyncio.get_running_loop().time() + DIAL_BACK_SECONDS
+        await self._ways.transport.request(call.sender, "ping", deadline=deadline)
+        return b""
+
+    async def _on_offer(self, call: Call) -> Payload:
+        offer = self._offer()
+        if offer is None:
+            raise Refused("this peer has no state yet")
+        return seal(self._key, offer[1], Stamp(self._run, round=offer[0]))
+
+    async def _on_progress(self, call: Call) -> Payload:
+        self._hear(open_frame(bytes(call.body), Progress, run=self._run))
+        return b""
+
+    # --- asking ---------------------------------------------------------------------------------------------------
+
+    async def greet(self, peers: Sequence[PeerId], contact: bytes, deadline: float) -> list[str]:
+        """Say hello to ``peers`` at once; learn whom they know; the hosts they see us at. Dead ones are a non-event."""
+        answers = await self._ask(peers, lambda peer: self._ways.transport.request(peer, "hello", contact, deadline=deadline))
+        hosts = []
+        for _, raw in answers:
+            welcome = unpack(raw, Welcome)
+            self._ways.contacts.learn_all(list(welcome.contacts))
+            for record in welcome.progress:
+                self._hear(open_frame(record, Progress, run=self._run))
+            hosts.append(welcome.host)
+        return hosts
+
+    async def is_dialable(self, peers: Sequence[PeerId], deadline: float) -> bool | None:
+        """Whether one of ``peers`` could dial us back; None where nobody could be asked."""
+        transport = self._ways.transport
+        verdicts: list[bool] = []
+
+        async def ask(peer: PeerId) -> bytes:
+            try:
+                await transport.request(peer, "dial-back", deadline=deadline)
+            except Refused:
+                verdicts.append(False)
+                raise
+            verdicts.append(True)
+            return b""
+
+        await self._ask(peers, ask)
+        return any(verdicts) if verdicts else None
+
+    async def offers(self, deadline: float) -> list[Signed[Offer]]:
+        """What up to `ASKED` peers say about where the run stands."""
+        now = asyncio.get_running_loop().time()
+        known = self.roster.peers(now)[:ASKED]
+        answers = await self._ask(known, lambda peer: self._ways.transport.request(peer, "offer", deadline=deadline))
+        signed = [open_frame(raw, Offer, run=self._run) for _, raw in answers]
+        return [offer for offer, (peer, _) in zip(signed, answers, strict=True) if offer.signer == peer]
+
+    async def _ask(self, peers: Sequence[PeerId], call: Callable[[PeerId], Awaitable[bytes]]) -> list[tuple[PeerId, bytes]]:
+        """Ask all at once; the answers that came, in the order of ``peers``. Who could not be reached is noted in the roster."""
+
+        async def one(peer: PeerId) -> tuple[PeerId, bytes] | None:
+            try:
+                return peer, await call(peer)
+            except Unreachable:
+                self.roster.lost(peer, asyncio.get_running_loop().time())
+            except (Weather, TheirFault):
+                return None
+            return None
+
+        async with asyncio.TaskGroup() as tasks:
+            asked = [tasks.create_task(one(peer)) for peer in peers if peer != self._key.peer_id]
+        return [answer for task in asked if (answer := task.result())]
+
+    # --- telling --------------------------------------------------------------------------------------------------
+
+    def seal_contact(self, addresses: tuple[Address, ...]) -> bytes:
+        """Our contact record for ``addresses``, learnt by our own book too."""
+        self._seq += 1
+        sealed = seal_contact(self._key, self._run, addresses, self._seq)
+        self._ways.contacts.learn(sealed)
+        return sealed
+
+    def sealed_progress(self) -> bytes:
+        """What we say of ourselves just now."""
+        round_, progress = self._describe()
+        self._seq += 1
+        return seal(self._key, progress, Stamp(self._run, round=round_, seq=self._seq))
+
+    async def announce(self, deadline: float) -> None:
+        """Tell everybody we know, directly: for the moments that cannot wait for the DHT (joining, leaving)."""
+        record = self.sealed_progress()
+        peers = self.roster.peers(asyncio.get_running_loop().time())
+        await self._ask(peers, lambda peer: self._ways.transport.request(peer, "progress", record, deadline=deadline))
+
+    async def publish_and_discover(self, interval: float) -> None:
+        """For ever: put our record, get everybody's. A failing DHT is weather: the next time, again."""
+        loop = asyncio.get_running_loop()
+        while True:
+            deadline = loop.time() + max(interval, 5.0)
+            await self._ways.directory.put(TOPIC, self.sealed_progress(), seconds=6 * interval, deadline=deadline)
+            for signed in await self._ways.directory.get(TOPIC, Progress, deadline=deadline):
+                self._hear(signed)
+            self.roster.forget_older_than(12 * interval, loop.time())
+            await asyncio.sleep(interval)
+
+    def _hear(self, signed: Signed[Progress]) -> None:
+        if signed.signer == self._key.peer_id:
+            return
+        contact = signed.message.contact
+        try:
+            if contact and open_frame(contact, Contact, run=self._run, limit=2048).signer == signed.signer:
+                self._ways.contacts.learn(contact)
+        except TheirFault:
+            return  # its contact is broken: nobody could dial it, so it is not here
+        self.roster.hear(signed, asyncio.get_running_loop().time())
+
+
+async def fetch_manifest(transport: Transport, entries: Sequence[PeerId], deadline: float) -> tuple[bytes, list[SwarmError]]:
+    """The sealed manifest from the first entry that answers; empty where none does, with everybody's reason."""
+    failures: list[SwarmError] = []
+    for entry in entries:
+        try:
+            return await transport.request(entry, "manifest", deadline=deadline), failures
+        except (Weather, TheirFault) as error:
+            failures.append(error)
+    return b"", failures

@@ -1,0 +1,64 @@
+"""What peers say when a newcomer asks where the run stands, and how a newcomer decides whom to believe."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+from swarm.identity import PeerId
+from swarm.wire import Kind, Message, Signed, finite, sized
+
+ENOUGH = 5
+"""Answers from which on two thirds must agree; a young run has fewer, and the largest camp is believed."""
+
+
+class Offer(Message, frozen=True):
+    """A peer's signed word: at the start of the stamp's round, the model has this root. ``index`` names its chunks' hash list."""
+
+    kind: ClassVar[Kind] = Kind.OFFER
+
+    state_root: bytes
+    tokens: int
+    """Tokens of the whole run, by the donor's own count: for people and for the end of a run by tokens."""
+    seconds_left: float
+    """Until the donor stops training in this round; 0 while it averages."""
+
+    def __post_init__(self) -> None:
+        sized("state_root", self.state_root, 32)
+        finite("seconds_left", self.seconds_left, 0, 1e6)
+        if not 0 <= self.tokens < 1 << 62:
+            raise ValueError("offer: tokens out of range")
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """Where the run stands by the offers: ``donors`` all have the state that is believed."""
+
+    round: int
+    state_root: bytes
+    tokens: int
+    seconds_left: float
+    donors: tuple[PeerId, ...]
+
+
+def believed(offers: Sequence[Signed[Offer]], organiser: PeerId) -> Standing | None:
+    """The state to fetch, or None where the answers do not allow to believe one (ask again: a round may just have ended).
+
+    The organiser's word counts by itself. Otherwise the largest camp wins, of equal ones the further; with `ENOUGH` answers or
+    more it must have two thirds of them.
+    """
+    if not offers:
+        return None
+    camps = Counter((signed.stamp.round, signed.message.state_root) for signed in offers)
+    (round_, root), votes = max(camps.items(), key=lambda camp: (camp[1], camp[0]))
+    if len(offers) >= ENOUGH and 3 * votes < 2 * len(offers):
+        own = [signed for signed in offers if signed.signer == organiser]
+        if not own:
+            return None
+        round_, root = own[0].stamp.round, own[0].message.state_root
+    camp = [signed for signed in offers if (signed.stamp.round, signed.message.state_root) == (round_, root)]
+    seconds = sorted(signed.message.seconds_left for signed in camp)[len(camp) // 2]
+    tokens = sorted(signed.message.tokens for signed in camp)[len(camp) // 2]
+    return Standing(round_, root, tokens, seconds, tuple(sorted(signed.signer for signed in camp)))

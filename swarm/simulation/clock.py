@@ -1,0 +1,147 @@
+"""Time that jumps: an event loop that never waits, so that hours of a swarm pass in seconds, the same way every time.
+
+    all tasks wait  ──►  the clock jumps to the next timer  ──►  its callbacks run  ──►  all tasks wait  ──►  …
+
+Nothing here opens a socket, starts a thread or reads the real clock. Where every task waits and no timer is set, nothing can
+ever happen again: that is a `Deadlock`, raised at once instead of a test that hangs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import math
+from collections.abc import Callable, Coroutine, Iterable
+from concurrent.futures import Executor
+from typing import Any, TypeVar, TypeVarTuple
+
+T = TypeVar("T")
+Ts = TypeVarTuple("Ts")
+
+GRACE = 60.0
+"""Virtual seconds that tasks which are still there at the end have for cleaning up after their cancellation."""
+SPIN_LIMIT = 100_000
+"""Turns of the loop in a single instant, after which it is a livelock."""
+
+
+class Deadlock(RuntimeError):
+    """Every task waits and no timer could wake one; or tasks keep each other busy and time stands still."""
+
+
+class SerialTask(asyncio.Task[T]):
+    """A task that hashes by its serial number.
+
+    asyncio keeps tasks in sets (`asyncio.wait` returns them, `TaskGroup` cancels in their order). By its address a task would
+    stand elsewhere in every process, and no rehearsal could be repeated.
+    """
+
+    def __init__(self, coro: Coroutine[Any, Any, T], *, serial: int, **options: Any) -> None:
+        self.serial = serial
+        super().__init__(coro, **{"name": f"task-{serial}"} | options)
+
+    def __hash__(self) -> int:
+        return self.serial
+
+
+class VirtualLoop(asyncio.BaseEventLoop):
+    """An event loop on virtual time, which begins at 0. It stands where its own selector would: instead of waiting, it jumps."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.failures: list[BaseException] = []
+        """What no task or callback could hand to anybody; `simulate` raises it."""
+        self._now = 0.0
+        self._turns = 0
+        self._selector = self
+        self._clock_resolution = math.ulp(0.0)
+        self._serials = itertools.count()
+        self.set_task_factory(self._make_task)
+        self.set_exception_handler(self._remember)
+
+    def time(self) -> float:
+        """Virtual seconds since the loop was made."""
+        return self._now
+
+    def select(self, timeout: float | None) -> list[Any]:
+        """Jump to the next timer; ``timeout`` is 0 where something is ready, None where nothing is and no timer is set."""
+        if timeout == 0:
+            self._turns += 1
+            if self._turns > SPIN_LIMIT:
+                raise Deadlock(f"at t={self._now:.3f} s {self._tasks_in_words()} keep each other busy, and time stands still")
+            return []
+        # the timer's own time, not now + timeout: the sum may round to just before it
+        upcoming: float = math.inf if timeout is None else self._scheduled[0].when()  # type: ignore[attr-defined]
+        if upcoming == math.inf:
+            raise Deadlock(f"at t={self._now:.3f} s {self._tasks_in_words()} wait, and no timer is set that could wake one")
+        self._turns, self._now = 0, upcoming
+        self._clock_resolution = math.ulp(upcoming)  # the loop runs what is due before now + this: no timer rings early
+        return []
+
+    def run_in_executor(self, executor: Executor | None, func: Callable[[*Ts], T], *args: *Ts) -> asyncio.Future[T]:
+        """Refused: what a thread does, and when, cannot be repeated."""
+        raise RuntimeError(f"no threads in a simulation: {func!r} must be reached through a port such as swarm.machine.Arithmetic")
+
+    def wind_up(self) -> list[str]:
+        """Cancel the tasks that are left and let them clean up; their names, oldest first."""
+        left = self._tasks()
+        self._turns = 0
+        for task in left:
+            task.cancel()
+        if left:
+            _, stubborn = self.run_until_complete(asyncio.wait(left, timeout=GRACE))
+            self.failures += [RuntimeError(f"{task.get_name()} lives on, {GRACE:g} s after it was cancelled") for task in stubborn]
+            self.failures += [error for task in left if task.done() and not task.cancelled() and (error := task.exception())]
+        self.run_until_complete(self.shutdown_asyncgens())
+        return [task.get_name() for task in left]
+
+    def _tasks(self) -> list[asyncio.Task[Any]]:
+        return sorted(asyncio.all_tasks(self), key=hash)
+
+    def _tasks_in_words(self) -> str:
+        names = [task.get_name() for task in self._tasks()]
+        more = f" and {len(names) - 8} more" if len(names) > 8 else ""
+        return f"all {len(names)} tasks ({', '.join(names[:8])}{more})"
+
+    def _make_task(self, loop: asyncio.AbstractEventLoop, coro: Any, **options: Any) -> asyncio.Task[Any]:
+        return SerialTask(coro, serial=next(self._serials), loop=loop, **options)
+
+    def _remember(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        self.failures.append(context.get("exception") or RuntimeError(context["message"]))
+
+    def _process_events(self, event_list: Iterable[Any]) -> None:
+        """Part of the loop's inner contract: there are no events but timers."""
+
+    def _write_to_self(self) -> None:
+        """Part of the loop's inner contract: there is no other thread that could have to wake this one."""
+
+
+def simulate(main: Coroutine[Any, Any, T], *, leftovers: list[str] | None = None) -> T:
+    """Run ``main`` on virtual time, from 0, and return its result.
+
+    Tasks that outlive it are cancelled, and their names are added to ``leftovers``. Raises `Deadlock` where a real loop would
+    hang, and what no task could hand to anybody (an error in a callback, in a handler of the simulated network, in a task that
+    nobody awaited), so that no failure stays unseen.
+    """
+    loop = VirtualLoop()
+    try:
+        result = loop.run_until_complete(loop.create_task(main, name="main"))
+    except BaseException as error:
+        _wind_up(loop, leftovers)
+        for failure in loop.failures:
+            error.add_note(f"besides: {failure!r}")
+        raise
+    _wind_up(loop, leftovers)
+    if len(loop.failures) == 1:
+        raise loop.failures[0]
+    if loop.failures:
+        raise BaseExceptionGroup("several failures that no task could hand to anybody", loop.failures)
+    return result
+
+
+def _wind_up(loop: VirtualLoop, leftovers: list[str] | None) -> None:
+    try:
+        left = loop.wind_up()
+    finally:
+        loop.close()
+    if leftovers is not None:
+        leftovers += left

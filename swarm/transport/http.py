@@ -1,0 +1,242 @@
+"""`Transport` on real sockets: HTTP/1.1 over mutual TLS 1.3, for control messages and for bulk bytes.
+
+request(to, ...) ──► addresses of `to` ──► connect, handshake ──► is it `to`? ──► POST ──► the reply, or why not
+                     the last good first                          else nothing is sent
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack
+from types import TracebackType
+from typing import Any
+from weakref import WeakSet
+
+import aiohttp
+import yarl
+
+from ..errors import Impostor, Malformed, Oversized, SwarmError, TooLate, Unreachable
+from ..identity import KeyPair, PeerId, petname
+from ..membership.contacts import BOOK_LIMIT, Contacts
+from ..ticket import Address
+from ..wire import CONTROL_LIMIT
+from . import Payload, Route
+from .envelope import REFUSAL_LIMIT, body_length, path_of, read_refusal
+from .guard import Guard, Limits, collect
+from .server import CHUNK, Server
+from .sockets import Meter, factory
+from .tls import client_context, peer_of, server_context
+
+
+class PeerPin(aiohttp.Fingerprint):
+    """The condition of every connection: aiohttp checks it after the handshake and before it sends the first byte of a request.
+
+    It is part of the key of aiohttp's pool, so a kept connection is used again only for the same peer, and bulk bytes never make
+    a control message wait for a connection.
+    """
+
+    def __init__(self, peer: PeerId, bulk: bool, opened: WeakSet[asyncio.Transport]) -> None:
+        self.peer = peer
+        self.bulk = bulk
+        self._opened = opened
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, PeerPin) and (self.peer, self.bulk) == (other.peer, other.bulk)
+
+    def __hash__(self) -> int:
+        return hash((self.peer, self.bulk))
+
+    def check(self, transport: asyncio.Transport) -> None:
+        """Break the connection off and raise `aiohttp.ServerFingerprintMismatch` where it is not with the peer."""
+        self._opened.add(transport)
+        try:
+            found = peer_of(transport.get_extra_info("ssl_object"))
+        except Malformed:
+            found = PeerId("")
+        if found != self.peer:
+            host, port = (transport.get_extra_info("peername") or ("", 0))[:2]
+            transport.abort()
+            raise aiohttp.ServerFingerprintMismatch(self.peer.encode(), found.encode(), host, port)
+
+
+class _Connector(aiohttp.TCPConnector):
+    """A pool of connections made with our certificate.
+
+    aiohttp takes either a TLS context or a fingerprint per request; the fingerprint comes with the request, the context from here.
+    Should a later aiohttp stop asking this method, we show no certificate, and every server of the run refuses us: it fails closed.
+    """
+
+    def __init__(self, context: ssl.SSLContext, **options: Any) -> None:
+        super().__init__(**options)
+        self._context = context
+
+    def _get_ssl_context(self, req: aiohttp.ClientRequest) -> ssl.SSLContext:
+        return self._context
+
+
+class HttpTransport:
+    """The transport of one peer. An async context manager; it calls as soon as it is entered, and is called once it listens.
+
+    ``run`` and ``secret`` come from the ticket (an empty secret for an open run), ``contacts`` says where a peer can be dialled.
+    """
+
+    def __init__(self, key: KeyPair, run: bytes, secret: bytes, contacts: Contacts, limits: Limits | None = None) -> None:
+        self.limits = limits or Limits()
+        self._me = key.peer_id
+        self._contacts = contacts
+        self._guard = Guard(self.limits)
+        self._meter = Meter()
+        self._routes: dict[str, Route] = {}
+        self._server = Server(server_context(key, run, secret), self._guard, self._meter, self._routes)
+        self._client_context = client_context(key, run, secret)
+        self._good: OrderedDict[PeerId, Address] = OrderedDict()
+        self._opened: WeakSet[asyncio.Transport] = WeakSet()
+        self._stack = AsyncExitStack()
+
+    def __repr__(self) -> str:
+        return f"HttpTransport({petname(self._me)}, {self._meter}, {self._guard})"
+
+    async def __aenter__(self) -> HttpTransport:
+        await self._stack.enter_async_context(self._server.running())
+        self._stack.callback(self._abort_connections)
+        self._session = await self._stack.enter_async_context(self._new_session())
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self._stack.__aexit__(kind, error, traceback)
+
+    @property
+    def me(self) -> PeerId:
+        """The id that the other sides see."""
+        return self._me
+
+    @property
+    def bytes_up(self) -> int:
+        """Bytes sent so far, as TCP counts them: bodies, heads, TLS."""
+        return self._meter.up
+
+    @property
+    def bytes_down(self) -> int:
+        """Bytes received so far, as TCP counts them."""
+        return self._meter.down
+
+    @property
+    def refusals(self) -> Mapping[str, int]:
+        """Who was turned away so far, by reason (`Refusals`)."""
+        return self._guard.refusals.snapshot()
+
+    def serve(self, route: Route) -> None:
+        """Answer calls to ``route.name``; the latest route of a name wins."""
+        path_of(route.name, "")
+        self._routes[route.name] = route
+
+    async def listen(self, address: Address) -> Address:
+        """Be callable at ``address``, port 0 for any; the address with the real port. Raises `PortTaken`."""
+        return await self._server.listen(address)
+
+    async def request(
+        self, to: PeerId, route: str, body: Payload = b"", *, argument: str = "", limit: int = CONTROL_LIMIT, deadline: float
+    ) -> bytes:
+        """The reply of ``to``, at most ``limit`` bytes, before ``deadline`` (in ``loop.time()``). Raises what the module says."""
+        path = path_of(route, argument)
+        view = memoryview(body).cast("B")
+        try:
+            async with asyncio.timeout_at(deadline):
+                return await self._call(to, path, view, limit)
+        except TimeoutError as error:
+            raise TooLate(f"{petname(to)} did not answer {route!r} in time") from error
+
+    async def _call(self, to: PeerId, path: str, body: memoryview, limit: int) -> bytes:
+        """One address after the other until a connection stands; from then on it is that one or none, so nothing is asked twice."""
+        trouble: SwarmError = Unreachable(f"nobody has told us where {petname(to)} is")
+        for address in self._addresses(to):
+            try:
+                response = await self._send(to, address, path, body, limit)
+            except (aiohttp.ServerFingerprintMismatch, aiohttp.ClientConnectorCertificateError):
+                trouble = Impostor(f"{address} does not hold the key of {petname(to)}", "it may have moved: ask others for it")
+            except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError, ValueError) as error:
+                trouble = Unreachable(f"{petname(to)} does not answer at {address} ({error})")
+            except (aiohttp.ClientError, OSError) as error:
+                raise Unreachable(f"the connection to {petname(to)} broke off ({error})") from error
+            else:
+                self._remember(to, address)
+                async with response:
+                    return await self._read(to, response, limit, is_sent=len(body) <= CONTROL_LIMIT)
+        raise trouble
+
+    async def _send(self, to: PeerId, address: Address, path: str, body: memoryview, limit: int) -> aiohttp.ClientResponse:
+        """The head of the reply. Raises what aiohttp raises, and `ValueError` for a host that cannot be one."""
+        bulk = max(len(body), limit) > CONTROL_LIMIT
+        return await self._session.post(
+            yarl.URL.build(scheme="https", host=address.host, port=address.port, path=path),
+            data=_chunks(body) if len(body) > CONTROL_LIMIT else bytes(body),
+            headers={"Content-Length": str(len(body))},
+            ssl=PeerPin(to, bulk, self._opened),
+            server_hostname="swarm",  # the pin decides; a name would only tell listeners on the line who is called
+            allow_redirects=False,
+        )
+
+    async def _read(self, to: PeerId, response: aiohttp.ClientResponse, limit: int, *, is_sent: bool) -> bytes:
+        """The reply, or the refusal as an error. A refusal may come in the middle of a body, whose rest is then kept back."""
+        answered = response.status == 200
+        try:
+            length = body_length(response.headers)
+            if length > (limit if answered else REFUSAL_LIMIT):
+                raise Oversized(f"{petname(to)} answers with {length} bytes, at most {limit} are wanted")
+            raw = await collect(response.content.iter_any(), length)
+        except (aiohttp.ClientError, OSError) as error:
+            raise Unreachable(f"the connection to {petname(to)} broke off ({error})") from error
+        except SwarmError:
+            response.close()
+            raise
+        if not answered:
+            if not is_sent:
+                response.close()
+            raise read_refusal(petname(to), response.status, raw)
+        return raw
+
+    def _addresses(self, to: PeerId) -> list[Address]:
+        """Where to try, the last good address first while it is still among them."""
+        good = self._good.get(to)
+        return sorted(self._contacts.addresses(to), key=lambda address: address != good)
+
+    def _remember(self, to: PeerId, address: Address) -> None:
+        self._good[to] = address
+        self._good.move_to_end(to)
+        if len(self._good) > BOOK_LIMIT:
+            self._good.popitem(last=False)
+
+    def _new_session(self) -> aiohttp.ClientSession:
+        limits = self.limits
+        connector = _Connector(
+            self._client_context,
+            limit=limits.connections,
+            limit_per_host=limits.parallel_calls,
+            keepalive_timeout=limits.idle_seconds / 2,
+            socket_factory=factory(self._meter, limits.congestion),
+        )
+        return aiohttp.ClientSession(
+            connector=connector,
+            timeout=aiohttp.ClientTimeout(total=None, sock_connect=limits.handshake_seconds),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            skip_auto_headers=("User-Agent", "Accept", "Accept-Encoding", "Content-Type"),
+            auto_decompress=False,
+            read_bufsize=CHUNK,
+            max_line_size=limits.head_bytes,
+            max_field_size=limits.head_bytes,
+        )
+
+    def _abort_connections(self) -> None:
+        """aiohttp lets a closed connection say goodbye, for which a silent other side may take half a minute: not at our end."""
+        for transport in list(self._opened):
+            transport.abort()
+
+
+async def _chunks(body: memoryview) -> AsyncIterator[memoryview]:
+    for start in range(0, len(body), CHUNK):
+        yield body[start : start + CHUNK]

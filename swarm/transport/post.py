@@ -1,0 +1,165 @@
+"""Mail between machines: owns every outgoing message, and hands every incoming one to the machine that is open for it.
+
+    machine -> Send, Ship, Fetch -> Post -> transport            sends belong to the peer, not to the round that asked for them:
+    machine <- Received, Delivered <- Inbox <- transport         a round may end while its last words are still on their way
+
+Mail for a round that is not open yet waits in a bounded backlog; mail for one that is closed goes to ``stray``, and nowhere else.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from ..errors import Busy, Refused, SwarmError, TheirFault, TooLate, Weather
+from ..identity import KeyPair, PeerId
+from ..machine import Delivered, Event, Received, Unreached
+from ..wire import CONTROL_LIMIT, NO_GROUP, Message, Signed, Stamp, open_frame, seal
+from . import Allowance, Call, Payload, Route, Transport
+
+BACKLOG = 4096
+"""Messages kept for machines that are not open yet, in all."""
+RETRY_SECONDS = 0.1
+"""First pause before a message is offered again to a peer that had no room; doubles each time."""
+
+Topic = tuple[int, bytes]
+"""(round, group); messages that form a group live under (round, NO_GROUP)."""
+Expect = Callable[[PeerId, str], int]
+"""(sender, item) -> exact bytes that this item must have; raises a `TheirFault` or `Weather` to refuse it."""
+
+
+@dataclass(slots=True)
+class Inbox:
+    """What one machine hears. ``expect`` says which bulk items it accepts; None: none."""
+
+    expect: Expect | None = None
+    events: asyncio.Queue[Event] = field(default_factory=asyncio.Queue)
+
+
+class Post:
+    """The edge between machines and the transport. Tasks belong to ``tasks``, the peer's own group."""
+
+    def __init__(
+        self, transport: Transport, key: KeyPair, run: bytes, tasks: asyncio.TaskGroup, forms: dict[type[Message], bool]
+    ) -> None:
+        """``forms``: the messages that may come in; True for those that form a group and so live under (round, NO_GROUP)."""
+        self._transport, self._key, self._run, self._tasks = transport, key, run, tasks
+        self._forms = forms
+        self._open: dict[Topic, Inbox] = {}
+        self._backlog: deque[tuple[Topic, Received]] = deque(maxlen=BACKLOG)
+        self._closed: deque[Topic] = deque(maxlen=64)
+        self._floor = 0
+        self._seq = 0
+        self.shelf: dict[str, Payload] = {}
+        """Bulk items that anybody in the run may fetch, by name."""
+        self.stray: Callable[[Signed[Message]], None] = lambda signed: None
+        """Called with every message for a round that is over."""
+        transport.serve(Route("mail", self._on_mail))
+        transport.serve(Route("bulk", self._on_bulk, self._admit_bulk))
+        transport.serve(Route("item", self._on_item))
+
+    # --- in -------------------------------------------------------------------------------------------------------
+
+    def open(self, topic: Topic, expect: Expect | None = None) -> Inbox:
+        """An inbox for ``topic``, with what has already come for it."""
+        inbox = self._open[topic] = Inbox(expect)
+        self._floor = max(self._floor, topic[0])
+        waiting, self._backlog = self._backlog, deque(maxlen=BACKLOG)
+        for its_topic, event in waiting:
+            if its_topic == topic:
+                inbox.events.put_nowait(event)
+            elif its_topic[0] >= self._floor:
+                self._backlog.append((its_topic, event))
+        return inbox
+
+    def close(self, topic: Topic) -> None:
+        """Drop the inbox: what still comes for it is nobody's business any more."""
+        self._open.pop(topic, None)
+        self._closed.append(topic)
+
+    async def _on_mail(self, call: Call) -> Payload:
+        signed = open_frame(bytes(call.body), *self._forms, run=self._run)
+        if signed.signer != call.sender:
+            raise Refused("mail is accepted from its signer only")
+        group = NO_GROUP if self._forms[type(signed.message)] else signed.stamp.group
+        topic, event = (signed.stamp.round, group), Received(signed)
+        inbox = self._open.get(topic)
+        if inbox:
+            inbox.events.put_nowait(event)
+        elif self._floor <= signed.stamp.round <= self._floor + 1 and topic not in self._closed:
+            self._backlog.append((topic, event))
+        else:
+            self.stray(signed)
+        return b""
+
+    def _admit_bulk(self, sender: PeerId, argument: str) -> Allowance:
+        inbox, item = self._inbox_of(argument)
+        if inbox is None or inbox.expect is None:
+            raise Busy("no round of this group is open here")
+        return Allowance(exact=inbox.expect(sender, item), seconds=3600)
+
+    async def _on_bulk(self, call: Call) -> Payload:
+        inbox, item = self._inbox_of(call.argument)
+        if inbox:
+            inbox.events.put_nowait(Delivered(call.sender, item, call.body))
+        return b""
+
+    def _inbox_of(self, argument: str) -> tuple[Inbox | None, str]:
+        group, _, item = argument.partition(".")
+        found = next((inbox for (_, its_group), inbox in self._open.items() if its_group.hex() == group), None)
+        return found, item
+
+    async def _on_item(self, call: Call) -> Payload:
+        if call.argument not in self.shelf:
+            raise Refused("that item is not here (any more)")
+        return self.shelf[call.argument]
+
+    # --- out ------------------------------------------------------------------------------------------------------
+
+    def send(self, to: tuple[PeerId, ...], message: Message, stamp: Stamp, *, deadline: float, failures: Inbox) -> None:
+        """Sign once and send to all of ``to``; who cannot be reached comes back as `Unreached`."""
+        self._seq += 1
+        frame = seal(self._key, message, Stamp(stamp.run, stamp.round, stamp.group, self._seq))
+        for peer in to:
+            self._tasks.create_task(self._offer(peer, "mail", "", frame, deadline, failures, ""))
+
+    def ship(self, to: PeerId, group: bytes, item: str, payload: Payload, *, deadline: float, failures: Inbox) -> None:
+        """Send bulk bytes under ``item``; a failure comes back as `Unreached` with the item's name."""
+        self._tasks.create_task(self._offer(to, "bulk", f"{group.hex()}.{item}", payload, deadline, failures, item))
+
+    def fetch(self, source: PeerId, item: str, name: str, length: int, *, deadline: float, inbox: Inbox) -> None:
+        """Ask ``source`` for ``name`` on its shelf; the answer comes as `Delivered` or `Unreached` with ``item``."""
+        self._tasks.create_task(self._fetch(source, item, name, length, deadline, inbox))
+
+    async def _offer(
+        self, peer: PeerId, route: str, argument: str, body: Payload, deadline: float, failures: Inbox, item: str
+    ) -> None:
+        """Offer a message until it is taken; a peer without room is asked again, one that is gone is reported at once."""
+        pause = RETRY_SECONDS
+        loop = asyncio.get_running_loop()
+        while True:
+            try:
+                await self._transport.request(peer, route, body, argument=argument, limit=CONTROL_LIMIT, deadline=deadline)
+                return
+            except Busy:
+                if loop.time() + pause >= deadline:
+                    failures.events.put_nowait(Unreached(peer, item))
+                    return
+                await asyncio.sleep(pause)
+                pause *= 2
+            except SwarmError:
+                failures.events.put_nowait(Unreached(peer, item))
+                return
+
+    async def _fetch(self, source: PeerId, item: str, name: str, length: int, deadline: float, inbox: Inbox) -> None:
+        try:
+            payload = await self._transport.request(source, "item", argument=name, limit=length, deadline=deadline)
+        except (TheirFault, Weather, TooLate):
+            inbox.events.put_nowait(Unreached(source, item))
+            return
+        if len(payload) == length:
+            inbox.events.put_nowait(Delivered(source, item, payload))
+        else:
+            inbox.events.put_nowait(Unreached(source, item))

@@ -1,0 +1,250 @@
+"""The listening side: every connection is a guest with a seat, a name it has proven, and a clock that runs.
+
+    accept ──► seat? ──► TLS, key proven ──► first head in time? ──► pace? route? length? room? ──► body in time? ──► handler
+
+Each arrow has a limit from `Limits`; whoever fails it is turned away, counted, and gone. aiohttp parses, this module decides:
+its own defaults wait for ever, unpack gzip bombs and print a traceback for every port scanner.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+import ssl
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import asynccontextmanager
+from typing import Any, cast
+
+from aiohttp import web
+
+from ..errors import Flooding, Malformed, TheirFault, TooLate, Weather
+from ..identity import PeerId
+from ..ticket import Address
+from . import Allowance, Call, Payload, Route
+from .envelope import body_length, pack_refusal, read_path
+from .guard import Guard, collect
+from .sockets import Meter, adopt, listen_on
+from .tls import peer_of
+
+CHUNK = 1 << 20
+"""Bytes handed to a connection at once: more would be encrypted into memory before the first byte leaves."""
+
+_LOG = logging.getLogger(__name__)
+_ACCEPT_PAUSE = 0.1
+
+
+class Connection(web.RequestHandler):
+    """aiohttp's side of one connection, and what it does not keep: who this is, when it first spoke, that it has ended."""
+
+    def __init__(self, server: web.Server, guard: Guard, **options: Any) -> None:
+        super().__init__(server, **options)
+        self.peer: PeerId | None = None
+        self.heard = asyncio.Event()
+        self.gone = asyncio.Event()
+        self._guard = guard
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """The handshake is done: learn who it was with, before a byte of a request is parsed."""
+        super().connection_made(transport)
+        try:
+            self.peer = peer_of(transport.get_extra_info("ssl_object"))
+        except Malformed:
+            self._guard.refusals.count("certificate")
+            cast(asyncio.Transport, transport).abort()
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        """The end, whoever wanted it."""
+        super().connection_lost(exc)
+        self.heard.set()
+        self.gone.set()
+
+    def handle_error(
+        self, request: web.BaseRequest, status: int = 500, exc: BaseException | None = None, message: str | None = None
+    ) -> web.StreamResponse:
+        """Bytes that are not HTTP: counted and answered, where aiohttp would print a traceback. Our own bugs never come here."""
+        self.heard.set()
+        self._guard.refusals.count(Malformed.code)
+        response = web.Response(status=status)
+        response.force_close()
+        return response
+
+
+class Server:
+    """Listens, and answers the calls of ``routes``, which may grow while it runs. Lives as long as the context of `running`."""
+
+    def __init__(self, context: ssl.SSLContext, guard: Guard, meter: Meter, routes: dict[str, Route]) -> None:
+        self._context = context
+        self._guard = guard
+        self._meter = meter
+        self._routes = routes
+        self._bugs_reported: set[tuple[str, type[Exception]]] = set()
+        self._listeners: list[socket.socket] = []
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Whoever leaves this context finds no task and no socket of ours behind."""
+        app = web.Application()
+        app.router.add_route("*", "/{path:.*}", self._respond)
+        app.on_response_prepare.append(_shorten)
+        limits = self._guard.limits
+        runner = web.AppRunner(
+            app, handle_signals=False, access_log=None, handler_cancellation=True, shutdown_timeout=limits.shutdown_seconds
+        )
+        await runner.setup()
+        self._http = cast(web.Server, runner.server)
+        async with asyncio.TaskGroup() as self._group:
+            try:
+                yield
+            finally:
+                for listener in self._listeners:
+                    listener.close()
+                await runner.cleanup()
+                for task in self._tasks:
+                    task.cancel()
+
+    async def listen(self, address: Address) -> Address:
+        """Accept connections at ``address``; the address with the port that it became. Raises `PortTaken`."""
+        listener = await listen_on(address)
+        self._listeners.append(listener)
+        self._own(self._accept(listener))
+        return Address(address.host, listener.getsockname()[1])
+
+    def _own(self, work: Coroutine[Any, Any, None]) -> None:
+        task = self._group.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _accept(self, listener: socket.socket) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            try:
+                accepted, where = await loop.sock_accept(listener)
+            except OSError:  # out of descriptors, or gone before we looked: the door stays open, but does not spin
+                self._guard.refusals.count("accept")
+                await asyncio.sleep(_ACCEPT_PAUSE)
+                continue
+            self._own(self._receive(accepted, where[0]))
+
+    async def _receive(self, accepted: socket.socket, host: str) -> None:
+        """One connection from its first to its last byte."""
+        try:
+            with self._guard.seat(host):
+                await self._serve(accepted)
+        except Flooding:
+            self._guard.refusals.count("crowded")
+        finally:
+            accepted.close()
+
+    async def _serve(self, accepted: socket.socket) -> None:
+        loop, limits = asyncio.get_running_loop(), self._guard.limits
+        connection = Connection(
+            self._http,
+            self._guard,
+            loop=loop,
+            access_log=None,
+            keepalive_timeout=limits.idle_seconds,
+            lingering_time=limits.linger_seconds,
+            max_line_size=limits.head_bytes,
+            max_field_size=limits.head_bytes,
+            max_headers=limits.headers,
+            read_bufsize=CHUNK,
+            auto_decompress=False,
+        )
+        try:
+            # Not `loop.create_server(ssl=...)`: it has no place for a seat, and keeps failed handshakes to itself.
+            transport, _ = await loop.connect_accepted_socket(
+                lambda: connection,
+                adopt(accepted, self._meter, limits.congestion),
+                ssl=self._context,
+                ssl_handshake_timeout=limits.handshake_seconds,
+                ssl_shutdown_timeout=limits.linger_seconds,
+            )
+        except OSError:  # also TLS alerts and the deadline: scanners, cut lines, members of another run
+            self._guard.refusals.count("handshake")
+            return
+        try:
+            async with asyncio.timeout(limits.first_request_seconds):
+                await connection.heard.wait()
+            await connection.gone.wait()
+        except TimeoutError:
+            self._guard.refusals.count("silent")
+        finally:
+            transport.abort()
+
+    async def _respond(self, request: web.Request) -> web.StreamResponse:
+        connection = cast(Connection, request.protocol)
+        connection.heard.set()
+        try:
+            return await self._call(request, connection)
+        except (TheirFault, Weather) as error:
+            self._guard.refusals.count(error.code)
+            status, raw = pack_refusal(error)
+        except Exception as error:  # noqa: BLE001 - a bug of ours, which a stranger may have found: it must not end the server
+            self._report(request.path, error)
+            status, raw = pack_refusal(error)
+        return await self._send(request, raw, status)
+
+    async def _call(self, request: web.Request, connection: Connection) -> web.StreamResponse:
+        """Who, what, how much, room: in this order, and the body is read last."""
+        if connection.peer is None:
+            raise Malformed("nobody has proven a key on this connection")
+        self._guard.pace(connection.peer, asyncio.get_running_loop().time())
+        name, argument = read_path(request.method, request.raw_path)
+        length = body_length(request.headers)
+        route = self._routes.get(name)
+        if route is None:
+            raise Malformed(f"this peer does not answer to {name!r}")
+        allowance = route.admit(connection.peer, argument)
+        allowance.check(length)
+        with self._guard.room(length):
+            body = await self._read(request, length, allowance)
+            reply = await route.handler(Call(connection.peer, argument, body, request.remote or ""))
+        with self._guard.room(len(memoryview(reply).cast("B"))):
+            return await self._send(request, reply)
+
+    async def _read(self, request: web.Request, length: int, allowance: Allowance) -> bytes:
+        """The whole body, or `TooLate`; `Malformed` where the connection ended before it."""
+        seconds = min(allowance.seconds, self._guard.limits.patience(length))
+        try:
+            async with asyncio.timeout(seconds):
+                return await collect(request.content.iter_any(), length)
+        except TimeoutError as error:
+            raise TooLate(f"the {length} bytes did not come within {seconds:.3g} s") from error
+        except (OSError, web.RequestPayloadError) as error:
+            raise Malformed("the connection broke off in the middle of a body") from error
+        except asyncio.CancelledError:
+            self._guard.refusals.count("broken")
+            raise
+
+    async def _send(self, request: web.Request, reply: Payload, status: int = 200) -> web.StreamResponse:
+        """Write a reply in time, or break off: a slow reader does not hold our memory."""
+        response = web.StreamResponse(status=status)
+        view = memoryview(reply).cast("B")
+        response.content_length = len(view)
+        try:
+            async with asyncio.timeout(self._guard.limits.patience(len(view))):
+                await response.prepare(request)
+                for start in range(0, len(view), CHUNK):
+                    await response.write(view[start : start + CHUNK])
+                await response.write_eof()
+        except (TimeoutError, ConnectionError):
+            self._guard.refusals.count("broken")
+            if request.transport:
+                request.transport.abort()
+        return response
+
+    def _report(self, path: str, error: Exception) -> None:
+        """Log a bug with its traceback at its first appearance; a stranger who found it cannot fill the disk with it."""
+        name = path.removeprefix("/swarm/").split("/")[1:2]
+        key = (name[0] if name and name[0] in self._routes else "", type(error))
+        level = logging.DEBUG if key in self._bugs_reported else logging.ERROR
+        self._bugs_reported.add(key)
+        _LOG.log(level, "the handler of %r failed; the caller was told only that", key[0], exc_info=error)
+
+
+async def _shorten(request: web.BaseRequest, response: web.StreamResponse) -> None:
+    """No date, no program name, no type: a short head, and nothing for those who look for old versions."""
+    for name in ("Date", "Server", "Content-Type"):
+        response.headers.popall(name, None)

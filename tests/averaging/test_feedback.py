@@ -1,0 +1,155 @@
+"""Rules of the residual: what peers worked for is applied now, or later, but never lost."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from averaging.codecs import codec_of
+from averaging.feedback import ErrorFeedback, Settle
+from averaging.partition import plan
+from averaging.reduce import EncodeParts
+from swarm.errors import Malformed
+from swarm.identity import PeerId
+from swarm.manifest import Codec
+
+OWNERS = [PeerId(name) for name in ("alice", "bob", "carol")]
+NUMBERS = 700
+PARTS = plan(NUMBERS, OWNERS)
+
+
+def drawn(seed: int, magnitude: float = 1e-2) -> Tensor:
+    return torch.randn(NUMBERS, generator=torch.Generator().manual_seed(seed)) * magnitude
+
+
+def whole(seed: int) -> Tensor:
+    """An update of small integers, with which float32 and Float32 make no rounding errors at all."""
+    return torch.randint(-1000, 1000, (NUMBERS,), generator=torch.Generator().manual_seed(seed)).float()
+
+
+def encoded(sent_P: Tensor, codec: Codec) -> tuple[bytes, ...]:
+    return tuple(part.payload for part in EncodeParts(sent_P, PARTS, codec).run())
+
+
+def decoded(payloads: tuple[bytes, ...], applied: tuple[bool, ...], codec: Codec) -> Tensor:
+    """What the group took of us."""
+    taken_P = torch.zeros(NUMBERS)
+    for part, payload, was in zip(PARTS, payloads, applied, strict=True):
+        if was:
+            taken_P[part.start : part.stop] = codec_of(codec).decode(payload, part.numbers)
+    return taken_P
+
+
+check = settings(max_examples=60, deadline=None)
+histories = st.lists(st.tuples(st.booleans(), st.booleans(), st.booleans()), min_size=1, max_size=8)
+
+
+@check
+@given(histories, st.sampled_from(list(Codec)))
+def test_with_any_codec_what_was_applied_and_what_is_owed_add_up_to_all_updates(
+    history: list[tuple[bool, bool, bool]], codec: Codec
+) -> None:
+    feedback, total_P, taken_P = ErrorFeedback(NUMBERS), torch.zeros(NUMBERS).double(), torch.zeros(NUMBERS).double()
+    for seed, applied in enumerate(history):
+        update_P = whole(seed)
+        sent_P = feedback.carried(update_P)
+        payloads = encoded(sent_P, codec)
+        feedback.settle(sent_P, payloads, PARTS, applied, codec)
+        total_P += update_P
+        taken_P += decoded(payloads, applied, codec)
+    owed_P = total_P - taken_P
+    assert torch.allclose(feedback.residual.double(), owed_P, rtol=0, atol=1e-2)
+
+
+@check
+@given(histories)
+def test_with_exact_numbers_the_books_balance_to_the_last_bit(history: list[tuple[bool, bool, bool]]) -> None:
+    feedback, total_P, taken_P = ErrorFeedback(NUMBERS), torch.zeros(NUMBERS), torch.zeros(NUMBERS)
+    for seed, applied in enumerate(history):
+        sent_P = feedback.carried(whole(seed))
+        payloads = encoded(sent_P, Codec.FP32)
+        feedback.settle(sent_P, payloads, PARTS, applied, Codec.FP32)
+        total_P += whole(seed)
+        taken_P += decoded(payloads, applied, Codec.FP32)
+    assert torch.equal(feedback.residual + taken_P, total_P)
+
+
+def test_a_part_that_was_not_applied_is_owed_whole_and_an_applied_one_only_its_rounding() -> None:
+    feedback, sent_P = ErrorFeedback(NUMBERS), drawn(1)
+    payloads = encoded(sent_P, Codec.INT4)
+    feedback.settle(sent_P, payloads, PARTS, (True, False, True), Codec.INT4)
+    missed, applied = slice(PARTS[1].start, PARTS[1].stop), slice(PARTS[0].start, PARTS[0].stop)
+    assert torch.equal(feedback.residual[missed], sent_P[missed])
+    assert torch.equal(feedback.residual[applied], sent_P[applied] - codec_of(Codec.INT4).decode(payloads[0], PARTS[0].numbers))
+    assert 0 < feedback.residual[applied].norm() < 0.3 * sent_P[applied].norm()
+
+
+def test_without_a_plan_everything_is_owed() -> None:
+    feedback, sent_P = ErrorFeedback(NUMBERS), drawn(1)
+    feedback.settle(sent_P, (), (), (), Codec.INT4)
+    assert torch.equal(feedback.residual, sent_P)
+
+
+def test_carrying_changes_nothing_however_often_it_is_asked() -> None:
+    feedback = ErrorFeedback(NUMBERS)
+    feedback.adopt(drawn(1))
+    first_P, again_P = feedback.carried(drawn(2)), feedback.carried(drawn(2))
+    first_P.zero_()
+    assert torch.equal(again_P, drawn(2) + drawn(1))
+    assert torch.equal(feedback.residual, drawn(1))
+
+
+def test_a_settlement_that_fails_leaves_the_residual_as_it_was() -> None:
+    feedback = ErrorFeedback(NUMBERS)
+    feedback.adopt(drawn(1))
+    sent_P = feedback.carried(drawn(2))
+    payloads = (*encoded(sent_P, Codec.INT4)[:2], b"cut short")
+    with pytest.raises(Malformed):
+        feedback.settle(sent_P, payloads, PARTS, (True, True, True), Codec.INT4)
+    with pytest.raises(ValueError, match="zip"):
+        feedback.settle(sent_P, payloads, PARTS, (True,), Codec.INT4)
+    assert torch.equal(feedback.residual, drawn(1))
+    assert torch.equal(sent_P, drawn(2) + drawn(1))
+
+
+def test_the_job_computes_what_settle_would_keep_and_does_not_touch_what_was_sent() -> None:
+    feedback, sent_P = ErrorFeedback(NUMBERS), drawn(3)
+    job = Settle(sent_P, encoded(sent_P, Codec.INT8), PARTS, (True, True, False), Codec.INT8)
+    residual_P = job.run()
+    feedback.settle(sent_P, job.encoded, list(PARTS), [True, True, False], Codec.INT8)
+    assert torch.equal(feedback.residual, residual_P)
+    assert torch.equal(sent_P, drawn(3))
+    assert job == Settle(sent_P, job.encoded, PARTS, job.applied, Codec.INT8)
+    assert hash(job) == hash(Settle(sent_P, job.encoded, PARTS, job.applied, Codec.INT8))
+    assert job != Settle(sent_P.clone(), job.encoded, PARTS, job.applied, Codec.INT8)
+
+
+def test_coarse_codes_with_feedback_deliver_a_constant_update_in_the_long_run() -> None:
+    feedback, update_P, taken_P = ErrorFeedback(NUMBERS), drawn(4), torch.zeros(NUMBERS)
+    for _ in range(50):
+        sent_P = feedback.carried(update_P)
+        payloads = encoded(sent_P, Codec.INT4)
+        feedback.settle(sent_P, payloads, PARTS, (True, True, True), Codec.INT4)
+        taken_P += decoded(payloads, (True, True, True), Codec.INT4)
+    once_P = decoded(encoded(update_P, Codec.INT4), (True, True, True), Codec.INT4)
+    assert (taken_P / 50 - update_P).norm() < 0.1 * (once_P - update_P).norm()
+
+
+def test_reset_owes_nothing() -> None:
+    feedback = ErrorFeedback(NUMBERS)
+    feedback.adopt(drawn(1))
+    feedback.reset()
+    assert feedback.residual.count_nonzero() == 0
+    assert len(feedback.residual) == NUMBERS
+
+
+def test_vectors_of_another_run_are_refused() -> None:
+    feedback = ErrorFeedback(NUMBERS)
+    for wrong in (torch.zeros(NUMBERS + 1), torch.zeros(NUMBERS, dtype=torch.float64)):
+        with pytest.raises(ValueError, match="700"):
+            feedback.carried(wrong)
+        with pytest.raises(ValueError, match="700"):
+            feedback.adopt(wrong)

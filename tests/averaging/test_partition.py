@@ -1,0 +1,84 @@
+"""Rules of the plan: the parts are the vector, and everybody cuts alike."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from averaging.partition import ALIGN, Part, plan
+from swarm.identity import PeerId
+
+OWNERS = [PeerId(f"peer{index:02}") for index in range(40)]
+
+
+def assert_covers(parts: tuple[Part, ...], numbers: int, align: int = ALIGN) -> None:
+    assert [part.index for part in parts] == list(range(len(parts)))
+    assert [part.start for part in parts] == [0, *(part.stop for part in parts)][: len(parts)]
+    assert sum(part.numbers for part in parts) == numbers
+    assert all(part.numbers > 0 and part.start % align == 0 for part in parts)
+
+
+@pytest.mark.parametrize("count", range(1, 41))
+def test_parts_cover_the_vector_exactly_for_any_number_of_owners(count: int) -> None:
+    draw = random.Random(count)
+    for numbers in [0, 1, ALIGN - 1, ALIGN, ALIGN + 1, count * ALIGN, *(draw.randrange(1, 1 << 22) for _ in range(10))]:
+        assert_covers(plan(numbers, OWNERS[:count]), numbers)
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    st.integers(0, 1 << 40),
+    st.lists(st.floats(0, 1e308), min_size=1, max_size=40).filter(any),
+    st.sampled_from([1, 2, 256, 4096]),
+)
+def test_parts_cover_the_vector_exactly_for_any_weights(numbers: int, weights: list[float], align: int) -> None:
+    parts = plan(numbers, OWNERS[: len(weights)], weights, align=align)
+    assert_covers(parts, numbers, align)
+    owners = [part.owner for part in parts]
+    assert owners == sorted(set(owners))
+    assert all(weights[OWNERS.index(owner)] > 0 for owner in owners)
+
+
+@settings(deadline=None)
+@given(st.integers(1, 1 << 24), st.integers(1, 40))
+def test_equal_owners_get_equal_parts_up_to_one_block(numbers: int, count: int) -> None:
+    blocks = [-(-part.numbers // ALIGN) for part in plan(numbers, OWNERS[:count])]
+    blocks += [0] * (count - len(blocks))
+    assert max(blocks) - min(blocks) <= 1
+
+
+def test_parts_are_proportional_to_weights() -> None:
+    parts = plan(1000 * ALIGN, OWNERS[:3], [1.0, 7.0, 2.0])
+    assert [part.numbers // ALIGN for part in parts] == [100, 700, 200]
+
+
+def test_whoever_has_no_weight_or_too_little_of_it_gets_no_part() -> None:
+    parts = plan(100 * ALIGN, OWNERS[:4], [1.0, 0.0, 1e-9, 1.0])
+    assert [part.owner for part in parts] == [OWNERS[0], OWNERS[3]]
+    assert [part.owner for part in plan(ALIGN, OWNERS[:3])] == [OWNERS[1]]
+
+
+def test_only_the_ratio_of_weights_matters() -> None:
+    weights = [0.1, 0.7, 0.3]
+    assert plan(1 << 20, OWNERS[:3], weights) == plan(1 << 20, OWNERS[:3], [weight * 2.0**40 for weight in weights])
+
+
+@pytest.mark.parametrize(
+    ("numbers", "owners", "weights"),
+    [
+        (1, [], None),
+        (-1, OWNERS[:1], None),
+        (1, OWNERS[:2], [1.0]),
+        (1, [OWNERS[0], OWNERS[0]], None),
+        (1, OWNERS[:2], [0.0, 0.0]),
+        (1, OWNERS[:2], [1.0, -1.0]),
+        (1, OWNERS[:1], [float("nan")]),
+        (1, OWNERS[:1], [float("inf")]),
+    ],
+)
+def test_a_plan_without_sense_is_refused(numbers: int, owners: list[PeerId], weights: list[float] | None) -> None:
+    with pytest.raises(ValueError, match=r"share|plan"):
+        plan(numbers, owners, weights)

@@ -1,0 +1,209 @@
+"""Rules of the reduction: the same bits on every member, and a verdict for whatever was sent."""
+
+from __future__ import annotations
+
+import math
+import struct
+from collections.abc import Iterator
+from dataclasses import replace
+from fractions import Fraction
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from averaging.codecs import codec_of
+from averaging.partition import Part, plan
+from averaging.reduce import (
+    Checked,
+    CheckPart,
+    CheckResult,
+    DecodeResults,
+    EncodeParts,
+    ReducePart,
+    digest,
+    norm,
+    weighted_sum,
+)
+from averaging.robust import Claim, coefficients
+from swarm.identity import PeerId
+from swarm.manifest import Codec
+
+ALICE, BOB = PeerId("alice"), PeerId("bob")
+ALL = pytest.mark.parametrize("codec", list(Codec))
+
+
+def drawn(numbers: int, seed: int) -> Tensor:
+    return torch.randn(numbers, generator=torch.Generator().manual_seed(seed)) * 1e-3
+
+
+def single(value: float) -> float:
+    """``value`` as the nearest float32."""
+    return float(struct.unpack("<f", struct.pack("<f", value))[0])
+
+
+@pytest.fixture
+def threads() -> Iterator[None]:
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+# --- the sum ------------------------------------------------------------------------------------------------------
+
+
+def test_threads_and_chunks_change_no_bit_of_the_sum(threads: None) -> None:
+    vectors = [drawn(300_007, seed) for seed in range(7)]
+    shares = coefficients([Claim(1 + seed, norm(vector), norm(vector)) for seed, vector in enumerate(vectors)])
+    sums = []
+    for count in (1, 2):
+        torch.set_num_threads(count)
+        sums += [weighted_sum(vectors, shares, chunk=chunk) for chunk in (257, 4096, 100_000, 1 << 20)]
+    assert len({digest(total.numpy().tobytes()) for total in sums}) == 1
+
+
+numbers32 = st.floats(-1e6, 1e6, width=32)
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.lists(st.tuples(numbers32, st.floats(0, 1, width=32)), min_size=1, max_size=9))
+def test_every_product_and_every_sum_is_rounded_once_in_the_order_given(terms: list[tuple[float, float]]) -> None:
+    expected = 0.0
+    for value, share in terms:
+        expected = single(expected + single(value * share))
+    found = weighted_sum([torch.tensor([value] * 20) for value, _ in terms], [share for _, share in terms])
+    assert found.tolist() == [expected] * 20
+
+
+def test_a_fused_multiply_add_would_be_noticed() -> None:
+    value, share, start = 1 + 2.0**-12, 0.5 + 2.0**-13, -0.5 - 2.0**-12
+    fused = float(Fraction(value) * Fraction(share) + Fraction(start))
+    assert fused == 2.0**-25
+    assert weighted_sum([torch.full((64,), start), torch.full((64,), value)], [1.0, share]).tolist() == [0.0] * 64
+
+
+def test_the_sum_leaves_its_vectors_as_they_were() -> None:
+    vectors = [drawn(1000, 1), drawn(1000, 2)]
+    before = [vector.clone() for vector in vectors]
+    weighted_sum(vectors, [0.5, 0.5]).zero_()
+    assert all(torch.equal(vector, copy) for vector, copy in zip(vectors, before, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("vectors", "shares"),
+    [([], []), ([torch.zeros(2)], []), ([torch.zeros(2)], [0.5, 0.5]), ([torch.zeros(2), torch.zeros(1)], [0.5, 0.5])],
+)
+def test_a_sum_without_sense_is_refused(vectors: list[Tensor], shares: list[float]) -> None:
+    with pytest.raises(ValueError, match=r"sum|argument|zip"):
+        weighted_sum(vectors, shares)
+
+
+@settings(deadline=None)
+@given(st.lists(st.floats(-(2.0**100), 2.0**100, width=32), max_size=50))
+def test_the_norm_is_finite_and_near_the_exact_one(values: list[float]) -> None:
+    exact = math.hypot(*values)
+    assert norm(torch.tensor(values, dtype=torch.float32)) == pytest.approx(exact, rel=1e-9, abs=1e-150)
+
+
+# --- the jobs -----------------------------------------------------------------------------------------------------
+
+
+@ALL
+def test_a_round_of_honest_members_ends_near_the_mean_on_every_member(codec: Codec) -> None:
+    numbers, members = 5000, [ALICE, BOB, PeerId("carol")]
+    updates = [drawn(numbers, seed) for seed in range(3)]
+    parts = plan(numbers, members)
+    sent = [EncodeParts(update, parts, codec).run() for update in updates]
+    norms = [math.hypot(*(part.norm for part in encoded)) for encoded in sent]
+    results: list[tuple[Part, bytes | None]] = []
+    for part in parts:
+        mine = [encoded[part.index] for encoded in sent]
+        for member, one in zip(members, mine, strict=True):
+            assert CheckPart(member, part, one.payload, one.hash, one.norm, codec).run() == Checked(member, part.index, True)
+        shares = coefficients([Claim(1, whole, one.norm) for whole, one in zip(norms, mine, strict=True)])
+        job = ReducePart(part, tuple(one.payload for one in mine), tuple(shares), codec)
+        reduced = job.run()
+        assert replace(job).run() == reduced
+        assert CheckResult(part, reduced.payload, reduced.hash, codec).run() == Checked(part.owner, part.index, True)
+        results.append((part, reduced.payload))
+    average_P = DecodeResults(tuple(results), numbers, codec).run()
+    exact_P = torch.stack(updates).mean(0)
+    assert float((average_P - exact_P).norm() / exact_P.norm()) < {Codec.INT4: 0.3}.get(codec, 0.06)
+
+
+def test_what_was_not_applied_is_zero() -> None:
+    parts = plan(1000, [ALICE, BOB])
+    payload = codec_of(Codec.FP32).encode(torch.ones(parts[1].numbers))
+    average_P = DecodeResults(((parts[0], None), (parts[1], payload)), 1000, Codec.FP32).run()
+    assert average_P.tolist() == [0.0] * parts[0].numbers + [1.0] * parts[1].numbers
+
+
+@ALL
+def test_the_norm_of_an_encoded_part_is_that_of_the_decoded_numbers(codec: Codec) -> None:
+    parts = plan(3001, [ALICE, BOB])
+    for part, encoded in zip(parts, EncodeParts(drawn(3001, 4), parts, codec).run(), strict=True):
+        assert encoded.hash == digest(encoded.payload)
+        assert encoded.norm == norm(codec_of(codec).decode(encoded.payload, part.numbers))
+
+
+def honest_check(codec: Codec = Codec.INT4) -> CheckPart:
+    part = Part(3, 256, 1000, BOB)
+    (encoded,) = EncodeParts(drawn(1000, 5), (part,), codec).run()
+    return CheckPart(ALICE, part, encoded.payload, encoded.hash, encoded.norm, codec)
+
+
+def test_other_bytes_than_the_committed_ones_are_named() -> None:
+    job = honest_check()
+    verdict = replace(job, payload=bytes(len(job.payload))).run()
+    assert (verdict.sender, verdict.part_index, verdict.ok) == (ALICE, 3, False)
+    assert "hash" in verdict.reason
+
+
+@ALL
+@pytest.mark.parametrize("payload", [b"", b"\xff" * 3000])
+def test_committed_bytes_that_are_no_numbers_are_named_and_raise_nothing(codec: Codec, payload: bytes) -> None:
+    job = replace(honest_check(codec), payload=payload, hash=digest(payload))
+    assert not job.run().ok
+    assert job.run().reason
+    assert not CheckResult(job.part, payload, job.hash, codec).run().ok
+
+
+@pytest.mark.parametrize("factor", [0.0, 0.5, 0.9998, 1.0002, 1e6, math.inf, math.nan, -1.0])
+def test_a_committed_norm_that_is_not_the_measured_one_is_named(factor: float) -> None:
+    job = honest_check()
+    verdict = replace(job, norm=job.norm * factor).run()
+    assert not verdict.ok
+    assert "norm" in verdict.reason
+
+
+@pytest.mark.parametrize("factor", [0.99995, 1.0, 1.00005])
+def test_a_norm_that_another_machine_summed_differently_is_honest(factor: float) -> None:
+    job = honest_check()
+    assert replace(job, norm=job.norm * factor).run().ok
+
+
+def test_an_update_of_zeros_has_norm_zero_and_is_honest() -> None:
+    part = Part(0, 0, 300, BOB)
+    (encoded,) = EncodeParts(torch.zeros(300), (part,), Codec.INT4).run()
+    assert encoded.norm == 0.0
+    assert CheckPart(ALICE, part, encoded.payload, encoded.hash, 0.0, Codec.INT4).run().ok
+    assert not CheckPart(ALICE, part, encoded.payload, encoded.hash, 1e-9, Codec.INT4).run().ok
+
+
+def test_the_largest_updates_there_are_still_have_a_finite_average() -> None:
+    part = Part(0, 0, 8, BOB)
+    payload = codec_of(Codec.FP32).encode(torch.full((8,), 3e38))
+    reduced = ReducePart(part, (payload,) * 256, (1.0,) * 256, Codec.FP32).run()
+    assert CheckResult(part, reduced.payload, reduced.hash, Codec.FP32).run().ok
+
+
+def test_jobs_are_equal_by_value_and_those_with_tensors_by_identity() -> None:
+    vector_P, parts = torch.zeros(512), plan(512, [ALICE, BOB])
+    assert honest_check() == honest_check()
+    assert EncodeParts(vector_P, parts, Codec.INT4) == EncodeParts(vector_P, parts, Codec.INT4)
+    assert hash(EncodeParts(vector_P, parts, Codec.INT4)) == hash(EncodeParts(vector_P, parts, Codec.INT4))
+    assert EncodeParts(vector_P, parts, Codec.INT4) != EncodeParts(vector_P.clone(), parts, Codec.INT4)
+    assert EncodeParts(vector_P, parts, Codec.INT4) != EncodeParts(vector_P, parts, Codec.INT8)
+    assert EncodeParts(vector_P, parts, Codec.INT4) != honest_check()

@@ -1,0 +1,126 @@
+"""Rules of influence: whatever one member claims, it counts no more than the others allow."""
+
+from __future__ import annotations
+
+import math
+import random
+import struct
+from dataclasses import replace
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from averaging.robust import LARGEST, PART_CAP, WEIGHT_CAP, Claim, coefficients, mean
+
+sizes = st.one_of(st.just(0.0), st.floats(0, LARGEST), st.floats(1e-6, 1e6))
+claims_of_anybody = st.lists(st.builds(Claim, sizes, sizes, sizes), max_size=12)
+honest = st.lists(st.builds(Claim, st.floats(100, 1000), st.floats(0.5, 2), st.floats(0.1, 0.4)), min_size=4, max_size=12)
+check = settings(max_examples=200, deadline=None)
+
+
+def middle(values: list[float]) -> float:
+    return sorted(values)[(len(values) - 1) // 2]
+
+
+def is_float32(value: float) -> bool:
+    return struct.unpack("<f", struct.pack("<f", value)) == (value,)
+
+
+@check
+@given(claims_of_anybody)
+def test_coefficients_are_float32_numbers_from_0_to_1_whatever_is_claimed(claims: list[Claim]) -> None:
+    for rule in (coefficients, mean):
+        found = rule(claims)
+        assert len(found) == len(claims)
+        assert all(0 <= value <= 1 and is_float32(value) for value in found)
+        assert sum(found) <= 1 + 1e-6
+
+
+@check
+@given(claims_of_anybody, st.randoms())
+def test_the_order_of_the_claims_changes_no_bit(claims: list[Claim], chance: random.Random) -> None:
+    order = list(range(len(claims)))
+    chance.shuffle(order)
+    found = coefficients(claims)
+    assert coefficients([claims[index] for index in order]) == [found[index] for index in order]
+
+
+def test_equal_members_count_equally() -> None:
+    assert coefficients([Claim(10, 1.0, 0.5)] * 4) == [0.25] * 4
+
+
+def test_members_count_by_their_weight() -> None:
+    assert coefficients([Claim(weight, 1.0, 0.0) for weight in (1, 2, 3, 2)]) == [0.125, 0.25, 0.375, 0.25]
+
+
+@check
+@given(honest, st.floats(1e4, LARGEST))
+def test_a_member_that_claims_a_huge_weight_counts_at_most_twice_the_median(claims: list[Claim], weight: float) -> None:
+    claims[0] = replace(claims[0], weight=weight)
+    most = WEIGHT_CAP * middle([claim.weight for claim in claims])
+    total = sum(min(claim.weight, most) for claim in claims)
+    assert mean(claims)[0] == pytest.approx(most / total, rel=1e-6)
+    assert coefficients(claims)[0] <= most / total * (1 + 1e-6)
+
+
+@check
+@given(honest, st.floats(1, 1e12))
+def test_the_influence_of_a_scaled_update_is_bounded_by_the_median_norm(claims: list[Claim], factor: float) -> None:
+    claims[0] = replace(claims[0], norm=claims[0].norm * factor, part_norm=claims[0].part_norm * factor)
+    limit = middle([claim.norm for claim in claims])
+    for claim, share, own in zip(claims, mean(claims), coefficients(claims), strict=True):
+        assert own * claim.norm <= share * limit * (1 + 1e-6)
+
+
+@check
+@given(honest, st.floats(1, 1e12))
+def test_the_influence_on_one_part_is_bounded_by_what_the_others_put_into_it(claims: list[Claim], factor: float) -> None:
+    claims[0] = replace(claims[0], part_norm=claims[0].part_norm * factor)
+    shares = [
+        share * min(1, middle([claim.norm for claim in claims]) / claim.norm)
+        for claim, share in zip(claims, mean(claims), strict=True)
+    ]
+    limit = PART_CAP * middle([share * claim.part_norm for claim, share in zip(claims, shares, strict=True)])
+    assert all(own * claim.part_norm <= limit * (1 + 1e-6) for claim, own in zip(claims, coefficients(claims), strict=True))
+
+
+@check
+@given(claims_of_anybody)
+def test_clipping_one_member_makes_no_other_stronger(claims: list[Claim]) -> None:
+    assert all(own <= share for own, share in zip(coefficients(claims), mean(claims), strict=True))
+
+
+def test_an_update_within_the_median_norm_is_not_clipped() -> None:
+    claims = [Claim(1, norm, 0.0) for norm in (0.5, 1.0, 1.0, 4.0)]
+    assert coefficients(claims) == [0.25, 0.25, 0.25, 0.0625]
+
+
+def test_idle_members_do_not_silence_the_others() -> None:
+    assert coefficients([Claim(5, 2.0, 1.0), Claim(0, 0.0, 0.0), Claim(0, 0.0, 0.0)]) == [1.0, 0.0, 0.0]
+    assert coefficients([Claim(5, 2.0, 1.0), Claim(5, 0.0, 0.0), Claim(5, 0.0, 0.0), Claim(5, 2.0, 0.0)]) == [0.25] * 4
+
+
+def test_weightless_claims_move_no_median() -> None:
+    crowd = [Claim(1, 1.0, 0.5)] * 3
+    assert coefficients([*crowd, *[Claim(0, 1e-9, 1e-9)] * 9])[:3] == coefficients(crowd)
+
+
+def test_nobody_with_weight_gives_zeros_and_nobody_at_all_gives_nothing() -> None:
+    assert coefficients([Claim(0, 1.0, 1.0)] * 3) == [0.0] * 3
+    assert coefficients([]) == mean([]) == []
+
+
+def test_of_two_the_smaller_is_the_median() -> None:
+    assert coefficients([Claim(1, 1.0, 1.0), Claim(1, 1000.0, 1000.0)]) == pytest.approx([0.5, 0.0005])
+
+
+def test_a_lone_member_keeps_its_update_whole() -> None:
+    assert coefficients([Claim(12345, 678.9, 678.9)]) == [1.0]
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -1.0, 1e101])
+@pytest.mark.parametrize("field", ["weight", "norm", "part_norm"])
+def test_a_claim_that_is_no_size_is_refused(field: str, bad: float) -> None:
+    with pytest.raises(ValueError, match="claim"):
+        replace(Claim(1, 1, 1), **{field: bad})

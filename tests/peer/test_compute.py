@@ -1,0 +1,87 @@
+"""Where arithmetic runs: in order, one at a time, away from the event loop."""
+
+import asyncio
+import threading
+
+import pytest
+
+from peer.compute import Compute, Inline
+
+
+@pytest.fixture
+def compute():
+    made = Compute()
+    yield made
+    made.close()
+
+
+@pytest.mark.asyncio
+async def test_jobs_run_in_one_other_thread_in_their_order(compute):
+    ran = []
+
+    def job(number):
+        ran.append((number, threading.get_ident()))
+        return number
+
+    assert await asyncio.gather(*(compute.run(lambda n=n: job(n)) for n in range(20))) == list(range(20))
+    assert [number for number, _ in ran] == list(range(20))
+    assert len({thread for _, thread in ran} - {threading.get_ident()}) == 1
+
+
+@pytest.mark.asyncio
+async def test_the_event_loop_goes_on_while_a_job_runs(compute):
+    go_on = threading.Event()
+    running = asyncio.ensure_future(compute.run(lambda: go_on.wait(timeout=60)))
+    await asyncio.sleep(0)
+    assert not running.done()
+    go_on.set()
+    assert await running is True
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("make", [Compute, lambda: Inline(lambda job: 0.0)])
+async def test_a_jobs_exception_is_the_callers(make):
+    arithmetic = make()
+    with pytest.raises(ZeroDivisionError):
+        await arithmetic.run(lambda: 1 // 0)
+    assert await arithmetic.run(lambda: 1) == 1
+    arithmetic.close()
+
+
+@pytest.mark.asyncio
+async def test_nothing_runs_after_closing():
+    compute = Compute()
+    await compute.run(lambda: None)
+    compute.close()
+    with pytest.raises(RuntimeError):
+        await compute.run(lambda: None)
+
+
+class Hurried(asyncio.SelectorEventLoop):
+    """A loop whose clock jumps to the next timer."""
+
+    moment = 0.0
+
+    def time(self):
+        return self.moment
+
+    def _run_once(self):
+        if not self._ready and self._scheduled:
+            self.moment = max(self.moment, self._scheduled[0].when())
+        super()._run_once()
+
+
+def test_inline_jobs_take_turns_and_their_price_in_the_loops_seconds():
+    async def play():
+        clock = asyncio.get_running_loop().time
+        inline = Inline(lambda job: {"a": 3.0, "b": 2.0}[job()])
+        assert await inline.run(lambda: "a") == "a"
+        assert clock() == pytest.approx(3.0)
+        ended = []
+        async with asyncio.TaskGroup() as tasks:
+            for name in "ab":
+                tasks.create_task(inline.run(lambda name=name: name)).add_done_callback(lambda done: ended.append((done.result(), clock())))
+        assert ended == [("a", pytest.approx(6.0)), ("b", pytest.approx(8.0))]
+
+    with asyncio.Runner(loop_factory=Hurried) as runner:
+        runner.run(play())

@@ -1,0 +1,42 @@
+from hypothesis import given
+from hypothesis import strategies as st
+
+from swarm.seeds import Word, derive, derive_bytes, shuffled
+
+RUN = bytes(range(32))
+WORDS: st.SearchStrategy[list[Word]] = st.lists(st.one_of(st.text(max_size=8), st.binary(max_size=8), st.integers()), max_size=4)
+
+
+@given(WORDS, WORDS)
+def test_other_words_give_another_draw(words: list[Word], others: list[Word]) -> None:
+    same_form = [(type(word), word) for word in words] == [(type(word), word) for word in others]
+    assert (derive_bytes(RUN, *words) == derive_bytes(RUN, *others)) == same_form
+
+
+def test_the_type_of_a_word_and_where_it_ends_belong_to_it() -> None:
+    draws = [derive(RUN, *words) for words in (("12",), (12,), (b"12",), ("1", "2"), ("12", ""), ("1", 2))]
+    assert len(set(draws)) == len(draws)
+    assert derive(RUN, "x") != derive(bytes(32), "x")
+
+
+def test_the_draws_of_a_release_never_change() -> None:
+    """Peers of different versions in one run must draw alike: these numbers are part of the protocol."""
+    assert derive_bytes(RUN, "group", 7, b"\x00").hex() == "f73a1e1a28675cd4890d6176bf48fc0d5b7264fc9644e5cdc1e15388d63142f0"
+
+
+@given(WORDS)
+def test_a_draw_fits_every_seed_argument(words: list[Word]) -> None:
+    assert 0 <= derive(RUN, *words) < 1 << 63
+
+
+@given(st.lists(st.text(max_size=4)), st.randoms())
+def test_a_shuffle_depends_on_the_set_of_items_only(items: list[str], chance: object) -> None:
+    mixed = list(items)
+    chance.shuffle(mixed)  # type: ignore[attr-defined]
+    assert shuffled(RUN, mixed, 3) == shuffled(RUN, items, 3)
+    assert sorted(shuffled(RUN, items, 3)) == sorted(set(items))
+
+
+def test_another_round_is_another_order() -> None:
+    items = [str(number) for number in range(50)]
+    assert len({tuple(shuffled(RUN, items, round_)) for round_ in range(10)}) == 10
