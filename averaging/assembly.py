@@ -36,6 +36,8 @@ class LeftOut:
 
     reason: str
     round: int
+    declined: bool = False
+    """Whether a leader turned us away: then there is a group without us."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,7 +91,7 @@ class Assembly:
             case Received(signed) if isinstance(signed.message, Vote):
                 self._votes.setdefault(signed.stamp.group, {})[signed.signer] = cast("Signed[Vote]", signed)
             case Received(signed) if isinstance(signed.message, Decline) and not self._group:
-                yield Finish(LeftOut(signed.message.reason, signed.message.round))
+                yield Finish(LeftOut(signed.message.reason, signed.message.round, declined=True))
                 return
             case Unreached(peer):
                 yield from self._lose(peer)
@@ -195,4 +197,4 @@ class Assembly:
         if self._me in members:
             yield from self._vote(groups.form(self._call.run, self._round, members, root))
         else:
-            yield Finish(LeftOut("our model differs from the majority's", self._round))
+            yield Finish(LeftOut("our model differs from the majority's", self._round, declined=True))

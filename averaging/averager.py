@@ -55,7 +55,11 @@ class Averaged:
     members: tuple[PeerId, ...] = ()
     missing: tuple[PeerId, ...] = ()
     reason: str = ""
+    declined: bool = False
+    """Whether a leader turned us away: then there is a group, and its result is worth waiting for."""
     round: int = 0
+    tokens: int = 0
+    """Behind the updates of all members that committed, by their own word."""
     seconds: float = 0.0
     """From the standing group to the average."""
 
@@ -110,11 +114,11 @@ class Averager:
         group = await self._assemble(update, expected, close_at)
         if isinstance(group, LeftOut):
             await self._arithmetic.run(lambda: feedback.adopt(carried_P))
-            return Averaged(average_P=None, reason=group.reason, round=group.round)
+            return Averaged(average_P=None, reason=group.reason, declined=group.declined, round=group.round)
         began = asyncio.get_running_loop().time()
         if len(group.members) == 1:
             await self._arithmetic.run(feedback.reset)
-            return Averaged(average_P=carried_P, members=group.members, round=update.round)
+            return Averaged(average_P=carried_P, members=group.members, round=update.round, tokens=update.tokens)
         outcome = await self._exchange(update, group, carried_P)
         parts = self._parts(group, carried_P.numel())
         await self._arithmetic.run(lambda: self._settle(feedback, carried_P, parts, outcome))
@@ -125,6 +129,7 @@ class Averager:
             missing=outcome.missing,
             reason=outcome.reason,
             round=update.round,
+            tokens=outcome.tokens,
             seconds=seconds,
         )
 

@@ -43,6 +43,11 @@ class Claim:
             raise ValueError("a claim is a weight and two norms, finite and not negative")
 
 
+def whole_norm(part_norms: Iterable[float]) -> float:
+    """The norm of an update from those of its parts, the same bits on every machine and Python: `fsum` and `sqrt` round once."""
+    return math.sqrt(math.fsum(part * part for part in part_norms))
+
+
 def coefficients(claims: Sequence[Claim]) -> list[float]:
     """The ``clipmean`` rule for one part: a float32 value per claim, in their order, at most 1 in total.
 

@@ -97,6 +97,8 @@ class Outcome:
     """Our own parts as they were sent."""
     missing: tuple[PeerId, ...]
     """Members that did not cast a ballot with us."""
+    tokens: int
+    """Behind all updates that were committed, by their senders' word."""
     reason: str = ""
 
 
@@ -329,12 +331,11 @@ class Round:
             included=included,
             encoded=tuple(part.payload for part in self._encoded),
             missing=self._voices.without_ballot(),
+            tokens=self._voices.tokens(),
         )
 
     def _give_up(self, reason: str) -> Finish[Outcome]:
-        nothing = (False,) * len(self._plan.parts)
+        nothing, missing = (False,) * len(self._plan.parts), self._voices.without_ballot()
         return Finish(
-            Outcome(
-                average_P=None, applied=nothing, included=nothing, encoded=(), missing=self._voices.without_ballot(), reason=reason
-            )
+            Outcome(average_P=None, applied=nothing, included=nothing, encoded=(), missing=missing, tokens=0, reason=reason)
         )

@@ -10,7 +10,7 @@ from swarm.wire import Message
 from .groups import Group
 from .messages import Ballot, Commit, Holdings, Receipt, flags_of
 from .partition import Part
-from .robust import Claim
+from .robust import Claim, whole_norm
 
 
 @dataclass(slots=True)
@@ -44,8 +44,7 @@ class Voices:
     def claim(self, member: PeerId, index: int) -> Claim:
         """What ``member`` has committed to about part ``index``."""
         commit = self.commits[member]
-        norm = sum(part * part for part in commit.norms) ** 0.5
-        return Claim(float(commit.weight), norm, commit.norms[index])
+        return Claim(float(commit.weight), whole_norm(commit.norms), commit.norms[index])
 
     def supported(self, index: int) -> bytes:
         """The hash of part ``index`` that two thirds of the members hold; empty where there is none."""
@@ -74,3 +73,7 @@ class Voices:
     def without_ballot(self) -> tuple[PeerId, ...]:
         """Members that have not voted."""
         return tuple(member for member in self.group.members if member not in self.ballots)
+
+    def tokens(self) -> int:
+        """The sum of all committed weights."""
+        return sum(commit.weight for commit in self.commits.values())

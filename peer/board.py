@@ -45,7 +45,9 @@ class Meter:
 class Board:
     """Everything a screen shows of one peer. Attributes are set by the peer as things happen; `snapshot` is the only way out."""
 
-    def __init__(self, manifest: RunManifest, me: PeerId, name: str, version: str, parameters: int, clock: Callable[[], float]) -> None:
+    def __init__(
+        self, manifest: RunManifest, me: PeerId, name: str, version: str, parameters: int, clock: Callable[[], float]
+    ) -> None:
         self._manifest, self._me, self._name, self._version, self._parameters = manifest, me, name, version, parameters
         self._clock = clock
         self._began = clock()

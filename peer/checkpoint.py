@@ -57,7 +57,7 @@ def save(
     tensors = {"anchor": state.anchor_P} | {f"inner/{name}": tensor for name, tensor in inner.items()}
     tensors |= {"momentum": state.momentum_P} if state.momentum_P is not None else {}
     tensors |= {"residual": residual_P} if residual_P is not None else {}
-    header = {"format": FORMAT, "round": str(state.round), "tokens": str(state.tokens)} | {f"meta/{k}": v for k, v in meta.items()}
+    header = {"format": FORMAT, "round": str(state.round)} | {f"meta/{k}": v for k, v in meta.items()}
     try:
         sweep(directory)
         _write(path, tensors, header | {"digest": _digest(tensors, header)})
@@ -127,7 +127,7 @@ def _read(path: Path) -> Loaded:
     digest = header.pop("digest")
     if digest != _digest(tensors, header):
         raise ValueError("its bytes have changed")
-    state = SharedState(int(header["round"]), tensors["anchor"], tensors.get("momentum"), int(header["tokens"]))
+    state = SharedState(int(header["round"]), tensors["anchor"], tensors.get("momentum"))
     inner = {name.removeprefix("inner/"): tensor for name, tensor in tensors.items() if name.startswith("inner/")}
     meta = {name.removeprefix("meta/"): value for name, value in header.items() if name.startswith("meta/")}
     return Loaded(path, state, inner, tensors.get("residual"), meta)

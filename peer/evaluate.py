@@ -17,7 +17,7 @@ from .model import GPT
 @torch.inference_mode()
 def bits_per_byte(model: GPT, windows_WU: Tensor, batch: int = 32) -> float:
     """Mean cost in bits of each byte after the first of a window, given those before it (8 = knows nothing)."""
-    device = model.embedding_VC.device
+    device = model.embedding.device
     nats = 0.0
     for start in range(0, len(windows_WU), batch):
         window_BU = windows_WU[start : start + batch].to(device)
@@ -32,7 +32,7 @@ def sample(model: GPT, prompt: bytes, length: int, seed: int, temperature: float
 
     The prompt is not repeated. Without one the model continues a line end.
     """
-    device = model.embedding_VC.device
+    device = model.embedding.device
     generator = torch.Generator().manual_seed(seed)
     written = bytearray(prompt or b"\n")
     begin = len(written)

@@ -22,6 +22,9 @@ REWARM_STEPS = 30
 FLOOR = 0.1
 """What the cosine ends at, as a fraction of the peak."""
 
+HOPELESS = 1e6
+"""The loss of a round in which no step had a finite one: the largest that a peer can tell the others."""
+
 _SLOTS = ("step", "exp_avg", "exp_avg_sq")
 
 Batches = Iterator[tuple[Tensor, Tensor]]
@@ -29,7 +32,7 @@ Batches = Iterator[tuple[Tensor, Tensor]]
 
 @dataclass(frozen=True, slots=True)
 class Trained:
-    """What one round of local training came to. ``loss`` is the mean over its steps, in nats per token."""
+    """What one round of local training came to. ``loss`` is the mean over its steps in nats per token, always finite."""
 
     steps: int
     tokens: int
@@ -93,7 +96,7 @@ class Inner:
             if len(losses) >= max_steps or until():
                 break
         finite = [loss for loss in losses if math.isfinite(loss)]
-        return Trained(len(losses), tokens, math.fsum(finite) / len(finite) if finite else math.inf, skipped)
+        return Trained(len(losses), tokens, math.fsum(finite) / len(finite) if finite else HOPELESS, skipped)
 
     def _step(self, x_BT: Tensor, y_BT: Tensor) -> tuple[float, bool]:
         """One step of AdamW; the loss, and whether the weights moved."""

@@ -115,4 +115,3 @@ class Learner:
     def import_inner(self, state: Mapping[str, Tensor]) -> None:
         """The local optimiser, from the checkpoint. Raises `ConfigError` where it belongs to another model."""
         self._inner.import_state(state)
-

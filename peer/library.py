@@ -1,7 +1,7 @@
 """Content that this peer serves and fetches by its root: hash lists and chunks, of the training text and of the model.
 
-    index / ROOT       ──►  the hashes of all chunks, 32 bytes each
-    chunk / ROOT.I     ──►  one chunk
+index / ROOT       ──►  the hashes of all chunks, 32 bytes each
+chunk / ROOT.I     ──►  one chunk
 """
 
 from __future__ import annotations
@@ -39,7 +39,9 @@ class Content(Protocol):
 class Library:
     """Serves `Content` by root, and downloads it from others."""
 
-    def __init__(self, transport: Transport, arithmetic: Arithmetic, tasks: asyncio.TaskGroup, report: Callable[[Report], None]) -> None:
+    def __init__(
+        self, transport: Transport, arithmetic: Arithmetic, tasks: asyncio.TaskGroup, report: Callable[[Report], None]
+    ) -> None:
         self._transport, self._arithmetic, self._tasks, self._report = transport, arithmetic, tasks, report
         self._shelves: OrderedDict[bytes, Content] = OrderedDict()
         self._pinned: dict[bytes, Content] = {}

@@ -12,10 +12,9 @@ from swarm.dht.directory import Directory
 from swarm.errors import Malformed, Refused, SwarmError, TheirFault, Unreachable, Weather
 from swarm.identity import KeyPair, PeerId
 from swarm.manifest import RunManifest
-from swarm.membership.contacts import Contact, Contacts, seal_contact
+from swarm.membership.contacts import Contact, Contacts
 from swarm.membership.progress import Progress
 from swarm.membership.roster import Roster
-from swarm.ticket import Address
 from swarm.transport import Call, Payload, Route, Transport
 from swarm.wire import Signed, Stamp, open_frame, pack, seal, unpack
 
@@ -29,9 +28,10 @@ DIAL_BACK_SECONDS = 4.0
 
 
 class Welcome(msgspec.Struct, frozen=True, forbid_unknown_fields=True, array_like=True):
-    """The answer to a greeting: where we see you, and who is here (sealed contacts and progress records)."""
+    """The answer to a greeting: where we see you, what time it is here, and who is here (sealed contacts and progress records)."""
 
     host: str
+    wall: float
     contacts: tuple[bytes, ...]
     progress: tuple[bytes, ...]
 
@@ -43,6 +43,8 @@ class Ways:
     transport: Transport
     directory: Directory
     contacts: Contacts
+    wall: Callable[[], float]
+    """Seconds since 1970, by this computer: shown to people and compared with others', never relied on."""
 
 
 class Neighbours:
@@ -84,7 +86,7 @@ class Neighbours:
             raise Malformed("a greeting carries the caller's own contact")
         records = tuple(signed.raw for signed in self.roster.records()[:WELCOME_PEERS])
         contacts = tuple(self._ways.contacts.records(WELCOME_PEERS))
-        return pack(Welcome(call.host, contacts, (self.sealed_progress(), *records)))
+        return pack(Welcome(call.host, self._ways.wall(), contacts, (self.sealed_progress(), *records)))
 
     async def _on_dial_back(self, call: Call) -> Payload:
         """Dial the caller, so that it learns whether others can."""
@@ -104,17 +106,12 @@ class Neighbours:
 
     # --- asking ---------------------------------------------------------------------------------------------------
 
-    async def greet(self, peers: Sequence[PeerId], contact: bytes, deadline: float) -> list[str]:
-        """Say hello to ``peers`` at once; learn whom they know; the hosts they see us at. Dead ones are a non-event."""
-        answers = await self._ask(peers, lambda peer: self._ways.transport.request(peer, "hello", contact, deadline=deadline))
-        hosts = []
-        for _, raw in answers:
-            welcome = unpack(raw, Welcome)
+    def learn(self, welcomes: Sequence[Welcome]) -> None:
+        """Take over whom the entries know."""
+        for welcome in welcomes:
             self._ways.contacts.learn_all(list(welcome.contacts))
             for record in welcome.progress:
                 self._hear(open_frame(record, Progress, run=self._run))
-            hosts.append(welcome.host)
-        return hosts
 
     async def is_dialable(self, peers: Sequence[PeerId], deadline: float) -> bool | None:
         """Whether one of ``peers`` could dial us back; None where nobody could be asked."""
@@ -159,13 +156,6 @@ class Neighbours:
 
     # --- telling --------------------------------------------------------------------------------------------------
 
-    def seal_contact(self, addresses: tuple[Address, ...]) -> bytes:
-        """Our contact record for ``addresses``, learnt by our own book too."""
-        self._seq += 1
-        sealed = seal_contact(self._key, self._run, addresses, self._seq)
-        self._ways.contacts.learn(sealed)
-        return sealed
-
     def sealed_progress(self) -> bytes:
         """What we say of ourselves just now."""
         round_, progress = self._describe()
@@ -199,6 +189,20 @@ class Neighbours:
         except TheirFault:
             return  # its contact is broken: nobody could dial it, so it is not here
         self.roster.hear(signed, asyncio.get_running_loop().time())
+
+
+async def greet(transport: Transport, peers: Sequence[PeerId], contact: bytes, deadline: float) -> list[Welcome]:
+    """Say hello to ``peers`` at once with our sealed contact; the answers that came. Dead ones are a non-event."""
+
+    async def one(peer: PeerId) -> Welcome | None:
+        try:
+            return unpack(await transport.request(peer, "hello", contact, deadline=deadline), Welcome)
+        except (Weather, TheirFault):
+            return None
+
+    async with asyncio.TaskGroup() as tasks:
+        asked = [tasks.create_task(one(peer)) for peer in peers]
+    return [welcome for task in asked if (welcome := task.result())]
 
 
 async def fetch_manifest(transport: Transport, entries: Sequence[PeerId], deadline: float) -> tuple[bytes, list[SwarmError]]:

@@ -60,7 +60,7 @@ def round_line(report: RoundReport) -> str:
         f"eval {number(score)} bits/byte" if score is not None and math.isfinite(score) else "",
         f"peers {report.members}/{report.members + report.missing}",
         f"averaged in {duration(report.average_seconds)}",
-        f"up {size(report.bytes_up)}",
+        f"up {size(report.bytes_up)}" if report.bytes_up else "",
     ]
     return "  ".join(part for part in parts if part)
 
@@ -83,28 +83,29 @@ class Reporter:
         """One line for a finished round."""
         self._write(json_line(report) if self._json else self._dated(round_line(report)))
 
-    def event(self, name: str, **fields: object) -> None:
+    def event(self, name: str, /, **fields: object) -> None:
         """One line for anything else; ``name`` is ``ticket``, ``joined``, ``left``, ``banned``, ``synced``, ``checkpoint``….
 
-        A person reads the values in the order given: the first one bare, the later ones with their names.
+        A person reads the values in the order given, the first one bare; of trouble, the fact and the ``advice``.
         """
         if self._json:
             self._write(json_line({"event": name, **fields}))
-            return
-        words = [_WORDS.get(name, name)]
-        for position, (key, value) in enumerate(fields.items()):
-            shown = number(value) if isinstance(value, float) else clean(str(value), _LONGEST)
-            words += [shown if position == 0 else f" {key} {shown}"] if shown else []
-        self._write(self._dated(" ".join(words)))
+        elif name in ("warning", "error") and "fact" in fields:
+            self._trouble(name, str(fields.get("code", name)), str(fields["fact"]), str(fields.get("advice", "")))
+        else:
+            self._write(self._dated(_told(name, fields)))
 
     def error(self, error: SwarmError) -> None:
-        """One line for what went wrong, and one for what to do about it where there is an advice."""
+        """One line for what went wrong, and for people another one for what to do about it where there is an advice."""
         if self._json:
             self.event("error", code=error.code, fact=error.fact, **({"advice": error.advice} if error.advice else {}))
-            return
-        self._write(self._dated(f"error {clean(error.fact, _LONGEST)} [{error.code}]"))
-        if error.advice:
-            self._write(f"         try: {clean(error.advice, _LONGEST)}")
+        else:
+            self._trouble("error", error.code, error.fact, error.advice)
+
+    def _trouble(self, name: str, code: str, fact: str, advice: str) -> None:
+        self._write(self._dated(f"{name}: {clean(fact, _LONGEST)} [{clean(code, 40)}]"))
+        if advice:
+            self._write(f"         try: {clean(advice, _LONGEST)}")
 
     def _dated(self, words: str) -> str:
         return f"{time.strftime('%H:%M:%S', time.localtime(self._clock()))} {words}"
@@ -119,6 +120,17 @@ class Reporter:
         except (BrokenPipeError, ValueError):  # the reader has gone; ValueError: the stream was closed on this side
             self.silenced = True
             point_at_nothing(self._out)
+
+
+def _told(name: str, fields: dict[str, object]) -> str:
+    """An event for people: names instead of the long ids they belong to."""
+    ids = {"run", "state_root"} | ({"peer"} if fields.get("name") else set())
+    words = [] if "fact" in fields else [_WORDS.get(name, name)]
+    for key, value in fields.items():
+        shown = number(value) if isinstance(value, float) else clean(str(value), _LONGEST)
+        if key not in ids and shown:
+            words.append(shown if key == "fact" or len(words) == 1 else f" {key.replace('_', ' ')} {shown}")
+    return " ".join(words)
 
 
 def json_line(value: object) -> str:

@@ -108,7 +108,7 @@ def is_well(snapshot: Snapshot) -> bool:
 
 
 def encode(snapshot: Snapshot) -> bytes:
-    """JSON, as the status page serves it. JSON has no NaN: a point without a finite value is left out, any other such number is 0."""
+    """JSON, as the status page serves it. JSON has no NaN: a point that is not finite is left out, any other such number is 0."""
     raw = msgspec.json.encode(snapshot)
     if b"null" not in raw:  # the fields allow no null, so one outside a text is a number that is not finite
         return raw

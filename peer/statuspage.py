@@ -36,6 +36,7 @@ class _Full(asyncio.Protocol):
     """The answer to one connection too many."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Hang up."""
         transport.close()
 
 

@@ -129,8 +129,8 @@ def _scaled(value: float, units: str, gap: str) -> str:
 
 
 def percent(share: float) -> str:
-    """A share of one as ``36.9 %``."""
-    return f"{100 * share:.1f} %" if math.isfinite(share) and abs(share) < 10 else "-"
+    """A share of one in at most six characters: ``36.9 %``, ``100 %``."""
+    return f"{100 * share:.{int(share < 0.9995)}f} %" if math.isfinite(share) and 0 <= share < 9.99 else "-"
 
 
 def duration(seconds: float, *, whole: bool = False) -> str:

@@ -6,3 +6,5 @@
 
 Nothing here knows a tensor: a peer that only answers questions never imports torch.
 """
+
+__version__ = "0.1.0"

@@ -142,14 +142,16 @@ class RunManifest(Message, frozen=True):
     rounds: int = 0
     tokens: int = 0
     evaluate_every: int = 1
+    start_with: int = 1
+    """Peers that should be there before the first round begins (they wait for each other, but not for ever)."""
     admission: Admission = Admission.OPEN
 
     def __post_init__(self) -> None:
         sized("organiser", self.organiser, 32)
         if not (0 <= self.rounds < 1 << 32 and 0 <= self.tokens < 1 << 60 and 0 <= self.seed < 1 << 63):
             raise ValueError("run: numbers out of range")
-        if not (1 <= len(self.name) <= 60 and 1 <= self.evaluate_every <= 1 << 20):
-            raise ValueError("run: the name has 1 to 60 characters, evaluate_every is at least 1")
+        if not (1 <= len(self.name) <= 60 and 1 <= self.evaluate_every <= 1 << 20 and 1 <= self.start_with <= 256):
+            raise ValueError("run: the name has 1 to 60 characters, evaluate_every and start_with are at least 1")
 
     @property
     def body(self) -> bytes:
@@ -175,6 +177,11 @@ class RunManifest(Message, frozen=True):
     def is_finished(self, round_: int, tokens: int) -> bool:
         """Whether a run that stands at the start of ``round_`` and has seen ``tokens`` is over."""
         return bool((self.rounds and round_ >= self.rounds) or (self.tokens and tokens >= self.tokens))
+
+
+def run_id_of(sealed: bytes) -> bytes:
+    """The run id of a manifest that we have kept ourselves; a stranger's goes through `open_manifest`."""
+    return hashlib.sha256(body_of(sealed)).digest()
 
 
 def open_manifest(raw: bytes, run_id: bytes) -> RunManifest:

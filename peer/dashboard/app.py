@@ -44,7 +44,7 @@ WELL, DEGRADED, UNREACHABLE = 0, 1, 2
 """Exit statuses."""
 
 _PERIOD = 0.5
-_PATIENCE = 3.0
+_PATIENCE = 12.0  # sources have deadlines of their own; this one only guards against a source without
 _DRAWN_WITHOUT_TERMINAL = (120, 34)
 
 
@@ -111,17 +111,28 @@ async def _lines(source: Source, out: TextIO, json_lines: bool) -> int:
                 reporter.event("no answer:", reason=answer)
             silent = True
         else:
-            if before is None or answer.round != before.round or answer.health != before.health:
-                if json_lines:
-                    out.write(_as_json(answer))
-                    out.flush()
-                else:
-                    reporter.round_finished(report_of(answer, before))
+            if json_lines and (before is None or _news(answer) != _news(before)):
+                out.write(_as_json(answer))
+                out.flush()
+            elif not json_lines:
+                _tell(reporter, answer, before)
             before, silent = answer, False
             if answer.health == "FINISHED":
                 return WELL
         await asyncio.sleep(_PERIOD)
     return WELL
+
+
+def _news(snapshot: Snapshot) -> tuple[int, str, str]:
+    return snapshot.round, snapshot.health, snapshot.reason
+
+
+def _tell(reporter: Reporter, snapshot: Snapshot, before: Snapshot | None) -> None:
+    """What is new since ``before``, for people."""
+    if before is None or _news(snapshot)[1:] != _news(before)[1:]:
+        reporter.event(snapshot.health, reason=snapshot.reason)
+    if snapshot.losses and (before is None or snapshot.round != before.round):
+        reporter.round_finished(report_of(snapshot, before))
 
 
 def _as_json(snapshot: Snapshot) -> str:
@@ -186,6 +197,7 @@ class _Shown:
     size: tuple[int, int]
 
     def frame(self, theme: Theme) -> Frame:
+        """The picture of it."""
         width, height = self.size
         if self.snapshot is None:
             return unanswered(self.reason, width, height, theme=theme)

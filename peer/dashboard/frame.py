@@ -48,6 +48,17 @@ def spread(left: Text, right: Text, width: int, theme: Theme) -> Text:
     return Text(no_wrap=True, end="").append_text(left).append(" " * gap).append_text(right)
 
 
+def flow(pieces: Sequence[Text], gap: int, width: int) -> Block:
+    """``pieces`` in reading order, as many on each line as fit with ``gap`` blanks between them."""
+    lines: Block = []
+    for piece in pieces:
+        if lines and lines[-1].cell_len + gap + piece.cell_len <= width:
+            lines[-1].append(" " * gap).append_text(piece)
+        else:
+            lines.append(piece.copy())
+    return lines
+
+
 def block(lines: Sequence[Text], width: int, height: int, theme: Theme) -> Block:
     """The first ``height`` of ``lines``, each in exactly ``width`` cells, with empty ones where there are fewer."""
     chosen = [*lines[: max(0, height)], *(line() for _ in range(height - len(lines)))]

@@ -12,7 +12,7 @@ from rich.text import Text
 from ..status import Happening, PeerRow, Point, Snapshot
 from ..text import cells, count, duration, number, percent, rate, shorten, size, wrapped
 from . import plots
-from .frame import Block, Piece, block, fit, line, spread
+from .frame import Block, Piece, block, fit, flow, line, spread
 from .theme import FRESH, GOOD, HEALTH, QUIET, SEVERITIES, STATES, STRONG, Theme
 
 SORTS = ("share", "speed", "name", "trouble")
@@ -62,7 +62,7 @@ def progress(snapshot: Snapshot, width: int, theme: Theme) -> Block:
     short = width < 70
     run_share, run_words = _run_facts(snapshot, short)
     round_share, round_words = _round_facts(snapshot, short, theme)
-    facts = max(len(run_words), len(round_words))
+    facts = -(-max(len(run_words), len(round_words)) // 6) * 6  # in steps of 6, so that the bars do not breathe with every digit
     length = max(4, width - facts - 10)
     return [
         fit(line((f" {label:<6}", QUIET), *_bar(share, length, theme), f"  {words}"), width, theme)
@@ -87,7 +87,8 @@ def _round_facts(snapshot: Snapshot, short: bool, theme: Theme) -> tuple[float, 
     share = snapshot.step / snapshot.max_steps if snapshot.max_steps > 0 else 0.0
     phase = theme.clean(snapshot.phase, 12)
     if snapshot.phase == "training":
-        words = f"step {snapshot.step}/{snapshot.max_steps}" if short else f"training  step {snapshot.step} of {snapshot.max_steps}"
+        step = f"{snapshot.step:>{len(str(snapshot.max_steps))}}"
+        words = f"step {step}/{snapshot.max_steps}" if short else f"training  step {step} of {snapshot.max_steps}"
         left = "  {}" if short else "  averages in {}"
     else:
         share, words, left = (1.0 if snapshot.phase == "averaging" else 0.0), phase, "  {} left"
@@ -224,8 +225,8 @@ class Column:
 _COLUMNS = (
     Column("round", 7, 6, lambda row: str(row.round) if abs(row.round) < 10_000_000 else count(row.round)),
     Column("tok/s", 5, 4, lambda row: count(row.tokens_per_second) if row.tokens_per_second else "-"),
-    Column("up/s", 6, 3, lambda row: size(row.up) if row.up else "-"),
-    Column("down/s", 6, 3, lambda row: size(row.down) if row.down else "-"),
+    Column("up/s", 7, 3, lambda row: size(row.up) if row.up else "-"),
+    Column("down/s", 7, 3, lambda row: size(row.down) if row.down else "-"),
     Column("share", 6, 5, lambda row: percent(row.share)),
     Column("loss", 6, 0, lambda row: number(row.loss) if row.loss else "-"),
     Column("seen", 6, 1, lambda row: "now" if row.is_me else duration(row.seen_seconds, whole=True)),
@@ -301,9 +302,9 @@ def _row(row: PeerRow, name: int, device: int, columns: Sequence[Column], theme:
     text = line((f"{glyph} {theme.clean(row.state, 11):<11}", style), "  ").append_text(who)
     if device:
         text.append("  ").append_text(fit(line(theme.clean(row.device, device)), device, theme))
-    return text.append(
-        "".join(f"  {column.cell(row):>{column.width}}" for column in columns), QUIET if row.state in _AWAY else None
-    )
+    figures = ((column.cell(row), column.width) for column in columns)
+    shown = "".join(f"  {figure if len(figure) <= width else theme.ellipsis:>{width}}" for figure, width in figures)
+    return text.append(shown, QUIET if row.state in _AWAY else None)
 
 
 # --- what happened, and what a key shows ------------------------------------------------------------------------------
@@ -349,17 +350,13 @@ def invite(snapshot: Snapshot, width: int, theme: Theme) -> Block:
     return [*lines, line(rest)]
 
 
-def helping(theme: Theme) -> Block:
+def helping(width: int, theme: Theme) -> Block:
     """What the keys do and what the glyphs mean."""
-    pages = "up down" if theme.ascii_only else "↑ ↓"
-    keys = [*KEYS, (pages, "page through the peers")]
-    glyphs = [(*theme.glyph(STATES, state), state) for state in STATES]
-    meaning = line()
-    for glyph, style, state in glyphs:
-        meaning.append_text(line((f"{glyph} {state}   ", style)))
+    keys = [*KEYS, ("up down" if theme.ascii_only else "↑ ↓", "page through the peers")]
+    states = [(*theme.glyph(STATES, state), state) for state in STATES]
     return [
-        line(*(piece for key, does in keys for piece in ((key, STRONG), f" {does}   "))),
+        *flow([line((key, STRONG), f" {does}") for key, does in keys], 3, width),
         line(("quitting closes this view only: the peer goes on", QUIET)),
         line(),
-        meaning,
+        *flow([line((f"{glyph} {state}", style)) for glyph, style, state in states], 3, width),
     ]

@@ -25,7 +25,11 @@ _HUGE = 1e100
 
 def finite(pairs: Iterable[tuple[float, float]]) -> list[tuple[float, float]]:
     """The pairs that can be drawn, far outliers pulled in to where arithmetic stays finite."""
-    return [(x, max(-_HUGE, min(_HUGE, y))) for x, y in pairs if math.isfinite(x) and math.isfinite(y)]
+    return [(_bounded(x), _bounded(y)) for x, y in pairs if math.isfinite(x) and math.isfinite(y)]
+
+
+def _bounded(value: float) -> float:
+    return value if not math.isfinite(value) else max(-_HUGE, min(_HUGE, value))
 
 
 def span(values: Sequence[float]) -> tuple[float, float]:
@@ -114,23 +118,19 @@ def labels(values: Sequence[float], height: int, width: int, name: str = "") -> 
 
 def sparkline(values: Sequence[float], width: int, *, ascii_only: bool = False, from_zero: bool = True) -> str:
     """The newest ``width`` values as one line of bars, right-aligned. Scaled from 0, or from the smallest, to the largest value."""
-    shown = list(values)[-width:] if width > 0 else []
-    good = [max(-_HUGE, min(_HUGE, value)) for value in shown if math.isfinite(value)]
+    shown = [_bounded(value) for value in list(values)[-width:]] if width > 0 else []
+    good = [value for value in shown if math.isfinite(value)]
     low = 0.0 if from_zero or not good else min(good)
     reach = max(good, default=0.0) - low
     steps = _STEPS if ascii_only else _BLOCKS
-    bars = "".join(
-        steps[max(0, min(7, int((max(-_HUGE, min(_HUGE, value)) - low) / reach * 7.999)))]
-        if math.isfinite(value) and reach > 0
-        else (steps[0] if math.isfinite(value) else " ")
-        for value in shown
-    )
-    return bars.rjust(max(0, width))
+    levels = (min(1.0, max(0.0, (value - low) / reach)) if reach > 0 else 0.0 for value in shown)
+    bars = (steps[int(7.999 * level)] if math.isfinite(value) else " " for value, level in zip(shown, levels, strict=True))
+    return "".join(bars).rjust(max(0, width))
 
 
 def thin(values: Sequence[float], width: int) -> list[float]:
     """At most ``width`` values for a sparkline over the whole of ``values``: the mean of each of ``width`` equal stretches."""
-    good = [max(-_HUGE, min(_HUGE, value)) for value in values if math.isfinite(value)]
+    good = [_bounded(value) for value in values if math.isfinite(value)]
     if len(good) <= width:
         return good
     edges = [round(index * len(good) / width) for index in range(width + 1)] if width > 0 else []

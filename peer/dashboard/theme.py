@@ -73,7 +73,7 @@ class Theme:
 
     def clean(self, text: str, at_most: int) -> str:
         """A stranger's text, safe to show with these characters in at most ``at_most`` cells."""
-        safe = clean(text, max(at_most, 0) + 1)
+        safe = clean(text, 2 * max(at_most, 0) + 2)  # twice: a wide character becomes one narrow question mark
         if self.ascii_only:
             safe = safe.encode("ascii", "replace").decode("ascii")
         return shorten(safe, at_most, self.ellipsis)

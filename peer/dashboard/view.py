@@ -18,7 +18,7 @@ from rich.text import Text
 from ..status import Snapshot
 from ..text import duration, number, rate, wrapped
 from . import panels, plots
-from .frame import Block, Frame, beside, block, boxed, fit, line, spread
+from .frame import Block, Frame, beside, block, boxed, fit, flow, line, spread
 from .theme import GOOD, HEALTH, QUIET, STRONG, WARN, Theme
 
 PANELS = ("events", "sample", "invite", "help")
@@ -155,14 +155,7 @@ def _plain(snapshot: Snapshot, width: int, theme: Theme) -> Block:
         (f"up {up}", ""),
         (theme.clean(snapshot.run_name, width), QUIET),
     ]
-    lines: list[Text] = []
-    for words, style in facts:
-        piece = line((words.strip(), style))
-        if lines and lines[-1].cell_len + 2 + piece.cell_len <= width:
-            lines[-1].append("  ").append_text(piece)
-        elif words:
-            lines.append(piece)
-    return lines
+    return flow([line((words.strip(), style)) for words, style in facts if words], 2, width)
 
 
 def _peers(snapshot: Snapshot, width: int, height: int, theme: Theme, look: Look) -> Block:
@@ -186,7 +179,7 @@ def _shown(snapshot: Snapshot, width: int, theme: Theme, look: Look) -> Block:
         return panels.sample(snapshot, width - 2, theme)
     if look.panel == "invite":
         return panels.invite(snapshot, width, theme)
-    return panels.helping(theme) if look.panel == "help" else []
+    return panels.helping(width, theme) if look.panel == "help" else []
 
 
 def _ruled(title: str, lines: Sequence[Text], width: int, height: int, theme: Theme) -> Block:

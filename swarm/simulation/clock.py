@@ -11,8 +11,11 @@ from __future__ import annotations
 import asyncio
 import itertools
 import math
-from collections.abc import Callable, Coroutine, Iterable
+from collections import deque
+from collections.abc import Callable, Coroutine
 from concurrent.futures import Executor
+from contextvars import Context
+from heapq import heapify, heappop, heappush
 from typing import Any, TypeVar, TypeVarTuple
 
 T = TypeVar("T")
@@ -44,7 +47,7 @@ class SerialTask(asyncio.Task[T]):
 
 
 class VirtualLoop(asyncio.BaseEventLoop):
-    """An event loop on virtual time, which begins at 0. It stands where its own selector would: instead of waiting, it jumps."""
+    """An event loop on virtual time, which begins at 0. Timers of the same instant ring in the order they were set."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -52,8 +55,9 @@ class VirtualLoop(asyncio.BaseEventLoop):
         """What no task or callback could hand to anybody; `simulate` raises it."""
         self._now = 0.0
         self._turns = 0
-        self._selector = self
-        self._clock_resolution = math.ulp(0.0)
+        self._timers: list[tuple[float, int, asyncio.TimerHandle | asyncio.Future[None]]] = []
+        self._cancelled = 0
+        self._ready: deque[asyncio.Handle]  # the base class fills it
         self._serials = itertools.count()
         self.set_task_factory(self._make_task)
         self.set_exception_handler(self._remember)
@@ -62,20 +66,55 @@ class VirtualLoop(asyncio.BaseEventLoop):
         """Virtual seconds since the loop was made."""
         return self._now
 
-    def select(self, timeout: float | None) -> list[Any]:
-        """Jump to the next timer; ``timeout`` is 0 where something is ready, None where nothing is and no timer is set."""
-        if timeout == 0:
+    def call_at(
+        self, when: float, callback: Callable[[*Ts], object], *args: *Ts, context: Context | None = None
+    ) -> asyncio.TimerHandle:
+        """Call ``callback(*args)`` when the clock shows ``when``: never earlier, not even by a rounding."""
+        handle = asyncio.TimerHandle(when, callback, args, self, context)
+        heappush(self._timers, (when, next(self._serials), handle))
+        return handle
+
+    def reach(self, when: float) -> asyncio.Future[None]:
+        """Done when the clock shows ``when``. A lighter `asyncio.sleep`, which wakes its task in the very turn of the jump."""
+        arrival = self.create_future()
+        heappush(self._timers, (when, next(self._serials), arrival))
+        return arrival
+
+    def _timer_handle_cancelled(self, handle: asyncio.TimerHandle) -> None:
+        """Most deadlines are cancelled long before they come: do not let them pile up."""
+        self._cancelled += 1
+        if self._cancelled > 1000 and 2 * self._cancelled > len(self._timers):
+            self._timers = [timer for timer in self._timers if not timer[2].cancelled()]
+            heapify(self._timers)
+            self._cancelled = 0
+
+    def _run_once(self) -> None:
+        """One turn: everything that is ready; where nothing is, the clock jumps first."""
+        if self._ready:
             self._turns += 1
             if self._turns > SPIN_LIMIT:
                 raise Deadlock(f"at t={self._now:.3f} s {self._tasks_in_words()} keep each other busy, and time stands still")
-            return []
-        # the timer's own time, not now + timeout: the sum may round to just before it
-        upcoming: float = math.inf if timeout is None else self._scheduled[0].when()  # type: ignore[attr-defined]
-        if upcoming == math.inf:
+        else:
+            self._jump()
+        for _ in range(len(self._ready)):  # what these callbacks make ready has its turn next time
+            handle = self._ready.popleft()
+            if not handle.cancelled():
+                handle._run()
+
+    def _jump(self) -> None:
+        """Move the clock to the next timer, and make ready all that ring then."""
+        timers = self._timers
+        while timers and timers[0][2].cancelled():
+            heappop(timers)
+        if not timers or timers[0][0] == math.inf:
             raise Deadlock(f"at t={self._now:.3f} s {self._tasks_in_words()} wait, and no timer is set that could wake one")
-        self._turns, self._now = 0, upcoming
-        self._clock_resolution = math.ulp(upcoming)  # the loop runs what is due before now + this: no timer rings early
-        return []
+        self._turns, self._now = 0, max(self._now, timers[0][0])
+        while timers and timers[0][0] <= self._now:
+            timer = heappop(timers)[2]
+            if isinstance(timer, asyncio.Handle):
+                self._ready.append(timer)
+            elif not timer.done():
+                timer.set_result(None)
 
     def run_in_executor(self, executor: Executor | None, func: Callable[[*Ts], T], *args: *Ts) -> asyncio.Future[T]:
         """Refused: what a thread does, and when, cannot be repeated."""
@@ -108,11 +147,16 @@ class VirtualLoop(asyncio.BaseEventLoop):
     def _remember(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         self.failures.append(context.get("exception") or RuntimeError(context["message"]))
 
-    def _process_events(self, event_list: Iterable[Any]) -> None:
-        """Part of the loop's inner contract: there are no events but timers."""
-
     def _write_to_self(self) -> None:
         """Part of the loop's inner contract: there is no other thread that could have to wake this one."""
+
+
+def running_loop() -> VirtualLoop:
+    """The loop that runs the caller. Raises `RuntimeError` where it is a real one."""
+    loop = asyncio.get_running_loop()
+    if not isinstance(loop, VirtualLoop):
+        raise RuntimeError("this lives on virtual time only: run it with swarm.simulation.clock.simulate")
+    return loop
 
 
 def simulate(main: Coroutine[Any, Any, T], *, leftovers: list[str] | None = None) -> T:

@@ -2,8 +2,11 @@
 
     request(to, route, body)  ──►  size, rate and identity are checked at the door  ──►  handler(Call)  ──►  reply
 
+    throttle ─► guard ─► server ─► http        limits and their books, the listening side, the transport itself
+         tls, sockets, envelope                who is there, what TCP carries, how calls and refusals look in HTTP
+
 Every call has a deadline from outside and ends: with the reply, or with one of `Unreachable`, `TooLate`, `Busy` (weather),
-`Impostor`, `Refused`, `Oversized` (their fault).
+`Impostor`, `Refused`, `Oversized`, `Malformed` (their fault).
 """
 
 from __future__ import annotations
@@ -75,6 +78,14 @@ class Transport(Protocol):
     @property
     def me(self) -> PeerId:
         """The id that the other sides see."""
+
+    @property
+    def bytes_up(self) -> int:
+        """Bytes sent so far, as they cross the wire."""
+
+    @property
+    def bytes_down(self) -> int:
+        """Bytes received so far."""
 
     def serve(self, route: Route) -> None:
         """Answer calls to ``route.name``; the latest route of a name wins."""

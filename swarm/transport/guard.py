@@ -32,10 +32,10 @@ class Limits:
     """From the handshake to the end of the first request's head."""
     idle_seconds: float = 120.0
     """A connection without a request is closed after this long by the side that accepted it, after half of it by the other."""
-    connections_per_host: int = 256
-    """Open connections from one IP address. A rehearsal on one machine, or a university behind one address, share it."""
-    connections: int = 768
-    """Open connections from everybody; stays below the 1,024 descriptors that many systems give a process."""
+    connections_per_host: int = 128
+    """Open connections from one IP address, which a whole university may share. Each costs about 0.3 MiB."""
+    connections: int = 512
+    """Open connections from everybody, and again to everybody; many systems give a process 1,024 descriptors."""
     head_bytes: int = 2048
     """Longest request line, and longest header."""
     headers: int = 16

@@ -58,7 +58,8 @@ class PeerPin(aiohttp.Fingerprint):
             found = PeerId("")
         if found != self.peer:
             host, port = (transport.get_extra_info("peername") or ("", 0))[:2]
-            transport.abort()
+            # Not at once: aiohttp still asks the transport who that was. But it would then wait for a polite end of the connection.
+            asyncio.get_running_loop().call_soon(transport.abort)
             raise aiohttp.ServerFingerprintMismatch(self.peer.encode(), found.encode(), host, port)
 
 

@@ -12,8 +12,9 @@ import asyncio
 import logging
 import socket
 import ssl
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any, cast
 
 from aiohttp import web
@@ -32,6 +33,7 @@ CHUNK = 1 << 20
 
 _LOG = logging.getLogger(__name__)
 _ACCEPT_PAUSE = 0.1
+_READ_AHEAD = 1 << 18  # twice this is buffered per connection before anybody has asked for it, so it is not generous
 
 
 class Connection(web.RequestHandler):
@@ -62,12 +64,15 @@ class Connection(web.RequestHandler):
     def handle_error(
         self, request: web.BaseRequest, status: int = 500, exc: BaseException | None = None, message: str | None = None
     ) -> web.StreamResponse:
-        """Bytes that are not HTTP: counted and answered, where aiohttp would print a traceback. Our own bugs never come here."""
+        """Bytes that are not HTTP: counted, and the end, where aiohttp would print a traceback here and its version there.
+
+        Our own bugs never come here.
+        """
         self.heard.set()
         self._guard.refusals.count(Malformed.code)
-        response = web.Response(status=status)
-        response.force_close()
-        return response
+        if self.transport:
+            self.transport.abort()
+        return web.Response(status=status)
 
 
 class Server:
@@ -79,8 +84,8 @@ class Server:
         self._meter = meter
         self._routes = routes
         self._bugs_reported: set[tuple[str, type[Exception]]] = set()
-        self._listeners: list[socket.socket] = []
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._doors: dict[socket.socket, asyncio.Task[None]] = {}
+        self._guests: set[asyncio.Task[None]] = set()
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -94,29 +99,23 @@ class Server:
         )
         await runner.setup()
         self._http = cast(web.Server, runner.server)
-        async with asyncio.TaskGroup() as self._group:
-            try:
-                yield
-            finally:
-                for listener in self._listeners:
-                    listener.close()
-                await runner.cleanup()
-                for task in self._tasks:
-                    task.cancel()
+        try:
+            yield
+        finally:
+            await _end(self._doors.values())
+            for listener in self._doors:
+                listener.close()
+            await runner.cleanup()
+            await _end(self._guests)
 
     async def listen(self, address: Address) -> Address:
         """Accept connections at ``address``; the address with the port that it became. Raises `PortTaken`."""
         listener = await listen_on(address)
-        self._listeners.append(listener)
-        self._own(self._accept(listener))
+        self._doors[listener] = asyncio.create_task(self._accept(listener))
         return Address(address.host, listener.getsockname()[1])
 
-    def _own(self, work: Coroutine[Any, Any, None]) -> None:
-        task = self._group.create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-
     async def _accept(self, listener: socket.socket) -> None:
+        """One task per connection. No TaskGroup: it would wrap the errors of whoever holds our context in a group of its own."""
         loop = asyncio.get_running_loop()
         while True:
             try:
@@ -125,7 +124,13 @@ class Server:
                 self._guard.refusals.count("accept")
                 await asyncio.sleep(_ACCEPT_PAUSE)
                 continue
-            self._own(self._receive(accepted, where[0]))
+            guest = asyncio.create_task(self._receive(accepted, where[0]))
+            self._guests.add(guest)
+            guest.add_done_callback(partial(self._forget, accepted))
+
+    def _forget(self, accepted: socket.socket, guest: asyncio.Task[None]) -> None:
+        self._guests.discard(guest)
+        accepted.close()  # empty by now, unless the task never began or found no seat
 
     async def _receive(self, accepted: socket.socket, host: str) -> None:
         """One connection from its first to its last byte."""
@@ -134,8 +139,8 @@ class Server:
                 await self._serve(accepted)
         except Flooding:
             self._guard.refusals.count("crowded")
-        finally:
-            accepted.close()
+        except Exception as error:  # noqa: BLE001 - a bug of ours: it costs this connection, and nobody waits for this task
+            self._report("a connection", error)
 
     async def _serve(self, accepted: socket.socket) -> None:
         loop, limits = asyncio.get_running_loop(), self._guard.limits
@@ -149,7 +154,7 @@ class Server:
             max_line_size=limits.head_bytes,
             max_field_size=limits.head_bytes,
             max_headers=limits.headers,
-            read_bufsize=CHUNK,
+            read_bufsize=_READ_AHEAD,
             auto_decompress=False,
         )
         try:
@@ -182,7 +187,8 @@ class Server:
             self._guard.refusals.count(error.code)
             status, raw = pack_refusal(error)
         except Exception as error:  # noqa: BLE001 - a bug of ours, which a stranger may have found: it must not end the server
-            self._report(request.path, error)
+            name = request.path.split("/")[3:4]
+            self._report(f"the handler of {name[0]!r}" if name and name[0] in self._routes else "a request", error)
             status, raw = pack_refusal(error)
         return await self._send(request, raw, status)
 
@@ -235,13 +241,18 @@ class Server:
                 request.transport.abort()
         return response
 
-    def _report(self, path: str, error: Exception) -> None:
+    def _report(self, place: str, error: Exception) -> None:
         """Log a bug with its traceback at its first appearance; a stranger who found it cannot fill the disk with it."""
-        name = path.removeprefix("/swarm/").split("/")[1:2]
-        key = (name[0] if name and name[0] in self._routes else "", type(error))
-        level = logging.DEBUG if key in self._bugs_reported else logging.ERROR
-        self._bugs_reported.add(key)
-        _LOG.log(level, "the handler of %r failed; the caller was told only that", key[0], exc_info=error)
+        level = logging.DEBUG if (place, type(error)) in self._bugs_reported else logging.ERROR
+        self._bugs_reported.add((place, type(error)))
+        _LOG.log(level, "%s failed; the other side was told only that", place, exc_info=error)
+
+
+async def _end(tasks: Iterable[asyncio.Task[None]]) -> None:
+    ending = list(tasks)
+    for task in ending:
+        task.cancel()
+    await asyncio.gather(*ending, return_exceptions=True)
 
 
 async def _shorten(request: web.BaseRequest, response: web.StreamResponse) -> None:

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from averaging.robust import LARGEST, PART_CAP, WEIGHT_CAP, Claim, coefficients, mean
+from averaging.robust import LARGEST, PART_CAP, WEIGHT_CAP, Claim, coefficients, mean, whole_norm
 
 sizes = st.one_of(st.just(0.0), st.floats(0, LARGEST), st.floats(1e-6, 1e6))
 claims_of_anybody = st.lists(st.builds(Claim, sizes, sizes, sizes), max_size=12)
@@ -124,3 +124,10 @@ def test_a_lone_member_keeps_its_update_whole() -> None:
 def test_a_claim_that_is_no_size_is_refused(field: str, bad: float) -> None:
     with pytest.raises(ValueError, match="claim"):
         replace(Claim(1, 1, 1), **{field: bad})
+
+
+def test_the_whole_norm_is_that_of_the_parts_in_any_order() -> None:
+    assert whole_norm([3.0, 0.0, 4.0]) == 5.0
+    assert whole_norm([]) == 0.0
+    uneven = [1e8, 1.0, 1e-3, 1.0, 1.0] * 7
+    assert whole_norm(uneven) == whole_norm(sorted(uneven)) == whole_norm(sorted(uneven, reverse=True))

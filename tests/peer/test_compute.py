@@ -80,7 +80,9 @@ def test_inline_jobs_take_turns_and_their_price_in_the_loops_seconds():
         ended = []
         async with asyncio.TaskGroup() as tasks:
             for name in "ab":
-                tasks.create_task(inline.run(lambda name=name: name)).add_done_callback(lambda done: ended.append((done.result(), clock())))
+                tasks.create_task(inline.run(lambda name=name: name)).add_done_callback(
+                    lambda done: ended.append((done.result(), clock()))
+                )
         assert ended == [("a", pytest.approx(6.0)), ("b", pytest.approx(8.0))]
 
     with asyncio.Runner(loop_factory=Hurried) as runner:

@@ -16,11 +16,11 @@ class Knowing(torch.nn.Module):
     def __init__(self):
         super().__init__()
         self.spec = presets["tiny"]
-        self.embedding_VC = torch.nn.Parameter(torch.eye(256).roll(1, dims=1) * 100)
+        self.embedding = torch.nn.Parameter(torch.eye(256).roll(1, dims=1) * 100)
 
     def forward(self, tokens_BT):
         assert tokens_BT.shape[1] <= self.spec.context
-        return self.embedding_VC[tokens_BT]
+        return self.embedding[tokens_BT]
 
 
 def test_who_knows_nothing_pays_about_eight_bits_and_who_knows_all_none():

@@ -21,9 +21,14 @@ def test_a_file_appears_at_once_with_its_folder(tmp_path):
 def test_an_error_leaves_the_old_file_and_no_draft(tmp_path):
     path = tmp_path / "file"
     path.write_bytes(b"old")
-    with pytest.raises(KeyError), replacing(path) as draft:
-        draft.write_bytes(b"half")
-        raise KeyError
+
+    def interrupted():
+        with replacing(path) as draft:
+            draft.write_bytes(b"half")
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        interrupted()
     assert path.read_bytes() == b"old"
     assert os.listdir(tmp_path) == ["file"]
 

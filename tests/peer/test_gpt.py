@@ -1,42 +1,22 @@
-"""The built-in models: deterministic, causal, of the sizes they claim."""
+"""The model itself: causal, relative in its positions, and every parameter of use."""
+
+import math
 
 import pytest
 import torch
 
-from peer.model import GPT, build, count, presets
+from peer.model import build, presets
 from peer.model.gpt import hidden_width, rotate
-from swarm.errors import ConfigError
-from swarm.manifest import ModelSpec
 
 TINY = presets["tiny"]
-
-
-def test_the_same_seed_gives_the_same_bits_and_another_seed_another_model():
-    one, same, other = (torch.cat([w.flatten() for w in build(TINY, seed).parameters()]) for seed in (1, 1, 2))
-    assert torch.equal(one, same)
-    assert not torch.equal(one, other)
-
-
-def test_building_neither_reads_nor_moves_the_global_random_numbers():
-    before = torch.random.get_rng_state()
-    build(TINY, 3)
-    assert torch.equal(before, torch.random.get_rng_state())
-
-
-@pytest.mark.parametrize(("name", "low", "high"), [("tiny", 8e3, 12e3), ("nano", 8e4, 15e4), ("small", 8e6, 13e6), ("base", 7e7, 13e7)])
-def test_a_preset_has_the_size_its_name_promises(name, low, high):
-    assert low <= count(presets[name]) <= high
-
-
-def test_counting_agrees_with_building():
-    assert count(TINY) == sum(weight.numel() for weight in build(TINY, 0).parameters())
 
 
 def test_logits_are_one_per_position_and_token_and_start_near_ignorance():
     tokens_BT = torch.arange(64).view(2, 32)
     logits_BTV = build(TINY, 0)(tokens_BT)
     assert logits_BTV.shape == (2, 32, 256)
-    assert torch.nn.functional.cross_entropy(logits_BTV.flatten(0, 1), tokens_BT.flatten()).item() == pytest.approx(5.545, abs=0.1)
+    nats = torch.nn.functional.cross_entropy(logits_BTV.flatten(0, 1), tokens_BT.flatten() + 100)
+    assert nats.item() / math.log(2) == pytest.approx(8.1, abs=0.2)
 
 
 def test_a_position_never_sees_what_comes_after_it():
@@ -71,16 +51,3 @@ def test_nothing_but_parameters_is_in_the_state_of_the_model():
 @pytest.mark.parametrize(("width", "hidden"), [(16, 48), (64, 176), (768, 2048)])
 def test_the_hidden_width_is_eight_thirds_rounded_up_to_eight(width, hidden):
     assert hidden_width(width) == hidden
-
-
-@pytest.mark.parametrize("spec", [ModelSpec(name="mystery"), ModelSpec(vocabulary=128)])
-def test_a_model_that_this_program_does_not_have_is_refused(spec):
-    with pytest.raises(ConfigError):
-        build(spec, 0)
-    with pytest.raises(ConfigError):
-        count(spec)
-
-
-def test_build_gives_a_gpt_that_knows_its_spec():
-    assert isinstance(build(TINY, 0), GPT)
-    assert build(TINY, 0).spec == TINY

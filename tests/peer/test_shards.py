@@ -1,5 +1,7 @@
 """Disjoint shards, drawn by a hash."""
 
+from itertools import pairwise
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -51,7 +53,7 @@ def test_shards_follow_each_other_without_gaps(length, shards):
     bounds = [shard_bounds(shard, shards, length) for shard in range(shards)]
     assert bounds[0][0] == 0
     assert bounds[-1][1] == length
-    assert all(one[1] == two[0] for one, two in zip(bounds, bounds[1:], strict=False))
+    assert all(one[1] == two[0] for one, two in pairwise(bounds))
 
 
 @pytest.mark.parametrize(("length", "context", "shards"), [(10_000, 64, 9), (1000, 64, 1), (1 << 24, 64, MOST)])

@@ -1,6 +1,6 @@
 """Data = f(run, round, peer), and never from the held-out tail."""
 
-from itertools import islice
+from itertools import islice, pairwise
 
 import pytest
 import torch
@@ -58,7 +58,11 @@ def test_batches_stay_inside_the_shards():
 def test_two_members_never_train_on_the_same_bytes():
     shards = shard_count(CORPUS.spec, CONTEXT)
     seen = {
-        who: {place + i for place in places(first(100, shards=assign(RUN, 0, [ME, YOU], who, shards), me=who)) for i in range(CONTEXT + 1)}
+        who: {
+            place + i
+            for place in places(first(100, shards=assign(RUN, 0, [ME, YOU], who, shards), me=who))
+            for i in range(CONTEXT + 1)
+        }
         for who in (ME, YOU)
     }
     assert not seen[ME] & seen[YOU]
@@ -77,7 +81,7 @@ def test_held_out_windows_are_fixed_distinct_and_from_the_tail():
     assert torch.equal(windows_WU, held_out(CORPUS, CONTEXT, 50, seed=1))
     assert not torch.equal(windows_WU, held_out(CORPUS, CONTEXT, 50, seed=2))
     assert found[0] >= train_length(CORPUS.spec)
-    assert all(one + CONTEXT < two for one, two in zip(found, found[1:], strict=False))
+    assert all(one + CONTEXT < two for one, two in pairwise(found))
 
 
 def test_a_short_tail_gives_all_it_has_and_an_empty_one_is_no_data():

@@ -15,7 +15,7 @@ LINE = TICKET.pack()
 
 addresses = st.builds(
     Address,
-    st.one_of(st.ip_addresses(v=4).map(str), st.ip_addresses(v=6).map(str), st.from_regex(r"[a-z][a-z0-9.-]{0,60}", fullmatch=True)),
+    st.one_of(st.ip_addresses().map(str), st.from_regex(r"[a-z][a-z0-9.-]{0,60}", fullmatch=True)),
     st.integers(0, 65535),
 )
 entries = st.builds(Entry, st.binary(min_size=32, max_size=32).map(peer_id_from_digest), addresses)
@@ -32,7 +32,10 @@ def test_a_ticket_comes_back_as_it_was(run: bytes, entries: tuple[Entry, ...], s
 
 
 def test_the_form_of_a_ticket_never_changes() -> None:
-    assert LINE == "@golden@"
+    assert LINE == (
+        "swarm1EAMAAQIDBAUGBwgJCgsMDQ4PEBESExQVFhcYGRobHB0eHwAAAAAAAAAAAAAAAAAAAAD3NBmJbNbk29kOanRBlJso1ZbFDT-XaVpuLM_6Igj_SKEPBQ"
+        "TAAAIH9zQZiWzW5NvZDmp0QZSbKNWWxQ0_l2labizP-iII_0j__xEGIAENuAAAAAAAAAAAAAAAB_c0GYls1uTb2Q5qdEGUmyjVlsUNP5dpWm4sz_oiCP9IAQARAHBlZXIuZXhhbXBsZS5vcmdbjRr5"
+    )
 
 
 def test_line_breaks_and_spaces_of_a_mail_do_not_matter() -> None:
@@ -82,7 +85,10 @@ def test_an_address_is_read_as_it_is_written(address: Address) -> None:
     assert Address.parse(str(address)) == address
 
 
-@pytest.mark.parametrize("text", ["", "host", "host:", ":80", "host:65536", "host:-1", "host:8O", "host:²", "[]:80", "x" * 254 + ":80"])
+NO_ADDRESSES = ["", "host", "host:", ":80", "host:65536", "host:-1", "host:8O", "host:²", "[]:80", "x" * 254 + ":80"]
+
+
+@pytest.mark.parametrize("text", NO_ADDRESSES)
 def test_what_is_no_address_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="HOST:PORT"):
         Address.parse(text)

@@ -6,7 +6,21 @@ from hypothesis import strategies as st
 
 from swarm.errors import BadSignature, Malformed, Oversized, TheirFault, WrongRun
 from swarm.identity import KeyPair
-from swarm.wire import CONTROL_LIMIT, NO_GROUP, Kind, Message, Stamp, body_of, finite, open_frame, pack, seal, seal_body, sized, unpack
+from swarm.wire import (
+    CONTROL_LIMIT,
+    NO_GROUP,
+    Kind,
+    Message,
+    Stamp,
+    body_of,
+    finite,
+    open_frame,
+    pack,
+    seal,
+    seal_body,
+    sized,
+    unpack,
+)
 
 
 class Note(Message, frozen=True):
@@ -45,7 +59,13 @@ def test_a_frame_brings_the_message_its_signer_and_its_stamp() -> None:
 
 
 def test_the_form_of_a_frame_never_changes() -> None:
-    assert FRAME.hex() == "@golden@"
+    magic, kind, run, round_, group, seq = "53574d31", "0a", RUN.hex(), "07000000", GROUP.hex(), "0900000000000000"
+    signature = (
+        "c7e7e7db69ee04478b3453441a10587e298e5edab0fc535d41c34f9c0afd3593"
+        "fb0a129a3d57a15a852478bf80551256d2c8150824c724e6ee57167343c94b0f"
+    )
+    body = "93a568656c6c6fcb3ff8000000000000c40431323334"
+    assert FRAME.hex() == magic + kind + run + round_ + group + seq + KEY.public.hex() + signature + body
 
 
 def test_sealing_is_deterministic_and_a_stamp_has_defaults() -> None:
@@ -91,9 +111,10 @@ def test_a_signed_body_with_a_flipped_bit_is_a_valid_message_or_malformed(bit: i
     body = bytearray(pack(NOTE))
     body[bit // 8] ^= 1 << bit % 8
     try:
-        assert open_frame(seal_body(KEY, Kind.READY, bytes(body), STAMP), Note, run=RUN).message != NOTE
-    except Malformed as error:
-        assert error.fact.startswith("not a Note")
+        message = open_frame(seal_body(KEY, Kind.READY, bytes(body), STAMP), Note, run=RUN).message
+    except Malformed:
+        return
+    assert message != NOTE
 
 
 def test_nesting_without_end_is_malformed() -> None:

@@ -1,0 +1,272 @@
+"""The command line. Each command is a few lines and calls one function, imported only when it runs: help must come at once."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from swarm import __version__
+from swarm.errors import ConfigError, SwarmError
+from swarm.ticket import Address
+
+from .report import Reporter
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+EXIT_CODES = """
+\b
+Exit codes
+  0  done, or left cleanly (Ctrl-C)
+  1  a fault in this program
+  2  wrong usage: an option, a setting, or the ticket
+  3  something on this computer must change (port, disk, data, home, version)
+  4  another peer broke the rules and we could not go on without it
+  5  the network would not have it; try again
+  6  nobody of the run answers
+"""
+
+
+class _Listen(click.ParamType[Address]):
+    name = "HOST:PORT"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Address:
+        if isinstance(value, Address):
+            return value
+        try:
+            return Address.parse(value)
+        except ValueError as error:
+            self.fail(f"{error}; for example 0.0.0.0:7420, or 127.0.0.1:0 for any free port", param, ctx)
+
+
+def _options(*decorators: Callable[[F], F]) -> Callable[[F], F]:
+    def apply(function: F) -> F:
+        for decorator in reversed(decorators):
+            function = decorator(function)
+        return function
+
+    return apply
+
+
+_json = click.option("--json", "json_lines", is_flag=True, help="Standard output is JSON lines and nothing else.")
+_volunteer = _options(
+    click.option("--home", type=click.Path(path_type=Path), help="Folder for key, text, checkpoints. Default: ~/.swarm/RUN/1."),
+    click.option("--listen", type=_Listen(), help="Where others reach this peer. Default: port 7420, or any free one."),
+    click.option("--name", default="", help="What others see instead of an animal's name."),
+    _json,
+)
+_CODECS = click.Choice(["fp32", "fp16", "int8", "int4"])
+_data = click.option("--data", type=click.Path(exists=True, path_type=Path), help="Text to train on. Default: Python's library.")
+_run = _options(
+    click.option(
+        "--model", default="nano", show_default=True, help="tiny (9k parameters), nano (0.1M), small (10M), base (124M class)."
+    ),
+    click.option(
+        "--codec",
+        type=click.Choice(["fp32", "fp16", "int8", "int4"]),
+        default="int4",
+        show_default=True,
+        help="How updates travel.",
+    ),
+    click.option("--seed", default=0, show_default=True, help="Of the fresh model."),
+)
+
+
+@click.group(epilog=EXIT_CODES, context_settings={"help_option_names": ["-h", "--help"], "auto_envvar_prefix": "SWARM"})
+@click.version_option(__version__, prog_name="swarm")
+def cli() -> None:
+    """Train a model together with volunteers' computers.
+
+    \b
+    swarm demo              see it: four peers on this computer train a small model
+    swarm new               make a run of your own; prints a ticket
+    swarm join TICKET       give computing time to a run; Ctrl-C leaves
+    swarm top               follow a run on a dashboard
+    swarm rehearse 64       try a swarm of 64 simulated peers
+    """
+
+
+@cli.command()
+@click.option(
+    "--data", type=click.Path(exists=True, path_type=Path), help="Folder or file of text. Default: Python's standard library."
+)
+@_run
+@click.option("--rounds", type=click.IntRange(1), help="Length of the run. Default: 100 rounds.")
+@click.option("--tokens", type=click.IntRange(1), help="Length of the run in tokens of all peers together.")
+@click.option("--round-seconds", default=30.0, show_default=True, help="Local training per round; each peer does what fits.")
+@click.option("--steps", default=500, show_default=True, help="At most this many local steps per round.")
+@click.option("--admission", type=click.Choice(["open", "invite"]), default="open", show_default=True, help="Who may join.")
+@click.option("--momentum", default=0.0, show_default=True, help="Of the outer step (Nesterov); 0 is plain averaging.")
+@click.option("--evaluate-every", default=1, show_default=True, help="Rounds between two evaluations on held-out text.")
+@click.option("--start-with", default=1, show_default=True, help="Peers to wait for before the first round.")
+@_volunteer
+def new(data: Path | None, home: Path | None, listen: Address | None, json_lines: bool, **chosen: Any) -> None:
+    """Make a run, print its ticket, and be its first peer.
+
+    Give the ticket to others; each of them types 'swarm join TICKET'. The run goes on without you once others are in it.
+    """
+
+    def start(reporter: Reporter) -> Coroutine[Any, Any, None]:
+        from .launch import Options, found
+        from .recipe import Recipe
+
+        options = Options(home=home, listen=listen, name=chosen["name"], reporter=reporter)
+        recipe = Recipe(
+            name=chosen["name"],
+            model=chosen["model"],
+            rounds=chosen["rounds"] or 0,
+            tokens=chosen["tokens"] or 0,
+            round_seconds=chosen["round_seconds"],
+            max_steps=chosen["steps"],
+            codec=chosen["codec"],
+            admission=chosen["admission"],
+            seed=chosen["seed"],
+            momentum=chosen["momentum"],
+            evaluate_every=chosen["evaluate_every"],
+            start_with=chosen["start_with"],
+        )
+        return found(recipe, data, options)
+
+    _be_a_peer(start, json_lines)
+
+
+@cli.command()
+@click.argument("ticket")
+@_volunteer
+def join(ticket: str, home: Path | None, listen: Address | None, name: str, json_lines: bool) -> None:
+    """Give computing time to the run of TICKET. Ctrl-C leaves; the same command comes back and goes on.
+
+    Needs nothing but the ticket: text and model come from the other peers. Joining never lets others run code here.
+    """
+
+    def start(reporter: Reporter) -> Coroutine[Any, Any, None]:
+        from .launch import Options, join
+
+        return join(ticket, Options(home=home, listen=listen, name=name, reporter=reporter))
+
+    _be_a_peer(start, json_lines)
+
+
+@cli.command()
+@click.argument("source", required=False, default="", metavar="[TICKET|PEER]")
+@click.option("--once", is_flag=True, help="Print one frame and end: 0 healthy, 1 not, 2 nobody answers.")
+@click.option("--ascii", "plain", is_flag=True, help="Plain characters only.")
+@_json
+def top(source: str, once: bool, plain: bool, json_lines: bool) -> None:
+    """Follow a run. Without an argument: the newest peer on this computer.
+
+    PEER is a home folder or the HOST:PORT of a status page; a TICKET asks the run's own peers. Closing it never stops a peer.
+    """
+    from .viewer import view
+
+    _exit(_guarded(lambda: view(source, once=once, json_lines=json_lines, plain=plain), Reporter(sys.stderr)))
+
+
+@cli.command()
+@click.option("--peers", default=4, show_default=True, type=click.IntRange(1, 32))
+@click.option("--rounds", default=30, show_default=True, type=click.IntRange(1))
+@click.option("--steps", default=20, show_default=True, help="Local steps per round.")
+@_run
+@click.option(
+    "--data", type=click.Path(exists=True, path_type=Path), help="Folder or file of text. Default: Python's standard library."
+)
+@click.option("--home", type=click.Path(path_type=Path), help="Folder to leave the peers' files in. Default: a new one under /tmp.")
+@_json
+def demo(json_lines: bool, **chosen: Any) -> None:
+    """See it work: several peers on this computer find each other, train a small model on real text, and average."""
+
+    def start() -> Coroutine[Any, Any, int]:
+        from .demo import Demo, play
+
+        return play(Demo(**chosen), json_lines=json_lines)
+
+    _exit(_guarded(start, Reporter(sys.stdout if json_lines else sys.stderr, json_lines)))
+
+
+@cli.command()
+@click.argument("peers", type=click.IntRange(1, 1000))
+@click.option("--rounds", default=5, show_default=True, type=click.IntRange(1))
+@click.option("--seed", default=0, show_default=True, help="Same seed, same rehearsal, to the last bit.")
+@_json
+def rehearse(peers: int, rounds: int, seed: int, json_lines: bool) -> None:
+    """Run a swarm of PEERS simulated peers in this process, on virtual time, with the code that real peers run."""
+    from .rehearsal import rehearse_and_tell
+
+    try:
+        rehearse_and_tell(peers, rounds, seed, Reporter(sys.stdout, json_lines))
+    except SwarmError as error:
+        Reporter(sys.stdout if json_lines else sys.stderr, json_lines).error(error)
+        _exit(error.exit_status)
+
+
+def _be_a_peer(start: Callable[[Reporter], Coroutine[Any, Any, None]], json_lines: bool) -> None:
+    reporter = Reporter(sys.stdout, json_lines)
+
+    async def life() -> int:
+        await start(reporter)
+        return 0
+
+    _exit(_guarded(life, reporter))
+
+
+def _guarded(start: Callable[[], Coroutine[Any, Any, int]], reporter: Reporter) -> int:
+    """Run to the end. One Ctrl-C (or SIGTERM) cancels and waits for a clean end; a second one ends at once."""
+
+    async def main() -> int:
+        task = asyncio.create_task(start())
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, _stop, task)
+        try:
+            return await task
+        except asyncio.CancelledError:
+            reporter.event("left", reason="asked to stop")
+            return 0
+
+    try:
+        return asyncio.run(main())
+    except SwarmError as error:
+        reporter.error(error)
+        return error.exit_status
+    except ExceptionGroup as errors:
+        known, unknown = errors.split(SwarmError)
+        if known is None or unknown is not None:
+            raise
+        return _tell_all(known, reporter)
+
+
+def _tell_all(errors: ExceptionGroup[SwarmError], reporter: Reporter) -> int:
+    status = 1
+    for error in errors.exceptions:
+        if isinstance(error, ExceptionGroup):
+            status = _tell_all(error, reporter)
+        elif isinstance(error, SwarmError):
+            reporter.error(error)
+            status = error.exit_status
+    return status
+
+
+def _stop(task: asyncio.Task[int]) -> None:
+    if task.cancelling():
+        os._exit(130)  # asked twice: the person does not want to wait
+    task.cancel()
+
+
+def _exit(status: int) -> None:
+    sys.stdout.flush()
+    raise SystemExit(status)
+
+
+def main() -> None:
+    """The console script."""
+    try:
+        cli()
+    except ConfigError as error:
+        Reporter(sys.stderr).error(error)
+        _exit(error.exit_status)

@@ -1,0 +1,39 @@
+"""The end of a demo on a terminal: one table, and a few lines that the shared model wrote."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from rich.console import Console
+from rich.panel import Panel
+from rich.table import Table
+from rich.text import Text
+
+from ..text import clean, size
+
+
+def show(summary: Mapping[str, Any], console: Console | None = None) -> None:
+    """Print ``summary`` (the fields of the demo's last event, and ``sample``)."""
+    console = console or Console(highlight=False)
+    table = Table(title="what came of it", show_header=False, box=None, padding=(0, 2), title_justify="left")
+    table.add_column(justify="right", style="dim")
+    table.add_column()
+    together, alone = summary["bits_per_byte"], summary["bits_per_byte_alone"]
+    rows = [
+        (
+            "peers × rounds",
+            f"{summary['peers']} × {summary['rounds']}, {summary['parameters']:,} parameters, {summary['seconds']} s",
+        ),
+        ("fresh model", f"{summary['bits_per_byte_start']:.3f} bits per byte of text that nobody trained on"),
+        ("one peer alone", f"{alone:.3f}, with the same local steps as each of the {summary['peers']}"),
+        ("the shared model", f"{together:.3f}" if together is not None else "not evaluated"),
+        ("all peers agree", "yes, to the bit, after every round" if summary["state_roots_equal"] else "NO"),
+        ("upload", f"{size(summary['bytes_up_per_peer_per_round'])} per peer and round"),
+        ("the model", clean(str(summary["checkpoint"]), 200)),
+    ]
+    for name, value in rows:
+        table.add_row(name, Text(value))
+    console.print(table)
+    sample = "\n".join(clean(line, 100) for line in str(summary["sample"]).splitlines()[:12])
+    console.print(Panel(Text("def " + sample), title="written by the shared model", title_align="left", expand=False))

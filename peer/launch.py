@@ -1,0 +1,269 @@
+"""Start a peer for real: home, key, sockets, DHT, status page. What `swarm new` and `swarm join` call."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import secrets
+import socket
+import time
+from collections import Counter
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import swarm
+from swarm.dht.node import HivemindDirectory
+from swarm.errors import Impostor, NobodyThere, PortTaken
+from swarm.identity import KeyPair, petname
+from swarm.manifest import Admission, RunManifest, open_manifest
+from swarm.membership.contacts import Contacts, seal_contact
+from swarm.membership.progress import Progress
+from swarm.ticket import Address, Entry, Ticket
+from swarm.transport import Call, Payload, Route
+from swarm.transport.http import HttpTransport
+
+from .compute import Compute
+from .data import corpus as corpora
+from .data.corpus import Corpus
+from .files import replacing
+from .home import Home, open_home
+from .neighbours import TOPIC, Ways, Welcome, fetch_manifest, greet
+from .peer import Budget, Peer, Ports, Self
+from .recipe import Recipe, manifest_of
+from .report import Reporter
+from .status import encode
+from .statuspage import StatusPage
+
+DEFAULT_PORT = 7420
+CONNECT_SECONDS = 20.0
+TICKET_ENTRIES = 4
+TICKET_SECONDS = 2.0
+CLOCK_TOLERANCE = 120.0
+"""Seconds by which two clocks may differ before a person is told; the run itself does not mind."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """What one volunteer decides about one peer."""
+
+    home: Path | None
+    listen: Address | None
+    name: str
+    reporter: Reporter
+
+
+async def found(recipe: Recipe, data: Path | None, options: Options) -> None:
+    """Make a run and its ticket, and be its first peer to the end."""
+    corpus = corpora.build(data)
+    key = KeyPair.generate()
+    home = open_home(options.home, manifest_of(recipe, corpus.spec, key).run_id)
+    with home:
+        key = home.organiser_key(key)
+        manifest = manifest_of(recipe, corpus.spec, key)
+        corpora.save(corpus, home.path / "data")
+        secret = secrets.token_bytes(16) if manifest.admission is Admission.INVITE else b""
+        await _Life(Ticket(manifest.run_id, (), secret), key, home, options).live(manifest.seal(key), corpus)
+
+
+async def join(text: str, options: Options) -> None:
+    """Be a peer of the run that a ticket names, to the end of the run."""
+    ticket = Ticket.unpack(text)
+    with open_home(options.home, ticket.run_id) as home:
+        await _Life(ticket, KeyPair.load_or_create(home.identity_file), home, options).live(b"", None)
+
+
+class _Life:
+    """One peer between its ticket and the end of the run."""
+
+    def __init__(self, ticket: Ticket, key: KeyPair, home: Home, options: Options) -> None:
+        self._ticket, self._key, self._home, self._options = ticket, key, home, options
+        self._run = ticket.run_id
+        self._contacts = Contacts(self._run, ticket.entries)
+        self._entries = [entry.peer for entry in ticket.entries if entry.peer != key.peer_id]
+        self._seq = time.time_ns() // 1_000_000  # grows from life to life, also where the clock is wrong by a constant
+        self._invited: tuple[Entry, ...] = ()
+
+    async def live(self, sealed: bytes, corpus: Corpus | None) -> None:
+        """Open everything, run the peer, close everything. Without a ``sealed`` manifest the ticket's entries are asked for it."""
+        async with HttpTransport(self._key, self._run, self._ticket.secret, self._contacts) as transport:
+            bound = await self._listen(transport)
+            sealed = sealed or await self._fetch_manifest(transport)
+            manifest = open_manifest(sealed, self._run)
+            with replacing(self._home.path / "manifest") as draft:
+                draft.write_bytes(sealed)
+            contact, welcomes = await self._introduce(transport, bound)
+            if corpus is not None:
+                self._invite()
+            self._tell_joined(manifest, bound)
+            async with self._directory(transport) as directory, _arithmetic() as arithmetic:
+                me = Self(
+                    key=self._key,
+                    name=self._options.name,
+                    version=swarm.__version__,
+                    contact=contact,
+                    home=self._home.path,
+                    corpus=corpus,
+                    founder=corpus is not None,
+                    first_seq=self._seq,
+                )
+                ways = Ways(transport=transport, directory=directory, contacts=self._contacts, wall=time.time)
+                ports = Ports(ways=ways, arithmetic=arithmetic, budget=_budget, teller=self._options.reporter)
+                peer = Peer(manifest, sealed, me, ports)
+                peer.neighbours.learn(welcomes)
+                await self._check_dialable(peer, bound)
+                await self._run_with_screens(peer, transport)
+
+    async def _listen(self, transport: HttpTransport) -> Address:
+        """Where the volunteer said; else on the usual port, or any other that is free."""
+        if self._options.listen:
+            return await transport.listen(self._options.listen)
+        try:
+            return await transport.listen(Address("0.0.0.0", DEFAULT_PORT))
+        except PortTaken:
+            return await transport.listen(Address("0.0.0.0", 0))
+
+    async def _fetch_manifest(self, transport: HttpTransport) -> bytes:
+        """From the first entry that answers; a peer that comes back to a run that has moved on knows it already."""
+        deadline = asyncio.get_running_loop().time() + CONNECT_SECONDS
+        sealed, failures = await fetch_manifest(transport, self._entries, deadline)
+        kept = self._home.path / "manifest"
+        if sealed or kept.exists():
+            return sealed or kept.read_bytes()
+        tried = "; ".join(f"{entry.address}: {error.fact}" for entry, error in zip(self._ticket.entries, failures, strict=False))
+        if any(isinstance(error, Impostor) for error in failures):
+            raise NobodyThere(f"another peer than the ticket's answers ({tried})", "ask the organiser for a fresh ticket")
+        raise NobodyThere(
+            f"none of the ticket's {len(self._ticket.entries)} entries answers ({tried})",
+            "ask the organiser whether the run is still alive, and for a fresh ticket; check your own connection",
+        )
+
+    async def _introduce(self, transport: HttpTransport, bound: Address) -> tuple[bytes, list[Welcome]]:
+        """Our contact record, with the address that the entries see us at where we listen on all of ours."""
+        loop = asyncio.get_running_loop()
+        host = bound.host if not _is_wildcard(bound.host) else outward_host()
+        contact = self._contact(Address(host, bound.port))
+        welcomes = await greet(transport, self._entries, contact, loop.time() + CONNECT_SECONDS)
+        seen = Counter(welcome.host for welcome in welcomes).most_common(1)
+        if seen and _is_wildcard(bound.host) and seen[0][0] != host:
+            contact = self._contact(Address(seen[0][0], bound.port))
+            welcomes = await greet(transport, self._entries, contact, loop.time() + CONNECT_SECONDS)
+        self._check_clock(welcomes)
+        return contact, welcomes
+
+    def _contact(self, address: Address) -> bytes:
+        self._seq += 1
+        contact = seal_contact(self._key, self._run, (address,), self._seq)
+        self._contacts.learn(contact)
+        return contact
+
+    @contextlib.asynccontextmanager
+    async def _directory(self, transport: HttpTransport) -> AsyncIterator[HivemindDirectory]:
+        deadline = asyncio.get_running_loop().time() + CONNECT_SECONDS
+        directory = await HivemindDirectory.open(
+            transport, self._contacts, run=self._run, forms={TOPIC: Progress}, entries=self._entries, deadline=deadline
+        )
+        try:
+            yield directory
+        finally:
+            await directory.close()
+
+    async def _run_with_screens(self, peer: Peer, transport: HttpTransport) -> None:
+        """The peer, its status page, and the invitation that names more and more entries."""
+
+        async def status(call: Call) -> Payload:
+            return encode(peer.snapshot())
+
+        transport.serve(Route("status", status))
+        async with StatusPage(peer.snapshot) as page, asyncio.TaskGroup() as tasks:
+            self._home.announce(page.address, self._run)
+            inviting = tasks.create_task(self._keep_inviting(peer))
+            try:
+                await peer.run()
+            finally:
+                inviting.cancel()
+
+    async def _keep_inviting(self, peer: Peer) -> None:
+        while True:
+            self._invite()
+            peer.board.ticket = Ticket(self._run, self._invited, self._ticket.secret).pack()
+            await asyncio.sleep(TICKET_SECONDS)
+
+    def _invite(self) -> None:
+        """Tell the ticket, again whenever it names more entries than before: any of them lets a newcomer in."""
+        entries = self._contacts.entries(self._key.peer_id, TICKET_ENTRIES)
+        if len(entries) > len(self._invited):
+            self._invited = entries
+            ticket = Ticket(self._run, entries, self._ticket.secret).pack()
+            self._options.reporter.event("ticket", ticket=ticket, run=self._run.hex())
+
+    # --- telling --------------------------------------------------------------------------------------------------
+
+    def _tell_joined(self, manifest: RunManifest, bound: Address) -> None:
+        me = self._key.peer_id
+        self._options.reporter.event(
+            "joined",
+            peer=me,
+            name=self._options.name or petname(me),
+            run=self._run.hex(),
+            run_name=manifest.name,
+            listen=str(bound),
+        )
+
+    def _check_clock(self, welcomes: list[Welcome]) -> None:
+        if not welcomes:
+            return
+        theirs = sorted(welcome.wall for welcome in welcomes)[len(welcomes) // 2]
+        off = time.time() - theirs
+        if abs(off) > CLOCK_TOLERANCE:
+            self._warn(
+                "clock",
+                f"this computer's clock is {abs(off) / 60:.0f} minutes {'ahead of' if off > 0 else 'behind'} the others'",
+                "the run does not mind, other programs do: switch on automatic time (timedatectl set-ntp true)",
+            )
+
+    async def _check_dialable(self, peer: Peer, bound: Address) -> None:
+        """Find out whether others can dial us; without that we cannot be in a group."""
+        if not self._entries:
+            return
+        reached = await peer.neighbours.is_dialable(self._entries, asyncio.get_running_loop().time() + CONNECT_SECONDS)
+        if reached is False:
+            address = self._contacts.addresses(self._key.peer_id)[0]
+            self._warn(
+                "reach",
+                f"nobody can reach this peer at {address}",
+                f"let TCP port {bound.port} through your firewall and router to this computer, or choose another with --listen",
+            )
+
+    def _warn(self, code: str, fact: str, advice: str) -> None:
+        self._options.reporter.event("warning", code=code, fact=fact, advice=advice)
+
+
+@contextlib.asynccontextmanager
+async def _arithmetic() -> AsyncIterator[Compute]:
+    compute = Compute()
+    try:
+        yield compute
+    finally:
+        compute.close()
+
+
+def _budget(seconds: float) -> Budget:
+    """Local training on the real clock, which may be read from any thread."""
+    end = time.monotonic() + seconds
+    return Budget(1 << 30, lambda: time.monotonic() >= end)
+
+
+def _is_wildcard(host: str) -> bool:
+    return host in ("", "0.0.0.0", "::")
+
+
+def outward_host() -> str:
+    """The address of this computer on its way to the internet; the loopback one where there is no way. Sends nothing."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect(("192.0.2.1", 9))  # a documentation address (RFC 5737): connecting a datagram socket only picks a route
+        except OSError:
+            return "127.0.0.1"
+        host: str = probe.getsockname()[0]
+        return host

@@ -1,0 +1,207 @@
+"""`swarm rehearse`: many peers in one process, on virtual time, with the code that real peers run and a real (tiny) model.
+
+What is simulated: the network, the clock, the DHT's delays, and how long arithmetic takes. Nothing else: the same machines sign,
+check and average the same bytes. The same seed gives the same rehearsal, to the last bit of the last model.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import swarm
+from swarm.identity import KeyPair
+from swarm.membership.contacts import Contacts, seal_contact
+from swarm.membership.progress import Progress
+from swarm.seeds import derive_bytes
+from swarm.simulation.clock import simulate
+from swarm.simulation.directory import Board, SimulatedDirectory
+from swarm.simulation.faults import Faults
+from swarm.simulation.network import Link, SimulatedNetwork, SimulatedTransport
+from swarm.ticket import Address, Entry
+
+from .compute import Inline
+from .data import corpus as corpora
+from .data.corpus import Corpus
+from .neighbours import TOPIC, Ways, greet
+from .peer import Budget, LocalTraining, Peer, Ports, Self
+from .recipe import Recipe, manifest_of
+from .report import Reporter, RoundReport
+
+TEXT_BYTES = 400_000
+STEP_SECONDS = 0.05
+"""Virtual seconds per local step of the fastest peer; the slowest takes three times as long."""
+JOB_SECONDS = 0.001
+"""Virtual seconds of any other piece of arithmetic."""
+ARRIVAL_SECONDS = 2.0
+"""Within which all peers arrive."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Script:
+    """What to rehearse. ``seed`` draws everything: keys, lines, speeds, arrival times."""
+
+    peers: int
+    rounds: int = 5
+    seed: int = 0
+    recipe: Recipe = field(default_factory=lambda: Recipe(model="tiny", max_steps=4, round_seconds=5.0, average_seconds=20.0))
+    faults: Faults = field(default_factory=Faults)
+    link: Link = field(default_factory=lambda: Link(latency=0.04, jitter=0.02, bandwidth=2.5e6))
+
+
+@dataclass(slots=True)
+class Notebook:
+    """What one rehearsed peer tells: a `Teller`."""
+
+    tell: Callable[[RoundReport], None]
+    rounds: list[RoundReport] = field(default_factory=list)
+    events: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
+
+    def round_finished(self, report: RoundReport) -> None:
+        """Keep it, and pass it on."""
+        self.rounds.append(report)
+        self.tell(report)
+
+    def event(self, name: str, /, **fields: object) -> None:
+        """Keep it."""
+        self.events.append((name, fields))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rehearsed:
+    """What came of it. ``notebooks`` by peer name (``p0``, ``p1``, …; ``p0`` is the founder)."""
+
+    notebooks: dict[str, Notebook]
+    transcript: str
+    messages: int
+    virtual_seconds: float
+    leftovers: tuple[str, ...]
+
+    def roots(self, round_: int) -> set[str]:
+        """The different state roots that peers reported after ``round_``."""
+        return {said.state_root for book in self.notebooks.values() for said in book.rounds if said.round == round_}
+
+    @property
+    def state_roots_equal(self) -> bool:
+        """Whether all peers that finished a round agreed on its result, for every round."""
+        rounds = {said.round for book in self.notebooks.values() for said in book.rounds}
+        return bool(rounds) and all(len(self.roots(round_)) == 1 for round_ in rounds)
+
+
+def rehearse(script: Script, tell: Callable[[RoundReport], None] = lambda report: None) -> Rehearsed:
+    """Run the rehearsal to its end; ``tell`` hears the founder's rounds as they come."""
+    leftovers: list[str] = []
+    stage = _Stage(script, tell)
+    virtual = simulate(stage.play(), leftovers=leftovers)
+    return Rehearsed(
+        notebooks=stage.notebooks,
+        transcript=stage.digest(),
+        messages=stage.messages,
+        virtual_seconds=virtual,
+        leftovers=tuple(leftovers),
+    )
+
+
+class _Stage:
+    """The set of one rehearsal. The network is made inside the virtual loop, by `play`."""
+
+    def __init__(self, script: Script, tell: Callable[[RoundReport], None]) -> None:
+        self._script = script
+        self._chance = random.Random(script.seed)
+        seed = script.seed.to_bytes(8, "little", signed=True)
+        self._keys = {f"p{n}": KeyPair.from_seed(derive_bytes(seed, "rehearsed key", n)) for n in range(script.peers)}
+        self._corpus = _text()
+        recipe = script.recipe
+        self._manifest = manifest_of(
+            replace(recipe, rounds=script.rounds, seed=script.seed, name=recipe.name or "rehearsal", start_with=script.peers),
+            self._corpus.spec,
+            self._keys["p0"],
+        )
+        self.notebooks = {name: Notebook(tell if name == "p0" else lambda report: None) for name in self._keys}
+        self._network: SimulatedNetwork | None = None
+
+    def digest(self) -> str:
+        """The hash of everything that crossed the network, and of every model on the way."""
+        roots = "".join(said.state_root for name in sorted(self.notebooks) for said in self.notebooks[name].rounds)
+        transcript = self._network.transcript.digest() if self._network else ""
+        return derive_bytes(b"transcript", transcript, roots).hex()
+
+    @property
+    def messages(self) -> int:
+        """Messages that crossed the network."""
+        return self._network.messages if self._network else 0
+
+    async def play(self) -> float:
+        """All peers from their arrival to the end of the run; the virtual seconds it took."""
+        script, loop = self._script, asyncio.get_running_loop()
+        self._network = network = SimulatedNetwork(script.seed, script.link)
+        board = Board(network, self._manifest.run_id, {TOPIC: Progress}, seed=script.seed)
+        script.faults.schedule(network, {name: key.peer_id for name, key in self._keys.items()})
+        async with asyncio.TaskGroup() as tasks:
+            for name in self._keys:
+                arrival = 0.0 if name == "p0" else 0.2 + self._chance.random() * ARRIVAL_SECONDS
+                speed = 1.0 + 2.0 * self._chance.random()
+                tasks.create_task(self._live(name, arrival, STEP_SECONDS * speed, network, board), name=name)
+        return loop.time()
+
+    async def _live(self, name: str, arrival: float, step_seconds: float, network: SimulatedNetwork, board: Board) -> None:
+        """One peer, from its arrival; a crash ends it like a power cut."""
+        await asyncio.sleep(arrival)
+        peer_id = self._keys[name].peer_id
+        lives: list[asyncio.Task[None]] = []
+        transport = network.attach(peer_id, lambda: [life.cancel() for life in lives])
+        lives.append(asyncio.create_task(self._be(name, step_seconds, transport, board), name=f"{name} alive"))
+        try:
+            await lives[0]
+        except asyncio.CancelledError:
+            if network.is_up(peer_id):
+                raise  # the rehearsal itself is being stopped
+
+    async def _be(self, name: str, step_seconds: float, transport: SimulatedTransport, board: Board) -> None:
+        """The same composition as on sockets, with the rehearsal's ports."""
+        key, run, loop = self._keys[name], self._manifest.run_id, asyncio.get_running_loop()
+        founder = self._keys["p0"].peer_id
+        contacts = Contacts(run, (Entry(founder, Address("p0", 1)),))
+        contact = seal_contact(key, run, (Address(name, 1),), 1)
+        contacts.learn(contact)
+        welcomes = await greet(transport, [founder], contact, loop.time() + 10) if name != "p0" else []
+        ways = Ways(transport=transport, directory=SimulatedDirectory(board, key.peer_id), contacts=contacts, wall=loop.time)
+        me = Self(
+            key=key, name=name, version=swarm.__version__, contact=contact, corpus=self._corpus, founder=name == "p0", first_seq=2
+        )
+        ports = Ports(
+            ways=ways,
+            arithmetic=Inline(lambda job: job.steps * step_seconds if isinstance(job, LocalTraining) else JOB_SECONDS),
+            budget=lambda seconds: Budget(max(1, int(seconds / step_seconds)), lambda: False),
+            teller=self.notebooks[name],
+        )
+        peer = Peer(self._manifest, self._manifest.seal(self._keys["p0"]), me, ports)
+        peer.neighbours.learn(welcomes)
+        await peer.run()
+
+
+def _text() -> Corpus:
+    """A fixed slice of real text, the same on one computer; rehearsals do not compare across computers."""
+    whole = corpora.build(None)
+    return corpora.from_bytes(bytes(memoryview(whole.data)[:TEXT_BYTES]), description="rehearsal")
+
+
+def rehearse_and_tell(peers: int, rounds: int, seed: int, reporter: Reporter) -> None:
+    """The command: rounds as they come, then the summary."""
+    began = time.perf_counter()
+    result = rehearse(Script(peers=peers, rounds=rounds, seed=seed), reporter.round_finished)
+    reporter.event(
+        "rehearsal",
+        peers=peers,
+        rounds=rounds,
+        seed=seed,
+        transcript=result.transcript,
+        seconds=round(time.perf_counter() - began, 2),
+        virtual_seconds=round(result.virtual_seconds, 2),
+        messages=result.messages,
+        state_roots_equal=result.state_roots_equal,
+    )

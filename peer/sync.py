@@ -1,0 +1,111 @@
+"""Get what the others have: the training text and the shared state, from several donors, believed by majority, checked by hash."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from swarm.errors import NobodyThere, TheirFault, Weather
+from swarm.identity import PeerId
+from swarm.machine import Arithmetic
+from swarm.manifest import RunManifest
+from swarm.wire import Signed
+
+from .catchup import Wanted
+from .content import chunk_count, chunk_length
+from .data import corpus as corpora
+from .data.corpus import Corpus
+from .library import Library
+from .neighbours import ASKED, Neighbours
+from .offers import Offer, Standing, believed
+from .state import CHUNK, SharedState, assemble, blob_length, state_root_from
+
+Tell = Callable[[str, int, int], None]
+"""(what, chunks here, chunks in all)."""
+POLL_SECONDS = 0.25
+
+
+class Sync:
+    """Downloads for one peer of one run. ``tell`` hears about progress."""
+
+    def __init__(self, manifest: RunManifest, library: Library, neighbours: Neighbours, arithmetic: Arithmetic, tell: Tell) -> None:
+        self._manifest, self._library, self._neighbours, self._arithmetic = manifest, library, neighbours, arithmetic
+        self._tell = tell
+        self._partial: dict[bytes, dict[int, bytes]] = {}
+
+    async def corpus(self, kept_in: Path | None, deadline: float) -> Corpus:
+        """The run's training text: from ``kept_in`` where it is whole, else from peers. Raises `NobodyThere` at ``deadline``."""
+        spec = self._manifest.data
+        found = await self._arithmetic.run(lambda: corpora.open_saved(kept_in, spec)) if kept_in else None
+        while found is None:
+            found = await self._downloaded_corpus(kept_in, deadline)
+            if found is None:
+                await self._pause(deadline, "no peer could give us the training text")
+        self._library.offer(spec.root, found, always=True)
+        return found
+
+    async def _downloaded_corpus(self, kept_in: Path | None, deadline: float) -> Corpus | None:
+        spec = self._manifest.data
+        lengths = tuple(chunk_length(i, spec.length, spec.chunk) for i in range(chunk_count(spec.length, spec.chunk)))
+        chunks = await self._chunks(
+            "text", spec.root, lengths, self._donors(), lambda hashes: corpora.data_root(hashes, spec.length) == spec.root, deadline
+        )
+        if chunks is None:
+            return None
+        corpus = await self._arithmetic.run(lambda: corpora.assemble(spec, chunks))
+        if kept_in:
+            await self._arithmetic.run(lambda: corpora.save(corpus, kept_in))
+        return corpus
+
+    async def standing(self, own: Signed[Offer] | None, deadline: float) -> tuple[Standing | None, int]:
+        """(where the run stands, how many others said something). Our own word counts as one of them."""
+        offers = await self._neighbours.offers(deadline)
+        return believed([*offers, *([own] if own else [])], self._manifest.organiser_id), len(offers)
+
+    async def state(self, standing: Standing, numbers: int, deadline: float) -> SharedState | None:
+        """The state that ``standing`` names; None where its donors left or moved on before it was whole (weather: ask again)."""
+        has_momentum = self._manifest.outer.momentum > 0
+        length = blob_length(numbers, has_momentum)
+        lengths = tuple(chunk_length(i, length, CHUNK) for i in range(chunk_count(length, CHUNK)))
+        root, round_ = standing.state_root, standing.round
+        chunks = await self._chunks(
+            "model", root, lengths, standing.donors, lambda hashes: state_root_from(round_, hashes, length) == root, deadline
+        )
+        if chunks is None:
+            return None
+        return await self._arithmetic.run(lambda: assemble(round_, chunks, numbers, has_momentum))
+
+    def _donors(self) -> tuple[PeerId, ...]:
+        return tuple(self._neighbours.roster.peers(asyncio.get_running_loop().time())[:ASKED])
+
+    async def _chunks(
+        self,
+        what: str,
+        root: bytes,
+        lengths: tuple[int, ...],
+        donors: Sequence[PeerId],
+        proves: Callable[[tuple[bytes, ...]], bool],
+        deadline: float,
+    ) -> list[bytes] | None:
+        """All chunks of ``root`` in order; None where they could not be had this time (those that came are kept for the next)."""
+        try:
+            hashes = await self._library.index(root, donors, proves, deadline)
+        except (TheirFault, Weather):
+            return None
+        if len(hashes) != len(lengths):
+            return None
+        wanted = Wanted(hashes, lengths, deadline)
+        have = self._partial.get(root, {})
+        fetched = await self._library.download(root, wanted, donors, have, lambda here, all_: self._tell(what, here, all_))
+        if not fetched.complete:
+            self._partial[root] = dict(fetched.chunks)
+            return None
+        self._partial.pop(root, None)
+        return [fetched.chunks[index] for index in range(len(hashes))]
+
+    async def _pause(self, deadline: float, fact: str) -> None:
+        """Wait a little, or give up at ``deadline``."""
+        if asyncio.get_running_loop().time() + POLL_SECONDS >= deadline:
+            raise NobodyThere(fact, "check that the run is still alive, or ask the organiser for a fresh ticket")
+        await asyncio.sleep(POLL_SECONDS)

@@ -1,0 +1,245 @@
+"""A network in memory: it delays, loses, cuts and crashes as it is told, and draws every accident from one seed.
+
+    caller ──► uplink, one message after the other ──► latency, jitter ──► route.admit, handler ──► reply, the same way back
+
+Rule 1: no request hangs. What is lost is never answered, and runs into the deadline of its request.
+Rule 2: whoever is admitted or refused on sockets is so here, with the same words: the rules are those of `swarm.transport`.
+Rule 3: a handler runs in the task of its caller, and ends with it, as on a connection that breaks off; a request starts no task.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import lru_cache
+
+from ..errors import Malformed, Oversized, SwarmError, TooLate, Unreachable
+from ..identity import PeerId
+from ..transport import Allowance, Call, Payload, Route
+from ..transport.envelope import pack_refusal, path_of, read_refusal
+from ..wire import CONTROL_LIMIT
+from .clock import running_loop
+from .transcript import Transcript
+
+HEAD = 200
+"""Bytes of every message besides its body: about what HTTP and TLS add."""
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """One peer's line. Between two peers the worse of both lines counts; the bandwidth is the sender's, the receiver's is ample."""
+
+    latency: float = 0.04
+    """Seconds from one peer to another."""
+    jitter: float = 0.01
+    """At most so many seconds more, drawn for every message."""
+    bandwidth: float = 2.5e6
+    """Bytes per second upwards. Messages queue: the next one leaves when the last one has left."""
+    loss: float = 0.0
+    """The chance that a message never arrives. For a request over TCP that is a connection that hangs, not a lost packet."""
+
+    def __post_init__(self) -> None:
+        if min(self.latency, self.jitter) < 0 or self.bandwidth <= 0 or not 0 <= self.loss <= 1:
+            raise ValueError(f"{self} is not a line: no seconds below 0, some bandwidth, a chance between 0 and 1")
+
+
+@lru_cache
+def between(sender: Link, receiver: Link) -> Link:
+    """What a message from ``sender`` to ``receiver`` meets."""
+    latency, jitter = max(sender.latency, receiver.latency), max(sender.jitter, receiver.jitter)
+    return Link(latency, jitter, sender.bandwidth, max(sender.loss, receiver.loss))
+
+
+@dataclass(slots=True, eq=False)
+class _Host:
+    """One life of a peer on the network; after a crash a peer of the same id is another host."""
+
+    peer: PeerId
+    link: Link
+    on_crash: Callable[[], object]
+    routes: dict[str, Route] = field(default_factory=dict)
+    uplink_free_at: float = 0.0
+    gone: bool = False
+    frozen: bool = False
+    thawed: asyncio.Event = field(default_factory=asyncio.Event)
+    up: int = 0
+    down: int = 0
+
+
+class SimulatedNetwork:
+    """Carries the requests of the peers that are attached to it. ``link`` is the line of whoever has no other (`slow`).
+
+    An error of a handler that is no `SwarmError` is a bug: the caller sees what it would see on sockets (`Refused`), and
+    `swarm.simulation.clock.simulate` raises the error at the end.
+    """
+
+    def __init__(self, seed: int, link: Link | None = None, transcript: Transcript | None = None) -> None:
+        self.transcript = Transcript() if transcript is None else transcript
+        self.messages = 0
+        self._random = random.Random(seed)
+        self._link = link or Link()
+        self._hosts: dict[PeerId, _Host] = {}
+        self._cuts: set[frozenset[PeerId]] = set()
+
+    def __repr__(self) -> str:
+        return f"SimulatedNetwork({len(self._hosts)} peers, {len(self._cuts)} cuts, {self.messages} messages)"
+
+    @property
+    def peers(self) -> tuple[PeerId, ...]:
+        """Who is attached and has not crashed, in the order of ids."""
+        return tuple(sorted(self._hosts))
+
+    def is_up(self, peer: PeerId) -> bool:
+        """Whether ``peer`` is attached, and neither crashed nor frozen."""
+        return peer in self._hosts and not self._hosts[peer].frozen
+
+    # --- what happens to peers ------------------------------------------------------------------------------------
+
+    def attach(self, me: PeerId, on_crash: Callable[[], object] = bool) -> SimulatedTransport:
+        """The transport of a peer that comes, or comes back. ``on_crash`` ends its tasks (say ``task.cancel``) when it crashes."""
+        if me in self._hosts:
+            raise ValueError(f"{me} is attached already")
+        host = self._hosts[me] = _Host(me, self._link, on_crash)
+        self._note("attach", me)
+        return SimulatedTransport(self, host)
+
+    def crash(self, peer: PeerId) -> None:
+        """Take a peer away without a word: what is in flight from and to it is lost, who calls it later finds it `Unreachable`."""
+        if host := self._hosts.pop(peer, None):
+            host.gone = True
+            host.on_crash()
+            self._note("crash", peer)
+
+    def freeze(self, peer: PeerId) -> None:
+        """Stop a peer in the middle of everything, as a laptop whose lid is closed: nothing goes out, nothing is answered."""
+        if host := self._hosts.get(peer):
+            host.frozen = True
+            host.thawed.clear()
+            self._note("freeze", peer)
+
+    def thaw(self, peer: PeerId) -> None:
+        """Let a frozen peer go on: what waited in it and for it, and is still wanted, moves again."""
+        if host := self._hosts.get(peer):
+            host.frozen = False
+            host.thawed.set()
+            self._note("thaw", peer)
+
+    def slow(self, peer: PeerId, link: Link | None = None) -> None:
+        """Give a peer another line; None gives back the ordinary one."""
+        if host := self._hosts.get(peer):
+            host.link = link or self._link
+            self._note(repr(host.link), peer)
+
+    def cut(self, a: PeerId, b: PeerId) -> None:
+        """Let nothing pass between two peers any more, in both directions: what would arrive is lost."""
+        self._cuts.add(frozenset((a, b)))
+        self._note("cut", a, b)
+
+    def heal(self, a: PeerId, b: PeerId) -> None:
+        """Undo `cut`."""
+        self._cuts.discard(frozenset((a, b)))
+        self._note("heal", a, b)
+
+    def _note(self, what: str, source: str, target: str = "", size: int = 0) -> None:
+        self.transcript.note(asyncio.get_running_loop().time(), what, source, target, size)
+
+    # --- what happens to messages ---------------------------------------------------------------------------------
+
+    async def _request(self, source: _Host, to: PeerId, route: str, call: Call, limit: int) -> bytes:
+        target = self._hosts.get(to)
+        if target is None:
+            await asyncio.sleep(2 * source.link.latency)
+            raise Unreachable(f"{to[:8]} does not answer")
+        is_bulk = len(call.body) > CONTROL_LIMIT  # the body follows its head, so that a refusal costs no bandwidth
+        await self._carry(source, target, HEAD if is_bulk else HEAD + len(call.body), f"{route}/{call.argument}")
+        try:
+            found = target.routes.get(route)
+            if found is None:
+                raise Malformed(f"this peer does not answer to {route!r}")
+            allowance = found.admit(call.sender, call.argument)
+            allowance.check(len(call.body))
+            if is_bulk:
+                await self._carry_bulk(source, target, call, allowance)
+            reply, status = bytes(await found.handler(call)), 200
+        except SwarmError as error:
+            status, reply = pack_refusal(error)
+        except Exception as error:  # noqa: BLE001 - a bug in a handler: kept for the end, as no caller may learn of it
+            running_loop().call_exception_handler({"message": f"the handler of {route} failed", "exception": error})
+            status, reply = pack_refusal(error)
+        await self._carry(target, source, HEAD + min(len(reply), limit), f"{status} {route}/{call.argument}")
+        if len(reply) > limit:
+            raise Oversized(f"{to[:8]} answers with {len(reply)} bytes, at most {limit} are wanted")
+        if status != 200:
+            raise read_refusal(to[:8], status, reply)
+        return reply
+
+    async def _carry_bulk(self, source: _Host, target: _Host, call: Call, allowance: Allowance) -> None:
+        try:
+            async with asyncio.timeout(allowance.seconds):
+                await self._carry(source, target, len(call.body), f"body {call.argument}")
+        except TimeoutError as error:
+            raise TooLate(f"the {len(call.body)} bytes did not come within {allowance.seconds:.3g} s") from error
+
+    async def _carry(self, source: _Host, target: _Host, size: int, what: str) -> None:
+        """Return when ``size`` bytes have arrived; where they are lost, never."""
+        loop = running_loop()
+        if source.frozen:
+            await source.thawed.wait()
+        link = source.link if source.link is target.link else between(source.link, target.link)
+        leaves = source.uplink_free_at = max(loop.time(), source.uplink_free_at) + size / link.bandwidth
+        source.up += size
+        self.messages += 1
+        is_lost = link.loss > 0 and self._random.random() < link.loss
+        await loop.reach(leaves + link.latency + link.jitter * self._random.random())
+        if target.frozen:
+            await target.thawed.wait()
+        if is_lost or source.gone or target.gone or (self._cuts and frozenset((source.peer, target.peer)) in self._cuts):
+            self._note(f"lost {what}", source.peer, target.peer, size)
+            await loop.create_future()  # nobody will ever say what became of it: the deadline of the request ends this
+        target.down += size
+        self.transcript.note(loop.time(), what, source.peer, target.peer, size)
+
+
+class SimulatedTransport:
+    """The `swarm.transport.Transport` of one peer on a `SimulatedNetwork`; `SimulatedNetwork.attach` makes it."""
+
+    def __init__(self, network: SimulatedNetwork, host: _Host) -> None:
+        self._network = network
+        self._host = host
+
+    def __repr__(self) -> str:
+        return f"SimulatedTransport({self.me[:8]}, {self.bytes_up} up, {self.bytes_down} down)"
+
+    @property
+    def me(self) -> PeerId:
+        """The id that the other sides see."""
+        return self._host.peer
+
+    @property
+    def bytes_up(self) -> int:
+        """Bytes sent so far, with `HEAD` for every message."""
+        return self._host.up
+
+    @property
+    def bytes_down(self) -> int:
+        """Bytes received so far, with `HEAD` for every message."""
+        return self._host.down
+
+    def serve(self, route: Route) -> None:
+        """Answer calls to ``route.name``; the latest route of a name wins."""
+        path_of(route.name, "")
+        self._host.routes[route.name] = route
+
+    async def request(
+        self, to: PeerId, route: str, body: Payload = b"", *, argument: str = "", limit: int = CONTROL_LIMIT, deadline: float
+    ) -> bytes:
+        """The reply of ``to``, at most ``limit`` bytes, before ``deadline`` (in ``loop.time()``). Raises what the port says."""
+        path_of(route, argument)
+        call = Call(self.me, argument, bytes(body))
+        try:
+            async with asyncio.timeout_at(deadline):
+                return await self._network._request(self._host, to, route, call, limit)
+        except TimeoutError as error:
+            raise TooLate(f"{to[:8]} did not answer {route!r} in time") from error

@@ -1,0 +1,268 @@
+"""Strangers' bytes against a real server: each is refused and counted, costs no memory, and the next honest call succeeds."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import gzip
+import logging
+import os
+import ssl
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import psutil
+import pytest
+
+from swarm.errors import BadSignature, Impostor, Refused
+from swarm.membership.progress import Progress
+from swarm.ticket import Address
+from swarm.transport import Allowance, Call, Route
+from swarm.transport.guard import Limits
+from swarm.transport.http import HttpTransport
+from swarm.transport.tls import client_context, server_context
+from swarm.wire import Stamp, open_frame, seal_body
+from tests.swarm.loopback import RUN, Loopback, echo, key, soon
+from tests.swarm.test_tls import elliptic_context
+
+pytestmark = pytest.mark.asyncio
+
+MIB = 1 << 20
+PATIENCE = 15.0
+"""Seconds after which a stranger that the server should have thrown out counts as a guest."""
+
+LIMITS = Limits(
+    handshake_seconds=1,
+    first_request_seconds=0.5,
+    idle_seconds=0.7,
+    grace_seconds=1,
+    minimum_rate=64 * MIB,
+    linger_seconds=0.1,
+    connections_per_host=64,
+    in_flight_bytes=64 * MIB,
+)
+
+
+async def give(call: Call) -> bytes:
+    """Much more than fits into the buffers of a connection."""
+    return bytes(32 * MIB)
+
+
+async def check(call: Call) -> bytes:
+    """What every handler of signed messages does first."""
+    open_frame(call.body, Progress, run=RUN)
+    return b""
+
+
+ROUTES = (
+    Route("echo", echo),
+    Route("check", check),
+    Route("give", give),
+    Route("plan", echo, lambda sender, argument: Allowance(exact=1000, seconds=1)),
+    Route("huge", echo, lambda sender, argument: Allowance(at_most=1 << 40, seconds=1)),
+)
+
+
+def member() -> ssl.SSLContext:
+    """Anybody can be one, in an open run."""
+    return client_context(key(9), RUN)
+
+
+def trusting(context: ssl.SSLContext) -> ssl.SSLContext:
+    """Does not mind whom it talks to."""
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    return context
+
+
+def outdated() -> ssl.SSLContext:
+    """A member with TLS 1.2."""
+    context = member()
+    context.minimum_version = context.maximum_version = ssl.TLSVersion.TLSv1_2
+    return context
+
+
+def post(route: str, *lines: str, body: bytes = b"") -> bytes:
+    """A request as it stands on the wire."""
+    return "\r\n".join([f"POST /swarm/1/{route}/ HTTP/1.1", "Host: x", *lines, "", ""]).encode() + body
+
+
+@dataclass(frozen=True)
+class Stranger:
+    """Connects, says ``words``, and waits to be thrown out for ``reason``; ``status`` where it gets an answer before that."""
+
+    reason: str
+    words: bytes = b""
+    context: Callable[[], ssl.SSLContext] | None = member
+    status: int = 0
+    leaves: bool = False
+
+    async def visit(self, address: Address) -> None:
+        """Raises `TimeoutError` where it is not thrown out."""
+        said = b""
+        try:
+            context = self.context() if self.context else None
+            reader, writer = await asyncio.open_connection(
+                address.host, address.port, ssl=context, server_hostname="x" if context else None
+            )
+        except (ConnectionError, ssl.SSLError):
+            return
+        try:
+            writer.write(self.words)
+            await writer.drain()
+            if not self.leaves:
+                async with asyncio.timeout(PATIENCE):
+                    said = await reader.read()
+        except (ConnectionError, ssl.SSLError):
+            said = said or b""
+        finally:
+            writer.transport.abort()
+        if self.status:
+            assert said.startswith(b"HTTP/1.1 %d " % self.status), said[:80]
+
+
+BOMB = gzip.compress(bytes(64 * MIB))
+STRANGERS = {
+    "random bytes": Stranger("handshake", os.urandom(5000), context=None),
+    "silent TCP": Stranger("handshake", context=None),
+    "leaves at once": Stranger("handshake", context=None, leaves=True),
+    "plaintext HTTP": Stranger("handshake", post("echo", "Content-Length: 0"), context=None),
+    "half a hello": Stranger("handshake", bytes.fromhex("16030100f8010000f40303") + bytes(20), context=None),
+    "no certificate": Stranger("handshake", context=lambda: trusting(ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT))),
+    "another run": Stranger("handshake", context=lambda: trusting(client_context(key(9), bytes(32)))),
+    "another secret": Stranger("handshake", context=lambda: trusting(client_context(key(9), RUN, bytes(16)))),
+    "TLS 1.2": Stranger("handshake", context=outdated),
+    "a key of another kind": Stranger("certificate", post("echo", "Content-Length: 0"), context=lambda: elliptic_context(RUN)),
+    "silent TLS": Stranger("silent"),
+    "half a head": Stranger("silent", b"POST /swarm/1/echo/ HTTP/1.1\r\nHost: x\r\nX-"),
+    "random bytes in TLS": Stranger("malformed", b"\x00" + os.urandom(5000)),
+    "a long line": Stranger("malformed", b"POST /" + b"a" * 9000),
+    "a long header": Stranger("malformed", post("echo", "X: " + "a" * 9000)),
+    "a thousand headers": Stranger("malformed", post("echo", *["X: y"] * 1000)),
+    "a browser": Stranger("malformed", b"GET / HTTP/1.1\r\nHost: x\r\n\r\n", status=400),
+    "an unknown route": Stranger("malformed", post("nothing", "Content-Length: 0"), status=400),
+    "another version": Stranger("malformed", post("echo", "Content-Length: 0").replace(b"/1/", b"/2/"), status=400),
+    "no length": Stranger("malformed", post("echo"), status=400),
+    "two lengths": Stranger("malformed", post("echo", "Content-Length: 3", "Content-Length: 4", body=b"abcd")),
+    "chunks": Stranger("malformed", post("echo", "Transfer-Encoding: chunked", body=b"3\r\nabc\r\n0\r\n\r\n"), status=400),
+    "a gzip bomb": Stranger(
+        "malformed", post("huge", "Content-Encoding: gzip", f"Content-Length: {len(BOMB)}", body=BOMB), status=400
+    ),
+    "a wrong length": Stranger("malformed", post("plan", "Content-Length: 999", body=bytes(999)), status=400),
+    "an oversized body": Stranger("malformed", post("echo", "Content-Length: 99999999999", body=bytes(MIB)), status=400),
+    "a body without room": Stranger("busy", post("huge", "Content-Length: 99999999999", body=bytes(MIB)), status=503),
+    "a stalled body": Stranger("late", post("plan", "Content-Length: 1000", body=b"abc"), status=408),
+    "a body cut short": Stranger("broken", post("plan", "Content-Length: 1000", body=b"abc"), leaves=True),
+}
+
+
+async def until_counted(server: HttpTransport, reason: str) -> None:
+    """The server notices what happened to a connection a moment after the stranger does."""
+    async with asyncio.timeout(PATIENCE):
+        while reason not in server.refusals:  # noqa: ASYNC110 - a counter has no event
+            await asyncio.sleep(0.01)
+
+
+async def honest_call(caller: HttpTransport, server: HttpTransport) -> None:
+    """What must still work."""
+    assert await caller.request(server.me, "echo", b"honest", deadline=soon()) == b"honest"
+
+
+@pytest.mark.parametrize("stranger", STRANGERS.values(), ids=STRANGERS)
+async def test_a_stranger_is_refused_and_counted_and_the_next_honest_call_succeeds(
+    stranger: Stranger, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with Loopback(limits=LIMITS) as net:
+        caller, (server, address) = await net.caller(1), await net.peer(2, *ROUTES)
+        await stranger.visit(address)
+        await until_counted(server, stranger.reason)
+        await honest_call(caller, server)
+        assert set(server.refusals) == {stranger.reason}
+    assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []
+
+
+async def test_all_strangers_at_once_cost_no_memory() -> None:
+    async with Loopback(limits=LIMITS) as net:
+        caller, (server, address) = await net.caller(1), await net.peer(2, *ROUTES)
+        crowd = [stranger for stranger in STRANGERS.values() if len(stranger.words) < MIB]
+
+        async def one_visit_each() -> int:
+            await asyncio.gather(*(stranger.visit(address) for stranger in crowd))
+            await honest_call(caller, server)
+            gc.collect()
+            return int(psutil.Process().memory_info().rss)
+
+        before = await one_visit_each()
+        for _ in range(2):
+            after = await one_visit_each()
+        assert after - before < 32 * MIB
+
+
+async def test_two_hundred_sockets_of_one_address_get_their_share_and_no_more() -> None:
+    async with Loopback(limits=LIMITS) as net:
+        caller, (server, address) = await net.caller(1), await net.peer(2, *ROUTES)
+        await honest_call(caller, server)
+        context = member()
+        silent, memory = Stranger("silent", context=lambda: context), []
+        for _ in range(2):
+            await asyncio.gather(*(silent.visit(address) for _ in range(200)), honest_call(caller, server))
+            await honest_call(caller, server)
+            gc.collect()
+            memory.append(psutil.Process().memory_info().rss)
+        assert server.refusals["crowded"] >= 2 * (200 - LIMITS.connections_per_host)
+        assert memory[1] - memory[0] < 32 * MIB, "the seats were paid for once, and the strangers' own half as well"
+
+
+async def test_whoever_does_not_read_a_reply_does_not_hold_it_in_our_memory() -> None:
+    async with Loopback(limits=LIMITS) as net:
+        caller, (server, address) = await net.caller(1), await net.peer(2, *ROUTES)
+        _, writer = await asyncio.open_connection(address.host, address.port, ssl=member(), limit=1024)
+        writer.write(post("give", "Content-Length: 0"))
+        await until_counted(server, "broken")
+        writer.transport.abort()
+        await honest_call(caller, server)
+
+
+async def test_a_message_with_a_wrong_signature_is_refused_by_name() -> None:
+    body = bytearray(seal_body(key(1), Progress.kind, b"whatever", Stamp(RUN)))
+    body[-1] ^= 1
+    async with Loopback(limits=LIMITS) as net:
+        caller, (server, _) = await net.caller(1), await net.peer(2, *ROUTES)
+        with pytest.raises(Refused, match="signature"):
+            await caller.request(server.me, "check", body, deadline=soon())
+        assert server.refusals == {BadSignature.code: 1}
+
+
+async def test_too_many_requests_of_one_peer_are_refused_and_those_of_others_are_not() -> None:
+    limits = Limits(requests_rate=0.001, requests_burst=3)
+    async with Loopback(limits=limits) as net:
+        eager, calm, (server, _) = await net.caller(1), await net.caller(3), await net.peer(2, *ROUTES)
+        answers = await asyncio.gather(
+            *(eager.request(server.me, "echo", deadline=soon()) for _ in range(10)), return_exceptions=True
+        )
+        assert answers.count(b"") == 3
+        assert server.refusals == {"flooding": 7}
+        await honest_call(calm, server)
+
+
+@pytest.mark.parametrize(("body", "limit"), [(b"", 100), (b"small", 100), (bytes(MIB), 100), (b"", MIB)])
+async def test_an_impostor_with_a_valid_certificate_reads_not_one_byte(body: bytes, limit: int) -> None:
+    read: list[bytes] = []
+    done = asyncio.Event()
+
+    async def listen_in(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            read.append(await reader.read())
+        except (ConnectionError, ssl.SSLError):
+            read.append(b"")
+        writer.close()
+        done.set()
+
+    context = server_context(key(3), RUN)
+    async with Loopback(limits=LIMITS) as net, await asyncio.start_server(listen_in, "127.0.0.1", 0, ssl=context) as impostor:
+        caller = await net.caller(1)
+        net.know(key(2), Address("127.0.0.1", impostor.sockets[0].getsockname()[1]))
+        with pytest.raises(Impostor):
+            await caller.request(key(2).peer_id, "echo", body, limit=limit, deadline=soon())
+        async with asyncio.timeout(PATIENCE):
+            await done.wait()
+    assert read == [b""]

@@ -1,0 +1,90 @@
+"""Peers of one run in one process whose requests are plain calls: for everything that does not concern sockets."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from swarm.errors import Oversized, Refused, TheirFault, Unreachable
+from swarm.identity import KeyPair, PeerId
+from swarm.membership.contacts import Contacts, seal_contact
+from swarm.membership.progress import Phase, Progress
+from swarm.ticket import Address, Entry
+from swarm.transport import Call, Payload, Route
+from swarm.wire import CONTROL_LIMIT, Stamp, seal
+
+RUN = bytes(range(32))
+
+
+def key(number: int) -> KeyPair:
+    """The key of peer ``number``, the same in every test."""
+    return KeyPair.from_seed(number.to_bytes(32, "big"))
+
+
+def soon(seconds: float = 30.0) -> float:
+    """A deadline that is far away for a test."""
+    return asyncio.get_running_loop().time() + seconds
+
+
+def progress(name: str = "anna", phase: Phase = Phase.TRAINING) -> Progress:
+    """A plausible record."""
+    return Progress(phase, bytes(32), 0, 0.0, 0.0, 0.0, 0.0, name, "cpu", "1", b"")
+
+
+def record(who: KeyPair, round_: int = 0, seq: int = 0, *, run: bytes = RUN, name: str = "anna") -> bytes:
+    """A sealed progress record of ``who``."""
+    return seal(who, progress(name), Stamp(run, round_, seq=seq))
+
+
+class Network:
+    """Who can be called. ``tap`` sees every request and its reply; a peer in ``dead`` does not answer."""
+
+    def __init__(self) -> None:
+        self.peers: dict[PeerId, MemoryTransport] = {}
+        self.dead: set[PeerId] = set()
+        self.tap: Callable[[PeerId, PeerId, str, bytes, bytes], None] | None = None
+        self.calls = 0
+
+    def join(self, who: KeyPair, *entries: KeyPair) -> MemoryTransport:
+        """A peer that has its ticket, its own contact, and nothing else."""
+        transport = MemoryTransport(self, who, entries)
+        self.peers[who.peer_id] = transport
+        return transport
+
+
+class MemoryTransport:
+    """A `swarm.transport.Transport`; ``contacts`` is this peer's own book."""
+
+    def __init__(self, network: Network, who: KeyPair, entries: tuple[KeyPair, ...]) -> None:
+        self.me = who.peer_id
+        self.contacts = Contacts(RUN, tuple(Entry(entry.peer_id, _address(entry)) for entry in entries))
+        self.contacts.learn(seal_contact(who, RUN, (_address(who),), 1))
+        self.routes: dict[str, Route] = {}
+        self._network = network
+
+    def serve(self, route: Route) -> None:
+        self.routes[route.name] = route
+
+    async def request(
+        self, to: PeerId, route: str, body: Payload = b"", *, argument: str = "", limit: int = CONTROL_LIMIT, deadline: float
+    ) -> bytes:
+        await asyncio.sleep(0)
+        network = self._network
+        network.calls += 1
+        if not self.contacts.addresses(to) or to in network.dead or self.me in network.dead or to not in network.peers:
+            raise Unreachable("gone")
+        served = network.peers[to].routes[route]
+        try:
+            served.admit(self.me, argument).check(len(body))
+            reply = bytes(await served.handler(Call(self.me, argument, bytes(body))))
+        except TheirFault as fault:
+            raise Refused(fault.fact) from fault
+        if len(reply) > limit:
+            raise Oversized("too long a reply")
+        if network.tap:
+            network.tap(self.me, to, argument, bytes(body), reply)
+        return reply
+
+
+def _address(who: KeyPair) -> Address:
+    return Address(f"{who.peer_id}.example.org", 1)
