@@ -96,7 +96,7 @@ class Outcome:
     encoded: tuple[bytes, ...]
     """Our own parts as they were sent."""
     missing: tuple[PeerId, ...]
-    """Members that did not cast a ballot with us."""
+    """Members that fell silent during the round."""
     tokens: int
     """Behind all updates that were committed, by their senders' word."""
     reason: str = ""
@@ -279,7 +279,7 @@ class Round:
         if votes >= quorum:
             self._decision = hashes
             yield from self._complete(now)
-        elif now >= schedule.ballots or not self._voices.without_ballot():
+        elif now >= schedule.ballots or self._voices.all_have_voted():
             yield self._give_up(f"{votes} of {len(self._members)} members agree on the round, {quorum} are needed")
         else:
             phases = (schedule.commits, schedule.parts, schedule.results, schedule.holdings, schedule.ballots)
@@ -330,12 +330,12 @@ class Round:
             applied=applied,
             included=included,
             encoded=tuple(part.payload for part in self._encoded),
-            missing=self._voices.without_ballot(),
+            missing=self._voices.missing(),
             tokens=self._voices.tokens(),
         )
 
     def _give_up(self, reason: str) -> Finish[Outcome]:
-        nothing, missing = (False,) * len(self._plan.parts), self._voices.without_ballot()
+        nothing, missing = (False,) * len(self._plan.parts), self._voices.missing()
         return Finish(
             Outcome(average_P=None, applied=nothing, included=nothing, encoded=(), missing=missing, tokens=0, reason=reason)
         )

@@ -70,9 +70,13 @@ class Voices:
         members = self.group.members
         return flags_of(receipt.included, len(members))[members.index(member)] if receipt else None
 
-    def without_ballot(self) -> tuple[PeerId, ...]:
-        """Members that have not voted."""
-        return tuple(member for member in self.group.members if member not in self.ballots)
+    def missing(self) -> tuple[PeerId, ...]:
+        """Members that fell silent: no commit, or no word on what they hold. (A ballot may still be on its way at the end.)"""
+        return tuple(member for member in self.group.members if member not in self.commits or member not in self.holdings)
+
+    def all_have_voted(self) -> bool:
+        """Whether no ballot can come any more."""
+        return self.ballots.keys() >= set(self.group.members)
 
     def tokens(self) -> int:
         """The sum of all committed weights."""

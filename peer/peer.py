@@ -42,6 +42,7 @@ JOIN_PATIENCE = 60.0
 COMPANY_PATIENCE = 120.0
 """Seconds to wait for `RunManifest.start_with` peers before the first round."""
 GOODBYE_SECONDS = 1.0
+SAMPLE_SECONDS = 30.0
 
 
 class Teller(Protocol):
@@ -120,6 +121,7 @@ class Peer:
         self._wire = (0, 0)
         self._saved_at = self._loop.time()
         self._save_cost = 0.0
+        self._sampled_at: float | None = None
         self._stopping = False
 
     # --- life -----------------------------------------------------------------------------------------------------
@@ -199,6 +201,7 @@ class Peer:
             await asyncio.sleep(POLL_SECONDS)
         if not resumed and answers == 0:
             self._stand_on(self.learner.state)
+        self.board.enter(Phase.WAITING)
         await self.neighbours.announce(self._loop.time() + 5)
         if self.learner.state.round == 0:
             await self._wait_for_company()
@@ -266,8 +269,14 @@ class Peer:
         score = None
         if state.round % self.manifest.evaluate_every == 0 or self.is_finished:
             score = await self._ports.arithmetic.run(self.learner.evaluate)
-            self.board.sample_text = await self._ports.arithmetic.run(self.learner.sample)
+            await self._sample_if_due()
         self._report(update, averaged, score)
+
+    async def _sample_if_due(self) -> None:
+        """A few lines by the shared model for the screens; it costs more than an evaluation, so seldom."""
+        if self._sampled_at is None or self._loop.time() >= self._sampled_at + SAMPLE_SECONDS:
+            self._sampled_at = self._loop.time()
+            self.board.sample_text = await self._ports.arithmetic.run(self.learner.sample)
 
     async def save_if_due(self) -> None:
         """A checkpoint now and then: never more than a twentieth of the time, and always at the end."""

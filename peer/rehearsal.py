@@ -117,7 +117,14 @@ class _Stage:
         self._corpus = _text()
         recipe = script.recipe
         self._manifest = manifest_of(
-            replace(recipe, rounds=script.rounds, seed=script.seed, name=recipe.name or "rehearsal", start_with=script.peers),
+            replace(
+                recipe,
+                rounds=script.rounds,
+                seed=script.seed,
+                name=recipe.name or "rehearsal",
+                start_with=script.peers,
+                evaluate_every=script.rounds,
+            ),
             self._corpus.spec,
             self._keys["p0"],
         )

@@ -19,7 +19,7 @@ presets: Mapping[str, ModelSpec] = MappingProxyType(
         "tiny": ModelSpec(width=16, layers=2, heads=2, context=32),
         "nano": ModelSpec(width=64, layers=2, heads=4, context=64),
         "small": ModelSpec(width=384, layers=6, heads=6, context=256),
-        "base": ModelSpec(width=768, layers=12, heads=12, context=1024),
+        "base": ModelSpec(width=928, layers=12, heads=16, context=1024),
     }
 )
 """tiny: tests and rehearsals. nano: learns in a minute on a laptop. small: a desktop. base: GPT-2's (124M) body, on bytes."""

@@ -36,7 +36,11 @@ BEAM = 10
 REFRESH_SECONDS = 120.0
 """A get that comes so long after the last refresh also looks for our own neighbourhood."""
 
+GRACE = 1.0
+"""Seconds that a search which has answers waits for the entries it has not met on its way."""
+
 ENTRIES_LIMIT = 16
+"""Entries remembered, the ones met last first."""
 
 M = TypeVar("M", bound=Message)
 _importing = threading.Lock()
@@ -75,16 +79,17 @@ class HivemindDirectory:
             raise TooLate("the DHT is still being loaded") from error
         owner, topics = TaskOwner(), Topics(run, forms)
         p2p, storage = P2P(transport, contacts, topics, owner), RecordStorage(topics)
-        with owner.adopting():
-            node = await _create_node(p2p, transport.me, storage)
-        directory = cls(node, p2p, topics, storage, owner)
-        p2p.serve()
         others = [peer for peer in entries if peer != transport.me]
         try:
+            with owner.adopting():
+                node = await _create_node(p2p, transport.me, storage)
+            directory = cls(node, p2p, topics, storage, owner)
+            p2p.serve()
             if not await directory._join(others, deadline) and others:
                 raise NobodyThere("no entry of the ticket answers", "ask the organiser for a fresh ticket, or try again later")
         except BaseException:
-            await directory.close()
+            p2p.close()
+            await owner.close()
             raise
         return directory
 
@@ -131,7 +136,7 @@ class HivemindDirectory:
         operation = Operation(deadline)
         await self._run(operation, self._search(operation, keys))
         ours = [signed for key in keys for signed in self._storage.records(key_id(key))]
-        found = [signed for signed in (*operation.found.values(), *ours) if isinstance(signed.message, form)]
+        found = [signed for signed in (*operation.found, *ours) if isinstance(signed.message, form)]
         return newest(cast("list[Signed[M]]", found))
 
     async def meet(self, peer: PeerId, deadline: float) -> bool:
@@ -142,6 +147,8 @@ class HivemindDirectory:
 
     async def _run(self, operation: Operation, work: Coroutine[Any, Any, None]) -> None:
         """Wait for ``work`` until its deadline. It is not cancelled then (half of hivemind's search would hang): it runs dry."""
+        if not self._is_open:
+            return work.close()
         loop = asyncio.get_running_loop()
         with self._owner.adopting(), operating(operation):
             task = asyncio.create_task(work)
@@ -160,8 +167,10 @@ class HivemindDirectory:
         return not operation.answered.isdisjoint(peers)
 
     async def _ping(self, operation: Operation, peers: Iterable[PeerId]) -> None:
-        """Greet ``peers`` and, where one answers, look for our own neighbourhood through it."""
-        await asyncio.gather(*(self._node.protocol.call_ping(_hivemind_id(peer)) for peer in peers))
+        """Greet ``peers`` and, as soon as one answers, look for our own neighbourhood through it: the dead keep nobody waiting."""
+        greetings = {asyncio.create_task(self._node.protocol.call_ping(_hivemind_id(peer))) for peer in peers}
+        while greetings and not operation.answered:
+            _, greetings = await asyncio.wait(greetings, return_when=asyncio.FIRST_COMPLETED)
         if operation.answered:
             await self._visit([node_id(self._me)])
 
@@ -187,21 +196,27 @@ class HivemindDirectory:
             await self._visit(places)
         ids = self._ids(keys)
         rest = [_hivemind_id(peer) for peer in self._entries if peer not in operation.answered]
-        await asyncio.gather(*(self._node._call_find_with_blacklist(entry, ids) for entry in rest))
+        await _briefly(operation, [self._node._call_find_with_blacklist(entry, ids) for entry in rest])
 
     async def _publish(self, operation: Operation, keys: Sequence[bytes], seconds: float) -> None:
         await self._wake(operation)
         bundle = [[operation.record, seconds_to_live(seconds)]]
         await self._node.store_many(list(keys), [bundle] * len(keys), 0.0, beam_size=BEAM)
-        ids, value = self._ids(keys), self._node.protocol.serializer.dumps(bundle)
+        ids, value, blacklist = self._ids(keys), self._node.protocol.serializer.dumps(bundle), self._node.blacklist
         rest = [_hivemind_id(peer) for peer in self._entries if peer not in operation.took]
-        stores = (self._node.protocol.call_store(entry, ids, [value] * len(ids), 0.0) for entry in rest)
-        await asyncio.gather(*stores)
+        stores = [self._node.protocol.call_store(entry, ids, [value] * len(ids), 0.0) for entry in rest if entry not in blacklist]
+        await _briefly(operation, stores)
 
     def _ids(self, keys: Sequence[bytes]) -> list[Any]:
         from hivemind.dht.routing import DHTID
 
         return [DHTID(key_id(key)) for key in keys]
+
+
+async def _briefly(operation: Operation, calls: Sequence[Coroutine[Any, Any, Any]]) -> None:
+    """Wait for all of ``calls``, but where others have answered not long: an entry that went to sleep must not slow every get."""
+    if tasks := [asyncio.create_task(call) for call in calls]:
+        await asyncio.wait(tasks, timeout=GRACE if operation.answered else PATIENCE)
 
 
 def load_hivemind() -> None:

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import hashlib
 import math
+from collections import Counter
 from collections.abc import Iterable, Mapping
 
 import msgspec
 
-from ..errors import Malformed
+from ..errors import Malformed, TheirFault
 from ..identity import PeerId, digest_of, peer_id_from_digest
 from ..seeds import derive_bytes
 from ..wire import Message, Signed, open_frame, pack
@@ -23,6 +24,9 @@ SALTS = 3
 
 MAX_SECONDS = 600.0
 """The longest life of a record; whoever wants to be known longer says so again."""
+
+OWNERS_LIMIT = 1000
+"""Signers kept per key, and records of the longest bundle."""
 
 _MULTIHASH = b"\x00\x20"
 """libp2p's "identity" multihash of 32 bytes: the form in which hivemind carries our digests."""
@@ -43,9 +47,12 @@ def pack_bundle(records: Iterable[tuple[bytes, float]]) -> bytes:
 def unpack_bundle(raw: bytes) -> list[tuple[bytes, float]]:
     """The pairs of a bundle from a stranger, lives bounded, frames unopened. Raises `Malformed`."""
     try:
-        return [(frame, seconds_to_live(seconds)) for frame, seconds in _BUNDLE.decode(raw)]
+        pairs = _BUNDLE.decode(raw)
     except (msgspec.DecodeError, RecursionError) as error:
         raise Malformed(f"not a bundle of records: {error}") from error
+    if len(pairs) > OWNERS_LIMIT:
+        raise Malformed(f"a bundle of {len(pairs)} records, at most {OWNERS_LIMIT} are allowed")
+    return [(frame, seconds_to_live(seconds)) for frame, seconds in pairs]
 
 
 class Topics:
@@ -70,6 +77,20 @@ class Topics:
         if form is None:
             raise Malformed("no topic of this run has that key")
         return open_frame(frame, form, run=self._run, limit=RECORD_LIMIT)
+
+    def read(self, where: int, bundle: bytes) -> tuple[list[Signed[Message]], Counter[str]]:
+        """What holds of a bundle that somebody keeps under ``where``, and what does not, counted by error code."""
+        held: list[Signed[Message]] = []
+        wrong: Counter[str] = Counter()
+        try:
+            for frame, _ in unpack_bundle(bundle):
+                try:
+                    held.append(self.open(where, frame))
+                except TheirFault as fault:
+                    wrong[fault.code] += 1
+        except Malformed as fault:
+            wrong[fault.code] += 1
+        return held, wrong
 
 
 def version(signed: Signed[Message]) -> tuple[int, int]:

@@ -14,10 +14,7 @@ from typing import NamedTuple
 from ..errors import TheirFault
 from ..identity import PeerId
 from ..wire import Message, Signed
-from .records import Topics, pack_bundle, unpack_bundle, version
-
-OWNERS_LIMIT = 1000
-"""Signers kept per key. A full shelf keeps whom it knows: a flood of fresh identities cannot push anybody out."""
+from .records import OWNERS_LIMIT, Topics, pack_bundle, unpack_bundle, version
 
 HELD_LIMIT = 4 * 1024 * 1024
 """Bytes kept under all keys together, so that whatever a node holds fits one message to a newcomer."""
@@ -93,7 +90,10 @@ class RecordStorage:
         return [held.signed for held in self._shelves.get(key, {}).values()]
 
     def _keep(self, key: int, signed: Signed[Message], seconds: float) -> bool:
-        """An older record is refused; the same one again is fine but lives no longer, else a replay could keep the dead alive."""
+        """An older record is refused; the same one again is fine but lives no longer, else a replay could keep the dead alive.
+
+        A full shelf keeps whom it knows: a flood of fresh identities cannot push anybody out.
+        """
         shelf = self._shelves.setdefault(key, {})
         known = shelf.get(signed.signer)
         if known and version(known.signed) >= version(signed):

@@ -94,6 +94,6 @@ class _Adopting:
     def __call__(self, loop: asyncio.AbstractEventLoop, coro: Generator[Any, None, Any], **options: Any) -> asyncio.Task[Any]:
         make: Any = self._before or (lambda loop, coro, **options: asyncio.Task(coro, loop=loop, **options))
         task: asyncio.Task[Any] = make(loop, coro, **options)
-        if owner := _owner.get():
+        if (owner := _owner.get()) is not None:
             owner.adopt(task)
         return task

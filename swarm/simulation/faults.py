@@ -1,6 +1,6 @@
 """What goes wrong in a rehearsal, and when: a plan made beforehand, so that the same accident can be had again.
 
-Faults().crash("p3", at=40).cut("p1", "p2", between=(10, 20)).freeze("p4", between=(30, 90)).slow("p5", Link(bandwidth=1e5), between=(0, 60))
+Faults().crash("p3", at=40).cut("p1", "p2", between=(10, 20)).slow("p5", Link(bandwidth=1e5), between=(0, 60))
 """
 
 from __future__ import annotations
