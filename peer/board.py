@@ -12,7 +12,7 @@ import psutil
 from swarm.identity import PeerId, petname
 from swarm.manifest import RunManifest
 from swarm.membership.progress import Phase, Progress
-from swarm.wire import Signed
+from swarm.membership.roster import Row
 
 from .status import Happening, PeerRow, Point, Snapshot, thinned
 
@@ -106,8 +106,8 @@ class Board:
             contact=contact,
         )
 
-    def snapshot(self, roster: Sequence[tuple[Signed[Progress], float, bool]]) -> Snapshot:
-        """The picture now. ``roster``: the others' records, seconds since each was heard, and whether it can be reached."""
+    def snapshot(self, roster: Sequence[tuple[Row, float, bool]]) -> Snapshot:
+        """The picture now. ``roster``: the others, seconds since each was heard, and whether it is present."""
         manifest, now = self._manifest, self._clock()
         rows = self._rows(roster)
         health, reason = self._health(rows)
@@ -157,8 +157,8 @@ class Board:
             checkpoint=self.checkpoint,
         )
 
-    def _rows(self, roster: Sequence[tuple[Signed[Progress], float, bool]]) -> tuple[PeerRow, ...]:
-        total = self.tokens_per_second + sum(signed.message.tokens_per_second for signed, _, here in roster if here)
+    def _rows(self, roster: Sequence[tuple[Row, float, bool]]) -> tuple[PeerRow, ...]:
+        total = self.tokens_per_second + sum(row.progress.tokens_per_second for row, _, here in roster if here)
         up, down = self.meter.recent()
         mine = PeerRow(
             peer=self._me,
@@ -173,7 +173,7 @@ class Board:
             loss=self.loss,
             is_me=True,
         )
-        return (mine, *(_row(signed, seen, here, total) for signed, seen, here in roster))
+        return (mine, *(_row(row, seen, here, total) for row, seen, here in roster))
 
     def _health(self, rows: Sequence[PeerRow]) -> tuple[str, str]:
         if self.finished:
@@ -187,15 +187,15 @@ class Board:
         return "HEALTHY", ""
 
 
-def _row(signed: Signed[Progress], seen: float, here: bool, total: float) -> PeerRow:
-    said = signed.message
+def _row(row: Row, seen: float, here: bool, total: float) -> PeerRow:
+    said = row.progress
     state = "left" if said.phase is Phase.LEAVING else said.phase.name.lower() if here else "unreachable"
     return PeerRow(
-        peer=signed.signer,
-        name=said.name or petname(signed.signer),
+        peer=row.peer,
+        name=said.name or petname(row.peer),
         state=state,
         device=said.device,
-        round=signed.stamp.round,
+        round=row.round,
         tokens_per_second=said.tokens_per_second if here else 0.0,
         up=said.up,
         down=said.down,

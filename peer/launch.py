@@ -29,7 +29,8 @@ from .data.corpus import Corpus
 from .files import replacing
 from .home import Home, open_home
 from .neighbours import TOPIC, Ways, Welcome, fetch_manifest, greet
-from .peer import Budget, Peer, Ports, Self
+from .peer import Peer
+from .ports import Budget, Ports, Self
 from .recipe import Recipe, manifest_of
 from .report import Reporter
 from .status import encode

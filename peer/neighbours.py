@@ -65,7 +65,7 @@ class Neighbours:
         self._describe, self._offer = describe, offer
         self._run = manifest.run_id
         self._seq = first_seq
-        self.roster = Roster(key.peer_id)
+        self.roster = Roster()
         for name, handler in {
             "hello": self._on_hello, "manifest": self._on_manifest, "ping": self._on_ping, "dial-back": self._on_dial_back,
             "offer": self._on_offer, "progress": self._on_progress,
@@ -84,7 +84,7 @@ class Neighbours:
         """Learn the caller's contact, tell it where we see it and who is here."""
         if self._ways.contacts.learn(bytes(call.body)).signer != call.sender:
             raise Malformed("a greeting carries the caller's own contact")
-        records = tuple(signed.raw for signed in self.roster.records()[:WELCOME_PEERS])
+        records = tuple(row.signed.raw for row in self.roster.snapshot()[:WELCOME_PEERS])
         contacts = tuple(self._ways.contacts.records(WELCOME_PEERS))
         return pack(Welcome(call.host, self._ways.wall(), contacts, (self.sealed_progress(), *records)))
 
@@ -176,7 +176,7 @@ class Neighbours:
             await self._ways.directory.put(TOPIC, self.sealed_progress(), seconds=6 * interval, deadline=deadline)
             for signed in await self._ways.directory.get(TOPIC, Progress, deadline=deadline):
                 self._hear(signed)
-            self.roster.forget_older_than(12 * interval, loop.time())
+            self.roster.forget_older_than(loop.time() - 20 * interval)
             await asyncio.sleep(interval)
 
     def _hear(self, signed: Signed[Progress]) -> None:

@@ -28,7 +28,8 @@ from .compute import Inline
 from .data import corpus as corpora
 from .data.corpus import Corpus
 from .neighbours import TOPIC, Ways, greet
-from .peer import Budget, LocalTraining, Peer, Ports, Self
+from .peer import Peer
+from .ports import Budget, LocalTraining, Ports, Self
 from .recipe import Recipe, manifest_of
 from .report import Reporter, RoundReport
 

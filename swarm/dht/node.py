@@ -250,7 +250,7 @@ async def _create_node(p2p: P2P, me: PeerId, storage: RecordStorage) -> Any:
         node_id=DHTID.from_bytes(node_id(me)),
         num_replicas=REPLICAS,
         parallel_rpc=32,
-        wait_timeout=PATIENCE + 1,
+        wait_timeout=None,  # `P2P` gives every call its own deadline
         cache_locally=False,
         cache_nearest=0,
         cache_refresh_before_expiry=0,

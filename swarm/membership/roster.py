@@ -1,92 +1,125 @@
-"""Who is here, how far, and since when: the newest word of every peer, and what we noticed ourselves. Pure; time comes from outside.
+"""Who is in the run as far as we have heard: the newest progress record of every peer, and when it came.
 
-A record makes a peer present. A failed connection makes it absent, until it speaks again with a newer record. Nothing here is
-believed where it matters: a roster only says whom to expect and whom to ask.
+Times are our own, in seconds of whatever clock the caller keeps to; a record says nothing about time. Everything here is a claim of
+the peer itself, so it decides whom we ask and never what we believe.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 
 from ..identity import PeerId
 from ..wire import Signed
 from .progress import Phase, Progress
 
-MOST = 1000
-"""Peers kept; beyond it the one that was heard longest ago is forgotten."""
+ROSTER_LIMIT = 1000
+"""Peers remembered. Beyond it a newcomer takes the place of somebody who is gone, or is not noted."""
+
 PATIENCE = 60.0
-"""Seconds after its last word in which a peer still counts as present."""
+"""Seconds without a newer record after which a peer counts as gone."""
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One peer: its newest record, when it was heard (in the clock of ``now``), and whether it can be reached."""
+    """What we know of one peer. ``heard`` is when its newest record came; ``is_lost`` says that it could not be reached since."""
 
     signed: Signed[Progress]
     heard: float
-    lost: bool = False
+    is_lost: bool = False
+
+    @property
+    def peer(self) -> PeerId:
+        """Who signed the record."""
+        return self.signed.signer
+
+    @property
+    def progress(self) -> Progress:
+        """What the peer says of itself."""
+        return self.signed.message
+
+    @property
+    def round(self) -> int:
+        """The round it says it is in."""
+        return self.signed.stamp.round
+
+    @property
+    def version(self) -> tuple[int, int]:
+        """(round, seq): a record with a higher one replaces this."""
+        return self.signed.stamp.round, self.signed.stamp.seq
 
 
 class Roster:
-    """The table of one peer; it never lists itself."""
+    """The peers of a run. A plain value that changes in `hear`, `lost` and `forget_older_than` only; no I/O, no clock.
 
-    def __init__(self, me: PeerId, patience: float = PATIENCE) -> None:
-        self._me = me
-        self._patience = patience
+    A peer is *present* while its newest record is at most ``patience`` seconds old, does not say LEAVING, and no message to it has
+    failed since. Hearing the same record again, however often, makes nobody present: it may be a replay.
+    """
+
+    def __init__(self, patience: float = PATIENCE) -> None:
+        self.patience = patience
         self._rows: dict[PeerId, Row] = {}
 
     def __len__(self) -> int:
         return len(self._rows)
 
+    def __contains__(self, peer: PeerId) -> bool:
+        return peer in self._rows
+
     def hear(self, signed: Signed[Progress], now: float) -> bool:
-        """Take note of a record; whether it was newer, by (round, seq) and never by a clock, than what was known."""
-        peer = signed.signer
-        known = self._rows.get(peer)
-        if peer == self._me or (known and _version(signed) <= _version(known.signed)):
+        """Note a record. False where it is not newer than the one we have, or where the roster is full of present peers."""
+        row = Row(signed, now)
+        known = self._rows.get(row.peer)
+        if known and known.version >= row.version:
             return False
-        self._rows[peer] = Row(signed, now)
-        if len(self._rows) > MOST:
-            del self._rows[min(self._rows, key=lambda p: (self._rows[p].heard, p))]
+        if not known and len(self._rows) >= ROSTER_LIMIT and not self._make_room(now):
+            return False
+        self._rows[row.peer] = row
         return True
 
     def lost(self, peer: PeerId, now: float) -> None:
-        """Nobody answers at the peer's address: absent until it speaks again."""
-        if row := self._rows.get(peer):
-            self._rows[peer] = Row(row.signed, row.heard, lost=True)
+        """A message to ``peer`` could not be delivered at ``now``: it is absent until a record comes that is newer than ours.
 
-    def forget_older_than(self, seconds: float, now: float) -> None:
-        """Drop whoever has said nothing for ``seconds``."""
-        self._rows = {peer: row for peer, row in self._rows.items() if now - row.heard <= seconds}
+        A record that came after ``now`` (the news of the failure may be late) still counts.
+        """
+        row = self._rows.get(peer)
+        if row and row.heard <= now:
+            self._rows[peer] = replace(row, is_lost=True)
+
+    def forget_older_than(self, time: float) -> None:
+        """Drop the peers that were last heard before ``time``. Their old records would then be news again: leave them minutes."""
+        self._rows = {peer: row for peer, row in self._rows.items() if row.heard >= time}
+
+    def is_present(self, peer: PeerId, now: float) -> bool:
+        """Whether ``peer`` is here, as the class says."""
+        row = self._rows.get(peer)
+        return row is not None and self._is_here(row, now)
 
     def peers(self, now: float) -> list[PeerId]:
-        """Who is present, in the order of ids."""
-        return sorted(peer for peer, row in self._rows.items() if self._is_present(row, now))
-
-    def absent(self, now: float) -> set[PeerId]:
-        """Who was here and is not: lost, silent for too long, or gone with a goodbye."""
-        return {peer for peer, row in self._rows.items() if not self._is_present(row, now)}
+        """The present peers, sorted."""
+        return sorted(row.peer for row in self._present(now))
 
     def at_round(self, round_: int, now: float) -> list[PeerId]:
-        """Who should take part in ``round_``: present, with a model, and in that round or finishing the one before it."""
-        return [peer for peer in self.peers(now) if self._will_take_part(self._rows[peer].signed, round_)]
+        """The present peers that should take part in ``round_``, sorted: those in it, and those still averaging the one before."""
+        return sorted(
+            row.peer
+            for row in self._present(now)
+            if row.round == round_ or (row.round == round_ - 1 and row.progress.phase == Phase.AVERAGING)
+        )
 
-    def records(self) -> list[Signed[Progress]]:
-        """The newest record of every peer, in the order of ids."""
-        return [self._rows[peer].signed for peer in sorted(self._rows)]
+    def snapshot(self) -> tuple[Row, ...]:
+        """Every peer we know, present or not, in the order of peer ids."""
+        return tuple(self._rows[peer] for peer in sorted(self._rows))
 
-    def rows(self, now: float) -> Sequence[tuple[Signed[Progress], float, bool]]:
-        """For screens: (record, seconds since it was heard, whether the peer can be reached), in the order of ids."""
-        return [(row.signed, now - row.heard, not row.lost) for _, row in sorted(self._rows.items())]
+    def _present(self, now: float) -> Iterator[Row]:
+        return (row for row in self._rows.values() if self._is_here(row, now))
 
-    def _is_present(self, row: Row, now: float) -> bool:
-        return not row.lost and now - row.heard <= self._patience and row.signed.message.phase is not Phase.LEAVING
+    def _is_here(self, row: Row, now: float) -> bool:
+        return not row.is_lost and row.progress.phase != Phase.LEAVING and now - row.heard <= self.patience
 
-    @staticmethod
-    def _will_take_part(signed: Signed[Progress], round_: int) -> bool:
-        is_ready = signed.message.phase in (Phase.TRAINING, Phase.AVERAGING, Phase.WAITING)
-        return is_ready and signed.stamp.round in (round_, round_ - 1)
-
-
-def _version(signed: Signed[Progress]) -> tuple[int, int]:
-    return signed.stamp.round, signed.stamp.seq
+    def _make_room(self, now: float) -> bool:
+        """Forget the absent peer that was heard longest ago. False where all are present."""
+        absent = [row for row in self._rows.values() if not self._is_here(row, now)]
+        if absent:
+            del self._rows[min(absent, key=lambda row: row.heard).peer]
+        return bool(absent)

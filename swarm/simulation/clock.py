@@ -38,12 +38,17 @@ class SerialTask(asyncio.Task[T]):
     stand elsewhere in every process, and no rehearsal could be repeated.
     """
 
-    def __init__(self, coro: Coroutine[Any, Any, T], *, serial: int, **options: Any) -> None:
+    def __init__(self, coro: Coroutine[Any, Any, T], *, serial: int, name: str | None = None, **options: Any) -> None:
         self.serial = serial
-        super().__init__(coro, **{"name": f"task-{serial}"} | options)
+        super().__init__(coro, name=name or f"task-{serial}", **options)
 
     def __hash__(self) -> int:
         return self.serial
+
+    def set_name(self, value: object) -> None:
+        """Keep the own name where Python 3.13.0 says None for "no other one"."""
+        if value is not None:
+            super().set_name(value)
 
 
 class VirtualLoop(asyncio.BaseEventLoop):

@@ -73,7 +73,7 @@ class Module:
 
     @cached_property
     def _aliases(self) -> dict[str, str]:
-        names = {}
+        names: dict[str, str | None] = {}
         for node in self.nodes:
             if isinstance(node, ast.Import):
                 names |= {alias.asname or alias.name.partition(".")[0]: alias.asname and alias.name for alias in node.names}

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -25,10 +26,10 @@ for library in libraries:
 reads = []
 def watched(self, key, read=os._Environ.__getitem__):
     frame = sys._getframe(1)
-    while frame and "importlib" not in frame.f_code.co_filename:
-        if frame.f_globals.get("__name__", "").partition(".")[0] in ("swarm", "averaging", "peer"):
-            reads.append(key)
+    while frame.f_globals.get("__name__") in ("os", "collections.abc", "posixpath", "pathlib"):
         frame = frame.f_back
+    if frame.f_globals.get("__name__", "").partition(".")[0] in ("swarm", "averaging", "peer"):
+        reads.append(key)
     return read(self, key)
 os._Environ.__getitem__ = watched
 
@@ -76,17 +77,41 @@ print(*(name for name in unwanted if name in sys.modules))
 """
 
 
-def _python(program: str, *values: list[str]) -> subprocess.CompletedProcess[str]:
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="forks, so that a hundred modules cost one start of Python")
+
+
+def _python(program: str, *values: list[str], root: Path = ROOT) -> subprocess.CompletedProcess[str]:
+    environment = os.environ | {"PYTHONPATH": str(root)}
     command = [sys.executable, "-c", program, json.dumps(values)]
-    return subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    return subprocess.run(command, capture_output=True, text=True, env=environment, cwd=root, check=False)
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork, so that a hundred modules cost one start")
+@needs_fork
 def test_every_module_can_be_imported_alone_and_leaves_the_world_as_it_was() -> None:
     names = [module.name for module in MODULES if not module.path.endswith("__main__.py")]
     done = _python(ALONE, LIBRARIES, names)
     assert done.returncode == 0, "\n" + done.stdout.strip() + done.stderr
+
+
+@needs_fork
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("import threading\nthreading.Thread(target=threading.Event().wait, daemon=True).start()", "the threads"),
+        ("import logging\nlogging.basicConfig()", "the log handlers"),
+        ("import warnings\nwarnings.simplefilter('ignore')", "the warning filters"),
+        ("import signal\nsignal.signal(signal.SIGTERM, print)", "the signal handlers"),
+        ("import os\nhome = os.environ.get('SWARM_HOME')", "SWARM_HOME"),
+        ("from pathlib import Path\nhome = Path.home()", "HOME"),
+        ("import nothing_of_the_kind", "cannot be imported alone"),
+    ],
+)
+def test_an_offence_is_found(text: str, found: str, tmp_path: Path) -> None:
+    (tmp_path / "peer").mkdir()
+    (tmp_path / "peer" / "a.py").write_text(text)
+    done = _python(ALONE, [], ["peer.a"], root=tmp_path)
+    assert done.returncode == 1
+    assert found in done.stdout
 
 
 @pytest.mark.parametrize(

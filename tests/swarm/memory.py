@@ -60,6 +60,7 @@ class MemoryTransport:
         self.contacts = Contacts(RUN, tuple(Entry(entry.peer_id, _address(entry)) for entry in entries))
         self.contacts.learn(seal_contact(who, RUN, (_address(who),), 1))
         self.routes: dict[str, Route] = {}
+        self.bytes_up = self.bytes_down = 0
         self._network = network
 
     def serve(self, route: Route) -> None:

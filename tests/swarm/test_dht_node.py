@@ -9,6 +9,7 @@ from contextlib import AsyncExitStack
 import pytest
 import pytest_asyncio
 
+import swarm.dht.node as module
 from swarm.dht.node import HivemindDirectory
 from swarm.dht.records import pack_bundle
 from swarm.dht.storage import Item
@@ -156,6 +157,7 @@ async def test_no_entry_that_answers_is_nobody_there_and_leaves_no_task(swarm: S
 
 @pytest.mark.asyncio
 async def test_an_entry_that_is_silent_keeps_nobody_waiting_who_has_another(swarm: Swarm, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "GRACE", 0.0)
     await swarm.many(3)
     silent, request = key(9).peer_id, MemoryTransport.request
 
@@ -188,7 +190,7 @@ async def test_a_silent_swarm_ends_the_wait_at_the_deadline_and_what_came_before
 
     monkeypatch.setattr(MemoryTransport, "request", a_few)
     known = peers[3].neighbours
-    found = await peers[3].get(TOPIC, Progress, deadline=soon(0.2))
+    found = await peers[3].get(TOPIC, Progress, deadline=soon(1.5))
     assert {signed.signer for signed in found} == ids(*range(8))
     assert peers[3].neighbours == known, "an impatient caller is no reason to forget a peer"
     assert not await peers[3].put(TOPIC, record(key(3), 9), seconds=60, deadline=soon(0.05))
