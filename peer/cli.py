@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import platform
 import signal
 import sys
 from collections.abc import Callable, Coroutine
@@ -105,6 +106,7 @@ def cli() -> None:
 @click.option("--momentum", default=0.0, show_default=True, help="Of the outer step (Nesterov); 0 is plain averaging.")
 @click.option("--evaluate-every", default=1, show_default=True, help="Rounds between two evaluations on held-out text.")
 @click.option("--start-with", default=1, show_default=True, help="Peers to wait for before the first round.")
+@click.option("--ticket-file", type=click.Path(path_type=Path), help="Leave the ticket there, too, for 'swarm join @FILE'.")
 @_volunteer
 def new(data: Path | None, home: Path | None, listen: Address | None, json_lines: bool, **chosen: Any) -> None:
     """Make a run, print its ticket, and be its first peer.
@@ -116,7 +118,7 @@ def new(data: Path | None, home: Path | None, listen: Address | None, json_lines
         from .launch import Options, found
         from .recipe import Recipe
 
-        options = Options(home=home, listen=listen, name=chosen["name"], reporter=reporter)
+        options = Options(home=home, listen=listen, name=chosen["name"], reporter=reporter, ticket_file=chosen["ticket_file"])
         recipe = Recipe(
             name=chosen["name"],
             model=chosen["model"],
@@ -142,6 +144,7 @@ def new(data: Path | None, home: Path | None, listen: Address | None, json_lines
 def join(ticket: str, home: Path | None, listen: Address | None, name: str, json_lines: bool) -> None:
     """Give computing time to the run of TICKET. Ctrl-C leaves; the same command comes back and goes on.
 
+    TICKET may be @FILE: the file of 'swarm new --ticket-file', waited for up to a minute.
     Needs nothing but the ticket: text and model come from the other peers. Joining never lets others run code here.
     """
 
@@ -163,9 +166,15 @@ def top(source: str, once: bool, plain: bool, json_lines: bool) -> None:
 
     PEER is a home folder or the HOST:PORT of a status page; a TICKET asks the run's own peers. Closing it never stops a peer.
     """
-    from .viewer import view
 
-    _exit(_guarded(lambda: view(source, once=once, json_lines=json_lines, plain=plain), Reporter(sys.stderr)))
+    async def start() -> int:
+        from . import invitation
+        from .viewer import view
+
+        patience = asyncio.get_running_loop().time() + invitation.PATIENCE
+        return await view(await invitation.ticket_text(source, patience), once=once, json_lines=json_lines, plain=plain)
+
+    _exit(_guarded(start, Reporter(sys.stderr)))
 
 
 @cli.command()
@@ -203,6 +212,26 @@ def rehearse(peers: int, rounds: int, seed: int, json_lines: bool) -> None:
     except SwarmError as error:
         Reporter(sys.stdout if json_lines else sys.stderr, json_lines).error(error)
         _exit(error.exit_status)
+
+
+@cli.command()
+@click.argument("command", nargs=-1, required=True, metavar="-- COMMAND...")
+@click.option("--kill-every", default=30.0, show_default=True, help="Seconds between two kill -9, on average; 0: never.")
+@click.option("--freeze-every", default=0.0, show_default=True, help="Seconds between two SIGSTOP, on average; 0: never.")
+@click.option("--pause", default=3.0, show_default=True, help="Seconds before a new life, and length of a freeze.")
+@click.option("--seed", default=platform.node, help="Same seed, same accidents. Default: the name of this computer.")
+def chaos(command: tuple[str, ...], **chosen: Any) -> None:
+    """Run COMMAND, kill and freeze it at random, and start it again: swarm chaos -- swarm join TICKET
+
+    Ends with COMMAND, with its exit code. What happens is told on standard error.
+    """
+
+    async def start() -> int:
+        from .chaos import Chaos, supervise
+
+        return await supervise(command, Chaos(**chosen), Reporter(sys.stderr))
+
+    _exit(_guarded(start, Reporter(sys.stderr)))
 
 
 def _be_a_peer(start: Callable[[Reporter], Coroutine[Any, Any, None]], json_lines: bool) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import swarm
 from swarm.dht.node import HivemindDirectory
-from swarm.errors import Impostor, NobodyThere, PortTaken
+from swarm.errors import DiskTrouble, Impostor, NobodyThere, PortTaken
 from swarm.identity import KeyPair, petname
 from swarm.manifest import Admission, RunManifest, open_manifest
 from swarm.membership.contacts import Contacts, seal_contact
@@ -23,6 +23,7 @@ from swarm.ticket import Address, Entry, Ticket
 from swarm.transport import Call, Payload, Route
 from swarm.transport.http import HttpTransport
 
+from . import invitation
 from .compute import Compute
 from .data import corpus as corpora
 from .data.corpus import Corpus
@@ -52,6 +53,8 @@ class Options:
     listen: Address | None
     name: str
     reporter: Reporter
+    ticket_file: Path | None = None
+    """Where a founder leaves the ticket, too."""
 
 
 async def found(recipe: Recipe, data: Path | None, options: Options) -> None:
@@ -68,8 +71,9 @@ async def found(recipe: Recipe, data: Path | None, options: Options) -> None:
 
 
 async def join(text: str, options: Options) -> None:
-    """Be a peer of the run that a ticket names, to the end of the run."""
-    ticket = Ticket.unpack(text)
+    """Be a peer of the run that a ticket names, to the end of the run. ``text`` is the ticket, or ``@FILE``."""
+    patience = asyncio.get_running_loop().time() + invitation.PATIENCE
+    ticket = Ticket.unpack(await invitation.ticket_text(text, patience))
     with open_home(options.home, ticket.run_id) as home:
         await _Life(ticket, KeyPair.load_or_create(home.identity_file), home, options).live(b"", None)
 
@@ -186,7 +190,10 @@ class _Life:
 
     async def _keep_inviting(self, peer: Peer) -> None:
         while True:
-            self._invite()
+            try:
+                self._invite()
+            except DiskTrouble as error:  # the ticket that lies there still lets newcomers in
+                self._warn(error.code, error.fact, error.advice)
             peer.board.ticket = Ticket(self._run, self._invited, self._ticket.secret).pack()
             await asyncio.sleep(TICKET_SECONDS)
 
@@ -197,6 +204,8 @@ class _Life:
             self._invited = entries
             ticket = Ticket(self._run, entries, self._ticket.secret).pack()
             self._options.reporter.event("ticket", ticket=ticket, run=self._run.hex())
+            if self._options.ticket_file:
+                invitation.leave(self._options.ticket_file, ticket)
 
     # --- telling --------------------------------------------------------------------------------------------------
 

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+import ipaddress
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import msgspec
 
 from swarm.dht.directory import Directory
-from swarm.errors import Malformed, Refused, SwarmError, TheirFault, Unreachable, Weather
+from swarm.errors import Impostor, Malformed, Refused, SwarmError, TheirFault, Unreachable, Weather, WrongVersion
 from swarm.identity import KeyPair, PeerId
-from swarm.manifest import RunManifest
+from swarm.manifest import RunManifest, open_manifest
 from swarm.membership.contacts import Contact, Contacts
 from swarm.membership.progress import Progress
 from swarm.membership.roster import Roster
+from swarm.seeds import shuffled
 from swarm.transport import Call, Payload, Route, Transport
-from swarm.wire import Signed, Stamp, open_frame, pack, seal, unpack
+from swarm.wire import CONTROL_LIMIT, Signed, Stamp, finite, open_frame, pack, seal, unpack
 
 from .offers import Offer
 
@@ -24,16 +27,30 @@ TOPIC = "progress"
 ASKED = 8
 """Peers asked at a time where one answer is enough, and donors of one download."""
 WELCOME_PEERS = 40
+WELCOME_BYTES = CONTROL_LIMIT - 4096
+"""Room for the records in a welcome: whoever makes theirs as large as they may be must not make everybody's welcome too large."""
 DIAL_BACK_SECONDS = 4.0
+GREETING_SECONDS = 2.0
+"""Patience with the other entries once one has answered."""
+
+T = TypeVar("T")
 
 
 class Welcome(msgspec.Struct, frozen=True, forbid_unknown_fields=True, array_like=True):
-    """The answer to a greeting: where we see you, what time it is here, and who is here (sealed contacts and progress records)."""
+    """The answer to a greeting: where we see you, what time it is here, and who is here (sealed contacts and progress records).
+
+    ``host`` is an IP address, or empty where the way that the greeting came has none.
+    """
 
     host: str
     wall: float
     contacts: tuple[bytes, ...]
     progress: tuple[bytes, ...]
+
+    def __post_init__(self) -> None:
+        if self.host:
+            ipaddress.ip_address(self.host)
+        finite("wall", self.wall, 0, 1e12)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,7 +81,7 @@ class Neighbours:
         self._manifest, self._sealed, self._key, self._ways = manifest, sealed_manifest, key, ways
         self._describe, self._offer = describe, offer
         self._run = manifest.run_id
-        self._seq = first_seq
+        self._seq = self._draw = first_seq
         self.roster = Roster()
         for name, handler in {
             "hello": self._on_hello, "manifest": self._on_manifest, "ping": self._on_ping, "dial-back": self._on_dial_back,
@@ -84,9 +101,12 @@ class Neighbours:
         """Learn the caller's contact, tell it where we see it and who is here."""
         if self._ways.contacts.learn(bytes(call.body)).signer != call.sender:
             raise Malformed("a greeting carries the caller's own contact")
-        records = tuple(row.signed.raw for row in self.roster.snapshot()[:WELCOME_PEERS])
-        contacts = tuple(self._ways.contacts.records(WELCOME_PEERS))
-        return pack(Welcome(call.host, self._ways.wall(), contacts, (self.sealed_progress(), *records)))
+        here = set(self.some(WELCOME_PEERS))
+        known = [row.signed.raw for row in self.roster.snapshot() if row.peer in here]
+        progress = _that_fit([self.sealed_progress(), *known], WELCOME_BYTES)
+        room = WELCOME_BYTES - sum(map(len, progress))
+        contacts = _that_fit(reversed(self._ways.contacts.records(WELCOME_PEERS)), room)
+        return pack(Welcome(call.host, self._ways.wall(), contacts, progress))
 
     async def _on_dial_back(self, call: Call) -> Payload:
         """Dial the caller, so that it learns whether others can."""
@@ -106,12 +126,21 @@ class Neighbours:
 
     # --- asking ---------------------------------------------------------------------------------------------------
 
-    def learn(self, welcomes: Sequence[Welcome]) -> None:
-        """Take over whom the entries know."""
-        for welcome in welcomes:
-            self._ways.contacts.learn_all(list(welcome.contacts))
-            for record in welcome.progress:
+    def some(self, at_most: int = ASKED) -> tuple[PeerId, ...]:
+        """Up to ``at_most`` peers that are here, others at every call: nobody can choose an id that is always asked."""
+        self._draw += 1
+        here = self.roster.peers(asyncio.get_running_loop().time())
+        return tuple(shuffled(self._run, here, "some", self._key.peer_id, self._draw)[:at_most])
+
+    def learn(self, welcomes: Sequence[Welcome]) -> int:
+        """Take over whom the entries know; the number of records that do not hold (the entries' fault, not ours)."""
+        wrong = sum(self._ways.contacts.learn_all(list(welcome.contacts)) for welcome in welcomes)
+        for record in [record for welcome in welcomes for record in welcome.progress]:
+            try:
                 self._hear(open_frame(record, Progress, run=self._run))
+            except TheirFault:
+                wrong += 1
+        return wrong
 
     async def is_dialable(self, peers: Sequence[PeerId], deadline: float) -> bool | None:
         """Whether one of ``peers`` could dial us back; None where nobody could be asked."""
@@ -132,18 +161,23 @@ class Neighbours:
 
     async def offers(self, deadline: float) -> list[Signed[Offer]]:
         """What up to `ASKED` peers say about where the run stands."""
-        now = asyncio.get_running_loop().time()
-        known = self.roster.peers(now)[:ASKED]
-        answers = await self._ask(known, lambda peer: self._ways.transport.request(peer, "offer", deadline=deadline))
-        signed = [open_frame(raw, Offer, run=self._run) for _, raw in answers]
-        return [offer for offer, (peer, _) in zip(signed, answers, strict=True) if offer.signer == peer]
+        async def ask(peer: PeerId) -> Signed[Offer]:
+            offer = open_frame(await self._ways.transport.request(peer, "offer", deadline=deadline), Offer, run=self._run)
+            if offer.signer != peer:
+                raise Impostor("an offer counts for its signer only")
+            return offer
 
-    async def _ask(self, peers: Sequence[PeerId], call: Callable[[PeerId], Awaitable[bytes]]) -> list[tuple[PeerId, bytes]]:
-        """Ask all at once; the answers that came, in the order of ``peers``. Who could not be reached is noted in the roster."""
+        return await self._ask(self.some(), ask)
 
-        async def one(peer: PeerId) -> tuple[PeerId, bytes] | None:
+    async def _ask(self, peers: Sequence[PeerId], call: Callable[[PeerId], Awaitable[T]]) -> list[T]:
+        """Ask all at once; the answers that came and hold, in the order of ``peers``. Who cannot be reached is noted in the roster.
+
+        Whatever else a peer answers costs its own answer and nothing more.
+        """
+
+        async def one(peer: PeerId) -> T | None:
             try:
-                return peer, await call(peer)
+                return await call(peer)
             except Unreachable:
                 self.roster.lost(peer, asyncio.get_running_loop().time())
             except (Weather, TheirFault):
@@ -152,7 +186,7 @@ class Neighbours:
 
         async with asyncio.TaskGroup() as tasks:
             asked = [tasks.create_task(one(peer)) for peer in peers if peer != self._key.peer_id]
-        return [answer for task in asked if (answer := task.result())]
+        return [answer for task in asked if (answer := task.result()) is not None]
 
     # --- telling --------------------------------------------------------------------------------------------------
 
@@ -192,7 +226,11 @@ class Neighbours:
 
 
 async def greet(transport: Transport, peers: Sequence[PeerId], contact: bytes, deadline: float) -> list[Welcome]:
-    """Say hello to ``peers`` at once with our sealed contact; the answers that came. Dead ones are a non-event."""
+    """Say hello to ``peers`` at once with our sealed contact; the answers that came. Dead ones are a non-event.
+
+    Once one has answered, the others have `GREETING_SECONDS`: an entry that is behind a silent firewall delays nobody.
+    """
+    loop = asyncio.get_running_loop()
 
     async def one(peer: PeerId) -> Welcome | None:
         try:
@@ -202,15 +240,55 @@ async def greet(transport: Transport, peers: Sequence[PeerId], contact: bytes, d
 
     async with asyncio.TaskGroup() as tasks:
         asked = [tasks.create_task(one(peer)) for peer in peers]
-    return [welcome for task in asked if (welcome := task.result())]
+        waiting = set(asked)
+        while waiting and loop.time() < deadline:
+            done, waiting = await asyncio.wait(waiting, timeout=deadline - loop.time(), return_when=asyncio.FIRST_COMPLETED)
+            if any(task.result() for task in done):
+                deadline = min(deadline, loop.time() + GREETING_SECONDS)
+        for task in waiting:
+            task.cancel()
+    return [welcome for task in asked if not task.cancelled() and (welcome := task.result())]
 
 
-async def fetch_manifest(transport: Transport, entries: Sequence[PeerId], deadline: float) -> tuple[bytes, list[SwarmError]]:
-    """The sealed manifest from the first entry that answers; empty where none does, with everybody's reason."""
-    failures: list[SwarmError] = []
-    for entry in entries:
+async def fetch_manifest(
+    transport: Transport, entries: Sequence[PeerId], deadline: float, run: bytes
+) -> tuple[bytes, list[SwarmError]]:
+    """The sealed manifest of ``run`` from the first entry that has it, all being asked at once; empty where none has.
+
+    With it everybody's reason who did not. Raises `WrongVersion` where the run speaks another protocol.
+    """
+
+    async def one(entry: PeerId) -> bytes | SwarmError:
         try:
-            return await transport.request(entry, "manifest", deadline=deadline), failures
-        except (Weather, TheirFault) as error:
-            failures.append(error)
-    return b"", failures
+            sealed = await transport.request(entry, "manifest", deadline=deadline)
+            open_manifest(sealed, run)
+        except (Weather, TheirFault, WrongVersion) as error:
+            return error
+        return sealed
+
+    failures: list[SwarmError] = []
+    async with asyncio.TaskGroup() as tasks:
+        asked = [tasks.create_task(one(entry)) for entry in entries]
+        for answer in asyncio.as_completed(asked):
+            said = await answer
+            if isinstance(said, bytes) or isinstance(said, WrongVersion):
+                break
+            failures.append(said)
+        else:
+            return b"", failures
+        for task in asked:
+            task.cancel()
+    if isinstance(said, WrongVersion):
+        raise said
+    return said, failures
+
+
+def _that_fit(records: Iterable[bytes], room: int) -> tuple[bytes, ...]:
+    """The first of ``records`` that have ``room`` together."""
+    fitting: list[bytes] = []
+    for record in records:
+        room -= len(record) + 8
+        if room < 0:
+            break
+        fitting.append(record)
+    return tuple(fitting)

@@ -206,7 +206,8 @@ class Peer:
         if round_ % self._manifest.evaluate_every and not self.is_finished:
             return None
         score = await self._ports.arithmetic.run(self._learner.evaluate)
-        if self._sampled_at is None or self._loop.time() >= self._sampled_at + SAMPLE_SECONDS:
+        is_due = self._sampled_at is None or self._loop.time() >= self._sampled_at + SAMPLE_SECONDS
+        if is_due and self._me.home is not None:  # without a home there is no screen either
             self._sampled_at = self._loop.time()
             self.board.sample_text = await self._ports.arithmetic.run(self._learner.sample)
         return score

@@ -7,6 +7,7 @@ check and average the same bytes. The same seed gives the same rehearsal, to the
 from __future__ import annotations
 
 import asyncio
+import gc
 import random
 import time
 from collections.abc import Callable
@@ -97,7 +98,11 @@ def rehearse(script: Script, tell: Callable[[RoundReport], None] = lambda report
     """Run the rehearsal to its end; ``tell`` hears the founder's rounds as they come."""
     leftovers: list[str] = []
     stage = _Stage(script, tell)
-    virtual = simulate(stage.play(), leftovers=leftovers)
+    gc.freeze()  # what is loaded stays: without this the collector walks through all of torch again and again
+    try:
+        virtual = simulate(stage.play(), leftovers=leftovers)
+    finally:
+        gc.unfreeze()
     return Rehearsed(
         notebooks=stage.notebooks,
         transcript=stage.digest(),

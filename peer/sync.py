@@ -17,7 +17,7 @@ from .content import chunk_count, chunk_length
 from .data import corpus as corpora
 from .data.corpus import Corpus
 from .library import Library
-from .neighbours import ASKED, Neighbours
+from .neighbours import Neighbours
 from .offers import Offer, Standing, believed
 from .state import CHUNK, SharedState, assemble, blob_length, state_root_from
 
@@ -77,7 +77,7 @@ class Sync:
         return await self._arithmetic.run(lambda: assemble(round_, chunks, numbers, has_momentum))
 
     def _donors(self) -> tuple[PeerId, ...]:
-        return tuple(self._neighbours.roster.peers(asyncio.get_running_loop().time())[:ASKED])
+        return self._neighbours.some()
 
     async def _chunks(
         self,

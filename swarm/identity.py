@@ -27,6 +27,7 @@ _ANIMALS = (
 ).split()
 
 
+@lru_cache(maxsize=1 << 12)
 def peer_id_of(public: bytes) -> PeerId:
     """The id of the holder of ``public`` (32 raw bytes)."""
     return peer_id_from_digest(hashlib.sha256(b"swarm-peer-v1" + public).digest())

@@ -1,54 +1,31 @@
-"""Numbers to bytes and back: the port every codec fills, and the table from the manifest's enum to the codec.
+"""Numbers to bytes and back: the table from the manifest's enum to the codec.
 
 Every codec has an exact length known beforehand, so a receiver knows how many bytes a part must have before it reads one.
 """
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Mapping
+from types import MappingProxyType
 
-import torch
-from torch import Tensor
-
-from swarm.errors import Malformed
 from swarm.manifest import Codec as CodecName
 
+from .dense import Float16, Float32
+from .port import Codec
+from .quantised import Quantised
 
-class Codec(Protocol):
-    """One way to write N float32 numbers. Axes: N numbers of one part."""
+__all__ = ["Codec", "codec_of"]
 
-    def size(self, numbers: int) -> int:
-        """Exact bytes of ``numbers`` encoded values."""
-
-    def encode(self, vector_N: Tensor) -> bytes:
-        """``vector_N`` (float32, finite) as ``size(N)`` bytes. Deterministic: same bits in, same bytes out, on any thread count."""
-
-    def decode(self, payload: bytes, numbers: int) -> Tensor:
-        """``[numbers]`` float32, all finite. Raises `Malformed` for a wrong length, NaN, infinity or a scale out of range."""
-
-
-def codec_of(name: CodecName) -> Codec:
-    """The codec that a manifest names."""
-    from .dense import Float16, Float32
-    from .quantised import Quantised
-
-    table: dict[CodecName, Codec] = {
+_TABLE: Mapping[CodecName, Codec] = MappingProxyType(
+    {
         CodecName.FP32: Float32(),
         CodecName.FP16: Float16(),
         CodecName.INT8: Quantised(bits=8, block=256),
         CodecName.INT4: Quantised(bits=4, block=256),
     }
-    return table[name]
+)
 
 
-def require_vector(vector_N: Tensor) -> Tensor:
-    """``vector_N`` contiguous and without gradient. Raises `ValueError` where it is not one axis of float32 on the CPU."""
-    if vector_N.dtype != torch.float32 or vector_N.dim() != 1 or vector_N.device.type != "cpu":
-        raise ValueError("a codec takes one axis of float32 numbers on the CPU")
-    return vector_N.detach().contiguous()
-
-
-def require_length(payload: bytes, size: int) -> None:
-    """Raise `Malformed` where ``payload`` does not have exactly ``size`` bytes."""
-    if len(payload) != size:
-        raise Malformed(f"{len(payload)} bytes came where the numbers take {size}")
+def codec_of(name: CodecName) -> Codec:
+    """The codec that a manifest names."""
+    return _TABLE[name]

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from swarm.errors import Malformed
 
-from . import require_length, require_vector
+from .port import require_length, require_vector
 
 
 class _Dense:

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from swarm.errors import Malformed
 
-from . import require_length, require_vector
+from .port import require_length, require_vector
 
 Floats = NDArray[np.float32]
 Bytes = NDArray[np.uint8]

@@ -22,16 +22,13 @@ from ..membership.contacts import Contacts
 from ..transport import Transport
 from ..wire import Message, Signed
 from .directory import newest
-from .p2p import P2P, PATIENCE, Operation, operating
+from .p2p import NEIGHBOURS, P2P, PATIENCE, Operation, operating
 from .records import Topics, key_id, node_id, seconds_to_live, to_multihash
 from .storage import RecordStorage
 from .tasks import TaskOwner
 
 REPLICAS = 5
 """Peers that keep a record, per key."""
-
-BEAM = 10
-"""Nearest peers that a search visits, per key; a swarm of so many is asked completely."""
 
 REFRESH_SECONDS = 120.0
 """A get that comes so long after the last refresh also looks for our own neighbourhood."""
@@ -136,7 +133,7 @@ class HivemindDirectory:
         operation = Operation(deadline)
         await self._run(operation, self._search(operation, keys))
         ours = [signed for key in keys for signed in self._storage.records(key_id(key))]
-        found = [signed for signed in (*operation.found, *ours) if isinstance(signed.message, form)]
+        found = [signed for signed in (*operation.found.values(), *ours) if isinstance(signed.message, form)]
         return newest(cast("list[Signed[M]]", found))
 
     async def meet(self, peer: PeerId, deadline: float) -> bool:
@@ -178,7 +175,9 @@ class HivemindDirectory:
         """Ask the peers nearest to each of ``places`` (20 bytes); what they hold ends up in the operation."""
         from hivemind.dht.routing import DHTID
 
-        await self._node.find_nearest_nodes([DHTID.from_bytes(place) for place in places], k_nearest=BEAM, beam_size=BEAM)
+        await self._node.find_nearest_nodes(
+            [DHTID.from_bytes(place) for place in places], k_nearest=NEIGHBOURS, beam_size=NEIGHBOURS
+        )
 
     async def _wake(self, operation: Operation) -> None:
         """Where everybody was lost (the network was away), greet the entries and whoever answered last."""
@@ -201,7 +200,7 @@ class HivemindDirectory:
     async def _publish(self, operation: Operation, keys: Sequence[bytes], seconds: float) -> None:
         await self._wake(operation)
         bundle = [[operation.record, seconds_to_live(seconds)]]
-        await self._node.store_many(list(keys), [bundle] * len(keys), 0.0, beam_size=BEAM)
+        await self._node.store_many(list(keys), [bundle] * len(keys), 0.0, beam_size=NEIGHBOURS)
         ids, value, blacklist = self._ids(keys), self._node.protocol.serializer.dumps(bundle), self._node.blacklist
         rest = [_hivemind_id(peer) for peer in self._entries if peer not in operation.took]
         stores = [self._node.protocol.call_store(entry, ids, [value] * len(ids), 0.0) for entry in rest if entry not in blacklist]
@@ -226,7 +225,7 @@ def load_hivemind() -> None:
             return
         level, mp = logging.getLevelName(logging.WARNING), sys.modules.get("torch.multiprocessing")
         strategy = mp.get_sharing_strategy() if mp else None
-        from hivemind.utils.logging import use_hivemind_log_handler
+        from hivemind.utils.logging import use_hivemind_log_handler  # whatever is imported of hivemind, all of it is
 
         use_hivemind_log_handler("nowhere")
         logging.addLevelName(logging.WARNING, level)

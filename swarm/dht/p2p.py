@@ -1,11 +1,12 @@
 """hivemind's ``P2P``, on our transport: one unary RPC = one request on the route "dht".
 
-    request   argument = ping | store | find | walk     body = [protobuf, contact of the caller]
+    request   argument = ping | store | find | walk     body = [protobuf, contact of the caller, tags of records it has]
     reply     [protobuf, contacts of the callee and of the peers that the reply names]
 
 This is also the border. hivemind trusts what it parses, so nothing gets to it before its form has been checked: a node id follows
 from the key that TLS has proven, values are plain bundles (never its own nested dictionaries), no message holds a time of day.
-``walk`` is a find that asks for neighbours only.
+``walk`` is a find that asks for neighbours only; a find says which records its search has brought already, so that each travels
+a few times and not from all of its keepers.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from ..identity import PeerId
 from ..membership.contacts import Contacts
 from ..transport import Allowance, Call, Payload, Route, Transport
 from ..wire import CONTROL_LIMIT, Message, Signed, pack
-from .records import Topics, from_multihash, node_id, to_multihash
+from .records import Topics, from_multihash, node_id, tag, to_multihash, without
 from .storage import HELD_LIMIT
 from .tasks import TaskOwner, disowned
 
@@ -37,13 +38,16 @@ MESSAGE_LIMIT = HELD_LIMIT + CONTROL_LIMIT
 
 CONTACTS_LIMIT = 40
 KEYS_LIMIT = 16
-NEIGHBOURS_LIMIT = 32
+NEIGHBOURS = 10
+"""Peers that a reply names per key, nearest first: no search keeps more."""
+
+ANSWERED_LIMIT = 32
 
 _VERBS = ("ping", "store", "find", "walk")
 _PLAIN = b"\xc0"
 """hivemind's tag of a value without sub-keys."""
 
-_REQUEST = msgspec.msgpack.Decoder(tuple[bytes, bytes])
+_REQUEST = msgspec.msgpack.Decoder(tuple[bytes, bytes, bytes])
 _REPLY = msgspec.msgpack.Decoder(tuple[bytes, list[bytes]])
 
 
@@ -58,7 +62,8 @@ class Operation:
     deadline: float
     record: bytes = b""
     """The frame to publish; empty for a get."""
-    found: list[Signed[Message]] = field(default_factory=list)
+    found: dict[bytes, Signed[Message]] = field(default_factory=dict)
+    """Valid records that came in, by `tag`."""
     answered: set[PeerId] = field(default_factory=set)
     took: set[PeerId] = field(default_factory=set)
     """Peers that keep ``record`` now."""
@@ -144,7 +149,8 @@ class P2P:
         if not self._is_open:
             raise Refused("this node is closed")
         argument = "walk" if verb == "find" and not (operation and not operation.record) else verb
-        body = pack((request.SerializeToString(), self._contacts.record(self.me) or b""))
+        tags = b"".join(operation.found) if operation and argument == "find" else b""
+        body = pack((request.SerializeToString(), self._contacts.record(self.me) or b"", tags))
         deadline = asyncio.get_running_loop().time() + PATIENCE
         with disowned():
             reply = await self._transport.request(
@@ -172,11 +178,11 @@ class P2P:
         for key, result in zip(request.keys, response.results, strict=True):
             if result.value and operation and not operation.record:
                 signed, wrong = await self._read(key, result.value)
-                operation.found += signed
+                operation.found.update((tag(one.raw), one) for one in signed)
                 self.refused += wrong
             result.ClearField("value")
             result.ClearField("type")
-            pairs = list(zip(result.nearest_node_ids, result.nearest_peer_ids, strict=False))[:NEIGHBOURS_LIMIT]
+            pairs = list(zip(result.nearest_node_ids, result.nearest_peer_ids, strict=False))[:NEIGHBOURS]
             pairs = [(node, peer) for node, peer in pairs if self._is_dialable(node, peer)]
             result.ClearField("nearest_node_ids")
             result.ClearField("nearest_peer_ids")
@@ -201,7 +207,7 @@ class P2P:
     def _remember(self, peer: PeerId, operation: Operation | None) -> None:
         self.answered.pop(peer, None)
         self.answered[peer] = None
-        while len(self.answered) > NEIGHBOURS_LIMIT:
+        while len(self.answered) > ANSWERED_LIMIT:
             self.answered.pop(next(iter(self.answered)))
         if operation:
             operation.answered.add(peer)
@@ -215,7 +221,7 @@ class P2P:
         servicer = self._servicers.get(verb)
         if servicer is None or not self._is_open:
             raise Refused("this peer keeps no records")
-        raw, contact = _decode(_REQUEST, call.body)
+        raw, contact, tags = _decode(_REQUEST, call.body)
         if contact and self._contacts.learn(contact).signer != call.sender:
             raise Malformed("the contact of somebody else")
         request = _parse(servicer.form, raw)
@@ -228,17 +234,20 @@ class P2P:
         context = P2PContext(call.argument, self.peer_id, PeerID(to_multihash(call.sender)))
         with self._owner.adopting(), operating(None):
             response = await servicer.method(request, context)
-        return self._pack_reply(call, response)
+        return self._pack_reply(call.argument, response, tags)
 
-    def _pack_reply(self, call: Call, response: Any) -> bytes:
-        if call.argument == "ping":
+    def _pack_reply(self, argument: str, response: Any, tags: bytes) -> bytes:
+        if argument == "ping":
             response.ClearField("dht_time")
         named = [self.me]
-        for result in response.results if call.argument in ("find", "walk") else ():
+        for result in response.results if argument in ("find", "walk") else ():
+            del result.nearest_node_ids[NEIGHBOURS:], result.nearest_peer_ids[NEIGHBOURS:]
             named += map(from_multihash, result.nearest_peer_ids)
-            if call.argument == "walk":
+            if argument == "walk":
                 result.ClearField("value")
                 result.ClearField("type")
+            elif result.value and tags:
+                result.value = without(result.value, tags)
         records = [record for peer in dict.fromkeys(named) if (record := self._contacts.record(peer))]
         return pack((response.SerializeToString(), records[:CONTACTS_LIMIT]))
 

@@ -28,6 +28,8 @@ MAX_SECONDS = 600.0
 OWNERS_LIMIT = 1000
 """Signers kept per key, and records of the longest bundle."""
 
+TAG_SIZE = 8
+
 _MULTIHASH = b"\x00\x20"
 """libp2p's "identity" multihash of 32 bytes: the form in which hivemind carries our digests."""
 
@@ -53,6 +55,17 @@ def unpack_bundle(raw: bytes) -> list[tuple[bytes, float]]:
     if len(pairs) > OWNERS_LIMIT:
         raise Malformed(f"a bundle of {len(pairs)} records, at most {OWNERS_LIMIT} are allowed")
     return [(frame, seconds_to_live(seconds)) for frame, seconds in pairs]
+
+
+def tag(frame: bytes) -> bytes:
+    """8 bytes that stand for a record where a peer says which ones it has already."""
+    return hashlib.sha256(frame).digest()[:TAG_SIZE]
+
+
+def without(bundle: bytes, tags: bytes) -> bytes:
+    """``bundle`` less the records whose `tag` is among ``tags`` (one after the other)."""
+    known = {tags[start : start + TAG_SIZE] for start in range(0, len(tags), TAG_SIZE)}
+    return pack_bundle(pair for pair in unpack_bundle(bundle) if tag(pair[0]) not in known)
 
 
 class Topics:

@@ -48,7 +48,7 @@ class Faults:
         return self._and(Fault(at, SimulatedNetwork.crash, (who,)))
 
     def freeze(self, who: str, *, between: Interval) -> Faults:
-        """``who`` stands still for a while, and then goes on as if nothing had happened."""
+        """``who`` is mute and deaf for a while; what waited for it then moves on, late."""
         begin, end = between
         return self._and(Fault(begin, SimulatedNetwork.freeze, (who,)), Fault(end, SimulatedNetwork.thaw, (who,)))
 

@@ -113,7 +113,7 @@ class SimulatedNetwork:
             self._note("crash", peer)
 
     def freeze(self, peer: PeerId) -> None:
-        """Stop a peer in the middle of everything, as a laptop whose lid is closed: nothing goes out, nothing is answered."""
+        """Make a peer mute and deaf: nothing goes out, nothing is answered. Its own tasks go on, as behind a line that stalls."""
         if host := self._hosts.get(peer):
             host.frozen = True
             host.thawed.clear()

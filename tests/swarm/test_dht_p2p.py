@@ -11,7 +11,7 @@ import pytest_asyncio
 
 from swarm.dht.node import HivemindDirectory, load_hivemind
 from swarm.dht.p2p import CONTACTS_LIMIT, KEYS_LIMIT, MESSAGE_LIMIT
-from swarm.dht.records import Topics, key_id, node_id, pack_bundle, to_multihash
+from swarm.dht.records import Topics, key_id, node_id, pack_bundle, tag, to_multihash, unpack_bundle
 from swarm.errors import Refused
 from swarm.membership.contacts import seal_contact
 from swarm.membership.progress import Progress
@@ -37,10 +37,10 @@ class Border:
     def book(self) -> Any:
         return self.network.peers[ANNA.peer_id].contacts
 
-    async def ask(self, argument: str, request: Any, contact: bytes | None = None) -> bytes:
+    async def ask(self, argument: str, request: Any, contact: bytes | None = None, tags: bytes = b"") -> bytes:
         """What Anna answers Mallory; ``request`` is a protobuf message or bytes."""
         raw = request if isinstance(request, bytes) else request.SerializeToString()
-        body = pack((raw, self.contact if contact is None else contact))
+        body = pack((raw, self.contact if contact is None else contact, tags))
         return await self.mallory.request(ANNA.peer_id, "dht", body, argument=argument, limit=MESSAGE_LIMIT, deadline=soon())
 
     def answers(self, reply: Callable[[Call], Any], contacts: list[bytes] | None = None) -> None:
@@ -133,7 +133,7 @@ async def test_a_request_is_refused_for(request_: Callable[[], tuple[str, Any]],
 
 
 @pytest.mark.asyncio
-@pytest.mark.parametrize("body", [b"", b"\xc0", pack((b"",)), pack(("text", b"")), b"\x91" * 5000])
+@pytest.mark.parametrize("body", [b"", b"\xc0", pack((b"",)), pack((b"", b"")), pack(("text", b"", b"")), b"\x91" * 5000])
 async def test_a_body_of_another_form_is_refused(body: bytes, border: Border) -> None:
     with pytest.raises(Refused):
         await border.mallory.request(ANNA.peer_id, "dht", body, argument="ping", deadline=soon())
@@ -185,6 +185,16 @@ async def test_a_walk_brings_neighbours_and_no_records(border: Border) -> None:
 
 
 @pytest.mark.asyncio
+async def test_a_find_brings_what_the_search_has_not_got_yet(border: Border) -> None:
+    frames = [record(MALLORY), record(NOBODY)]
+    await border.ask("store", store(values=[pack_bundle((frame, 60.0) for frame in frames)]))
+    for tags, expected in ((b"", frames), (tag(frames[0]), frames[1:]), (bytes(8) + tag(frames[1]), frames[:1]), (b"odd", frames)):
+        raw, _ = _reply(await border.ask("find", pb().FindRequest(keys=PLACES[:1]), tags=tags))
+        (result,) = pb().FindResponse.FromString(raw).results
+        assert [frame for frame, _ in unpack_bundle(result.value)] == expected
+
+
+@pytest.mark.asyncio
 async def test_a_long_bundle_is_kept_like_a_short_one(border: Border) -> None:
     many = pack_bundle([(record(key(number), name="x" * 40), 60.0) for number in range(300)])
     assert len(many) > CONTROL_LIMIT
@@ -201,12 +211,12 @@ def found(call: Call, node: bytes, peer: bytes, value: bytes = b"") -> Any:
         return pb().PingResponse(peer=me(), dht_time=1.7e9)
     if call.argument == "store":
         return pb().StoreResponse(store_ok=[True] * 3, peer=me())
-    raw, _ = _request(call.body)
+    raw = _request(call.body)[0]
     result = pb().FindResult(type=1 if value else 0, value=value, nearest_node_ids=[node], nearest_peer_ids=[peer])
     return pb().FindResponse(results=[result] * len(pb().FindRequest.FromString(raw).keys), peer=me())
 
 
-def _request(body: bytes) -> tuple[bytes, bytes]:
+def _request(body: bytes) -> tuple[bytes, bytes, bytes]:
     from swarm.dht.p2p import _REQUEST
 
     return _REQUEST.decode(body)

@@ -1,0 +1,36 @@
+"""The port that every codec fills, and the checks that all of them share."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from swarm.errors import Malformed
+
+
+class Codec(Protocol):
+    """One way to write N float32 numbers. Axes: N numbers of one part."""
+
+    def size(self, numbers: int) -> int:
+        """Exact bytes of ``numbers`` encoded values."""
+
+    def encode(self, vector_N: Tensor) -> bytes:
+        """``vector_N`` (float32, finite) as ``size(N)`` bytes. Deterministic: same bits in, same bytes out, on any thread count."""
+
+    def decode(self, payload: bytes, numbers: int) -> Tensor:
+        """``[numbers]`` float32, all finite. Raises `Malformed` for a wrong length, NaN, infinity or a scale out of range."""
+
+
+def require_vector(vector_N: Tensor) -> Tensor:
+    """``vector_N`` contiguous and without gradient. Raises `ValueError` where it is not one axis of float32 on the CPU."""
+    if vector_N.dtype != torch.float32 or vector_N.dim() != 1 or vector_N.device.type != "cpu":
+        raise ValueError("a codec takes one axis of float32 numbers on the CPU")
+    return vector_N.detach().contiguous()
+
+
+def require_length(payload: bytes, size: int) -> None:
+    """Raise `Malformed` where ``payload`` does not have exactly ``size`` bytes."""
+    if len(payload) != size:
+        raise Malformed(f"{len(payload)} bytes came where the numbers take {size}")
