@@ -131,11 +131,11 @@ class _Life:
     async def _fetch_manifest(self, transport: HttpTransport) -> bytes:
         """From the first entry that answers; a peer that comes back to a run that has moved on knows it already."""
         deadline = asyncio.get_running_loop().time() + CONNECT_SECONDS
-        sealed, failures = await fetch_manifest(transport, self._entries, deadline)
+        sealed, failures = await fetch_manifest(transport, self._entries, deadline, run=self._run)
         kept = self._home.path / "manifest"
         if sealed or kept.exists():
             return sealed or kept.read_bytes()
-        tried = "; ".join(f"{entry.address}: {error.fact}" for entry, error in zip(self._ticket.entries, failures, strict=False))
+        tried = "; ".join(error.fact for error in failures)
         if any(isinstance(error, Impostor) for error in failures):
             raise NobodyThere(f"another peer than the ticket's answers ({tried})", "ask the organiser for a fresh ticket")
         raise NobodyThere(
@@ -149,7 +149,7 @@ class _Life:
         host = bound.host if not _is_wildcard(bound.host) else outward_host()
         contact = self._contact(Address(host, bound.port))
         welcomes = await greet(transport, self._entries, contact, loop.time() + CONNECT_SECONDS)
-        seen = Counter(welcome.host for welcome in welcomes).most_common(1)
+        seen = Counter(welcome.host for welcome in welcomes if welcome.host).most_common(1)
         if seen and _is_wildcard(bound.host) and seen[0][0] != host:
             contact = self._contact(Address(seen[0][0], bound.port))
             welcomes = await greet(transport, self._entries, contact, loop.time() + CONNECT_SECONDS)

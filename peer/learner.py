@@ -16,7 +16,7 @@ from torch import Tensor
 from averaging.layout import Layout
 from swarm.identity import PeerId
 from swarm.manifest import RunManifest
-from swarm.seeds import derive
+from swarm.seeds import derive, derive_bytes
 
 from .data.corpus import Corpus
 from .data.shards import assign, shard_count
@@ -54,6 +54,9 @@ class Learner:
 
     def __init__(self, manifest: RunManifest, corpus: Corpus, me: PeerId) -> None:
         self._manifest, self._corpus, self._me = manifest, corpus, me
+        self._draw = derive_bytes(
+            manifest.data.root, "data", manifest.seed
+        )  # not the run id: equal seeds, equal data, whatever else
         self._model = build(manifest.model, manifest.seed)
         self._named = dict(self._model.named_parameters())
         self._layout = Layout.of(self._named.items())
@@ -74,13 +77,17 @@ class Learner:
 
     def work(self, task: Assignment) -> Work:
         """Train locally from the shared state on this round's shards."""
-        state, run = self.state, self._manifest.run_id
+        state, draw = self.state, self._draw
         self._layout.write(state.anchor_P, self._named)
         context = self._manifest.model.context
-        shards = assign(run, state.round, task.members, self._me, shard_count(self._corpus.spec, context))
-        stream = batches(self._corpus, run, state.round, shards, self._me, self._manifest.inner.batch, context)
+        shards = assign(draw, state.round, task.members, self._me, shard_count(self._corpus.spec, context))
+        stream = batches(self._corpus, draw, state.round, shards, self._me, self._manifest.inner.batch, context)
         trained = self._inner.run(stream, max_steps=task.max_steps, until=task.until, on_step=task.on_step)
         return Work(trained, state.anchor_P - self._layout.flatten(self._named))
+
+    def seed_of(self, round_: int) -> bytes:
+        """What names the data of our local steps in ``round_``, for whoever wants to do them again."""
+        return derive_bytes(self._draw, "batches", round_, self._me)
 
     def conclude(self, average_P: Tensor | None) -> SharedState:
         """The state of the next round: the outer step on the average, or the same model where there is none."""
@@ -92,7 +99,7 @@ class Learner:
     @cached_property
     def _windows_WU(self) -> Tensor:
         manifest = self._manifest
-        return held_out(self._corpus, manifest.model.context, HELD_OUT_WINDOWS, derive(manifest.run_id, "held out"))
+        return held_out(self._corpus, manifest.model.context, HELD_OUT_WINDOWS, derive(self._draw, "held out"))
 
     def evaluate(self) -> float:
         """Bits per byte of the shared model on text that nobody trains on."""
@@ -102,7 +109,7 @@ class Learner:
     def sample(self) -> str:
         """A few lines written by the shared model."""
         self._layout.write(self.state.anchor_P, self._named)
-        return sample(self._model, b"def ", SAMPLE_BYTES, derive(self._manifest.run_id, "sample", self.state.round))
+        return sample(self._model, b"def ", SAMPLE_BYTES, derive(self._draw, "sample", self.state.round))
 
     def named(self) -> dict[str, Tensor]:
         """The shared model's tensors by name, for the export."""

@@ -161,6 +161,7 @@ class Neighbours:
 
     async def offers(self, deadline: float) -> list[Signed[Offer]]:
         """What up to `ASKED` peers say about where the run stands."""
+
         async def ask(peer: PeerId) -> Signed[Offer]:
             offer = open_frame(await self._ways.transport.request(peer, "offer", deadline=deadline), Offer, run=self._run)
             if offer.signer != peer:
@@ -208,21 +209,30 @@ class Neighbours:
         while True:
             deadline = loop.time() + max(interval, 5.0)
             await self._ways.directory.put(TOPIC, self.sealed_progress(), seconds=6 * interval, deadline=deadline)
-            for signed in await self._ways.directory.get(TOPIC, Progress, deadline=deadline):
-                self._hear(signed)
+            self._hear_all(await self._ways.directory.get(TOPIC, Progress, deadline=deadline))
             self.roster.forget_older_than(loop.time() - 20 * interval)
             await asyncio.sleep(interval)
 
     def _hear(self, signed: Signed[Progress]) -> None:
+        """Note a record. Raises the faults of a contact in it that is broken or somebody else's: nobody could dial its peer."""
         if signed.signer == self._key.peer_id:
             return
         contact = signed.message.contact
-        try:
-            if contact and open_frame(contact, Contact, run=self._run, limit=2048).signer == signed.signer:
-                self._ways.contacts.learn(contact)
-        except TheirFault:
-            return  # its contact is broken: nobody could dial it, so it is not here
+        if contact:
+            if open_frame(contact, Contact, run=self._run, limit=2048).signer != signed.signer:
+                raise Malformed("a record carries its own peer's contact")
+            self._ways.contacts.learn(contact)
         self.roster.hear(signed, asyncio.get_running_loop().time())
+
+    def _hear_all(self, records: Iterable[Signed[Progress]]) -> int:
+        """Note those that hold; the number of those that do not."""
+        wrong = 0
+        for signed in records:
+            try:
+                self._hear(signed)
+            except TheirFault:
+                wrong += 1
+        return wrong
 
 
 async def greet(transport: Transport, peers: Sequence[PeerId], contact: bytes, deadline: float) -> list[Welcome]:
@@ -251,7 +261,7 @@ async def greet(transport: Transport, peers: Sequence[PeerId], contact: bytes, d
 
 
 async def fetch_manifest(
-    transport: Transport, entries: Sequence[PeerId], deadline: float, run: bytes
+    transport: Transport, entries: Sequence[PeerId], deadline: float, run: bytes = b""
 ) -> tuple[bytes, list[SwarmError]]:
     """The sealed manifest of ``run`` from the first entry that has it, all being asked at once; empty where none has.
 
@@ -261,7 +271,8 @@ async def fetch_manifest(
     async def one(entry: PeerId) -> bytes | SwarmError:
         try:
             sealed = await transport.request(entry, "manifest", deadline=deadline)
-            open_manifest(sealed, run)
+            if run:  # else the caller looks for itself
+                open_manifest(sealed, run)
         except (Weather, TheirFault, WrongVersion) as error:
             return error
         return sealed
@@ -271,7 +282,7 @@ async def fetch_manifest(
         asked = [tasks.create_task(one(entry)) for entry in entries]
         for answer in asyncio.as_completed(asked):
             said = await answer
-            if isinstance(said, bytes) or isinstance(said, WrongVersion):
+            if isinstance(said, (bytes, WrongVersion)):
                 break
             failures.append(said)
         else:

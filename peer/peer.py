@@ -13,7 +13,6 @@ from swarm.errors import SwarmError
 from swarm.identity import PeerId
 from swarm.manifest import RunManifest
 from swarm.membership.progress import Phase, Progress
-from swarm.seeds import derive_bytes
 from swarm.transport.post import Post
 
 from .board import Board
@@ -162,8 +161,7 @@ class Peer:
         tokens = self._work.trained.tokens
         self.board.given_tokens += tokens
         self.board.tokens_per_second = tokens / max(1e-3, self._loop.time() - self._began)
-        seed = derive_bytes(self._manifest.run_id, "batches", round_, self._id)
-        root = self.board.state_root
+        seed, root = self._learner.seed_of(round_), self.board.state_root
         return Update(round=round_, vector_P=self._work.update_P, tokens=tokens, seed=seed, state_root=root)
 
     async def average(self, update: Update) -> Averaged:

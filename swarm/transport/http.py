@@ -7,6 +7,7 @@ request(to, ...) ──► addresses of `to` ──► connect, handshake ──
 from __future__ import annotations
 
 import asyncio
+import os
 import ssl
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Mapping
@@ -161,7 +162,7 @@ class HttpTransport:
             except (aiohttp.ServerFingerprintMismatch, aiohttp.ClientConnectorCertificateError):
                 trouble = Impostor(f"{address} does not hold the key of {petname(to)}", "it may have moved: ask others for it")
             except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError, ValueError) as error:
-                trouble = Unreachable(f"{petname(to)} does not answer at {address} ({error})")
+                trouble = Unreachable(f"{petname(to)} does not answer at {address} ({_reason(error)})")
             except (aiohttp.ClientError, OSError) as error:
                 raise Unreachable(f"the connection to {petname(to)} broke off ({error})") from error
             else:
@@ -241,3 +242,10 @@ class HttpTransport:
 async def _chunks(body: memoryview) -> AsyncIterator[memoryview]:
     for start in range(0, len(body), CHUNK):
         yield body[start : start + CHUNK]
+
+
+def _reason(error: Exception) -> str:
+    """What the system says about a failed connection; aiohttp's own words name Python objects."""
+    cause = getattr(error, "os_error", None) or error
+    number = getattr(cause, "errno", None)
+    return os.strerror(number) if number else str(cause) or type(error).__name__

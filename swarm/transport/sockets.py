@@ -16,7 +16,7 @@ from ..ticket import Address
 
 _BACKLOG = 256
 _ADVICE = {
-    errno.EADDRINUSE: "another program listens there: stop it, or choose another --port (0 takes any free one)",
+    errno.EADDRINUSE: "another program listens there: stop it, or choose another --listen HOST:PORT (port 0 takes any free one)",
     errno.EACCES: "ports below 1024 need special rights: choose a higher --port (0 takes any free one)",
     errno.EADDRNOTAVAIL: "this machine does not have that address: listen on 0.0.0.0 (or ::) and announce the outside one",
 }
