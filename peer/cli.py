@@ -179,7 +179,7 @@ def top(source: str, once: bool, plain: bool, json_lines: bool) -> None:
 
 @cli.command()
 @click.option("--peers", default=4, show_default=True, type=click.IntRange(1, 32))
-@click.option("--rounds", default=30, show_default=True, type=click.IntRange(1))
+@click.option("--rounds", default=40, show_default=True, type=click.IntRange(1))
 @click.option("--steps", default=20, show_default=True, help="Local steps per round.")
 @_run
 @click.option(
@@ -241,11 +241,14 @@ def _be_a_peer(start: Callable[[Reporter], Coroutine[Any, Any, None]], json_line
         await start(reporter)
         return 0
 
-    _exit(_guarded(life, reporter))
+    _exit(_guarded(life, reporter if json_lines else Reporter(sys.stderr)))
 
 
 def _guarded(start: Callable[[], Coroutine[Any, Any, int]], reporter: Reporter) -> int:
-    """Run to the end. One Ctrl-C (or SIGTERM) cancels and waits for a clean end; a second one ends at once."""
+    """Run to the end. One Ctrl-C (or SIGTERM) cancels and waits for a clean end; a second one ends at once.
+
+    ``reporter`` hears how it ended: errors of people go to standard error, those of machines are lines among the others.
+    """
 
     async def main() -> int:
         task = asyncio.create_task(start())

@@ -31,7 +31,7 @@ class Demo:
     """What to show."""
 
     peers: int = 4
-    rounds: int = 30
+    rounds: int = 40
     steps: int = 20
     model: str = "nano"
     codec: str = "int4"

@@ -98,8 +98,6 @@ class _Life:
             with replacing(self._home.path / "manifest") as draft:
                 draft.write_bytes(sealed)
             contact, welcomes = await self._introduce(transport, bound)
-            if corpus is not None:
-                self._invite()
             self._tell_joined(manifest, bound)
             async with self._directory(transport) as directory, _arithmetic() as arithmetic:
                 me = Self(
@@ -115,6 +113,8 @@ class _Life:
                 ways = Ways(transport=transport, directory=directory, contacts=self._contacts, wall=time.time)
                 ports = Ports(ways=ways, arithmetic=arithmetic, budget=_budget, teller=self._options.reporter)
                 peer = Peer(manifest, sealed, me, ports)
+                if corpus is not None:
+                    self._invite()  # only now: from here on somebody answers who takes the ticket at its word
                 peer.neighbours.learn(welcomes)
                 await self._check_dialable(peer, bound)
                 await self._run_with_screens(peer, transport)

@@ -27,7 +27,8 @@ from .model import build
 from .outer import Outer
 from .state import SharedState
 
-HELD_OUT_WINDOWS = 160
+HELD_OUT_BYTES = 10_240
+"""Scored by an evaluation, so that it costs about as much as a few local steps whatever the model."""
 SAMPLE_BYTES = 240
 
 
@@ -99,7 +100,8 @@ class Learner:
     @cached_property
     def _windows_WU(self) -> Tensor:
         manifest = self._manifest
-        return held_out(self._corpus, manifest.model.context, HELD_OUT_WINDOWS, derive(self._draw, "held out"))
+        windows = max(8, HELD_OUT_BYTES // manifest.model.context)
+        return held_out(self._corpus, manifest.model.context, windows, derive(self._draw, "held out"))
 
     def evaluate(self) -> float:
         """Bits per byte of the shared model on text that nobody trains on."""

@@ -130,7 +130,8 @@ class Neighbours:
         """Up to ``at_most`` peers that are here, others at every call: nobody can choose an id that is always asked."""
         self._draw += 1
         here = self.roster.peers(asyncio.get_running_loop().time())
-        return tuple(shuffled(self._run, here, "some", self._key.peer_id, self._draw)[:at_most])
+        drawn = shuffled(self._run, here, "some", self._key.peer_id, self._draw)
+        return tuple(PeerId(peer) for peer in drawn[:at_most])
 
     def learn(self, welcomes: Sequence[Welcome]) -> int:
         """Take over whom the entries know; the number of records that do not hold (the entries' fault, not ours)."""

@@ -46,8 +46,8 @@ class Standing:
 def believed(offers: Sequence[Signed[Offer]], organiser: PeerId) -> Standing | None:
     """The state to fetch, or None where the answers do not allow to believe one (ask again: a round may just have ended).
 
-    The organiser's word counts by itself. Otherwise the largest camp wins, of equal ones the further; with `ENOUGH` answers or
-    more it must have two thirds of them.
+    The largest camp wins, of equal ones the further. With `ENOUGH` answers or more it must have two thirds of them; where it has
+    not, the organiser's word decides, if it is among the answers.
     """
     if not offers:
         return None

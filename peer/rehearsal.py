@@ -28,13 +28,13 @@ from swarm.ticket import Address, Entry
 from .compute import Inline
 from .data import corpus as corpora
 from .data.corpus import Corpus
+from .model import count
 from .neighbours import TOPIC, Ways, greet
 from .peer import Peer
 from .ports import Budget, LocalTraining, Ports, Self
 from .recipe import Recipe, manifest_of
 from .report import Reporter, RoundReport
 
-TEXT_BYTES = 400_000
 STEP_SECONDS = 0.05
 """Virtual seconds per local step of the fastest peer; the slowest takes three times as long."""
 JOB_SECONDS = 0.001
@@ -51,6 +51,8 @@ class Script:
     rounds: int = 5
     seed: int = 0
     recipe: Recipe = field(default_factory=lambda: Recipe(model="tiny", max_steps=4, round_seconds=5.0, average_seconds=20.0))
+    text_bytes: int = 400_000
+    """Of the embedded text, from its start; more makes held-out figures comparable with those of real runs."""
     faults: Faults = field(default_factory=Faults)
     link: Link = field(default_factory=lambda: Link(latency=0.04, jitter=0.02, bandwidth=2.5e6))
 
@@ -79,6 +81,7 @@ class Rehearsed:
 
     notebooks: dict[str, Notebook]
     transcript: str
+    parameters: int
     messages: int
     virtual_seconds: float
     leftovers: tuple[str, ...]
@@ -106,6 +109,7 @@ def rehearse(script: Script, tell: Callable[[RoundReport], None] = lambda report
     return Rehearsed(
         notebooks=stage.notebooks,
         transcript=stage.digest(),
+        parameters=stage.parameters,
         messages=stage.messages,
         virtual_seconds=virtual,
         leftovers=tuple(leftovers),
@@ -120,7 +124,7 @@ class _Stage:
         self._chance = random.Random(script.seed)
         seed = script.seed.to_bytes(8, "little", signed=True)
         self._keys = {f"p{n}": KeyPair.from_seed(derive_bytes(seed, "rehearsed key", n)) for n in range(script.peers)}
-        self._corpus = _text()
+        self._corpus = _text(script.text_bytes)
         recipe = script.recipe
         self._manifest = manifest_of(
             replace(
@@ -142,6 +146,11 @@ class _Stage:
         roots = "".join(said.state_root for name in sorted(self.notebooks) for said in self.notebooks[name].rounds)
         transcript = self._network.transcript.digest() if self._network else ""
         return derive_bytes(b"transcript", transcript, roots).hex()
+
+    @property
+    def parameters(self) -> int:
+        """Of the rehearsed model."""
+        return count(self._manifest.model)
 
     @property
     def messages(self) -> int:
@@ -197,10 +206,10 @@ class _Stage:
         await peer.run()
 
 
-def _text() -> Corpus:
+def _text(length: int) -> Corpus:
     """A fixed slice of real text, the same on one computer; rehearsals do not compare across computers."""
     whole = corpora.build(None)
-    return corpora.from_bytes(bytes(memoryview(whole.data)[:TEXT_BYTES]), description="rehearsal")
+    return corpora.from_bytes(bytes(memoryview(whole.data)[:length]), description="rehearsal")
 
 
 def rehearse_and_tell(peers: int, rounds: int, seed: int, reporter: Reporter) -> None:

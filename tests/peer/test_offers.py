@@ -1,0 +1,78 @@
+"""Whom a newcomer believes, as a table: answers on the left, the state it takes on the right."""
+
+from __future__ import annotations
+
+import pytest
+
+from peer.offers import Offer, believed
+from swarm.errors import Malformed
+from swarm.wire import Signed, Stamp, open_frame, pack, seal, unpack
+
+from .company import RUN, key
+
+ORGANISER = key(0).peer_id
+A, B, C = bytes([1]) * 32, bytes([2]) * 32, bytes([3]) * 32
+
+
+def says(number: int, round_: int, root: bytes, tokens: int = 0, seconds_left: float = 0.0) -> Signed[Offer]:
+    """The word of peer ``number``; 0 is the organiser."""
+    return open_frame(seal(key(number), Offer(root, tokens, seconds_left), Stamp(RUN, round_)), Offer, run=RUN)
+
+
+def all_say(numbers: range, round_: int, root: bytes) -> list[Signed[Offer]]:
+    """One camp."""
+    return [says(number, round_, root) for number in numbers]
+
+
+@pytest.mark.parametrize(
+    ("offers", "taken"),
+    [
+        pytest.param([], None, id="nobody answers"),
+        pytest.param([says(1, 3, A)], (3, A), id="a single peer is believed: a young run has no other"),
+        pytest.param([says(1, 3, A), says(2, 3, A), says(3, 4, B)], (3, A), id="the larger camp, though another is further"),
+        pytest.param([says(1, 3, A), says(2, 4, B)], (4, B), id="of equal camps the further"),
+        pytest.param([says(1, 3, A), says(2, 3, B)], (3, B), id="of equal camps at the same place always the same"),
+        pytest.param(all_say(range(1, 5), 3, A) + all_say(range(5, 7), 3, B), (3, A), id="four of six are two thirds"),
+        pytest.param(all_say(range(1, 4), 3, A) + all_say(range(4, 6), 3, B), None, id="three of five are not"),
+        pytest.param(all_say(range(0, 3), 3, A) + all_say(range(4, 6), 3, B), (3, A), id="unless the organiser is among them"),
+        pytest.param([*all_say(range(1, 4), 3, A), says(0, 2, C), says(5, 3, B)], (2, C), id="or alone says something else"),
+        pytest.param([*all_say(range(1, 5), 3, A), says(0, 9, B)], (3, A), id="two thirds outvote the organiser"),
+        pytest.param([*all_say(range(1, 5), 3, A), says(5, 1 << 31, B)], (3, A), id="a round out of this world counts as one word"),
+    ],
+)
+def test_what_a_newcomer_believes(offers: list[Signed[Offer]], taken: tuple[int, bytes] | None) -> None:
+    for order in (offers, offers[::-1]):
+        standing = believed(order, ORGANISER)
+        assert (standing and (standing.round, standing.state_root)) == taken
+
+
+def test_donors_are_those_who_have_the_state_that_is_believed() -> None:
+    standing = believed([says(3, 3, A), says(1, 3, A), says(2, 3, B)], ORGANISER)
+    assert standing is not None
+    assert standing.donors == tuple(sorted(key(n).peer_id for n in (1, 3)))
+
+
+def test_one_liar_cannot_bend_the_time_or_the_tokens_of_a_camp() -> None:
+    honest = [says(n, 3, A, tokens=100, seconds_left=5.0) for n in range(1, 4)]
+    standing = believed([*honest, says(4, 3, A, tokens=1 << 61, seconds_left=1e6)], ORGANISER)
+    assert standing is not None
+    assert standing.tokens == 100
+    assert standing.seconds_left == 5.0
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        (bytes(31), 0, 0.0),
+        (bytes(32), -1, 0.0),
+        (bytes(32), 1 << 62, 0.0),
+        (bytes(32), 0, -0.1),
+        (bytes(32), 0, float("nan")),
+        (bytes(32), 0, float("inf")),
+        (bytes(32), 0, 0.0, "more"),
+        ("text", 0, 0.0),
+    ],
+)
+def test_an_offer_out_of_range_is_refused(said: object) -> None:
+    with pytest.raises(Malformed):
+        unpack(pack(said), Offer)
