@@ -57,6 +57,8 @@ class Averaged:
     reason: str = ""
     declined: bool = False
     """Whether a leader turned us away: then there is a group, and its result is worth waiting for."""
+    alone: bool = False
+    """Whether nobody else came, though others are here."""
     round: int = 0
     tokens: int = 0
     """Behind the updates of all members that committed, by their own word."""
@@ -103,20 +105,26 @@ class Averager:
         """Go on with the residual of an earlier life (a checkpoint)."""
         self._feedback = feedback
 
-    async def average(self, update: Update, expected: Sequence[PeerId], close_at: float) -> Averaged:
+    async def average(
+        self, update: Update, expected: Sequence[PeerId], close_at: float, *, alone_is_fine: bool = True
+    ) -> Averaged:
         """Average ``update`` with whoever comes. ``expected`` should; the leader stops waiting for them at ``close_at``.
 
+        Where nobody comes, the average is the update itself, unless ``alone_is_fine`` says no: then it is kept for later.
         Always returns: at the latest after ``assemble_seconds`` and ``average_seconds`` of the manifest beyond ``close_at``.
         """
         self._round = update.round
         feedback = self._feedback = self._feedback or ErrorFeedback(update.vector_P.numel())
         carried_P = await self._arithmetic.run(lambda: feedback.carried(update.vector_P))
         group = await self._assemble(update, expected, close_at)
+        alone = isinstance(group, Group) and len(group.members) == 1
+        if alone and not alone_is_fine:
+            group = LeftOut("nobody else came, though others are here", update.round)
         if isinstance(group, LeftOut):
             await self._arithmetic.run(lambda: feedback.adopt(carried_P))
-            return Averaged(average_P=None, reason=group.reason, declined=group.declined, round=group.round)
+            return Averaged(average_P=None, reason=group.reason, declined=group.declined, alone=alone, round=group.round)
         began = asyncio.get_running_loop().time()
-        if len(group.members) == 1:
+        if alone:
             await self._arithmetic.run(feedback.reset)
             return Averaged(average_P=carried_P, members=group.members, round=update.round, tokens=update.tokens)
         outcome = await self._exchange(update, group, carried_P)

@@ -76,16 +76,15 @@ class Course:
         if not self._stands:
             self.stand_on(learner.state, library)
 
-    async def rejoin(self, learner: Learner, sync: Sync, library: Library, *, declined: bool) -> bool:
-        """After a round without us: wait for the others' result and take it. False where there is nothing to take.
+    async def rejoin(self, learner: Learner, sync: Sync, library: Library, patience: float) -> bool:
+        """After a round without us: wait up to ``patience`` seconds for the others' result and take it.
 
-        ``declined``: a leader has told us that there is a group, so its result is worth the whole time of a round.
+        False where there is nothing to take: nobody answers, or they stand where we do.
         """
-        spec = self._manifest.round
-        deadline = self._loop.time() + (spec.average_seconds if declined else spec.assemble_seconds)
+        deadline = self._loop.time() + patience
         self._board.enter(Phase.SYNCING)
         while True:
-            standing, answers = await sync.standing(self._own(), min(deadline, self._loop.time() + ASK_SECONDS))
+            standing, answers = await sync.standing(self._own(), self._loop.time() + ASK_SECONDS)
             late = self._loop.time() + POLL_SECONDS >= deadline
             ours = standing is None or standing.state_root == self._board.state_root
             if answers == 0 or (late and ours):

@@ -5,20 +5,24 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import math
 import os
 import signal
 import sys
 import tempfile
+import threading
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Coroutine
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from swarm.errors import SwarmError, Unreachable
 from swarm.manifest import open_manifest, run_id_of
 
-from .report import Reporter
+from .report import Reporter, RoundReport
 
 START_SECONDS = 120.0
 STOP_SECONDS = 5.0
@@ -56,14 +60,18 @@ async def play(demo: Demo, *, json_lines: bool) -> int:
     home = demo.home or Path(tempfile.mkdtemp(prefix="swarm-demo-"))
     reporter = Reporter(sys.stdout, json_lines)
     on_screen = sys.stdout.isatty() and not json_lines
-    reporter.event("demo", peers=demo.peers, rounds=demo.rounds, model=demo.model, home=str(home))
+    told = {"peers": demo.peers, "rounds": demo.rounds, "model": demo.model, "home": str(home)}
+    sentence = f"{demo.peers} peers on this computer train a {demo.model} model for {demo.rounds} rounds; their files: {home}"
+    reporter.event("demo", **(told if json_lines else {"fact": sentence}))
     began = time.monotonic()
-    async with _stage(demo, home, None if on_screen else reporter) as actors:
-        await _until_all_are_done(actors, _screen(actors[0]) if on_screen else None)
+    async with _stage(demo, home, None if on_screen else _Narrator(reporter, json_lines)) as actors:
+        is_over = await _until_all_are_done(actors, _screen(actors[0]) if on_screen else None)
+    if not is_over:
+        reporter.event("stopped", fact=f"stopped before the end; what the peers have saved lies in {home}")
+        return 0
     _check(actors)
     seconds = time.monotonic() - began
-    reporter.event("alone", fact="one peer alone now does the same local steps, to compare")
-    summary = await asyncio.to_thread(_summarise, demo, actors, seconds)
+    summary = await _summary(demo, actors, seconds, reporter)
     if json_lines:
         reporter.event("summary", **{key: value for key, value in summary.items() if key != "sample"})
     else:
@@ -73,8 +81,26 @@ async def play(demo: Demo, *, json_lines: bool) -> int:
     return 0 if summary["state_roots_equal"] else 4
 
 
+class _Narrator:
+    """Passes on what the first peer says, and what troubles the others; for people without what is not for a demo."""
+
+    def __init__(self, reporter: Reporter, json_lines: bool) -> None:
+        self._reporter = reporter
+        self._not_told = () if json_lines else ("ticket", "checkpoint", "model")
+
+    def tell(self, event: str, said: dict[str, Any], *, speaks: bool) -> None:
+        """One event of one peer."""
+        if not speaks and event not in ("error", "warning"):
+            return
+        if event == "round":
+            loss = math.nan if said["loss"] is None else said["loss"]
+            self._reporter.round_finished(msgspec.convert({"event": event, **said, "loss": loss}, RoundReport))
+        elif event not in self._not_told:
+            self._reporter.event(event, **said)
+
+
 @contextlib.asynccontextmanager
-async def _stage(demo: Demo, home: Path, reporter: Reporter | None) -> AsyncIterator[list[Actor]]:
+async def _stage(demo: Demo, home: Path, narrator: _Narrator | None) -> AsyncIterator[list[Actor]]:
     """The peers, started one by one; whatever happens, none of them is left when the block is."""
     run = ["--model", demo.model, "--codec", demo.codec, "--seed", str(demo.seed), "--rounds", str(demo.rounds)]
     pace = ["--steps", str(demo.steps), "--round-seconds", str(ROUND_SECONDS), "--evaluate-every", str(max(1, demo.rounds // 6))]
@@ -85,16 +111,12 @@ async def _stage(demo: Demo, home: Path, reporter: Reporter | None) -> AsyncIter
         try:
             first = await _start(home / "1", ["new", *run, *pace, *data])
             actors.append(first)
-            readers.create_task(_read(first, reporter, speaks=True))
-            ticket = await asyncio.wait_for(first.tickets.get(), START_SECONDS)
+            readers.create_task(_read(first, narrator, speaks=True))
+            ticket = await _ticket_of(first)
             for number in range(2, demo.peers + 1):
                 actors.append(await _start(home / str(number), ["join", ticket]))
-                readers.create_task(_read(actors[-1], reporter, speaks=False))
+                readers.create_task(_read(actors[-1], narrator, speaks=False))
             yield actors
-        except TimeoutError as error:
-            raise Unreachable(
-                "the first peer did not start in time", "look for what it says: swarm new --listen 127.0.0.1:0"
-            ) from error
         finally:
             await _stop([actor.process for actor in actors])
 
@@ -108,7 +130,20 @@ async def _start(home: Path, words: list[str]) -> Actor:
     return Actor(home, process)
 
 
-async def _read(actor: Actor, reporter: Reporter | None, *, speaks: bool) -> None:
+async def _ticket_of(first: Actor) -> str:
+    """The ticket that the first peer prints. Raises what kept it from printing one."""
+    try:
+        ticket = await asyncio.wait_for(first.tickets.get(), START_SECONDS)
+    except TimeoutError as error:
+        advice = "look for what it says: swarm new --listen 127.0.0.1:0"
+        raise Unreachable("the first peer did not start in time", advice) from error
+    if not ticket:
+        await first.process.wait()
+        _check([first])
+    return ticket
+
+
+async def _read(actor: Actor, narrator: _Narrator | None, *, speaks: bool) -> None:
     """Take note of what a peer prints; the first one speaks for all."""
     if actor.process.stdout is None:
         return
@@ -121,23 +156,36 @@ async def _read(actor: Actor, reporter: Reporter | None, *, speaks: bool) -> Non
             actor.tickets.put_nowait(said["ticket"])
         elif event == "error":
             actor.failure = said
-        if reporter and (speaks or event in ("error", "warning")):
-            reporter.event(event, **said)
+        if narrator and event != "error":  # an error ends the demo, which tells it as its own
+            narrator.tell(event, said, speaks=speaks)
+    actor.tickets.put_nowait("")  # whoever still waits for one waits in vain
 
 
-async def _until_all_are_done(actors: list[Actor], screen: Any) -> None:
-    """Wait for all peers to end by themselves; a closed screen ends the demo."""
-    everyone = asyncio.gather(*(actor.process.wait() for actor in actors))
-    if screen is None:
-        await everyone
-        return
-    watching = asyncio.create_task(screen)
+async def _until_all_are_done(actors: list[Actor], screen: Coroutine[Any, Any, int] | None) -> bool:
+    """Wait for all peers to end, or for one to fail; False where the person has closed the screen before."""
+    running = [asyncio.create_task(actor.process.wait()) for actor in actors]
+    watching = [asyncio.create_task(screen)] if screen else []
     try:
-        await asyncio.wait({everyone, watching}, return_when=asyncio.FIRST_COMPLETED)
+        while not all(task.done() for task in running) and not any(actor.process.returncode for actor in actors):
+            await asyncio.wait([task for task in (*running, *watching) if not task.done()], return_when=asyncio.FIRST_COMPLETED)
+            for screen_ended in filter(asyncio.Task.done, watching):
+                screen_ended.result()
+                return False
+        return True
     finally:
-        watching.cancel()
-        everyone.cancel()
-        await asyncio.gather(watching, everyone, return_exceptions=True)
+        for task in (*running, *watching):
+            task.cancel()
+        await asyncio.gather(*running, *watching, return_exceptions=True)
+        if screen:
+            _stop_on_signals()
+
+
+def _stop_on_signals() -> None:
+    """Ctrl-C and a kill end the demo: the dashboard has taken these signals, and gives them back to nobody."""
+    task, loop = asyncio.current_task(), asyncio.get_running_loop()
+    if task and threading.current_thread() is threading.main_thread():
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, task.cancel)
 
 
 async def _screen(actor: Actor) -> int:
@@ -147,10 +195,11 @@ async def _screen(actor: Actor) -> int:
     from .statuspage import fetch
 
     async def source() -> Snapshot:
-        file = actor.home / "status"
-        if not file.exists():
-            raise Unreachable("the first peer is starting")
-        return await fetch(file.read_text().partition("\n")[0], asyncio.get_running_loop().time() + 2)
+        try:
+            address = (actor.home / "status").read_text().partition("\n")[0]
+        except OSError as error:
+            raise Unreachable("the first peer is starting, or has just finished") from error
+        return await fetch(address, asyncio.get_running_loop().time() + 2)
 
     return await watch(source)
 
@@ -161,8 +210,9 @@ async def _stop(processes: list[asyncio.subprocess.Process]) -> None:
     for process in running:
         with contextlib.suppress(ProcessLookupError):
             process.send_signal(signal.SIGINT)
-    if running:
-        await asyncio.wait([asyncio.create_task(process.wait()) for process in running], timeout=STOP_SECONDS)
+    leaving = asyncio.gather(*(process.wait() for process in running))
+    with contextlib.suppress(TimeoutError):
+        await asyncio.wait_for(leaving, STOP_SECONDS)
     for process in running:
         if process.returncode is None:
             process.kill()
@@ -178,7 +228,25 @@ def _check(actors: list[Actor]) -> None:
             raise SwarmError(fact, said.get("advice", ""))
 
 
-def _summarise(demo: Demo, actors: list[Actor], seconds: float) -> dict[str, Any]:
+async def _summary(demo: Demo, actors: list[Actor], seconds: float, reporter: Reporter) -> dict[str, Any]:
+    """`_summarise` in a thread that ends soon after this call is cancelled."""
+    is_cancelled = threading.Event()
+    step = max(1, demo.rounds // 4)
+
+    def tell(round_: int) -> None:
+        if is_cancelled.is_set():
+            raise asyncio.CancelledError
+        if (round_ + 1) % step == 0:
+            reporter.event("alone", fact=f"one peer alone: round {round_ + 1} of {demo.rounds}")
+
+    reporter.event("alone", fact="one peer alone now does the same local steps, to compare")
+    try:
+        return await asyncio.to_thread(_summarise, demo, actors, seconds, tell)
+    finally:
+        is_cancelled.set()
+
+
+def _summarise(demo: Demo, actors: list[Actor], seconds: float, tell: Callable[[int], None]) -> dict[str, Any]:
     """The table: the shared model, the lone peer's, and what the swarm cost."""
     from .alone import train_alone
     from .checkpoint import load_export
@@ -195,7 +263,7 @@ def _summarise(demo: Demo, actors: list[Actor], seconds: float) -> dict[str, Any
     everyone = sorted(set.intersection(*(set(actor.rounds) for actor in actors)))
     rounds = sorted(actors[0].rounds)
     steps = [max(actor.rounds[round_]["local_steps"] for actor in actors if round_ in actor.rounds) for round_ in rounds]
-    start, alone = train_alone(manifest, corpus, steps)
+    start, alone = train_alone(manifest, corpus, steps, tell)
     scores = [said["bits_per_byte"] for _, said in sorted(actors[0].rounds.items()) if said["bits_per_byte"] is not None]
     spec, tensors = load_export(first / "model.safetensors")
     model = build(spec, manifest.seed)

@@ -87,11 +87,20 @@ def open_home(chosen: Path | None, run: bytes) -> Home:
 
 def running(run: bytes | None = None, under: Path | None = None) -> Iterator[str]:
     """Status addresses of the peers that run on this machine, of one run or of all; the newest first."""
-    found = [*(under or root_folder()).glob("*/*/status"), *((under or root_folder()).glob("status"))]
-    for file in sorted(found, key=lambda path: path.stat().st_mtime, reverse=True):
-        address, _, rest = file.read_text().partition("\n")
-        if (run is None or rest.strip() == run.hex()) and _locked_by_another(file.parent):
+    folder = under or root_folder()
+    found = [_announced(file) for file in (*folder.glob("*/*/status"), *folder.glob("status"))]
+    for _, address, its_run, home in sorted((each for each in found if each), reverse=True):
+        if (run is None or its_run == run.hex()) and _is_lived_in(home):
             yield address
+
+
+def _announced(file: Path) -> tuple[float, str, str, Path] | None:
+    """(when, address, run, home) of a status file; None where it has just gone, or is not ours to read."""
+    try:
+        address, _, rest = file.read_text().partition("\n")
+        return file.stat().st_mtime, address, rest.strip(), file.parent
+    except (OSError, UnicodeDecodeError):
+        return None
 
 
 def _locked(folder: Path) -> Home | None:
@@ -111,10 +120,13 @@ def _locked(folder: Path) -> Home | None:
     return Home(folder, lock)
 
 
-def _locked_by_another(folder: Path) -> bool:
-    """Whether a peer lives there: a status file of a killed one is still there, its lock is not."""
-    home = _locked(folder)
-    if home is None:
+def _is_lived_in(folder: Path) -> bool:
+    """Whether a peer lives there: a status file of a killed one is still there, its lock is not. Leaves no trace."""
+    try:
+        with (folder / "lock").open("rb") as lock:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
         return True
-    home._lock.close()
+    except OSError:
+        return False  # there is no lock, or it is not ours to look at
     return False

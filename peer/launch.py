@@ -98,7 +98,6 @@ class _Life:
             with replacing(self._home.path / "manifest") as draft:
                 draft.write_bytes(sealed)
             contact, welcomes = await self._introduce(transport, bound)
-            self._tell_joined(manifest, bound)
             async with self._directory(transport) as directory, _arithmetic() as arithmetic:
                 me = Self(
                     key=self._key,
@@ -115,6 +114,7 @@ class _Life:
                 peer = Peer(manifest, sealed, me, ports)
                 if corpus is not None:
                     self._invite()  # only now: from here on somebody answers who takes the ticket at its word
+                self._tell_joined(manifest, bound)
                 peer.neighbours.learn(welcomes)
                 await self._check_dialable(peer, bound)
                 await self._run_with_screens(peer, transport)

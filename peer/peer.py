@@ -128,8 +128,7 @@ class Peer:
         if resumed:
             self._course.stand_on(self._learner.state, self._library)
         await self._course.join(self._learner, self._sync, self._library, alone_is_fine=resumed or self._me.founder)
-        self.board.enter(Phase.WAITING)
-        await self.neighbours.announce(self._loop.time() + 5)
+        await self._show_up()
         if self._learner.state.round == 0:
             await self._wait_for_company()
 
@@ -170,13 +169,17 @@ class Peer:
         self.board.enter(Phase.AVERAGING, spec.average_seconds)
         still_here = {peer for peer in self._members if peer not in roster or roster.is_present(peer, now)}
         expected = sorted(still_here | set(roster.at_round(update.round, now)))
-        return await self._averager.average(update, expected, self._course.train_until + spec.assemble_seconds)
+        close_at = self._course.train_until + spec.assemble_seconds
+        return await self._averager.average(update, expected, close_at, alone_is_fine=not roster.in_training(now))
 
     async def conclude(self, update: Update, averaged: Averaged) -> None:
         """The next state: the outer step on the average; or, where there was none with us, what the others have now."""
+        spec = self._manifest.round
         if averaged.average_P is None:
             self._telling.warn("round-missed", averaged.reason, round=update.round)
-            if await self._course.rejoin(self._learner, self._sync, self._library, declined=averaged.declined):
+            patience = spec.average_seconds if averaged.declined else 0.0 if averaged.alone else spec.assemble_seconds
+            if await self._course.rejoin(self._learner, self._sync, self._library, patience):
+                await self._show_up()
                 return
         state = await self._ports.arithmetic.run(lambda: self._learner.conclude(averaged.average_P))
         if averaged.average_P is not None:
@@ -194,6 +197,13 @@ class Peer:
             ),
             averaged,
         )
+        if averaged.average_P is None:
+            await self._show_up()
+
+    async def _show_up(self) -> None:
+        """After a round without us: tell the others in which one we are now, so that they expect us in it."""
+        self.board.enter(Phase.WAITING)
+        await self.neighbours.announce(self._loop.time() + self._manifest.round.assemble_seconds)
 
     async def save_if_due(self) -> None:
         """A checkpoint now and then, and always at the end."""

@@ -24,7 +24,7 @@ from .text import clean, duration, number, size
 _LONGEST = 4096
 """Cells of one text in a report; a ticket with eight entries has fewer than 2000."""
 
-_WORDS = {"ticket": "invite a friend: swarm join"}
+_WORDS = {"ticket": "invite a friend: swarm join", "run_name": "run", "listen": "listens on"}
 
 
 class RoundReport(msgspec.Struct, frozen=True, kw_only=True, tag_field="event", tag="round"):
@@ -129,7 +129,7 @@ def _told(name: str, fields: dict[str, object]) -> str:
     for key, value in fields.items():
         shown = number(value) if isinstance(value, float) else clean(str(value), _LONGEST)
         if key not in ids and shown:
-            words.append(shown if key == "fact" or len(words) == 1 else f" {key.replace('_', ' ')} {shown}")
+            words.append(shown if key == "fact" or len(words) == 1 else f" {_WORDS.get(key, key.replace('_', ' '))} {shown}")
     return " ".join(words)
 
 

@@ -107,6 +107,11 @@ class Roster:
             if row.round == round_ or (row.round == round_ - 1 and row.progress.phase == Phase.AVERAGING)
         )
 
+    def in_training(self, now: float) -> list[PeerId]:
+        """The present peers that have a model, sorted: whoever of them is not in our group may be in another one."""
+        busy = (Phase.TRAINING, Phase.AVERAGING, Phase.WAITING)
+        return sorted(row.peer for row in self._present(now) if row.progress.phase in busy)
+
     def snapshot(self) -> tuple[Row, ...]:
         """Every peer we know, present or not, in the order of peer ids."""
         return tuple(self._rows[peer] for peer in sorted(self._rows))

@@ -40,7 +40,7 @@ class Band:
             "--rounds",
             "100000",
             "--steps",
-            "12",
+            "100000",
             "--round-seconds",
             str(ROUND_SECONDS),
         )

@@ -1,0 +1,20 @@
+"""Let a finished model write: python examples/write.py ~/.swarm/RUN/1/model.safetensors "def main("."""
+
+import sys
+from pathlib import Path
+
+from peer.checkpoint import load_export
+from peer.evaluate import sample
+from peer.model import build
+
+
+def main(path: Path, prompt: str, length: int = 400) -> None:
+    """Print ``prompt`` and what the model in ``path`` writes after it."""
+    spec, tensors = load_export(path)
+    model = build(spec, seed=0)
+    model.load_state_dict(tensors)
+    sys.stdout.write(prompt + sample(model, prompt.encode(), length, seed=0) + "\n")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), *sys.argv[2:3] or ["def "])
