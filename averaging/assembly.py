@@ -9,6 +9,8 @@ Rule 1: a peer signs one vote per round, so it is never in two groups and no cyc
 Rule 2: the leader waits for those it expects until ``close_at``; the unreachable are not waited for.
 Rule 3: a silent leader is replaced: deputy k proposes k/4 of ``patience`` after the leader should have.
 Rule 4: who comes late or with another model gets a reason, keeps its update, and comes again in the next round.
+        It ends by that only where a leader says so, or where nobody is left who could still come.
+Rule 5: what came before we began is heard before anything is decided.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ from typing import cast
 
 from swarm.errors import TheirFault
 from swarm.identity import PeerId
-from swarm.machine import Command, Event, Finish, Received, Send, Unreached, WakeAt
+from swarm.machine import Command, Event, Finish, Received, Send, Unreached, WakeAt, Woken
 from swarm.wire import Signed, open_frame
 
 from . import groups
@@ -65,11 +67,12 @@ class Assembly:
         self._round = call.me.stamp.round
         self._ready: dict[PeerId, Signed[Ready]] = {self._me: call.me}
         self._gone: set[PeerId] = set()
-        self._votes: dict[bytes, dict[PeerId, Signed[Vote]]] = {}
+        self._votes: dict[PeerId, Signed[Vote]] = {}
         self._group: Group | None = None
         self._proposed = False
         self._complete_since: float | None = None
         self._looked_at: float | None = None
+        self._listening = True
         self._order = groups.leaders(call.run, self._round, {self._me, *call.expected})
 
     def start(self, now: float) -> Iterable[Command]:
@@ -79,7 +82,7 @@ class Assembly:
             audience = self._order[:DEPUTIES]
         if audience:
             yield Send(tuple(audience), self._call.me.message)
-        yield from self._think(now)
+        yield WakeAt(now)
 
     def handle(self, event: Event, now: float) -> Iterable[Command]:
         """Take note of what came, then see whether it is our turn to propose, or whether the group stands."""
@@ -89,13 +92,15 @@ class Assembly:
             case Received(signed) if isinstance(signed.message, Proposal) and not self._group:
                 yield from self._hear_proposal(signed.message)
             case Received(signed) if isinstance(signed.message, Vote):
-                self._votes.setdefault(signed.stamp.group, {})[signed.signer] = cast("Signed[Vote]", signed)
+                self._votes.setdefault(signed.signer, cast("Signed[Vote]", signed))
             case Received(signed) if isinstance(signed.message, Decline) and not self._group:
-                yield Finish(LeftOut(signed.message.reason, signed.message.round, declined=True))
-                return
+                yield from self._hear_decline(signed.signer, signed.message)
             case Unreached(peer):
                 yield from self._lose(peer)
-        yield from self._think(now)
+            case Woken():
+                self._listening = False
+        if not self._listening:
+            yield from self._think(now)
 
     def _hear_ready(self, signed: Signed[Ready]) -> Iterator[Command]:
         peer = signed.signer
@@ -113,6 +118,14 @@ class Assembly:
         fresh = tuple(p for p in leading if p not in was_leading and p != self._me)
         if fresh:
             yield Send(fresh, self._call.me.message)
+
+    def _hear_decline(self, peer: PeerId, decline: Decline) -> Iterator[Command]:
+        """One that we would follow has turned us away; or somebody will not come, and maybe nobody is left."""
+        leading = [p for p in self._order if p not in self._gone or p == peer][:DEPUTIES]
+        follows = peer in leading and (self._me not in leading or leading.index(peer) < leading.index(self._me))
+        self._gone.add(peer)
+        if follows or not set(self._order) - self._gone - {self._me}:
+            yield Finish(LeftOut(decline.reason, decline.round, declined=True))
 
     def _hear_proposal(self, proposal: Proposal) -> Iterator[Command]:
         members = self._check(proposal)
@@ -145,8 +158,8 @@ class Assembly:
         """The whole decision, after every event: done? our turn to propose? when to look again?"""
         call = self._call
         if self._group:
-            votes = self._votes.get(self._group.id, {})
-            signed = tuple(votes[peer] for peer in self._group.members if peer in votes)
+            votes = (self._votes[peer] for peer in self._group.members if peer in self._votes)
+            signed = tuple(vote for vote in votes if vote.stamp.group == self._group.id)
             if len(signed) + 1 >= self._group.quorum:
                 yield Finish(replace(self._group, votes=signed))
                 return
@@ -183,14 +196,15 @@ class Assembly:
 
     def _propose(self) -> Iterator[Command]:
         self._proposed = True
-        root = groups.majority_root(self._ready.values(), self._call.me.message.state_root)
-        same = [signed for signed in self._ready.values() if signed.message.state_root == root]
+        here = [signed for peer, signed in self._ready.items() if peer not in self._gone]
+        root = groups.majority_root(here, self._call.me.message.state_root)
+        same = [signed for signed in here if signed.message.state_root == root]
         seated = groups.seats(self._call.run, same, self._call.group_size)
         members = {signed.signer for signed in seated}
         others = tuple(sorted(members - {self._me}))
         if others:
             yield Send(others, Proposal(tuple(signed.raw for signed in seated)))
-        for peer in sorted(self._ready.keys() - members - {self._me}):
+        for peer in sorted(self._ready.keys() - members - self._gone - {self._me}):
             same_root = self._ready[peer].message.state_root == root
             why = "all seats of this round are taken" if same_root else "your model differs from the majority's; fetch theirs"
             yield Send((peer,), Decline(self._round, why))

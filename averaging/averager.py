@@ -93,6 +93,7 @@ class Averager:
         )  # fmt: skip
         self._run = manifest.run_id
         self._round = 0
+        self._formed = -1
         self._feedback: ErrorFeedback | None = None
         post.stray = self._answer_stray
 
@@ -105,9 +106,7 @@ class Averager:
         """Go on with the residual of an earlier life (a checkpoint)."""
         self._feedback = feedback
 
-    async def average(
-        self, update: Update, expected: Sequence[PeerId], close_at: float, *, alone_is_fine: bool = True
-    ) -> Averaged:
+    async def average(self, update: Update, expected: Sequence[PeerId], close_at: float, *, alone_is_fine: bool = True) -> Averaged:
         """Average ``update`` with whoever comes. ``expected`` should; the leader stops waiting for them at ``close_at``.
 
         Where nobody comes, the average is the update itself, unless ``alone_is_fine`` says no: then it is kept for later.
@@ -123,6 +122,7 @@ class Averager:
         if isinstance(group, LeftOut):
             await self._arithmetic.run(lambda: feedback.adopt(carried_P))
             return Averaged(average_P=None, reason=group.reason, declined=group.declined, alone=alone, round=group.round)
+        self._formed = update.round
         began = asyncio.get_running_loop().time()
         if alone:
             await self._arithmetic.run(feedback.reset)
@@ -145,6 +145,7 @@ class Averager:
         spec = self._manifest.round
         stamp = Stamp(self._run, update.round)
         ready = open_frame(seal(self._key, Ready(update.state_root), stamp), Ready, run=self._run)
+        close_at = max(close_at, asyncio.get_running_loop().time() + spec.assemble_seconds / 4)  # we may be late ourselves
         call = Call(
             run=self._run,
             me=ready,
@@ -165,7 +166,7 @@ class Averager:
         spec, now = self._manifest.round, asyncio.get_running_loop().time()
         schedule = Schedule.within(now, spec.average_seconds)
         parts = self._parts(group, carried_P.numel())
-        sizes = [codec_of(spec.codec).size(part.numbers) for part in parts]
+        the_plan = Plan(group=group, parts=parts, codec=spec.codec, schedule=schedule)
 
         def expect(sender: PeerId, item: str) -> int:
             """The exact bytes of a part for us, or of an owner's result."""
@@ -174,13 +175,14 @@ class Averager:
             awaited = {"part": self._key.peer_id, "result": sender}.get(name)
             if index >= len(parts) or sender not in group.members or parts[index].owner != awaited:
                 raise Refused("that item has no place in this round")
-            return sizes[index]
+            part = parts[index]
+            return the_plan.result_size(part) if name == "result" else codec_of(spec.codec).size(part.numbers)
 
         topic = (update.round, group.id)
         inbox = self._post.open(topic, expect)
         line = _Line(Stamp(self._run, update.round, group.id), schedule.fetched, inbox)
         offering = Offering(vector_P=carried_P, weight=update.tokens, seed=update.seed)
-        machine = Round(Plan(group=group, parts=parts, codec=spec.codec, schedule=schedule), self._key.peer_id, offering)
+        machine = Round(the_plan, self._key.peer_id, offering)
         try:
             return await drive(machine, lambda command: self._act(command, line), inbox.events)
         finally:
@@ -221,8 +223,8 @@ class Averager:
         line.inbox.events.put_nowait(Computed(job, result))
 
     def _answer_stray(self, signed: Signed[Message]) -> None:
-        """Somebody is ready for a round that is over: tell it where the run stands."""
-        if isinstance(signed.message, Ready) and signed.stamp.round <= self._round:
+        """Somebody is ready for a round whose group stands already, with us: tell it where the run is."""
+        if isinstance(signed.message, Ready) and signed.stamp.round <= self._formed:
             deadline = asyncio.get_running_loop().time() + self._manifest.round.assemble_seconds
             decline = Decline(self._round, f"round {signed.stamp.round} is over, the run is at {self._round}")
             self._post.send((signed.signer,), decline, Stamp(self._run, signed.stamp.round), deadline=deadline, failures=Inbox())

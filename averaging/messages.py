@@ -83,16 +83,15 @@ class Commit(Message, frozen=True):
 
 
 class Receipt(Message, frozen=True):
-    """An owner's statement: which members (bit i = member i) are in part ``part``, and the hash of the encoded result."""
+    """An owner's signature under its result of part ``part``: the hash of who is in it and of the encoded numbers."""
 
     kind: ClassVar[Kind] = Kind.RECEIPT
 
     part: int
-    included: bytes
     hash: bytes
 
     def __post_init__(self) -> None:
-        if not 0 <= self.part < MAX_PARTS or len(self.included) > MAX_MEMBERS // 8:
+        if not 0 <= self.part < MAX_PARTS:
             raise ValueError("receipt: out of range")
         sized("hash", self.hash, 32)
 

@@ -149,28 +149,35 @@ class ReducePart:
     payloads: tuple[bytes, ...]
     coefficients: tuple[float, ...]
     codec: CodecName
+    head: bytes = b""
+    """What stands before the numbers in the result: whose they are."""
 
     def run(self) -> Reduced:
         """The encoded average, bit for bit what every other member would get. Holds one decoded vector and the sum at a time."""
         codec = codec_of(self.codec)
         decoded = (codec.decode(payload, self.part.numbers) for payload in self.payloads)
-        payload = codec.encode(weighted_sum(decoded, self.coefficients))
+        payload = self.head + codec.encode(weighted_sum(decoded, self.coefficients))
         return Reduced(payload, digest(payload))
 
 
 @dataclass(frozen=True, slots=True)
 class CheckResult:
-    """Hold the average that came for ``part``, from its owner or any other holder, against the hash of the owner's receipt."""
+    """Hold the average that came for ``part``, from its owner or any other ``source``, against the hash of the owner's receipt.
+
+    The hash is that of the whole payload; the numbers begin after ``head`` bytes.
+    """
 
     part: Part
     payload: bytes
     hash: bytes
     codec: CodecName
+    head: int = 0
+    source: PeerId | None = None
 
     def run(self) -> Checked:
-        """The verdict on the part's owner; never raises because of what was sent."""
-        reason = _fault(self.part, self.payload, self.hash, self.codec)
-        return Checked(self.part.owner, self.part.index, not reason, reason)
+        """The verdict on who sent it; never raises because of what was sent."""
+        reason = _fault(self.part, self.payload, self.hash, self.codec, head=self.head)
+        return Checked(self.source or self.part.owner, self.part.index, not reason, reason)
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,12 +197,12 @@ class DecodeResults:
         return average_P
 
 
-def _fault(part: Part, payload: bytes, hash_: bytes, codec: CodecName, claimed: float | None = None) -> str:
+def _fault(part: Part, payload: bytes, hash_: bytes, codec: CodecName, claimed: float | None = None, *, head: int = 0) -> str:
     """Why ``payload`` is not what was signed for ``part``, cheapest proof first: hash, form, norm. Empty where it is."""
     if digest(payload) != hash_:
         return "the bytes do not have the hash that was signed"
     try:
-        vector_N = codec_of(codec).decode(payload, part.numbers)
+        vector_N = codec_of(codec).decode(payload[head:], part.numbers)
     except Malformed as error:
         return error.fact
     if claimed is None:

@@ -3,11 +3,12 @@
     1 commit    hash and norm of every part, weight, state root            to all members
     2 exchange  part j to its owner, once the owner's commit is here       (so it is known to be in the round)
     3 receipts  the owner reduces in member order; receipt and result      to all members
+                result = who is in it (one bit per member) ‖ numbers       so whoever applies it, from wherever, knows that too
     4 decide    holdings: which results I hold and have verified           to all members
                 ballot: the items that 2/3 of the members hold             to all members, one per member
     5 apply     the ballot that 2/3 cast; a missing item is fetched by its hash from any holder
 
-Rule 1: every wait has a deadline from the `Schedule`, and nobody waits for a peer that cannot be reached.
+Rule 1: every wait has a deadline from the `Schedule`; nobody waits for who cannot be reached, or has not committed in time.
 Rule 2: an item is (part, hash). A decision needs 2/3 of the ballots and everybody casts one, so there is at most one decision.
 Rule 3: what is not applied counts as zero for everybody and stays in the sender's residual.
 Rule 4: coefficients come from commits alone; an owner only multiplies and adds.
@@ -15,7 +16,7 @@ Rule 4: coefficients come from commits alone; an owner only multiplies and adds.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Set
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -41,7 +42,7 @@ from swarm.wire import Message
 
 from .codecs import codec_of
 from .groups import Group
-from .messages import Ballot, Commit, Holdings, Receipt, bits
+from .messages import Ballot, Commit, Holdings, Receipt, bits, flags_of
 from .partition import Part
 from .reduce import Checked, CheckPart, CheckResult, DecodeResults, EncodedPart, EncodeParts, Reduced, ReducePart
 from .robust import coefficients
@@ -61,8 +62,8 @@ class Schedule:
 
     @classmethod
     def within(cls, now: float, seconds: float) -> Schedule:
-        """The phases of a round that may take ``seconds``; most of it is for the exchange, which carries the bytes."""
-        shares = (0.15, 0.5, 0.75, 0.85, 0.93, 1.0)
+        """The phases of a round that may take ``seconds``; most of it is for those that carry bytes, the last for a missed result."""
+        shares = (0.15, 0.5, 0.72, 0.79, 0.86, 1.0)
         return cls(*(now + seconds * share for share in shares))
 
 
@@ -74,6 +75,15 @@ class Plan:
     parts: tuple[Part, ...]
     codec: Codec
     schedule: Schedule
+
+    @property
+    def head(self) -> int:
+        """Bytes before the numbers of a result: one bit per member, set for those who are in it."""
+        return -(-len(self.group.members) // 8)
+
+    def result_size(self, part: Part) -> int:
+        """The exact bytes of the result of ``part``."""
+        return self.head + codec_of(self.codec).size(part.numbers)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,13 +123,11 @@ class Round:
         self._voices = Voices(plan.group, plan.parts)
         self._encoded: tuple[EncodedPart, ...] = ()
         self._inputs: dict[PeerId, bytes] = {}
-        self._included: tuple[PeerId, ...] = ()
         self._unchecked: dict[PeerId, bytes] = {}
         self._checked: set[PeerId] = {me}
         self._early: dict[int, bytes] = {}
         self._held: dict[int, tuple[bytes, bytes]] = {}
         self._shipped: set[PeerId] = set()
-        self._lost: set[int] = set()
         self._fetches: dict[int, list[PeerId]] = {}
         self._fetching: set[int] = set()
         self._reducing = self._decoding = False
@@ -134,6 +142,7 @@ class Round:
         """Take note of what came, then do everything that has become possible."""
         match event:
             case Received(signed) if signed.signer in self._members:
+                self._voices.gone.discard(signed.signer)
                 self._voices.hear(signed.signer, signed.message)
             case Delivered(sender, item, payload):
                 yield from self._take(sender, item, payload)
@@ -151,11 +160,12 @@ class Round:
         name, number = item.split(".")[:2]
         part = self._plan.parts[int(number)]
         if name == "part" and part is self._mine:
-            self._unchecked.setdefault(sender, payload)
+            if not self._reducing and sender not in self._checked:
+                self._unchecked.setdefault(sender, payload)
         elif name == "result" and part.owner == sender:
             self._early.setdefault(part.index, payload)
         elif name == "item" and self._decision:
-            yield Compute(CheckResult(part, payload, self._decision[part.index], self._plan.codec))
+            yield self._check(part, payload, self._decision[part.index], sender)
 
     def _learn(self, job: object, result: object) -> Iterator[Command]:
         """The answer of a job."""
@@ -166,13 +176,13 @@ class Round:
                 else:
                     self._voices.gone.add(sender)
                     yield Report("bad-part", f"left out of our part: {reason}", sender)
-            case CheckResult(), Checked(owner, index, ok, reason):
+            case CheckResult(), Checked(source, index, ok, reason):
                 self._fetching.discard(index)
                 if ok:
                     self._held[index] = (job.hash, job.payload)
                 else:
-                    self._voices.gone.add(owner)
-                    yield Report("bad-result", f"the result of part {index} is not applied: {reason}", owner)
+                    self._voices.gone.add(source)
+                    yield Report("bad-result", f"not taken as the result of part {index}: {reason}", source)
             case ReducePart(), Reduced(payload, hash_):
                 yield from self._publish(job.part, payload, hash_)
             case DecodeResults(), Tensor():
@@ -191,8 +201,6 @@ class Round:
             self._fetching.discard(int(index[0]))
         else:
             self._voices.gone.add(peer)
-            if name == "part":
-                self._lost.add(int(index[0]))
 
     # --- doing what has become possible ---------------------------------------------------------------------------
 
@@ -223,22 +231,19 @@ class Round:
         """Reduce our part once everybody's is here, or the time of those who are missing has passed."""
         if self._mine is None or self._reducing:
             return
-        awaited = self._voices.silent(set(self._inputs))
-        if now >= self._plan.schedule.commits:
-            awaited &= self._voices.commits.keys()
+        awaited = self._awaited(self._inputs.keys(), now)
         awaited |= self._checked - self._inputs.keys() - self._voices.gone  # arithmetic under way: its answer is certain to come
         if awaited and now < self._plan.schedule.parts:
             return
         self._reducing = True
-        self._included = tuple(
-            member for member in self._members if member in self._inputs
-        )  # canonical order: same bits everywhere
-        claims = [self._voices.claim(member, self._mine.index) for member in self._included]
-        payloads = tuple(self._inputs[member] for member in self._included)
-        yield Compute(ReducePart(self._mine, payloads, tuple(coefficients(claims)), self._plan.codec))
+        included = [member for member in self._members if member in self._inputs]  # canonical order: same bits everywhere
+        claims = [self._voices.claim(member, self._mine.index) for member in included]
+        payloads = tuple(self._inputs[member] for member in included)
+        head = bits([member in self._inputs for member in self._members])
+        yield Compute(ReducePart(self._mine, payloads, tuple(coefficients(claims)), self._plan.codec, head))
 
     def _publish(self, part: Part, payload: bytes, hash_: bytes) -> Iterator[Command]:
-        receipt = Receipt(part.index, bits([member in self._included for member in self._members]), hash_)
+        receipt = Receipt(part.index, hash_)
         self._voices.hear(self._me, receipt)
         self._held[part.index] = (hash_, payload)
         yield self._send(receipt)
@@ -248,15 +253,16 @@ class Round:
     def _check_results(self) -> Iterator[Command]:
         for index in sorted(self._early.keys() & self._voices.receipts.keys()):
             self._fetching.add(index)
-            part, payload = self._plan.parts[index], self._early.pop(index)
-            yield Compute(CheckResult(part, payload, self._voices.receipts[index].hash, self._plan.codec))
+            part = self._plan.parts[index]
+            yield self._check(part, self._early.pop(index), self._voices.receipts[index].hash, part.owner)
 
     def _hold(self, now: float) -> Iterator[Command]:
         """Say what we hold, once: when it is everything that can still come, or when the time for results has passed."""
         if self._me in self._voices.holdings:
             return
         lacking = [part for part in self._plan.parts if part.index not in self._held]
-        awaited = [part for part in lacking if part.owner not in self._voices.gone or part.index in self._fetching]
+        owners = self._awaited(frozenset(), now)
+        awaited = [part for part in lacking if part.owner in owners or part.index in self._fetching]
         if not awaited or now >= self._plan.schedule.results:
             holdings = Holdings(tuple(self._held.get(part.index, (b"", b""))[0] for part in self._plan.parts))
             self._voices.hear(self._me, holdings)
@@ -267,7 +273,7 @@ class Round:
         voices = self._voices
         if self._me in voices.ballots or self._me not in voices.holdings:
             return
-        if not voices.silent(set(voices.holdings)) or now >= self._plan.schedule.holdings:
+        if not self._awaited(voices.holdings.keys(), now) or now >= self._plan.schedule.holdings:
             ballot = Ballot(tuple(voices.supported(part.index) for part in self._plan.parts))
             voices.hear(self._me, ballot)
             yield self._send(ballot)
@@ -278,6 +284,9 @@ class Round:
         hashes, votes = self._voices.leading()
         if votes >= quorum:
             self._decision = hashes
+            if self._me not in self._voices.ballots:  # whoever has missed a ballot may be one short of the decision
+                self._voices.hear(self._me, ballot := Ballot(hashes))
+                yield self._send(ballot)
             yield from self._complete(now)
         elif now >= schedule.ballots or self._voices.all_have_voted():
             yield self._give_up(f"{votes} of {len(self._members)} members agree on the round, {quorum} are needed")
@@ -291,7 +300,8 @@ class Round:
         wanted = [part for part in parts if self._held.get(part.index, (b"",))[0] != self._decision[part.index]]
         if not wanted:
             self._decoding = True
-            results = tuple((part, self._held[part.index][1] if self._decision[part.index] else None) for part in self._plan.parts)
+            head, hashes = self._plan.head, self._decision
+            results = tuple((part, self._held[part.index][1][head:] if hashes[part.index] else None) for part in self._plan.parts)
             yield Compute(DecodeResults(results, self._offering.vector_P.numel(), self._plan.codec))
         elif now >= self._plan.schedule.fetched:
             yield self._give_up("an item that the others have applied could not be fetched in time")
@@ -306,9 +316,15 @@ class Round:
         if part.index not in self._fetching and holders:
             asked.append(holders[0])
             self._fetching.add(part.index)
-            yield Fetch(holders[0], f"item.{part.index}.{hash_.hex()}", codec_of(self._plan.codec).size(part.numbers))
+            yield Fetch(holders[0], f"item.{part.index}.{hash_.hex()}", self._plan.result_size(part))
+
+    def _check(self, part: Part, payload: bytes, hash_: bytes, source: PeerId) -> Compute:
+        return Compute(CheckResult(part, payload, hash_, self._plan.codec, self._plan.head, source))
 
     # --- the end --------------------------------------------------------------------------------------------------
+
+    def _awaited(self, heard: Set[PeerId], now: float) -> set[PeerId]:
+        return self._voices.awaited(heard, commits_are_due=now >= self._plan.schedule.commits)
 
     def _send(self, message: Message) -> Send:
         return Send(self._others, message, self._plan.group.id)
@@ -318,9 +334,9 @@ class Round:
         return Commit(hashes, norms, self._offering.weight, self._offering.seed, self._plan.group.state_root)
 
     def _is_included(self, part: Part) -> bool:
-        """Whether our update is in the result: by the owner's receipt, else by whether our part was delivered at all."""
-        by_receipt = self._voices.included(part.index, self._me)
-        return (part.owner in self._shipped and part.index not in self._lost) if by_receipt is None else by_receipt
+        """Whether our update is in the applied result: its head says so, and the decision was on the hash of both."""
+        head = self._held[part.index][1][: self._plan.head]
+        return flags_of(head, len(self._members))[self._members.index(self._me)]
 
     def _outcome(self, average_P: Tensor) -> Outcome:
         applied = tuple(bool(hash_) for hash_ in self._decision)

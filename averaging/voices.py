@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Set
 from dataclasses import dataclass, field
 
 from swarm.identity import PeerId
 from swarm.wire import Message
 
 from .groups import Group
-from .messages import Ballot, Commit, Holdings, Receipt, flags_of
+from .messages import Ballot, Commit, Holdings, Receipt
 from .partition import Part
 from .robust import Claim, whole_norm
 
@@ -37,9 +38,10 @@ class Voices:
             case Ballot() if len(message.hashes) == len(self.parts):
                 self.ballots.setdefault(sender, message)
 
-    def silent(self, heard: set[PeerId]) -> set[PeerId]:
-        """Members worth waiting for: neither in ``heard`` nor gone."""
-        return set(self.group.members) - heard - self.gone
+    def awaited(self, heard: Set[PeerId], *, commits_are_due: bool) -> set[PeerId]:
+        """Members worth waiting for: neither in ``heard`` nor gone, nor without a commit when that is due."""
+        waited = set(self.group.members) - heard - self.gone
+        return waited & self.commits.keys() if commits_are_due else waited
 
     def claim(self, member: PeerId, index: int) -> Claim:
         """What ``member`` has committed to about part ``index``."""
@@ -63,12 +65,6 @@ class Voices:
     def holders(self, index: int, hash_: bytes) -> list[PeerId]:
         """Who says that it holds this result, in the order of ids."""
         return sorted(member for member, held in self.holdings.items() if held.hashes[index] == hash_)
-
-    def included(self, index: int, member: PeerId) -> bool | None:
-        """Whether ``member`` is in the result of part ``index``, by its receipt; None without a receipt."""
-        receipt = self.receipts.get(index)
-        members = self.group.members
-        return flags_of(receipt.included, len(members))[members.index(member)] if receipt else None
 
     def missing(self) -> tuple[PeerId, ...]:
         """Members that fell silent: no commit, or no word on what they hold. (A ballot may still be on its way at the end.)"""

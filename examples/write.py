@@ -17,4 +17,4 @@ def main(path: Path, prompt: str, length: int = 400) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), *sys.argv[2:3] or ["def "])
+    main(Path(sys.argv[1]), sys.argv[2] if len(sys.argv) > 2 else "def ")

@@ -2,15 +2,17 @@
 
 Rule 1: nobody is believed alone while others are there: the state to take is the largest camp's (`peer.offers`).
 Rule 2: our own word counts as one; so two peers that disagree agree on who is right.
-Rule 3: a peer that missed a round waits for its result and takes it; if there is none, it goes on as it is.
+Rule 3: a peer that missed a round waits for its result and takes it. Where there is none, the round is void for those who had
+        signed for it and go on to the next; who had not, stays in it and comes again.
 """
 
 from __future__ import annotations
 
 import asyncio
+from enum import Enum, auto
 
 from swarm.errors import NobodyThere
-from swarm.identity import KeyPair
+from swarm.identity import KeyPair, PeerId
 from swarm.manifest import RunManifest
 from swarm.membership.progress import Phase
 from swarm.wire import Signed, Stamp, open_frame, seal
@@ -29,6 +31,17 @@ ASK_SECONDS = 5.0
 """Patience with one round of questions."""
 
 
+class Found(Enum):
+    """What a peer finds that asks where the run stands."""
+
+    OTHERS = auto()
+    """The others stand elsewhere; now we stand there too."""
+    SAME = auto()
+    """The others stand where we do."""
+    NOBODY = auto()
+    """Nobody answers, or nothing that could be had."""
+
+
 class Course:
     """The shared state of one peer: what it trains from, and what it offers to others."""
 
@@ -40,12 +53,14 @@ class Course:
         """When this round's local training ends, in the loop's clock."""
         self.seconds_left: float | None = None
         """What the others have left of the round that we came into; None in a round of our own."""
+        self.companions: tuple[PeerId, ...] = ()
+        """Who said last that it stands in the very round and model that we do: they will come to its average."""
 
     def stand_on(self, state: SharedState, library: Library) -> None:
         """From now on this is the state that we train from and hand to newcomers."""
         root = state_root(state)
         self._board.round, self._board.state_root = state.round, root
-        self._stands = True
+        self._stands, self.companions = True, ()
         library.offer(root, StateContent(state))
 
     def offer(self) -> tuple[int, Offer] | None:
@@ -66,6 +81,7 @@ class Course:
             if answers == 0 and alone_is_fine:
                 break
             if standing and self._stands and standing.state_root == self._board.state_root:
+                self.companions = standing.donors
                 break
             if standing and await self._adopt(standing, learner, sync, library):
                 break
@@ -76,24 +92,24 @@ class Course:
         if not self._stands:
             self.stand_on(learner.state, library)
 
-    async def rejoin(self, learner: Learner, sync: Sync, library: Library, patience: float) -> bool:
-        """After a round without us: wait up to ``patience`` seconds for the others' result and take it.
-
-        False where there is nothing to take: nobody answers, or they stand where we do.
-        """
+    async def rejoin(self, learner: Learner, sync: Sync, library: Library, patience: float) -> Found:
+        """After a round without us: wait up to ``patience`` seconds for the others to have its result, and take that."""
         deadline = self._loop.time() + patience
         self._board.enter(Phase.SYNCING)
         while True:
             standing, answers = await sync.standing(self._own(), self._loop.time() + ASK_SECONDS)
             late = self._loop.time() + POLL_SECONDS >= deadline
-            ours = standing is None or standing.state_root == self._board.state_root
-            if answers == 0 or (late and ours):
-                return False
-            if standing and not ours and (late or standing.round > self._board.round):
-                if await self._adopt(standing, learner, sync, library):
-                    return True
+            if answers == 0 or standing is None:
+                if answers == 0 or late:
+                    return Found.NOBODY
+            elif standing.state_root == self._board.state_root:
+                self.companions = standing.donors
                 if late:
-                    return False
+                    return Found.SAME
+            elif (late or standing.round > self._board.round) and await self._adopt(standing, learner, sync, library):
+                return Found.OTHERS
+            elif late:
+                return Found.NOBODY
             await asyncio.sleep(POLL_SECONDS)
 
     async def _adopt(self, standing: Standing, learner: Learner, sync: Sync, library: Library) -> bool:
@@ -106,6 +122,7 @@ class Course:
         self._board.run_tokens = max(self._board.run_tokens, standing.tokens)
         self.seconds_left = standing.seconds_left
         self.stand_on(state, library)
+        self.companions = standing.donors
         root = self._board.state_root.hex()
         self._telling.say("synced", round=state.round, donors=len(standing.donors), state_root=root)
         return True

@@ -16,7 +16,7 @@ from swarm.membership.progress import Phase, Progress
 from swarm.transport.post import Post
 
 from .board import Board
-from .course import JOIN_PATIENCE, Course
+from .course import JOIN_PATIENCE, Course, Found
 from .keeper import Keeper
 from .learner import Assignment, Learner, Work
 from .library import Library
@@ -168,7 +168,7 @@ class Peer:
         spec, now, roster = self._manifest.round, self._loop.time(), self.neighbours.roster
         self.board.enter(Phase.AVERAGING, spec.average_seconds)
         still_here = {peer for peer in self._members if peer not in roster or roster.is_present(peer, now)}
-        expected = sorted(still_here | set(roster.at_round(update.round, now)))
+        expected = sorted((still_here | {*roster.at_round(update.round, now), *self._course.companions}) - {self._id})
         close_at = self._course.train_until + spec.assemble_seconds
         return await self._averager.average(update, expected, close_at, alone_is_fine=not roster.in_training(now))
 
@@ -178,7 +178,9 @@ class Peer:
         if averaged.average_P is None:
             self._telling.warn("round-missed", averaged.reason, round=update.round)
             patience = spec.average_seconds if averaged.declined else 0.0 if averaged.alone else spec.assemble_seconds
-            if await self._course.rejoin(self._learner, self._sync, self._library, patience):
+            found = await self._course.rejoin(self._learner, self._sync, self._library, patience)
+            has_signed = not (averaged.declined or averaged.alone)
+            if found is Found.OTHERS or (found is Found.SAME and not has_signed):
                 await self._show_up()
                 return
         state = await self._ports.arithmetic.run(lambda: self._learner.conclude(averaged.average_P))

@@ -134,11 +134,11 @@ def percent(share: float) -> str:
 
 
 def duration(seconds: float, *, whole: bool = False) -> str:
-    """A span of time in at most seven characters: ``0.3 s`` (``0 s`` if ``whole``), ``45 s``, ``3h16m``, ``5d04h``."""
+    """A span of time in at most seven characters: ``0.03 s``, ``0.3 s`` (``0 s`` if ``whole``), ``45 s``, ``3h16m``, ``5d04h``."""
     if not (math.isfinite(seconds) and 0 <= seconds < 8.64e9):
         return "-"
     if seconds < 9.95 and not whole:
-        return f"{seconds:.1f} s"
+        return f"{seconds:.{2 if 0 < seconds < 0.095 else 1}f} s"
     total = round(seconds)
     if total < 100:
         return f"{total} s"

@@ -159,11 +159,13 @@ def report_of(snapshot: Snapshot, before: Snapshot | None) -> RoundReport:
 
 
 def _size(out: TextIO) -> tuple[int, int]:
-    """Width and height of the terminal behind ``out``; of a usual picture where there is none."""
+    """Width and height of the terminal behind ``out``; where there is none, $COLUMNS and $LINES, or those of a usual picture."""
     try:
         size = os.get_terminal_size(out.fileno())
     except (OSError, ValueError):
-        return _DRAWN_WITHOUT_TERMINAL
+        wanted = [os.environ.get(name, "") for name in ("COLUMNS", "LINES")]
+        chosen = [int(text) if text.isascii() and text.isdigit() and 0 < int(text) < 10_000 else 0 for text in wanted]
+        return chosen[0] or _DRAWN_WITHOUT_TERMINAL[0], chosen[1] or _DRAWN_WITHOUT_TERMINAL[1]
     return (size.columns, size.lines) if size.columns > 0 and size.lines > 0 else (80, 24)
 
 

@@ -171,7 +171,7 @@ def network(snapshot: Snapshot, width: int, theme: Theme) -> Block:
     """What this computer sends and receives, and what averaging costs. The most important lines first."""
     cost = snapshot.average_seconds / snapshot.round_seconds if snapshot.round_seconds > 0 else math.nan
     group = f"{snapshot.members} of {snapshot.members + snapshot.missing} peers averaged in {duration(snapshot.average_seconds)}"
-    price = f"{percent(cost)} of a {duration(snapshot.round_seconds, whole=True)} round" + (
+    price = f"{percent(cost)} of a {duration(snapshot.round_seconds)} round" + (
         theme.dot + theme.clean(snapshot.codec, 16) if snapshot.codec else ""
     )
     state = theme.clean(snapshot.state_root, 64)[:12] or "-"

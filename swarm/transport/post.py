@@ -3,26 +3,31 @@
     machine -> Send, Ship, Fetch -> Post -> transport            sends belong to the peer, not to the round that asked for them:
     machine <- Received, Delivered <- Inbox <- transport         a round may end while its last words are still on their way
 
-Mail for a round that is not open yet waits in a bounded backlog; mail for one that is closed goes to ``stray``, and nowhere else.
+Mail for a round that is not open yet waits in a bounded backlog: whoever finds no room in it comes again. Mail for a round that is
+closed goes to ``stray``, and nowhere else.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from ..errors import Busy, Refused, SwarmError, TheirFault, TooLate, Weather
+from ..errors import Busy, Refused, SwarmError, Weather
 from ..identity import KeyPair, PeerId
 from ..machine import Delivered, Event, Received, Unreached
 from ..wire import CONTROL_LIMIT, NO_GROUP, Message, Signed, Stamp, open_frame, seal
 from . import Allowance, Call, Payload, Route, Transport
 
-BACKLOG = 4096
-"""Messages kept for machines that are not open yet, in all."""
-RETRY_SECONDS = 0.1
-"""First pause before a message is offered again to a peer that had no room; doubles each time."""
+BACKLOG_BYTES = 8 << 20
+"""Mail kept for machines that are not open yet, in all."""
+BACKLOG_OF_ONE = 32
+"""Messages of one sender among them. A round takes about ten."""
+RETRY_SECONDS = (0.1, 2.0)
+"""First and longest pause before a message is offered again; doubles each time."""
+MAIL_SECONDS = 4.0
+"""A control message that has not been answered so long is offered again: it may hang on a connection that is lost."""
 
 Topic = tuple[int, bytes]
 """(round, group); messages that form a group live under (round, NO_GROUP)."""
@@ -48,7 +53,9 @@ class Post:
         self._transport, self._key, self._run, self._tasks = transport, key, run, tasks
         self._forms = forms
         self._open: dict[Topic, Inbox] = {}
-        self._backlog: deque[tuple[Topic, Received]] = deque(maxlen=BACKLOG)
+        self._backlog: list[tuple[Topic, Received]] = []
+        self._waiting: Counter[PeerId] = Counter()
+        self._waiting_bytes = 0
         self._closed: deque[Topic] = deque(maxlen=64)
         self._floor = 0
         self._seq = 0
@@ -66,18 +73,22 @@ class Post:
         """An inbox for ``topic``, with what has already come for it."""
         inbox = self._open[topic] = Inbox(expect)
         self._floor = max(self._floor, topic[0])
-        waiting, self._backlog = self._backlog, deque(maxlen=BACKLOG)
-        for its_topic, event in waiting:
+        for its_topic, event in self._backlog:
             if its_topic == topic:
                 inbox.events.put_nowait(event)
-            elif its_topic[0] >= self._floor:
-                self._backlog.append((its_topic, event))
+        self._backlog = [kept for kept in self._backlog if kept[0] != topic and kept[0][0] >= self._floor]
+        self._waiting = Counter(event.sender for _, event in self._backlog)
+        self._waiting_bytes = sum(len(event.signed.raw) for _, event in self._backlog)
         return inbox
 
     def close(self, topic: Topic) -> None:
-        """Drop the inbox: what still comes for it is nobody's business any more."""
-        self._open.pop(topic, None)
+        """Drop the inbox. What nobody has read in it, and what still comes for it, is stray."""
+        inbox = self._open.pop(topic, None)
         self._closed.append(topic)
+        while inbox and not inbox.events.empty():
+            event = inbox.events.get_nowait()
+            if isinstance(event, Received):
+                self.stray(event.signed)
 
     async def _on_mail(self, call: Call) -> Payload:
         signed = open_frame(bytes(call.body), *self._forms, run=self._run)
@@ -89,10 +100,18 @@ class Post:
         if inbox:
             inbox.events.put_nowait(event)
         elif self._floor <= signed.stamp.round <= self._floor + 1 and topic not in self._closed:
-            self._backlog.append((topic, event))
+            self._keep(topic, event)
         else:
             self.stray(signed)
         return b""
+
+    def _keep(self, topic: Topic, event: Received) -> None:
+        size = len(event.signed.raw)
+        if self._waiting[event.sender] >= BACKLOG_OF_ONE or self._waiting_bytes + size > BACKLOG_BYTES:
+            raise Busy("no room for more mail for rounds to come")
+        self._backlog.append((topic, event))
+        self._waiting[event.sender] += 1
+        self._waiting_bytes += size
 
     def _admit_bulk(self, sender: PeerId, argument: str) -> Allowance:
         inbox, item = self._inbox_of(argument)
@@ -119,7 +138,7 @@ class Post:
     # --- out ------------------------------------------------------------------------------------------------------
 
     def send(self, to: tuple[PeerId, ...], message: Message, stamp: Stamp, *, deadline: float, failures: Inbox) -> None:
-        """Sign once and send to all of ``to``; who cannot be reached comes back as `Unreached`."""
+        """Sign once and send to all of ``to``; who cannot be reached at once comes back as `Unreached`, and is tried again."""
         self._seq += 1
         frame = seal(self._key, message, Stamp(stamp.run, stamp.round, stamp.group, self._seq))
         for peer in to:
@@ -136,27 +155,28 @@ class Post:
     async def _offer(
         self, peer: PeerId, route: str, argument: str, body: Payload, deadline: float, failures: Inbox, item: str
     ) -> None:
-        """Offer a message until it is taken; a peer without room is asked again, one that is gone is reported at once."""
-        pause = RETRY_SECONDS
-        loop = asyncio.get_running_loop()
+        """Offer a message until it is taken, refused, or too late. The first failure is told at once, so that nobody waits for a
+        peer that may be gone; but the connection may have been at fault, and then the message still comes."""
+        loop, (pause, longest), told = asyncio.get_running_loop(), RETRY_SECONDS, False
         while True:
+            patience = min(deadline, loop.time() + MAIL_SECONDS) if route == "mail" else deadline
             try:
-                await self._transport.request(peer, route, body, argument=argument, limit=CONTROL_LIMIT, deadline=deadline)
+                await self._transport.request(peer, route, body, argument=argument, limit=CONTROL_LIMIT, deadline=patience)
                 return
-            except Busy:
-                if loop.time() + pause >= deadline:
+            except SwarmError as error:
+                is_over = not isinstance(error, Weather) or loop.time() + pause >= deadline
+                if not told and (is_over or not isinstance(error, Busy)):
+                    told = True
                     failures.events.put_nowait(Unreached(peer, item))
-                    return
-                await asyncio.sleep(pause)
-                pause *= 2
-            except SwarmError:
-                failures.events.put_nowait(Unreached(peer, item))
+            if is_over:
                 return
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, longest)
 
     async def _fetch(self, source: PeerId, item: str, name: str, length: int, deadline: float, inbox: Inbox) -> None:
         try:
             payload = await self._transport.request(source, "item", argument=name, limit=length, deadline=deadline)
-        except (TheirFault, Weather, TooLate):
+        except SwarmError:
             inbox.events.put_nowait(Unreached(source, item))
             return
         if len(payload) == length:

@@ -16,6 +16,8 @@ import pytest
 from .processes import Event, PeerProcess, Stage, roots_agree, stage
 
 ROUND_SECONDS = 2.0
+LEAVE_SECONDS = 10.0
+"""Twice what a person should have to wait after Ctrl-C: the machine may be busy."""
 AVERAGE_SECONDS = 30.0
 """The default of `swarm new`."""
 TEXT = "".join(f"def f{n}(x):\n    return x * {n} + {n * n}\n" for n in range(3000))
@@ -79,7 +81,9 @@ def band(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Band]:
 
 def test_a_newcomer_with_nothing_but_the_ticket_contributes_within_a_minute(band: Band) -> None:
     for peer in [band.founder, *band.others]:
-        peer.round(lambda event: event["members"] == 4, seconds=max(0.1, band.began + 60 - time.monotonic()))
+        seconds = max(0.1, band.began + 60 - time.monotonic())
+        peer.round(lambda event: event["members"] > 1 and event["local_steps"] > 0, seconds=seconds)
+    band.together(4)
     assert band.founder.events[0]["event"] == "ticket"
     assert band.others[1].event("joined")["listen"].startswith("127.0.0.2:")
     assert len(roots_agree(band.founder, *band.others)) >= 1
@@ -146,10 +150,8 @@ def test_asked_to_stop_a_peer_leaves_within_seconds_and_the_others_note_it(band:
     who = leaver.event("joined")["peer"]
     rest = [peer for peer in band.peers if peer is not leaver]
     marks = [peer.catch_up() for peer in rest]
-    began = time.monotonic()
-    assert leaver.stop(number) == 0
-    assert time.monotonic() - began < 5
-    assert leaver.event("left", seconds=5)["reason"] == "asked to stop"
+    assert leaver.stop(number, seconds=LEAVE_SECONDS) == 0
+    assert leaver.wait(lambda event: event["event"] == "left" and "peer" not in event)["reason"] == "asked to stop"
     for peer, mark in zip(rest, marks, strict=True):
         peer.wait(lambda event: event["event"] == "left" and event["peer"] == who, after=mark)
     assert not (leaver.home / "status").exists()

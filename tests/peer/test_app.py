@@ -62,6 +62,17 @@ def test_once_draws_one_picture():
     assert "tiny-gpt-30m" in text
 
 
+@pytest.mark.parametrize(
+    ("columns", "lines", "shape"), [("80", "24", (80, 23)), ("junk", "", (120, 33)), ("0", "-1", (120, 33)), ("48", "14", (48, 13))]
+)
+def test_without_a_terminal_the_environment_says_how_large_the_picture_is(columns, lines, shape, monkeypatch):
+    monkeypatch.setenv("COLUMNS", columns)
+    monkeypatch.setenv("LINES", lines)
+    _, text = shown(a_snapshot(), once=True, ascii=True)
+    rows = text.splitlines()
+    assert (max(map(len, rows)), len(rows)) == shape
+
+
 def test_once_says_why_nobody_answers():
     assert shown(Unreachable("nobody answers", "start it"), once=True) == (UNREACHABLE, "nobody answers; start it\n")
 

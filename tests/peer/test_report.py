@@ -97,7 +97,7 @@ def test_a_warning_for_people_reads_like_an_error():
 def test_people_read_names_instead_of_ids():
     out = io.StringIO()
     Reporter(out).event("joined", peer="p" * 52, name="otter-7f3a", run="f" * 64, run_name="tiny", loss=3.14159)
-    assert out.getvalue().endswith(" joined otter-7f3a  run name tiny  loss 3.14\n")
+    assert out.getvalue().endswith(" joined otter-7f3a  run tiny  loss 3.14\n")
 
 
 def test_an_error_says_what_is_so_and_what_to_do():

@@ -1,0 +1,72 @@
+"""From an organiser's few choices to a manifest, or to words about what no run can have."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from peer.model import count, presets
+from peer.recipe import Recipe, manifest_of
+from swarm.errors import ConfigError
+from swarm.manifest import Admission, Codec, open_manifest
+
+from .company import TEXT, key
+
+
+@pytest.mark.parametrize("model", sorted(presets))
+def test_every_model_makes_a_manifest_that_everybody_can_read(model: str) -> None:
+    manifest = manifest_of(Recipe(model=model), TEXT.spec, key(0))
+    assert open_manifest(manifest.seal(key(0)), manifest.run_id) == manifest
+    assert manifest.model == presets[model]
+    assert 1 <= len(manifest.name) <= 60
+
+
+def test_larger_models_learn_more_slowly() -> None:
+    by_size = sorted(presets, key=lambda name: count(presets[name]))
+    rates = [manifest_of(Recipe(model=name), TEXT.spec, key(0)).inner.learning_rate for name in by_size]
+    assert rates == sorted(rates, reverse=True)
+
+
+@pytest.mark.parametrize(
+    ("chosen", "rounds", "tokens"), [({}, 100, 0), ({"rounds": 7}, 7, 0), ({"tokens": 9}, 0, 9), ({"rounds": 7, "tokens": 9}, 7, 9)]
+)
+def test_a_run_ends_by_rounds_by_tokens_or_after_a_hundred_rounds(chosen: dict[str, int], rounds: int, tokens: int) -> None:
+    manifest = manifest_of(Recipe(**chosen), TEXT.spec, key(0))  # type: ignore[arg-type]
+    assert (manifest.rounds, manifest.tokens) == (rounds, tokens)
+
+
+def test_words_become_what_the_manifest_has_for_them() -> None:
+    manifest = manifest_of(Recipe(codec="int8", admission="invite", name="mine"), TEXT.spec, key(0))
+    assert (manifest.round.codec, manifest.admission, manifest.name) == (Codec.INT8, Admission.INVITE, "mine")
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"model": "gpt9"},
+        {"round_seconds": math.nan},
+        {"round_seconds": 0.0},
+        {"max_steps": 0},
+        {"momentum": 1.0},
+        {"evaluate_every": 0},
+        {"start_with": 0},
+        {"start_with": 257},
+        {"seed": -1},
+        {"name": "x" * 61},
+        {"rounds": 1 << 32},
+    ],
+)
+def test_what_no_run_can_have_is_told_with_advice(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError) as refused:
+        manifest_of(replace(Recipe(), **wrong), TEXT.spec, key(0))
+    assert refused.value.advice
+
+
+def test_the_run_is_named_by_everything_in_it() -> None:
+    ids = {
+        manifest_of(Recipe(seed=seed, momentum=m), TEXT.spec, key(k)).run_id for seed in (0, 1) for m in (0.0, 0.9) for k in (0, 1)
+    }
+    assert len(ids) == 8
