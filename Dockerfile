@@ -1,7 +1,7 @@
 # One peer in a container: small, without root, with a read-only system. See docs/docker.md for what the arguments are for.
 #
 #   docker build -t swarm:local .
-#   docker build -t swarm:local --build-arg TORCH_INDEX=https://download.pytorch.org/whl/cpu .     (much smaller: no CUDA)
+#   docker build -t swarm:local --build-arg TORCH_INDEX=URL_OF_PYTORCHS_CPU_WHEELS .     (much smaller: no CUDA)
 
 ARG BASE=python:3.11-slim-bookworm
 

@@ -61,7 +61,7 @@ class Averaged:
     """Whether nobody else came, though others are here."""
     round: int = 0
     tokens: int = 0
-    """Behind the updates of all members that committed, by their own word."""
+    """Behind the updates that were applied, by their senders' own word."""
     seconds: float = 0.0
     """From the standing group to the average."""
 

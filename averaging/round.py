@@ -57,13 +57,13 @@ class Schedule:
     parts: float
     results: float
     holdings: float
-    ballots: float
     fetched: float
+    """For the ballots, which may come at any time before, and for what is missing after the decision."""
 
     @classmethod
     def within(cls, now: float, seconds: float) -> Schedule:
-        """The phases of a round that may take ``seconds``; most of it is for those that carry bytes, the last for a missed result."""
-        shares = (0.15, 0.5, 0.72, 0.79, 0.86, 1.0)
+        """The phases of a round that may take ``seconds``; most of it is for those that carry bytes."""
+        shares = (0.15, 0.5, 0.72, 0.8, 1.0)
         return cls(*(now + seconds * share for share in shares))
 
 
@@ -106,9 +106,9 @@ class Outcome:
     encoded: tuple[bytes, ...]
     """Our own parts as they were sent."""
     missing: tuple[PeerId, ...]
-    """Members that fell silent during the round."""
+    """Members of whose update nothing was applied: the same for all who have the average."""
     tokens: int
-    """Behind all updates that were committed, by their senders' word."""
+    """Behind the updates that were applied, by their senders' word."""
     reason: str = ""
 
 
@@ -269,17 +269,17 @@ class Round:
             yield self._send(holdings)
 
     def _vote(self, now: float) -> Iterator[Command]:
-        """Cast our ballot, once: when everybody's holdings are here, or when the time for them has passed."""
+        """Cast our ballot, once: when nothing that may still come could change it, or when the time for holdings has passed."""
         voices = self._voices
         if self._me in voices.ballots or self._me not in voices.holdings:
             return
-        if not self._awaited(voices.holdings.keys(), now) or now >= self._plan.schedule.holdings:
+        if all(voices.is_settled(part.index) for part in self._plan.parts) or now >= self._plan.schedule.holdings:
             ballot = Ballot(tuple(voices.supported(part.index) for part in self._plan.parts))
             voices.hear(self._me, ballot)
             yield self._send(ballot)
 
     def _decide(self, now: float) -> Iterator[Command]:
-        """Apply what 2/3 have voted for; give up when all have voted without that, or the time has passed."""
+        """Apply what 2/3 have voted for; give up when that cannot come about any more, or the time has passed."""
         schedule, quorum = self._plan.schedule, self._plan.group.quorum
         hashes, votes = self._voices.leading()
         if votes >= quorum:
@@ -288,10 +288,10 @@ class Round:
                 self._voices.hear(self._me, ballot := Ballot(hashes))
                 yield self._send(ballot)
             yield from self._complete(now)
-        elif now >= schedule.ballots or self._voices.all_have_voted():
+        elif now >= schedule.fetched or self._voices.is_split():
             yield self._give_up(f"{votes} of {len(self._members)} members agree on the round, {quorum} are needed")
         else:
-            phases = (schedule.commits, schedule.parts, schedule.results, schedule.holdings, schedule.ballots)
+            phases = (schedule.commits, schedule.parts, schedule.results, schedule.holdings, schedule.fetched)
             yield WakeAt(min(phase for phase in phases if phase > now))
 
     def _complete(self, now: float) -> Iterator[Command]:
@@ -305,6 +305,8 @@ class Round:
             yield Compute(DecodeResults(results, self._offering.vector_P.numel(), self._plan.codec))
         elif now >= self._plan.schedule.fetched:
             yield self._give_up("an item that the others have applied could not be fetched in time")
+        elif self._me not in self._voices.holdings:
+            yield WakeAt(self._plan.schedule.results)  # the owners' own copies are still on their way
         else:
             yield WakeAt(self._plan.schedule.fetched)
             for part in wanted:
@@ -333,25 +335,28 @@ class Round:
         hashes, norms = tuple(part.hash for part in self._encoded), tuple(part.norm for part in self._encoded)
         return Commit(hashes, norms, self._offering.weight, self._offering.seed, self._plan.group.state_root)
 
-    def _is_included(self, part: Part) -> bool:
-        """Whether our update is in the applied result: its head says so, and the decision was on the hash of both."""
-        head = self._held[part.index][1][: self._plan.head]
-        return flags_of(head, len(self._members))[self._members.index(self._me)]
+    def _included(self, part: Part) -> set[PeerId]:
+        """Whose updates are in the applied result: its head says so, and the decision was on the hash of both."""
+        if not self._decision[part.index]:
+            return set()
+        flags = flags_of(self._held[part.index][1][: self._plan.head], len(self._members))
+        return {member for member, flag in zip(self._members, flags, strict=True) if flag}
 
     def _outcome(self, average_P: Tensor) -> Outcome:
-        applied = tuple(bool(hash_) for hash_ in self._decision)
-        included = tuple(flag and self._is_included(part) for flag, part in zip(applied, self._plan.parts, strict=True))
+        included = [self._included(part) for part in self._plan.parts]
+        present: set[PeerId] = set().union(*included)
         return Outcome(
             average_P=average_P,
-            applied=applied,
-            included=included,
+            applied=tuple(bool(hash_) for hash_ in self._decision),
+            included=tuple(self._me in members for members in included),
             encoded=tuple(part.payload for part in self._encoded),
-            missing=self._voices.missing(),
-            tokens=self._voices.tokens(),
+            missing=tuple(member for member in self._members if member not in present),
+            tokens=self._voices.tokens(present),
         )
 
     def _give_up(self, reason: str) -> Finish[Outcome]:
-        nothing, missing = (False,) * len(self._plan.parts), self._voices.missing()
+        nothing = (False,) * len(self._plan.parts)
+        missing = tuple(member for member in self._members if member not in self._voices.commits)
         return Finish(
             Outcome(average_P=None, applied=nothing, included=nothing, encoded=(), missing=missing, tokens=0, reason=reason)
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Set
 from dataclasses import dataclass, field
 
@@ -50,30 +51,31 @@ class Voices:
 
     def supported(self, index: int) -> bytes:
         """The hash of part ``index`` that two thirds of the members hold; empty where there is none."""
-        counts: dict[bytes, int] = {}
-        for held in self.holdings.values():
-            counts[held.hashes[index]] = counts.get(held.hashes[index], 0) + 1
-        return next((hash_ for hash_, count in sorted(counts.items()) if hash_ and count >= self.group.quorum), b"")
+        hash_, count = self._most_held(index)
+        return hash_ if count >= self.group.quorum else b""
+
+    def is_settled(self, index: int) -> bool:
+        """Whether no word that may still come can change what is `supported`: then it is the same for all who know that."""
+        count, unheard = self._most_held(index)[1], len(self.group.members) - len(self.holdings)
+        return count >= self.group.quorum or count + unheard < self.group.quorum
+
+    def _most_held(self, index: int) -> tuple[bytes, int]:
+        counts = Counter(held.hashes[index] for held in self.holdings.values() if held.hashes[index])
+        return max(counts.items(), key=lambda item: (item[1], item[0]), default=(b"", 0))
 
     def leading(self) -> tuple[tuple[bytes, ...], int]:
         """The items that most ballots name, and how many ballots name exactly these."""
-        counts: dict[tuple[bytes, ...], int] = {}
-        for ballot in self.ballots.values():
-            counts[ballot.hashes] = counts.get(ballot.hashes, 0) + 1
+        counts = Counter(ballot.hashes for ballot in self.ballots.values())
         return max(counts.items(), key=lambda item: (item[1], item[0]), default=((), 0))
 
     def holders(self, index: int, hash_: bytes) -> list[PeerId]:
         """Who says that it holds this result, in the order of ids."""
         return sorted(member for member, held in self.holdings.items() if held.hashes[index] == hash_)
 
-    def missing(self) -> tuple[PeerId, ...]:
-        """Members that fell silent: no commit, or no word on what they hold. (A ballot may still be on its way at the end.)"""
-        return tuple(member for member in self.group.members if member not in self.commits or member not in self.holdings)
+    def is_split(self) -> bool:
+        """Whether no ballots that may still come can make a decision any more."""
+        return self.leading()[1] + len(self.group.members) - len(self.ballots) < self.group.quorum
 
-    def all_have_voted(self) -> bool:
-        """Whether no ballot can come any more."""
-        return self.ballots.keys() >= set(self.group.members)
-
-    def tokens(self) -> int:
-        """The sum of all committed weights."""
-        return sum(commit.weight for commit in self.commits.values())
+    def tokens(self, members: Set[PeerId]) -> int:
+        """The sum of the weights that ``members`` have committed to, as far as we have heard."""
+        return sum(commit.weight for member, commit in self.commits.items() if member in members)

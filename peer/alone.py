@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+import torch
+
 from swarm.identity import KeyPair
 from swarm.manifest import RunManifest
 
@@ -15,6 +17,7 @@ def train_alone(
     manifest: RunManifest, corpus: Corpus, steps_per_round: Sequence[int], tell: Callable[[int], None] = lambda round_: None
 ) -> tuple[float, float]:
     """Bits per byte of the fresh model, and of one that a single peer trained for ``steps_per_round``, same seed and schedule."""
+    torch.set_num_threads(1)  # what a peer of the swarm has: two threads fight where cores are few, and change nothing else
     me = KeyPair.generate().peer_id
     learner = Learner(manifest, corpus, me)
     start = learner.evaluate()

@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+import msgspec
 import psutil
 
 from swarm.identity import PeerId, petname
@@ -69,6 +70,10 @@ class Board:
         self.finished = False
         self.sample_text = self.ticket = self.checkpoint = ""
         self.meter = Meter()
+        self.cpu = 0.0
+        self.companions: frozenset[PeerId] = frozenset()
+        """Who averaged with us last: what they do now we know better than their last record does."""
+        self._averaged_at = self._began
         self._losses: tuple[Point, ...] = ()
         self._evaluations: tuple[Point, ...] = ()
         self._events: deque[Happening] = deque(maxlen=EVENTS)
@@ -77,12 +82,21 @@ class Board:
         """A new phase that should take ``seconds``."""
         self.phase, self.phase_ends, self.step = phase, self._clock() + seconds, 0
 
+    def sample(self, up: int, down: int, seconds: float) -> None:
+        """Note the wire's counters and the processor time, ``seconds`` after the last sample."""
+        self.meter.sample(up, down, seconds)
+        self.cpu = self._process.cpu_percent() / 100
+
+    def averaged_with(self, members: Sequence[PeerId]) -> None:
+        """A round is over for ``members``, us among them."""
+        self.companions, self._averaged_at = frozenset(members), self._clock()
+
     def note(self, text: str, severity: str = "info") -> None:
         """One line for the list of events."""
         self._events.append(Happening(time=time.time(), severity=severity, text=text))
 
     def add_loss(self, round_: int, loss: float) -> None:
-        """The group's mean training loss of a round."""
+        """The mean training loss of our local steps in a round."""
         self._losses = thinned((*self._losses, Point(round_, loss)))
 
     def add_evaluation(self, round_: int, bits_per_byte: float) -> None:
@@ -142,7 +156,7 @@ class Board:
             bytes_down=self.meter.total_down,
             up=tuple(self.meter.up),
             down=tuple(self.meter.down),
-            cpu=self._process.cpu_percent() / 100,
+            cpu=self.cpu,
             cores=psutil.cpu_count() or 1,
             memory=memory,
             memory_total=psutil.virtual_memory().total,
@@ -173,7 +187,15 @@ class Board:
             loss=self.loss,
             is_me=True,
         )
-        return (mine, *(_row(row, seen, here, total) for row, seen, here in roster))
+        since = self._clock() - self._averaged_at
+        others = (_row(row, seen, here, total) for row, seen, here in roster)
+        return (mine, *(self._refreshed(row, since) if row.peer in self.companions else row for row in others))
+
+    def _refreshed(self, row: PeerRow, since: float) -> PeerRow:
+        """``row`` of a companion, whose record is older than the round that we have just done together."""
+        if row.state in ("left", "unreachable") or row.seen_seconds <= since:
+            return row
+        return msgspec.structs.replace(row, round=max(row.round, self.round), seen_seconds=since)
 
     def _health(self, rows: Sequence[PeerRow]) -> tuple[str, str]:
         if self.finished:

@@ -15,7 +15,7 @@ import click
 
 from swarm import __version__
 from swarm.errors import ConfigError, SwarmError
-from swarm.ticket import Address
+from swarm.ticket import Address, Ticket
 
 from .report import Reporter
 
@@ -148,10 +148,14 @@ def join(ticket: str, home: Path | None, listen: Address | None, name: str, json
     Needs nothing but the ticket: text and model come from the other peers. Joining never lets others run code here.
     """
 
-    def start(reporter: Reporter) -> Coroutine[Any, Any, None]:
+    async def start(reporter: Reporter) -> None:
+        from . import invitation
+
+        text = await invitation.ticket_text(ticket, asyncio.get_running_loop().time() + invitation.PATIENCE)
+        known = Ticket.unpack(text)  # a typing error is told at once, before everything heavy is loaded
         from .launch import Options, join
 
-        return join(ticket, Options(home=home, listen=listen, name=name, reporter=reporter))
+        await join(known, Options(home=home, listen=listen, name=name, reporter=reporter))
 
     _be_a_peer(start, json_lines)
 

@@ -20,7 +20,8 @@ from swarm.wire import Signed, Stamp, open_frame, seal
 from .board import Board
 from .learner import Learner
 from .library import Library
-from .offers import Offer, Standing
+from .neighbours import ASKED, Neighbours
+from .offers import Offer, Standing, better
 from .state import SharedState, StateContent, state_root
 from .sync import POLL_SECONDS, Sync
 from .telling import Telling
@@ -49,6 +50,7 @@ class Course:
         self._manifest, self._key, self._board, self._telling = manifest, key, board, telling
         self._loop = asyncio.get_running_loop()
         self._stands = False
+        self._elsewhere: Standing | None = None
         self.train_until = 0.0
         """When this round's local training ends, in the loop's clock."""
         self.seconds_left: float | None = None
@@ -111,6 +113,19 @@ class Course:
             elif late:
                 return Found.NOBODY
             await asyncio.sleep(POLL_SECONDS)
+
+    async def look_around(self, neighbours: Neighbours, companions: int) -> None:
+        """Ask the peers that train without us where they stand; a better camp than ours is where `move` goes."""
+        roster, own = neighbours.roster, self._own()
+        outsiders = [peer for peer in roster.in_training(self._loop.time()) if peer not in self._board.companions]
+        if own and outsiders and companions:
+            offers = await neighbours.offers(self._loop.time() + ASK_SECONDS, outsiders[:ASKED])
+            self._elsewhere = better(offers, own, companions)
+
+    async def move(self, learner: Learner, sync: Sync, library: Library) -> bool:
+        """Go over to the better camp that `look_around` has found, if there is one."""
+        standing, self._elsewhere = self._elsewhere, None
+        return standing is not None and await self._adopt(standing, learner, sync, library)
 
     async def _adopt(self, standing: Standing, learner: Learner, sync: Sync, library: Library) -> bool:
         """Take the state that the others believe in; False where it could not be had this time."""

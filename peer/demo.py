@@ -119,14 +119,22 @@ async def _stage(demo: Demo, home: Path, narrator: _Narrator | None) -> AsyncIte
             yield actors
         finally:
             await _stop([actor.process for actor in actors])
+            _stop_on_signals()
 
 
 async def _start(home: Path, words: list[str]) -> Actor:
     command = [sys.executable, "-m", "peer", *words, "--home", str(home), "--listen", "127.0.0.1:0", "--json"]
     environment = {**os.environ, "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1")}
-    process = await asyncio.create_subprocess_exec(
-        *command, stdout=asyncio.subprocess.PIPE, env=environment, start_new_session=True, limit=1 << 20
+    starting = asyncio.ensure_future(
+        asyncio.create_subprocess_exec(
+            *command, stdout=asyncio.subprocess.PIPE, env=environment, start_new_session=True, limit=1 << 20
+        )
     )
+    try:
+        process = await asyncio.shield(starting)
+    except asyncio.CancelledError:
+        (await starting).kill()  # it began in the moment in which the demo was stopped: nobody else knows of it
+        raise
     return Actor(home, process)
 
 
@@ -176,12 +184,10 @@ async def _until_all_are_done(actors: list[Actor], screen: Coroutine[Any, Any, i
         for task in (*running, *watching):
             task.cancel()
         await asyncio.gather(*running, *watching, return_exceptions=True)
-        if screen:
-            _stop_on_signals()
 
 
 def _stop_on_signals() -> None:
-    """Ctrl-C and a kill end the demo: the dashboard has taken these signals, and gives them back to nobody."""
+    """Ctrl-C and a kill end what is left of the demo: the dashboard, and the end of the peers, have had these signals meanwhile."""
     task, loop = asyncio.current_task(), asyncio.get_running_loop()
     if task and threading.current_thread() is threading.main_thread():
         for number in (signal.SIGINT, signal.SIGTERM):
@@ -210,13 +216,20 @@ async def _stop(processes: list[asyncio.subprocess.Process]) -> None:
     for process in running:
         with contextlib.suppress(ProcessLookupError):
             process.send_signal(signal.SIGINT)
+    for number in (signal.SIGINT, signal.SIGTERM) if threading.current_thread() is threading.main_thread() else ():
+        asyncio.get_running_loop().add_signal_handler(number, _kill, running)  # asked twice: at once, and leave nobody behind
     leaving = asyncio.gather(*(process.wait() for process in running))
     with contextlib.suppress(TimeoutError):
         await asyncio.wait_for(leaving, STOP_SECONDS)
+    _kill(running)
     for process in running:
+        await process.wait()
+
+
+def _kill(processes: list[asyncio.subprocess.Process]) -> None:
+    for process in processes:
         if process.returncode is None:
             process.kill()
-            await process.wait()
 
 
 def _check(actors: list[Actor]) -> None:

@@ -70,10 +70,8 @@ async def found(recipe: Recipe, data: Path | None, options: Options) -> None:
         await _Life(Ticket(manifest.run_id, (), secret), key, home, options).live(manifest.seal(key), corpus)
 
 
-async def join(text: str, options: Options) -> None:
-    """Be a peer of the run that a ticket names, to the end of the run. ``text`` is the ticket, or ``@FILE``."""
-    patience = asyncio.get_running_loop().time() + invitation.PATIENCE
-    ticket = Ticket.unpack(await invitation.ticket_text(text, patience))
+async def join(ticket: Ticket, options: Options) -> None:
+    """Be a peer of the run that ``ticket`` names, to the end of the run."""
     with open_home(options.home, ticket.run_id) as home:
         await _Life(ticket, KeyPair.load_or_create(home.identity_file), home, options).live(b"", None)
 

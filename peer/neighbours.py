@@ -160,8 +160,8 @@ class Neighbours:
         await self._ask(peers, ask)
         return any(verdicts) if verdicts else None
 
-    async def offers(self, deadline: float) -> list[Signed[Offer]]:
-        """What up to `ASKED` peers say about where the run stands."""
+    async def offers(self, deadline: float, peers: Sequence[PeerId] = ()) -> list[Signed[Offer]]:
+        """What ``peers`` say about where the run stands, or without them up to `ASKED` of those who are here."""
 
         async def ask(peer: PeerId) -> Signed[Offer]:
             offer = open_frame(await self._ways.transport.request(peer, "offer", deadline=deadline), Offer, run=self._run)
@@ -169,7 +169,7 @@ class Neighbours:
                 raise Impostor("an offer counts for its signer only")
             return offer
 
-        return await self._ask(self.some(), ask)
+        return await self._ask(peers or self.some(), ask)
 
     async def _ask(self, peers: Sequence[PeerId], call: Callable[[PeerId], Awaitable[T]]) -> list[T]:
         """Ask all at once; the answers that came and hold, in the order of ``peers``. Who cannot be reached is noted in the roster.

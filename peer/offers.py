@@ -51,13 +51,37 @@ def believed(offers: Sequence[Signed[Offer]], organiser: PeerId) -> Standing | N
     """
     if not offers:
         return None
-    camps = Counter((signed.stamp.round, signed.message.state_root) for signed in offers)
-    (round_, root), votes = max(camps.items(), key=lambda camp: (camp[1], camp[0]))
+    (round_, root), votes = _largest_camp(offers)
     if len(offers) >= ENOUGH and 3 * votes < 2 * len(offers):
         own = [signed for signed in offers if signed.signer == organiser]
         if not own:
             return None
         round_, root = own[0].stamp.round, own[0].message.state_root
+    return _standing(offers, round_, root)
+
+
+def better(outsiders: Sequence[Signed[Offer]], mine: Signed[Offer], companions: int) -> Standing | None:
+    """Where to go instead of staying with ``companions`` (a number of peers, us among them) that average without ``outsiders``.
+
+    Two camps that have lost sight of each other: the smaller one goes, of equal ones the one that is behind. None means stay, which
+    is what the others of our camp find, too.
+    """
+    elsewhere = [signed for signed in outsiders if signed.message.state_root != mine.message.state_root]
+    if not elsewhere:
+        return None
+    (round_, root), votes = _largest_camp(elsewhere)
+    theirs, ours = (votes, round_, root), (companions, mine.stamp.round, mine.message.state_root)
+    return _standing(elsewhere, round_, root) if theirs > ours else None
+
+
+def _largest_camp(offers: Sequence[Signed[Offer]]) -> tuple[tuple[int, bytes], int]:
+    """((round, root), votes) of the largest camp, of equal ones the further."""
+    camps = Counter((signed.stamp.round, signed.message.state_root) for signed in offers)
+    return max(camps.items(), key=lambda camp: (camp[1], camp[0]))
+
+
+def _standing(offers: Sequence[Signed[Offer]], round_: int, root: bytes) -> Standing:
+    """What the camp of ``round_`` and ``root`` says."""
     camp = [signed for signed in offers if (signed.stamp.round, signed.message.state_root) == (round_, root)]
     seconds = sorted(signed.message.seconds_left for signed in camp)[len(camp) // 2]
     tokens = sorted(signed.message.tokens for signed in camp)[len(camp) // 2]

@@ -83,6 +83,7 @@ class Peer:
         self._averager = Averager(self._manifest, me.key, post, arithmetic, tasks, self._telling.note)
         interval = min(15.0, max(2.0, self._manifest.round.seconds / 2))
         tasks.create_task(self.neighbours.publish_and_discover(interval), name="membership")
+        tasks.create_task(self._look_around(interval), name="look around")
         tasks.create_task(self._meter(), name="meter")
         try:
             self._learner = await self._make_learner()
@@ -199,7 +200,7 @@ class Peer:
             ),
             averaged,
         )
-        if averaged.average_P is None:
+        if averaged.average_P is None or await self._course.move(self._learner, self._sync, self._library):
             await self._show_up()
 
     async def _show_up(self) -> None:
@@ -230,11 +231,17 @@ class Peer:
     def _on_step(self, step: int, loss: float) -> None:
         self.board.step = step
 
+    async def _look_around(self, interval: float) -> None:
+        """For ever: see whether others train without us, who may be the larger camp."""
+        while True:
+            await asyncio.sleep(interval)
+            await self._course.look_around(self.neighbours, len(self._members))
+
     async def _meter(self) -> None:
         """For ever: note once a second what crossed the wire."""
         transport = self._ports.ways.transport
         while True:
-            self.board.meter.sample(transport.bytes_up, transport.bytes_down, 1.0)
+            self.board.sample(transport.bytes_up, transport.bytes_down, 1.0)
             await asyncio.sleep(1.0)
 
 

@@ -38,7 +38,7 @@ class RoundReport(msgspec.Struct, frozen=True, kw_only=True, tag_field="event", 
     missing: int
     """Peers of the group whose work is not."""
     loss: float
-    """Mean training loss of the group, nats per token. Not finite (training has diverged) reads ``null``."""
+    """Mean training loss of this peer's own local steps, nats per token. Not finite (training has diverged) reads ``null``."""
     bits_per_byte: float | None = None
     """On held-out text; ``null`` where this round was not evaluated."""
     tokens: int = 0

@@ -72,7 +72,7 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     """Seconds until the deadline of the phase."""
     codec: str = ""
     losses: tuple[Point, ...] = ()
-    """Mean training loss of the group, nats per token."""
+    """Mean training loss of this peer's own local steps, nats per token."""
     evaluations: tuple[Point, ...] = ()
     """Bits per byte of the shared model on held-out text."""
     members: int = 0

@@ -12,6 +12,7 @@ from swarm.transport import Transport
 from .board import Board
 from .ports import Teller
 from .report import RoundReport
+from .text import size
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,6 +61,7 @@ class Telling:
         for peer in sorted(self._known - set(present) - {self._me}):
             self.say("left", peer=peer, name=petname(peer))
         self._known = set(present)
+        self._board.averaged_with(present)
         return present
 
     def round_finished(self, lesson: Lesson, averaged: Averaged) -> None:
@@ -87,4 +89,6 @@ class Telling:
             bytes_down=down - self._wire[1],
         )
         self._wire = (up, down)
+        group = f"{board.members} of {board.members + board.missing} peers" if averaged.members else "nobody"
+        board.note(f"round {report.round} averaged with {group} in {averaged.seconds:.1f} s ({size(report.bytes_up)} up)")
         self._teller.round_finished(report)

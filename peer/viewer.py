@@ -36,14 +36,19 @@ async def _source(source: str, stack: AsyncExitStack) -> Callable[[], Awaitable[
         ticket = Ticket.unpack(source)
         local = next(running(ticket.run_id), None)
         return _page(local) if local else await _remote(ticket, stack)
-    if source and Path(source).is_dir():
-        return _newest(Path(source))
+    if folder := _folder(source):
+        return _newest(folder)
     if source:
         try:
             return _page(str(Address.parse(source)))
         except ValueError as error:
             raise ConfigError(f"{source[:60]!r} is no ticket, no home folder and no HOST:PORT", NOBODY) from error
     return _newest(root_folder())
+
+
+def _folder(source: str) -> Path | None:
+    """``source`` as a home folder, where it is one."""
+    return Path(source) if source and Path(source).is_dir() else None
 
 
 def _page(address: str) -> Callable[[], Awaitable[Snapshot]]:

@@ -15,6 +15,7 @@ import io
 import json
 import math
 import os
+import re
 import signal
 import sys
 import threading
@@ -336,7 +337,8 @@ def _signals(quit_: Callable[[], None], resized: Callable[[], None]) -> Iterator
 
 
 def export_svg(snapshot: Snapshot, path: Path, width: int, height: int, *, look: Look | None = None) -> None:
-    """Write the picture of ``snapshot`` as an SVG file."""
+    """Write the picture of ``snapshot`` as an SVG file that loads nothing from elsewhere: its font is the reader's monospace."""
     console = Console(record=True, file=io.StringIO(), width=width, height=height, force_terminal=True, color_system="truecolor")
     console.print(view(snapshot, width, height, look=look), end="")
-    console.save_svg(str(path), title="swarm top")
+    picture = console.export_svg(title="swarm top")
+    path.write_text(re.sub(r"@font-face \{.*?\}\s*", "", picture, flags=re.DOTALL), encoding="utf-8")

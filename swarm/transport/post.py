@@ -11,8 +11,9 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
+from typing import Any
 
 from ..errors import Busy, Refused, SwarmError, Weather
 from ..identity import KeyPair, PeerId
@@ -142,15 +143,22 @@ class Post:
         self._seq += 1
         frame = seal(self._key, message, Stamp(stamp.run, stamp.round, stamp.group, self._seq))
         for peer in to:
-            self._tasks.create_task(self._offer(peer, "mail", "", frame, deadline, failures, ""))
+            self._spawn(self._offer(peer, "mail", "", frame, deadline, failures, ""))
 
     def ship(self, to: PeerId, group: bytes, item: str, payload: Payload, *, deadline: float, failures: Inbox) -> None:
         """Send bulk bytes under ``item``; a failure comes back as `Unreached` with the item's name."""
-        self._tasks.create_task(self._offer(to, "bulk", f"{group.hex()}.{item}", payload, deadline, failures, item))
+        self._spawn(self._offer(to, "bulk", f"{group.hex()}.{item}", payload, deadline, failures, item))
 
     def fetch(self, source: PeerId, item: str, name: str, length: int, *, deadline: float, inbox: Inbox) -> None:
         """Ask ``source`` for ``name`` on its shelf; the answer comes as `Delivered` or `Unreached` with ``item``."""
-        self._tasks.create_task(self._fetch(source, item, name, length, deadline, inbox))
+        self._spawn(self._fetch(source, item, name, length, deadline, inbox))
+
+    def _spawn(self, sending: Coroutine[Any, Any, None]) -> None:
+        """Send in the background. What a peer that has left is still asked to say stays unsaid."""
+        try:
+            self._tasks.create_task(sending)
+        except RuntimeError:  # the group takes no tasks any more; the transport may answer a little longer
+            sending.close()
 
     async def _offer(
         self, peer: PeerId, route: str, argument: str, body: Payload, deadline: float, failures: Inbox, item: str

@@ -199,5 +199,3 @@ class Stage:
 
     def _push(self, when: float, to: PeerId, event: Event, *, alarm: int = 0) -> None:
         heapq.heappush(self._events, (when, next(self._serials), to, event, alarm))
-
-

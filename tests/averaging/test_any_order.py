@@ -36,6 +36,7 @@ def check(stage: Stage, liars: Iterable[PeerId] = ()) -> list[Member]:
         assert averaged[0].outcome
         assert torch.equal(averaged[0].outcome.average_P, member.outcome.average_P), "two averages of one round"
         assert averaged[0].outcome.applied == member.outcome.applied
+        assert averaged[0].outcome.missing == member.outcome.missing
     for member in ended:
         if member.average is None:
             assert member.outcome.reason, "it ends without a word why"
@@ -44,7 +45,7 @@ def check(stage: Stage, liars: Iterable[PeerId] = ()) -> list[Member]:
 
 
 def account(stage: Stage, member: Member, codec: Codec) -> None:
-    """What was applied of an update, with what is kept of it, is the update: where it says applied, it was; elsewhere it was not."""
+    """What was applied of an update, with what is kept of it, is the update: it was applied where it says so, and only there."""
     outcome = member.outcome
     for part, applied, included, payload in zip(stage.parts, outcome.applied, outcome.included, outcome.encoded, strict=True):
         numbers_N = outcome.average_P[part.start : part.stop]
