@@ -73,6 +73,8 @@ class Assembly:
         self._complete_since: float | None = None
         self._looked_at: float | None = None
         self._listening = True
+        self._left: LeftOut | None = None
+        self._told: set[PeerId] = set()
         self._order = groups.leaders(call.run, self._round, {self._me, *call.expected})
 
     def start(self, now: float) -> Iterable[Command]:
@@ -80,6 +82,7 @@ class Assembly:
         audience = [peer for peer in self._order if peer != self._me]
         if self._me not in self._order[:DEPUTIES]:
             audience = self._order[:DEPUTIES]
+        self._told.update(audience)
         if audience:
             yield Send(tuple(audience), self._call.me.message)
         yield WakeAt(now)
@@ -94,12 +97,12 @@ class Assembly:
             case Received(signed) if isinstance(signed.message, Vote):
                 self._votes.setdefault(signed.signer, cast("Signed[Vote]", signed))
             case Received(signed) if isinstance(signed.message, Decline) and not self._group:
-                yield from self._hear_decline(signed.signer, signed.message)
+                self._hear_decline(signed.signer, signed.message)
             case Unreached(peer):
                 yield from self._lose(peer)
             case Woken():
                 self._listening = False
-        if not self._listening:
+        if self._left or not self._listening:
             yield from self._think(now)
 
     def _hear_ready(self, signed: Signed[Ready]) -> Iterator[Command]:
@@ -112,20 +115,20 @@ class Assembly:
 
     def _lose(self, peer: PeerId) -> Iterator[Command]:
         """A peer that cannot be reached is not waited for; where it led, the deputies already have our `Ready`."""
-        was_leading = [p for p in self._order if p not in self._gone][:DEPUTIES]
         self._gone.add(peer)
         leading = [p for p in self._order if p not in self._gone][:DEPUTIES]
-        fresh = tuple(p for p in leading if p not in was_leading and p != self._me)
+        fresh = tuple(p for p in leading if p not in self._told and p != self._me)
+        self._told.update(fresh)
         if fresh:
             yield Send(fresh, self._call.me.message)
 
-    def _hear_decline(self, peer: PeerId, decline: Decline) -> Iterator[Command]:
+    def _hear_decline(self, peer: PeerId, decline: Decline) -> None:
         """One that we would follow has turned us away; or somebody will not come, and maybe nobody is left."""
         leading = [p for p in self._order if p not in self._gone or p == peer][:DEPUTIES]
         follows = peer in leading and (self._me not in leading or leading.index(peer) < leading.index(self._me))
         self._gone.add(peer)
         if follows or not set(self._order) - self._gone - {self._me}:
-            yield Finish(LeftOut(decline.reason, decline.round, declined=True))
+            self._left = LeftOut(decline.reason, decline.round, declined=True)
 
     def _hear_proposal(self, proposal: Proposal) -> Iterator[Command]:
         members = self._check(proposal)
@@ -157,6 +160,9 @@ class Assembly:
     def _think(self, now: float) -> Iterator[Command]:
         """The whole decision, after every event: done? our turn to propose? when to look again?"""
         call = self._call
+        if self._left:
+            yield Finish(self._left)
+            return
         if self._group:
             votes = (self._votes[peer] for peer in self._group.members if peer in self._votes)
             signed = tuple(vote for vote in votes if vote.stamp.group == self._group.id)
@@ -211,4 +217,4 @@ class Assembly:
         if self._me in members:
             yield from self._vote(groups.form(self._call.run, self._round, members, root))
         else:
-            yield Finish(LeftOut("our model differs from the majority's", self._round, declined=True))
+            self._left = LeftOut("our model differs from the majority's", self._round, declined=True)

@@ -14,10 +14,10 @@ from pathlib import Path
 
 import swarm
 from swarm.dht.node import HivemindDirectory
-from swarm.errors import DiskTrouble, Impostor, NobodyThere, PortTaken
+from swarm.errors import DiskTrouble, Impostor, Malformed, NobodyThere, PortTaken
 from swarm.identity import KeyPair, petname
 from swarm.manifest import Admission, RunManifest, open_manifest
-from swarm.membership.contacts import Contacts, seal_contact
+from swarm.membership.contacts import Contacts, pack_records, seal_contact, unpack_records
 from swarm.membership.progress import Progress
 from swarm.ticket import Address, Entry, Ticket
 from swarm.transport import Call, Payload, Route
@@ -40,6 +40,8 @@ from .statuspage import StatusPage
 DEFAULT_PORT = 7420
 CONNECT_SECONDS = 20.0
 TICKET_ENTRIES = 4
+REMEMBERED = 16
+"""Contacts kept for the next life."""
 TICKET_SECONDS = 2.0
 CLOCK_TOLERANCE = 120.0
 """Seconds by which two clocks may differ before a person is told; the run itself does not mind."""
@@ -83,7 +85,10 @@ class _Life:
         self._ticket, self._key, self._home, self._options = ticket, key, home, options
         self._run = ticket.run_id
         self._contacts = Contacts(self._run, ticket.entries)
-        self._entries = [entry.peer for entry in ticket.entries if entry.peer != key.peer_id]
+        self._kept_contacts = b""
+        self._recall()
+        asked = [entry.peer for entry in ticket.entries] + self._contacts.peers()[:REMEMBERED]
+        self._entries = [peer for peer in dict.fromkeys(asked) if peer != key.peer_id]
         self._seq = time.time_ns() // 1_000_000  # grows from life to life, also where the clock is wrong by a constant
         self._invited: tuple[Entry, ...] = ()
 
@@ -186,9 +191,27 @@ class _Life:
             finally:
                 inviting.cancel()
 
+    def _recall(self) -> None:
+        """Whom an earlier life knew: the way back where all of the ticket's entries have gone."""
+        file = self._home.path / "contacts"
+        if file.exists():
+            try:
+                self._contacts.learn_all(unpack_records(file.read_bytes()))
+            except (OSError, Malformed) as error:
+                self._warn("contacts", f"the contacts of the last time cannot be read: {error}", f"delete {file}")
+
+    def _remember(self) -> None:
+        """Keep the contacts that were heard of last, where they have changed."""
+        packed = pack_records(sorted(self._contacts.records(REMEMBERED)))
+        if packed != self._kept_contacts:
+            self._kept_contacts = packed
+            with replacing(self._home.path / "contacts") as draft:
+                draft.write_bytes(packed)
+
     async def _keep_inviting(self, peer: Peer) -> None:
         while True:
             try:
+                self._remember()
                 self._invite()
             except DiskTrouble as error:  # the ticket that lies there still lets newcomers in
                 self._warn(error.code, error.fact, error.advice)

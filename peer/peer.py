@@ -147,7 +147,8 @@ class Peer:
         """As many local steps as fit before the round's deadline."""
         spec, round_ = self._manifest.round, self._learner.state.round
         self._began = self._loop.time()
-        seconds, self._course.seconds_left = self._course.seconds_left or spec.seconds, None
+        left, self._course.seconds_left = self._course.seconds_left, None
+        seconds = spec.seconds if left is None else left  # none left: one step, to be in time for the next round
         self._course.train_until = self._began + seconds
         self.board.enter(Phase.TRAINING, seconds)
         budget = self._ports.budget(seconds)

@@ -10,7 +10,7 @@ import asyncio
 import gc
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -36,7 +36,6 @@ from .recipe import Recipe, manifest_of
 from .report import Reporter, RoundReport
 
 STEP_SECONDS = 0.05
-"""Virtual seconds per local step of the fastest peer; the slowest takes three times as long."""
 JOB_SECONDS = 0.001
 """Virtual seconds of any other piece of arithmetic."""
 ARRIVAL_SECONDS = 2.0
@@ -55,6 +54,12 @@ class Script:
     """Of the embedded text, from its start; more makes held-out figures comparable with those of real runs."""
     faults: Faults = field(default_factory=Faults)
     link: Link = field(default_factory=lambda: Link(latency=0.04, jitter=0.02, bandwidth=2.5e6))
+    step_seconds: float = STEP_SECONDS
+    """Virtual seconds per local step of the fastest peer; the slowest takes three times as long."""
+    arrivals: Mapping[str, Sequence[float]] = field(default_factory=dict)
+    """When those come whose coming is not drawn: once, or again after each crash. The first round does not wait for them."""
+    entries: Sequence[str] = ("p0",)
+    """Whom the ticket names; the first is the founder."""
 
 
 @dataclass(slots=True)
@@ -132,7 +137,7 @@ class _Stage:
                 rounds=script.rounds,
                 seed=script.seed,
                 name=recipe.name or "rehearsal",
-                start_with=script.peers,
+                start_with=script.peers - len(script.arrivals),
                 evaluate_every=script.rounds,
             ),
             self._corpus.spec,
@@ -166,34 +171,49 @@ class _Stage:
         async with asyncio.TaskGroup() as tasks:
             for name in self._keys:
                 arrival = 0.0 if name == "p0" else 0.2 + self._chance.random() * ARRIVAL_SECONDS
-                speed = 1.0 + 2.0 * self._chance.random()
-                tasks.create_task(self._live(name, arrival, STEP_SECONDS * speed, network, board), name=name)
+                step_seconds = script.step_seconds * (1.0 + 2.0 * self._chance.random())
+                arrivals = script.arrivals.get(name, (arrival,))
+                tasks.create_task(self._live(name, arrivals, step_seconds, network, board), name=name)
         return loop.time()
 
-    async def _live(self, name: str, arrival: float, step_seconds: float, network: SimulatedNetwork, board: Board) -> None:
-        """One peer, from its arrival; a crash ends it like a power cut."""
-        await asyncio.sleep(arrival)
+    async def _live(
+        self, name: str, arrivals: Sequence[float], step_seconds: float, network: SimulatedNetwork, board: Board
+    ) -> None:
+        """One peer, from each of its arrivals; it keeps nothing from one life to the next."""
+        for life, arrival in enumerate(arrivals, 1):
+            await asyncio.sleep(max(0.0, arrival - asyncio.get_running_loop().time()))
+            await self._live_once(name, life, step_seconds, network, board)
+
+    async def _live_once(self, name: str, life: int, step_seconds: float, network: SimulatedNetwork, board: Board) -> None:
+        """Until the end of the run; a crash ends it like a power cut."""
         peer_id = self._keys[name].peer_id
         lives: list[asyncio.Task[None]] = []
-        transport = network.attach(peer_id, lambda: [life.cancel() for life in lives])
-        lives.append(asyncio.create_task(self._be(name, step_seconds, transport, board), name=f"{name} alive"))
+        transport = network.attach(peer_id, lambda: [task.cancel() for task in lives])
+        lives.append(asyncio.create_task(self._be(name, life, step_seconds, transport, board), name=f"{name} alive"))
         try:
             await lives[0]
         except asyncio.CancelledError:
             if network.is_up(peer_id):
                 raise  # the rehearsal itself is being stopped
 
-    async def _be(self, name: str, step_seconds: float, transport: SimulatedTransport, board: Board) -> None:
+    async def _be(self, name: str, life: int, step_seconds: float, transport: SimulatedTransport, board: Board) -> None:
         """The same composition as on sockets, with the rehearsal's ports."""
         key, run, loop = self._keys[name], self._manifest.run_id, asyncio.get_running_loop()
-        founder = self._keys["p0"].peer_id
-        contacts = Contacts(run, (Entry(founder, Address("p0", 1)),))
-        contact = seal_contact(key, run, (Address(name, 1),), 1)
+        entries = [Entry(self._keys[entry].peer_id, Address(entry, 1)) for entry in self._script.entries]
+        contacts = Contacts(run, tuple(entries))
+        contact = seal_contact(key, run, (Address(name, 1),), life)
         contacts.learn(contact)
-        welcomes = await greet(transport, [founder], contact, loop.time() + 10) if name != "p0" else []
+        others = [entry.peer for entry in entries if entry.peer != key.peer_id]
+        welcomes = await greet(transport, others, contact, loop.time() + 10) if others else []
         ways = Ways(transport=transport, directory=SimulatedDirectory(board, key.peer_id), contacts=contacts, wall=loop.time)
         me = Self(
-            key=key, name=name, version=swarm.__version__, contact=contact, corpus=self._corpus, founder=name == "p0", first_seq=2
+            key=key,
+            name=name,
+            version=swarm.__version__,
+            contact=contact,
+            corpus=self._corpus,
+            founder=name == "p0",
+            first_seq=life << 32,
         )
         ports = Ports(
             ways=ways,

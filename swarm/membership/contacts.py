@@ -5,10 +5,14 @@ from __future__ import annotations
 from collections import OrderedDict
 from typing import ClassVar
 
-from ..errors import TheirFault
+import msgspec
+
+from ..errors import Malformed, TheirFault
 from ..identity import KeyPair, PeerId
 from ..ticket import Address, Entry
-from ..wire import Kind, Message, Signed, Stamp, open_frame, seal
+from ..wire import Kind, Message, Signed, Stamp, open_frame, pack, seal
+
+_RECORDS = msgspec.msgpack.Decoder(list[bytes])
 
 BOOK_LIMIT = 4096
 """Peers remembered; beyond it the one that was heard of longest ago is forgotten."""
@@ -67,6 +71,10 @@ class Contacts:
         """The ``at_most`` contact records that were heard of last."""
         return [signed.raw for signed in list(self._known.values())[-at_most:]]
 
+    def peers(self) -> list[PeerId]:
+        """Everybody in the book, those heard of last first."""
+        return list(reversed(self._known))
+
     def addresses(self, peer: PeerId) -> tuple[Address, ...]:
         """Where to dial ``peer``: its own words first, then the ticket's. Empty where nobody has told us."""
         known = self._known.get(peer)
@@ -81,6 +89,19 @@ class Contacts:
         order = [first, *(peer for peer in reversed(self._known) if peer != first)]
         dialable = [(peer, self.addresses(peer)) for peer in order]
         return tuple(Entry(peer, addresses[0]) for peer, addresses in dialable if addresses)[:at_most]
+
+
+def pack_records(records: list[bytes]) -> bytes:
+    """Sealed contacts as one piece, for a file."""
+    return pack(records)
+
+
+def unpack_records(raw: bytes) -> list[bytes]:
+    """What `pack_records` packed, unopened: `Contacts.learn_all` checks each. Raises `Malformed`."""
+    try:
+        return _RECORDS.decode(raw)
+    except msgspec.DecodeError as error:
+        raise Malformed(f"not a list of contacts: {error}") from error
 
 
 def seal_contact(key: KeyPair, run: bytes, addresses: tuple[Address, ...], seq: int) -> bytes:

@@ -1,0 +1,371 @@
+"""Plays of who averages together. The first of the order leads; A is in the order of leaders, not of ids."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytest
+
+from averaging import groups
+from averaging.assembly import Assembly, Call, LeftOut
+from averaging.groups import Group
+from averaging.messages import Decline, Proposal, Ready, Vote
+from swarm.identity import KeyPair, PeerId
+from swarm.machine import Finish, Received, Send, Unreached, WakeAt, Woken
+from swarm.wire import Message, Signed, Stamp, open_frame, seal
+from tests.playbook import play
+
+RUN, ROOT, OTHER = bytes(32), bytes([7]) * 32, bytes([8]) * 32
+ROUND, CLOSE, PATIENCE = 5, 10.0, 4.0
+END = CLOSE + 2 * PATIENCE
+KEYS = {key.peer_id: key for key in (KeyPair.from_seed(bytes([n]) * 32) for n in range(6))}
+A, B, C, D, E, F = groups.leaders(RUN, ROUND, KEYS)
+LATE = "the group of this round is formed; come with the next"
+
+
+def said(who: PeerId, message: Message, *, group: bytes = bytes(16), round_: int = ROUND, seq: int = 1) -> Received:
+    return Received(open_frame(seal(KEYS[who], message, Stamp(RUN, round_, group, seq)), type(message), run=RUN))
+
+
+def ready(who: PeerId, root: bytes = ROOT, *, round_: int = ROUND) -> Signed[Ready]:
+    return said(who, Ready(root), round_=round_).signed  # type: ignore[return-value]
+
+
+def comes(who: PeerId, root: bytes = ROOT) -> Received:
+    return Received(ready(who, root))
+
+
+def proposed(*members: PeerId) -> Proposal:
+    return Proposal(tuple(ready(who).raw for who in sorted(members)))
+
+
+def group(*members: PeerId) -> Group:
+    return groups.form(RUN, ROUND, members, ROOT)
+
+
+def votes(who: PeerId, *members: PeerId) -> Received:
+    return said(who, Vote(), group=group(*members).id)
+
+
+def assembly(me: PeerId, expected: Sequence[PeerId] = (A, B, C, D), *, size: int = 16, root: bytes = ROOT) -> Assembly:
+    return Assembly(
+        Call(run=RUN, me=ready(me, root), expected=tuple(expected), close_at=CLOSE, patience=PATIENCE, group_size=size)
+    )
+
+
+def others(me: PeerId, *members: PeerId) -> tuple[PeerId, ...]:
+    return tuple(sorted(set(members) - {me}))
+
+
+def vote_of(me: PeerId, *members: PeerId) -> Send:
+    return Send(others(me, *members), Vote(), group(*members).id)
+
+
+def standing(finish: object) -> Group:
+    assert isinstance(finish, Finish)
+    assert isinstance(finish.outcome, Group)
+    return finish.outcome
+
+
+# --- the usual way ------------------------------------------------------------------------------------------------
+
+
+def test_the_leader_waits_for_all_that_are_expected_and_then_proposes() -> None:
+    (finish,) = play(
+        assembly(A),
+        (0, None, [Send((B, C, D), Ready(ROOT)), WakeAt(0)]),
+        (0, Woken(), [WakeAt(2)]),
+        (1, comes(B), [WakeAt(3)]),
+        (1, comes(C), [WakeAt(3)]),
+        (1.5, comes(D), [Send(others(A, B, C, D), proposed(A, B, C, D)), vote_of(A, A, B, C, D), WakeAt(END)]),
+        (2, votes(B, A, B, C, D), [WakeAt(END)]),
+        (2, votes(C, A, B, C, D), [Finish]),
+    )
+    assert standing(finish).members == group(A, B, C, D).members
+    assert {vote.signer for vote in standing(finish).votes} == {B, C}
+
+
+def test_a_follower_tells_the_leaders_only_and_votes_for_the_proposal_it_is_in() -> None:
+    (finish,) = play(
+        assembly(D),
+        (0, None, [Send((A, B, C), Ready(ROOT)), WakeAt(0)]),
+        (0, Woken(), [WakeAt(2)]),
+        (1, said(A, proposed(A, B, C, D)), [vote_of(D, A, B, C, D), WakeAt(3)]),
+        (1, votes(A, A, B, C, D), [WakeAt(3)]),
+        (1, votes(C, A, B, C, D), [Finish]),
+    )
+    assert standing(finish).id == group(A, B, C, D).id
+
+
+def test_a_peer_without_others_is_a_group() -> None:
+    (finish,) = play(assembly(A, ()), (0, None, [WakeAt(0)]), (0, Woken(), [Finish]))
+    assert standing(finish).members == (A,)
+
+
+def test_what_came_before_it_began_is_heard_before_anything_is_decided() -> None:
+    """Else a leader that knows nobody would be its own group, with a newcomer's word in its hands."""
+    (_, _, wake) = play(
+        assembly(A, ()),
+        (0, None, [WakeAt(0)]),
+        (0, comes(B), []),
+        (0, comes(C), []),
+        (0, Woken(), [Send(others(A, B, C), proposed(A, B, C)), vote_of(A, A, B, C), WakeAt]),
+    )
+    assert wake == WakeAt(END)
+
+
+def test_a_vote_that_comes_before_the_proposal_counts() -> None:
+    play(
+        assembly(D),
+        (0, None, [Send, WakeAt]),
+        (0, Woken(), [WakeAt]),
+        (1, votes(A, A, B, C, D), [WakeAt]),
+        (1, votes(B, A, B, C, D), [WakeAt]),
+        (1, said(A, proposed(A, B, C, D)), [vote_of(D, A, B, C, D), Finish]),
+    )
+
+
+# --- those who are not there --------------------------------------------------------------------------------------
+
+
+def test_nobody_waits_for_the_unreachable() -> None:
+    play(
+        assembly(A),
+        (0, None, [Send, WakeAt]),
+        (0, Woken(), [WakeAt(2)]),
+        (0.1, Unreached(C), [WakeAt]),
+        (1, comes(B), [WakeAt]),
+        (1, comes(D), [Send(others(A, B, D), proposed(A, B, D)), vote_of(A, A, B, D), WakeAt(END)]),
+    )
+
+
+def test_who_came_and_is_gone_again_is_not_listed_unless_it_comes_back() -> None:
+    come_and_gone = [(0, None, [Send, WakeAt]), (0, Woken(), [WakeAt]), (1, comes(C), [WakeAt]), (1, Unreached(C), [WakeAt])]
+    play(
+        assembly(A, (A, C, D)),
+        *come_and_gone,
+        (1, comes(D), [Send((D,), proposed(A, D)), vote_of(A, A, D), WakeAt(END)]),
+    )
+    play(
+        assembly(A, (A, C, D)),
+        *come_and_gone,
+        (1, comes(C), [WakeAt]),
+        (1, comes(D), [Send(others(A, C, D), proposed(A, C, D)), vote_of(A, A, C, D), WakeAt(END)]),
+    )
+
+
+def test_the_leader_asks_after_the_missing_and_stops_waiting_when_it_is_time() -> None:
+    ask = Send((D,), Ready(ROOT))
+    play(
+        assembly(A),
+        (0, None, [Send, WakeAt]),
+        (0, Woken(), [WakeAt(2)]),
+        (0, comes(B), [WakeAt(2)]),
+        (0, comes(C), [WakeAt(2)]),
+        (2, Woken(), [ask, WakeAt(4)]),
+        (3, Woken(), [WakeAt(5)]),
+        (4, Woken(), [ask, WakeAt(6)]),
+        (CLOSE, Woken(), [Send(others(A, B, C), proposed(A, B, C)), vote_of(A, A, B, C), WakeAt(END)]),
+    )
+
+
+def test_deputies_replace_a_silent_leader_in_their_order() -> None:
+    for rank, me in enumerate([B, C], 1):
+        machine = assembly(me, (A, B, C))
+        play(machine, (0, None, [Send, WakeAt]), (0, Woken(), [WakeAt]))
+        for who in {A, B, C} - {me}:
+            play_on = list(machine.handle(comes(who), 1))
+        assert play_on == [WakeAt(1 + rank * PATIENCE / 4)]
+        now = 1 + rank * PATIENCE / 4
+        assert list(machine.handle(Woken(), now))[0] == Send(others(me, A, B, C), proposed(A, B, C))
+
+
+def test_where_the_leader_is_gone_the_first_deputy_does_not_wait_and_the_next_in_the_order_hears_of_us() -> None:
+    play(
+        assembly(B),
+        (0, None, [Send((A, C, D), Ready(ROOT)), WakeAt]),
+        (0, Woken(), [WakeAt]),
+        (0, comes(C), [WakeAt]),
+        (0, comes(D), [WakeAt]),
+        (1, Unreached(A), [Send(others(B, C, D), proposed(B, C, D)), vote_of(B, B, C, D), WakeAt]),
+    )
+    play(
+        assembly(E, (A, B, C, D)),
+        (0, None, [Send((A, B, C), Ready(ROOT)), WakeAt]),
+        (1, Unreached(B), [Send((D,), Ready(ROOT))]),
+    )
+
+
+def test_who_is_not_among_the_first_never_proposes() -> None:
+    machine = assembly(D)
+    play(machine, (0, None, [Send, WakeAt]), (0, Woken(), [WakeAt]), (1, comes(A), [WakeAt]), (1, comes(B), [WakeAt]))
+    assert list(machine.handle(comes(C), 1)) == [WakeAt(1 + 3 * PATIENCE / 4)]
+    assert list(machine.handle(Woken(), 1 + 3 * PATIENCE / 4)) == [WakeAt(END)]
+
+
+# --- votes --------------------------------------------------------------------------------------------------------
+
+
+def test_a_peer_votes_once_per_round() -> None:
+    play(
+        assembly(D),
+        (0, None, [Send, WakeAt]),
+        (1, said(A, proposed(A, B, D)), [vote_of(D, A, B, D)]),
+        (1, said(B, proposed(B, C, D)), []),
+        (2, votes(B, B, C, D), []),
+        (2, votes(C, B, C, D), []),
+        (2, Woken(), [WakeAt]),
+    )
+
+
+def test_whoever_votes_twice_is_heard_once() -> None:
+    play(
+        assembly(D),
+        (0, None, [Send, WakeAt]),
+        (0, Woken(), [WakeAt]),
+        (1, votes(A, B, C, D), [WakeAt]),
+        (1, votes(A, A, B, C, D), [WakeAt]),
+        (1, said(B, proposed(A, B, C, D)), [vote_of(D, A, B, C, D), WakeAt]),
+        (2, votes(B, A, B, C, D), [WakeAt]),
+        (2, votes(C, A, B, C, D), [Finish]),
+    )
+
+
+def test_votes_of_strangers_and_for_another_group_do_not_count() -> None:
+    play(
+        assembly(D),
+        (0, None, [Send, WakeAt]),
+        (0, Woken(), [WakeAt]),
+        (1, said(A, proposed(A, B, C, D)), [vote_of(D, A, B, C, D), WakeAt]),
+        (1, votes(E, A, B, C, D), [WakeAt]),
+        (1, votes(F, A, B, C, D), [WakeAt]),
+        (1, votes(B, B, C, D), [WakeAt]),
+        (1, votes(A, A, B, C, D), [WakeAt]),
+        (END, Woken(), [Finish(LeftOut("too few of the group answered", ROUND))]),
+    )
+
+
+def forged() -> Proposal:
+    """D's word with A's key under it."""
+    frame = bytearray(ready(D).raw)
+    frame[-1] ^= 1
+    return Proposal((ready(A).raw, bytes(frame)))
+
+
+@pytest.mark.parametrize(
+    "proposal",
+    [
+        proposed(A, B, C),
+        forged(),
+        Proposal((ready(A).raw, ready(B, round_=ROUND - 1).raw, ready(D).raw)),
+        Proposal((ready(A).raw, ready(B, OTHER).raw, ready(D).raw)),
+        Proposal((ready(A).raw, ready(A).raw, ready(D).raw)),
+        Proposal((seal(KEYS[A], Vote(), Stamp(RUN, ROUND)), ready(D).raw)),
+        Proposal((b"noise", ready(D).raw)),
+        proposed(A, B, C, D, E),
+    ],
+    ids=["without us", "forged", "foreign round", "other model", "one twice", "no ready", "noise", "too many"],
+)
+def test_a_proposal_that_does_not_hold_is_not_signed(proposal: Proposal) -> None:
+    machine = assembly(D, size=4)
+    play(machine, (0, None, [Send, WakeAt]), (0, Woken(), [WakeAt]), (1, said(A, proposal), [WakeAt]))
+    assert list(machine.handle(said(A, proposed(A, B, C, D)), 2))[0] == vote_of(D, A, B, C, D)
+
+
+# --- those who are turned away ------------------------------------------------------------------------------------
+
+
+def test_who_comes_late_gets_a_reason() -> None:
+    play(
+        assembly(A, (A, B)),
+        (0, None, [Send, WakeAt]),
+        (0, Woken(), [WakeAt]),
+        (1, comes(B), [Send, Send, WakeAt]),
+        (2, comes(C), [Send((C,), Decline(ROUND, LATE)), WakeAt]),
+    )
+
+
+def test_who_has_another_model_gets_a_reason_also_where_it_leads() -> None:
+    play(
+        assembly(A, (A, B, C)),
+        (0, None, [Send, WakeAt]),
+        (0, Woken(), [WakeAt]),
+        (1, comes(B), [WakeAt]),
+        (
+            1,
+            comes(C, OTHER),
+            [
+                Send((B,), proposed(A, B)),
+                Send((C,), Decline(ROUND, "your model differs from the majority's; fetch theirs")),
+                vote_of(A, A, B),
+                WakeAt,
+            ],
+        ),
+    )
+    proposal, finish = play(
+        assembly(A, (A, B, C), root=OTHER),
+        (0, None, [Send, WakeAt]),
+        (0, Woken(), [WakeAt]),
+        (1, comes(B), [WakeAt]),
+        (1, comes(C), [Send, Finish]),
+    )
+    assert proposal == Send(others(A, B, C), proposed(B, C))
+    assert finish == Finish(LeftOut("our model differs from the majority's", ROUND, declined=True))
+
+
+def test_where_more_come_than_there_are_seats_a_hash_draws_and_the_rest_are_told() -> None:
+    machine = assembly(A, (A, B, C, D, E, F), size=4)
+    play(machine, (0, None, [Send, WakeAt]), (0, Woken(), [WakeAt]))
+    for who in (B, C, D, E):
+        list(machine.handle(comes(who), 1))
+    commands = list(machine.handle(comes(F), 1))
+    seated = [said.signer for said in groups.seats(RUN, [ready(who) for who in KEYS], 4)]
+    declined = [command.to for command in commands if isinstance(command, Send) and isinstance(command.message, Decline)]
+    assert declined == [(who,) for who in sorted(set(KEYS) - set(seated) - {A})]
+    assert commands[0] == Send(others(A, *seated), proposed(*seated))
+
+
+def test_a_refusal_counts_where_it_comes_from_one_that_we_follow() -> None:
+    refusal, left = Decline(9, "come with the next"), LeftOut("come with the next", 9, declined=True)
+    play(assembly(D), (0, None, [Send, WakeAt]), (1, said(C, refusal), [Finish(left)]))
+    play(assembly(B), (0, None, [Send, WakeAt]), (1, said(A, refusal), [Finish(left)]))
+
+
+def test_nobody_else_can_turn_us_away_unless_nobody_is_left() -> None:
+    refusal, left = Decline(9, "come with the next"), LeftOut("come with the next", 9, declined=True)
+    play(assembly(D), (0, None, [Send, WakeAt]), (0, Woken(), [WakeAt]), (1, said(F, refusal), [WakeAt]))
+    machine = assembly(A, (A, B, C))
+    play(machine, (0, None, [Send, WakeAt]), (0, Woken(), [WakeAt]), (1, said(B, refusal), [WakeAt]))
+    assert next(iter(machine.handle(said(C, refusal), 1))) == Finish(left)
+
+
+def test_a_refusal_after_our_vote_changes_nothing() -> None:
+    play(
+        assembly(D),
+        (0, None, [Send, WakeAt]),
+        (1, said(A, proposed(A, B, C, D)), [vote_of(D, A, B, C, D)]),
+        (1, said(B, Decline(9, "no")), []),
+    )
+
+
+# --- the end ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("me", [A, B, C, D, E])
+def test_deadlines_always_end_it(me: PeerId) -> None:
+    """Nobody ever answers, and nobody can be said to be gone."""
+    machine, now = assembly(me, (A, B, C, D, E)), 0.0
+    commands = list(machine.start(now))
+    for _ in range(60):
+        if isinstance(commands[-1], Finish):
+            break
+        wake = commands[-1]
+        assert isinstance(wake, WakeAt)
+        now = max(now, wake.time)
+        commands = list(machine.handle(Woken(), now))
+    assert isinstance(commands[-1], Finish)
+    assert now <= END
+
+
+def test_where_no_leader_proposes_that_is_the_reason() -> None:
+    play(assembly(D), (0, None, [Send, WakeAt]), (END, Woken(), [Finish(LeftOut("no leader proposed a group", ROUND))]))

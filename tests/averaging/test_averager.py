@@ -1,0 +1,260 @@
+"""One call: an update in, the group's average out. Two or three averagers on the simulated network, on virtual time."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+
+import pytest
+import torch
+from torch import Tensor
+
+from averaging.averager import FORMS, Averaged, Averager, Update
+from averaging.codecs import codec_of
+from averaging.feedback import ErrorFeedback
+from averaging.messages import Decline, Ready
+from peer.compute import Inline
+from swarm.identity import KeyPair, PeerId
+from swarm.machine import Received, Report
+from swarm.manifest import Codec, DataSpec, RoundSpec, RunManifest
+from swarm.simulation.clock import simulate
+from swarm.simulation.network import Link, SimulatedNetwork
+from swarm.transport.post import Inbox, Post
+from swarm.wire import Stamp
+
+NUMBERS = 1000
+ROOT, OTHER = bytes([7]) * 32, bytes([8]) * 32
+KEYS = sorted((KeyPair.from_seed(bytes([n]) * 32) for n in range(3)), key=lambda key: key.peer_id)
+ROUND = RoundSpec(average_seconds=20.0, assemble_seconds=4.0, codec=Codec.INT8)
+MANIFEST = RunManifest(organiser=KEYS[0].public, data=DataSpec(root=bytes(32), length=1000), round=ROUND)
+"""Of a run in which nothing matters but how it averages."""
+
+
+@dataclass(eq=False)
+class Person:
+    """One averager, with its line to the others."""
+
+    key: KeyPair
+    post: Post
+    averager: Averager
+    reports: list[Report] = field(default_factory=list)
+
+    @property
+    def id(self) -> PeerId:
+        return self.key.peer_id
+
+    async def brings(self, vector_P: Tensor, round_: int = 0, *, close_at: float = 5.0, root: bytes = ROOT, **more: bool) -> Averaged:
+        """Average it with everybody."""
+        update = Update(round=round_, vector_P=vector_P, tokens=100, seed=bytes(32), state_root=root)
+        expected = [key.peer_id for key in KEYS if self.key is not key and key.peer_id in self.expects]
+        return await self.averager.average(update, expected, close_at, **more)
+
+    expects: Sequence[PeerId] = ()
+
+
+Scene = Callable[[SimulatedNetwork, list[Person]], Awaitable[None]]
+
+
+def stage(scene: Scene, count: int = 3, manifest: RunManifest = MANIFEST) -> None:
+    """Act a scene; no task may outlive it."""
+
+    async def main() -> None:
+        network = SimulatedNetwork(1, Link(latency=0.05, jitter=0.01))
+        async with asyncio.TaskGroup() as tasks:
+            people: list[Person] = []
+            for key in KEYS[:count]:
+                post = Post(network.attach(key.peer_id), key, manifest.run_id, tasks, FORMS)
+                reports: list[Report] = []
+                averager = Averager(manifest, key, post, Inline(lambda job: 0.01), tasks, reports.append)
+                people.append(Person(key, post, averager, reports, [k.peer_id for k in KEYS[:count]]))
+            await scene(network, people)
+
+    left: list[str] = []
+    simulate(main(), leftovers=left)
+    assert left == []
+
+
+def drawn(seed: int) -> Tensor:
+    return torch.randn(NUMBERS, generator=torch.Generator().manual_seed(seed))
+
+
+def residual(person: Person) -> Tensor:
+    feedback = person.averager.feedback
+    assert isinstance(feedback, ErrorFeedback)
+    return feedback.residual
+
+
+async def together(people: list[Person], round_: int = 0, *, close_at: float = 5.0) -> list[Averaged]:
+    return await asyncio.gather(
+        *(person.brings(drawn(seat), round_, close_at=close_at) for seat, person in enumerate(people))
+    )
+
+
+def test_all_get_the_same_bits_and_keep_what_the_codec_lost() -> None:
+    async def scene(network: SimulatedNetwork, people: list[Person]) -> None:
+        first, *others = averages = await together(people)
+        assert first.average_P is not None
+        for averaged in averages:
+            assert averaged.average_P is not None
+            assert torch.equal(averaged.average_P, first.average_P)
+            assert (averaged.members, averaged.missing, averaged.tokens) == (tuple(people_ids(people)), (), 300)
+        mean = torch.stack([drawn(seat) for seat in range(3)]).mean(0)
+        assert torch.nn.functional.cosine_similarity(first.average_P, mean, dim=0) > 0.99
+        for seat, person in enumerate(people):
+            assert 0 < residual(person).norm() < 0.02 * drawn(seat).norm()
+
+    stage(scene)
+
+
+def people_ids(people: list[Person]) -> list[PeerId]:
+    return sorted(person.id for person in people)
+
+
+def test_rounds_follow_each_other_and_mail_of_one_never_disturbs_the_next() -> None:
+    async def scene(network: SimulatedNetwork, people: list[Person]) -> None:
+        loop = asyncio.get_running_loop()
+        for round_ in range(3):
+            averages = await together(people, round_, close_at=loop.time() + 5)
+            assert all(averaged.average_P is not None for averaged in averages)
+            assert len(people[0].post.shelf) == 3
+
+    stage(scene)
+
+
+def test_alone_the_average_is_the_update_with_what_was_owed() -> None:
+    async def scene(network: SimulatedNetwork, people: list[Person]) -> None:
+        feedback = ErrorFeedback(NUMBERS)
+        feedback.adopt(drawn(5))
+        people[0].averager.restore(feedback)
+        averaged = await people[0].brings(drawn(0))
+        assert averaged.average_P is not None
+        assert torch.equal(averaged.average_P, drawn(0) + drawn(5))
+        assert not residual(people[0]).any()
+        assert asyncio.get_running_loop().time() < 1
+
+    stage(scene, 1)
+
+
+def test_alone_where_others_are_here_the_update_is_kept() -> None:
+    async def scene(network: SimulatedNetwork, people: list[Person]) -> None:
+        averaged = await people[0].brings(drawn(0), alone_is_fine=False)
+        assert (averaged.average_P, averaged.alone, averaged.declined) == (None, True, False)
+        assert torch.equal(residual(people[0]), drawn(0))
+
+    stage(scene, 1)
+
+
+def test_who_is_turned_away_keeps_its_update_and_brings_it_again() -> None:
+    async def scene(network: SimulatedNetwork, people: list[Person]) -> None:
+        a, b, c = people
+        left_out, *_ = await asyncio.gather(a.brings(drawn(0), root=OTHER), b.brings(drawn(1)), c.brings(drawn(2)))
+        assert (left_out.average_P, left_out.declined) == (None, True)
+        assert torch.equal(residual(a), drawn(0))
+        averages = await together(people, 1, close_at=asyncio.get_running_loop().time() + 5)
+        assert all(averaged.average_P is not None for averaged in averages)
+        assert residual(a).norm() < 0.05 * drawn(0).norm()
+
+    stage(scene)
+
+
+def test_who_comes_when_the_group_stands_is_told_where_the_run_is() -> None:
+    async def scene(network: SimulatedNetwork, people: list[Person]) -> None:
+        a, b, c = people
+        a.expects = b.expects = people_ids([a, b])
+        await asyncio.gather(a.brings(drawn(0)), b.brings(drawn(1)))
+        began = asyncio.get_running_loop().time()
+        late = await c.brings(drawn(2), close_at=began + 5)
+        assert (late.average_P, late.declined, late.round) == (None, True, 0)
+        assert late.reason == "round 0 is over, the run is at 0"
+        assert asyncio.get_running_loop().time() < began + 1
+
+    stage(scene)
+
+
+def test_who_has_no_group_itself_turns_nobody_away() -> None:
+    async def scene(network: SimulatedNetwork, people: list[Person]) -> None:
+        a, b, _ = people
+        a.expects = b.expects = ()
+        assert (await a.brings(drawn(0), 3, alone_is_fine=False)).alone
+        answers = b.post.open((3, bytes(16)))
+        b.post.send((a.id,), Ready(ROOT), Stamp(MANIFEST.run_id, 3), deadline=10, failures=Inbox())
+        await asyncio.sleep(1)
+        assert answers.events.empty()
+
+    stage(scene)
+
+
+def test_a_stray_ready_is_answered_with_a_refusal_and_nothing_else_is() -> None:
+    async def scene(network: SimulatedNetwork, people: list[Person]) -> None:
+        a, b, _ = people
+        a.expects = ()
+        await a.brings(drawn(0), 3)
+        answers = b.post.open((3, bytes(16)))
+        for message in (Ready(ROOT), Decline(3, "no")):
+            b.post.send((a.id,), message, Stamp(MANIFEST.run_id, 3), deadline=10, failures=Inbox())
+        await asyncio.sleep(1)
+        answer = answers.events.get_nowait()
+        assert isinstance(answer, Received)
+        assert answer.signed.message == Decline(3, "round 3 is over, the run is at 3")
+        assert answers.events.empty()
+
+    stage(scene)
+
+
+def test_a_crash_in_the_round_costs_the_others_that_member_and_no_bits() -> None:
+    async def scene(network: SimulatedNetwork, people: list[Person]) -> None:
+        a, b, c = people
+        task = asyncio.create_task(c.brings(drawn(2)))
+        asyncio.get_running_loop().call_at(0.4, network.crash, c.id)
+        one, other = await asyncio.gather(a.brings(drawn(0)), b.brings(drawn(1)))
+        assert one.average_P is not None
+        assert other.average_P is not None
+        assert torch.equal(one.average_P, other.average_P)
+        assert one.seconds < ROUND.average_seconds
+        task.cancel()
+
+    stage(scene)
+
+
+def test_without_a_decision_the_whole_update_is_kept() -> None:
+    async def scene(network: SimulatedNetwork, people: list[Person]) -> None:
+        a, b = people
+        asyncio.get_running_loop().call_at(0.35, network.cut, a.id, b.id)
+        averages = await together(people)
+        assert [averaged.average_P for averaged in averages] == [None, None]
+        assert all(averaged.reason and not averaged.declined for averaged in averages)
+        for seat, person in enumerate(people):
+            assert torch.equal(residual(person), drawn(seat))
+        assert asyncio.get_running_loop().time() <= 5 + 2 * ROUND.assemble_seconds + ROUND.average_seconds + 1
+
+    stage(scene, 2)
+
+
+def test_who_is_late_itself_still_listens_before_it_leads() -> None:
+    """Its time to wait for the others has passed before it began: they are there, and are not left behind."""
+
+    async def scene(network: SimulatedNetwork, people: list[Person]) -> None:
+        await asyncio.sleep(100)
+        averages = await together(people, close_at=50)
+        assert all(averaged.members == tuple(people_ids(people)) for averaged in averages)
+
+    stage(scene)
+
+
+@pytest.mark.parametrize("codec", list(Codec))
+def test_any_codec_of_the_manifest_serves(codec: Codec) -> None:
+    async def scene(network: SimulatedNetwork, people: list[Person]) -> None:
+        one, other = await together(people)
+        assert one.average_P is not None
+        assert other.average_P is not None
+        assert torch.equal(one.average_P, other.average_P)
+        assert codec_of(codec).size(512) + 1 in {len(item) for item in people[0].post.shelf.values()}
+
+    stage(scene, 2, replace_codec(codec))
+
+
+def replace_codec(codec: Codec) -> RunManifest:
+    import msgspec
+
+    return msgspec.structs.replace(MANIFEST, round=msgspec.structs.replace(ROUND, codec=codec))

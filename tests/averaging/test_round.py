@@ -1,0 +1,422 @@
+"""Plays of every rule of a round, from the seat of one member of four. Its arithmetic is real, and done at once."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+
+import pytest
+import torch
+
+from averaging.codecs import codec_of
+from averaging.messages import Ballot, Commit, Holdings, Receipt
+from averaging.partition import plan
+from averaging.reduce import CheckPart, EncodedPart, EncodeParts, ReducePart, digest, weighted_sum
+from averaging.robust import Claim, coefficients
+from averaging.round import Offering, Outcome, Plan, Round, Schedule
+from swarm.identity import PeerId
+from swarm.machine import Command, Compute, Computed, Delivered, Event, Fetch, Finish, Report, Send, Ship, Unreached, WakeAt, Woken
+from swarm.manifest import Codec
+from swarm.wire import Message
+
+from .members import ROOT, group_of, heard
+
+GROUP = group_of(4)
+A, B, C, D = GROUP.members
+PARTS = plan(1024, GROUP.members)
+"""Part i is that of member i, of 256 numbers."""
+AT = Schedule(commits=1.0, parts=2.0, results=3.0, holdings=4.0, fetched=5.0)
+PLAN = Plan(group=GROUP, parts=PARTS, codec=Codec.INT8, schedule=AT)
+VECTORS = {member: torch.randn(1024, generator=torch.Generator().manual_seed(seat)) for seat, member in enumerate(GROUP.members)}
+WEIGHTS = {A: 100, B: 200, C: 300, D: 100}
+NONE = b""
+
+
+def encoded(member: PeerId) -> tuple[EncodedPart, ...]:
+    return EncodeParts(VECTORS[member], PARTS, Codec.INT8).run()
+
+
+def commit(member: PeerId, **changes: object) -> Commit:
+    parts = encoded(member)
+    said = {"hashes": tuple(p.hash for p in parts), "norms": tuple(p.norm for p in parts), "weight": WEIGHTS[member]}
+    return Commit(**({**said, "seed": bytes(32), "state_root": ROOT} | changes))  # type: ignore[arg-type]
+
+
+def commits(*members: PeerId) -> list[Event]:
+    return [heard(member, commit(member)) for member in members]
+
+
+def part_of(member: PeerId, owner: PeerId = A) -> Delivered:
+    index = GROUP.members.index(owner)
+    return Delivered(member, f"part.{index}", encoded(member)[index].payload)
+
+
+def result(owner: PeerId, *included: PeerId) -> bytes:
+    """What ``owner`` must come to with the updates of ``included`` (all, where nobody is named)."""
+    index, members = GROUP.members.index(owner), [m for m in GROUP.members if m in (included or GROUP.members)]
+    claims = [
+        Claim(float(WEIGHTS[m]), math.sqrt(math.fsum(p.norm**2 for p in encoded(m))), encoded(m)[index].norm) for m in members
+    ]
+    codec = codec_of(Codec.INT8)
+    numbers = weighted_sum((codec.decode(encoded(m)[index].payload, 256) for m in members), coefficients(claims))
+    return bytes([sum(1 << GROUP.members.index(m) for m in members)]) + codec.encode(numbers)
+
+
+def publishes(owner: PeerId, payload: bytes = NONE) -> list[Event]:
+    payload, index = payload or result(owner), GROUP.members.index(owner)
+    return [heard(owner, Receipt(index, digest(payload))), Delivered(owner, f"result.{index}", payload)]
+
+
+HASHES = tuple(digest(result(member)) for member in GROUP.members)
+WITHOUT_D = (*HASHES[:3], NONE)
+
+
+class Seat:
+    """One member's machine. Arithmetic that it asks for is done at once, unless it is of a ``slow`` kind."""
+
+    def __init__(self, me: PeerId = A, slow: type | None = None) -> None:
+        self.machine = Round(PLAN, me, Offering(vector_P=VECTORS[me], weight=WEIGHTS[me], seed=bytes(32)))
+        self.slow, self.waiting, self.wakes = slow, list[Computed](), list[float]()
+        self.began = self._through(self.machine.start(0.0), 0.0)
+
+    def tell(self, *events: Event, now: float = 0.5) -> list[Command]:
+        """The commands that follow from ``events``, but for time and arithmetic."""
+        return [command for event in events for command in self._through(self.machine.handle(event, now), now)]
+
+    def _through(self, commands: Iterable[Command], now: float) -> list[Command]:
+        return list(self._act(commands, now))
+
+    def _act(self, commands: Iterable[Command], now: float) -> Iterator[Command]:
+        for command in list(commands):
+            if isinstance(command, WakeAt):
+                self.wakes.append(command.time)
+            elif isinstance(command, Compute):
+                done = Computed(command.job, command.job.run())
+                if self.slow and isinstance(command.job, self.slow):
+                    self.waiting.append(done)
+                else:
+                    yield from self._act(self.machine.handle(done, now), now)
+            else:
+                yield command
+
+
+def messages(commands: list[Command], form: type[Message]) -> list[Message]:
+    return [command.message for command in commands if isinstance(command, Send) and isinstance(command.message, form)]
+
+
+def outcome(commands: list[Command]) -> Outcome:
+    assert isinstance(commands[-1], Finish), commands
+    assert isinstance(commands[-1].outcome, Outcome)
+    return commands[-1].outcome
+
+
+def after_exchange(*, without: tuple[PeerId, ...] = ()) -> Seat:
+    """A's seat when all results but those of ``without`` are here, and A has said what it holds."""
+    seat, here = Seat(), [member for member in (B, C, D) if member not in without]
+    seat.tell(*commits(B, C, D), *(part_of(member) for member in (B, C, D)))
+    told = seat.tell(*(event for member in here for event in publishes(member)))
+    told += seat.tell(Woken(), now=AT.results) if without else []
+    assert messages(told, Holdings)
+    return seat
+
+
+def holdings(hashes: tuple[bytes, ...], *members: PeerId) -> list[Event]:
+    return [heard(member, Holdings(hashes)) for member in members]
+
+
+def ballots(hashes: tuple[bytes, ...], *members: PeerId) -> list[Event]:
+    return [heard(member, Ballot(hashes)) for member in members]
+
+
+# --- 1, 2: commit and exchange ------------------------------------------------------------------------------------
+
+
+def test_the_commit_comes_first_and_a_part_only_after_its_owners_commit() -> None:
+    seat = Seat()
+    assert seat.began == [Send((B, C, D), commit(A), GROUP.id)]
+    assert seat.tell(*commits(C)) == [Ship(C, "part.2", encoded(A)[2].payload)]
+    assert seat.tell(*commits(C)) == []
+    assert seat.tell(*commits(B)) == [Ship(B, "part.1", encoded(A)[1].payload)]
+
+
+def test_a_commit_to_another_model_is_no_commit() -> None:
+    assert Seat().tell(heard(B, commit(B, state_root=bytes(32)))) == []
+
+
+def test_strangers_are_not_heard() -> None:
+    stranger = next(member for member in group_of(5).members if member not in GROUP.members)
+    assert Seat().tell(heard(stranger, commit(B)), *commits()) == []
+
+
+def test_a_part_that_comes_before_its_commit_is_kept_and_checked_after() -> None:
+    seat = Seat()
+    assert seat.tell(part_of(B), part_of(C), part_of(D)) == []
+    assert messages(seat.tell(*commits(B, C, D)), Receipt) == [Receipt(0, HASHES[0])]
+
+
+# --- 3: receipts --------------------------------------------------------------------------------------------------
+
+
+def test_an_owner_reduces_in_member_order_whatever_came_first() -> None:
+    for order in ((B, C, D), (D, B, C)):
+        seat = Seat()
+        seat.tell(*commits(*order))
+        told = seat.tell(*(part_of(member) for member in reversed(order)))
+        assert told == [
+            Send((B, C, D), Receipt(0, HASHES[0]), GROUP.id),
+            *(Ship(member, "result.0", result(A)) for member in (B, C, D)),
+        ]
+
+
+def test_coefficients_come_from_the_commits_alone() -> None:
+    seat = Seat(slow=ReducePart)
+    seat.tell(*commits(B, C, D), part_of(B), part_of(C), part_of(D))
+    (reduced,) = seat.waiting
+    assert isinstance(reduced.job, ReducePart)
+    norms = {m: math.sqrt(math.fsum(p.norm**2 for p in encoded(m))) for m in GROUP.members}
+    claims = [Claim(float(WEIGHTS[m]), norms[m], encoded(m)[0].norm) for m in GROUP.members]
+    assert reduced.job.coefficients == tuple(coefficients(claims))
+
+
+def test_a_late_sender_is_left_out_when_the_time_for_parts_has_passed() -> None:
+    seat = Seat()
+    assert messages(seat.tell(*commits(B, C, D), part_of(B), part_of(C)), Receipt) == []
+    assert seat.tell(Woken(), now=AT.commits) == []
+    assert messages(seat.tell(Woken(), now=AT.parts), Receipt) == [Receipt(0, digest(result(A, A, B, C)))]
+    assert messages(seat.tell(part_of(D), now=2.1), Receipt) == []
+
+
+def test_who_has_not_committed_in_time_is_not_waited_for() -> None:
+    seat = Seat()
+    assert messages(seat.tell(*commits(B, C), part_of(B), part_of(C)), Receipt) == []
+    assert messages(seat.tell(Woken(), now=AT.commits), Receipt) == [Receipt(0, digest(result(A, A, B, C)))]
+
+
+def test_who_cannot_be_reached_is_not_waited_for_unless_it_is_heard_again() -> None:
+    seat = Seat()
+    seat.tell(*commits(B, C), part_of(B), part_of(C))
+    assert messages(seat.tell(Unreached(D)), Receipt) == [Receipt(0, digest(result(A, A, B, C)))]
+    seat = Seat()
+    seat.tell(*commits(B), Unreached(C), Unreached(D), *commits(C, D))
+    assert messages(seat.tell(part_of(B)), Receipt) == []
+
+
+def test_arithmetic_that_has_begun_is_waited_for() -> None:
+    seat = Seat(slow=CheckPart)
+    assert seat.tell(*commits(B), part_of(B), Unreached(C), Unreached(D)) == [Ship(B, "part.1", encoded(A)[1].payload)]
+    assert messages(seat.tell(seat.waiting[0]), Receipt) == [Receipt(0, digest(result(A, A, B)))]
+
+
+def nonsense() -> bytes:
+    """A float16 NaN where a scale should be."""
+    return b"\xff\x7f" + encoded(D)[0].payload[2:]
+
+
+@pytest.mark.parametrize(
+    ("said", "payload"),
+    [
+        (commit(D), encoded(C)[0].payload),
+        (commit(D, norms=(9.0, *commit(D).norms[1:])), encoded(D)[0].payload),
+        (commit(D, hashes=(digest(nonsense()), *commit(D).hashes[1:])), nonsense()),
+    ],
+    ids=["wrong hash", "wrong norm", "NaN"],
+)
+def test_a_liars_part_is_left_out_and_reported(said: Commit, payload: bytes) -> None:
+    seat = Seat()
+    seat.tell(*commits(B, C), part_of(B), part_of(C), heard(D, said))
+    report, receipt, *_ = seat.tell(Delivered(D, "part.0", payload))
+    assert isinstance(report, Report)
+    assert (report.code, report.peer) == ("bad-part", D)
+    assert isinstance(receipt, Send)
+    assert receipt.message == Receipt(0, digest(result(A, A, B, C)))
+
+
+def test_of_two_parts_of_one_sender_the_first_counts() -> None:
+    seat = Seat()
+    seat.tell(*commits(B, C, D), part_of(B), part_of(C), Delivered(B, "part.0", bytes(258)))
+    assert messages(seat.tell(part_of(D)), Receipt) == [Receipt(0, HASHES[0])]
+
+
+# --- 4: holdings and ballots --------------------------------------------------------------------------------------
+
+
+def test_holdings_are_said_when_everything_that_can_come_is_here() -> None:
+    seat = Seat()
+    seat.tell(*commits(B, C, D), part_of(B), part_of(C), part_of(D), *publishes(B), *publishes(C))
+    receipt, payload = publishes(D)
+    assert seat.tell(payload) == []
+    assert seat.tell(receipt) == [Send((B, C, D), Holdings(HASHES), GROUP.id)]
+
+
+def test_holdings_are_said_without_those_whose_time_has_passed() -> None:
+    seat = Seat()
+    seat.tell(*commits(B, C, D), part_of(B), part_of(C), part_of(D), *publishes(B), *publishes(C))
+    assert seat.tell(Woken(), now=AT.parts) == []
+    assert messages(seat.tell(Woken(), now=AT.results), Holdings) == [Holdings(WITHOUT_D)]
+    assert messages(seat.tell(*publishes(D), now=3.1), Holdings) == []
+
+
+def test_of_two_receipts_of_one_owner_the_first_counts() -> None:
+    seat = Seat()
+    seat.tell(*commits(B, C, D), part_of(B), part_of(C), part_of(D), *publishes(B), *publishes(C))
+    first, other = result(D), result(D, A, B)
+    assert seat.tell(heard(D, Receipt(3, digest(first))), heard(D, Receipt(3, digest(other)))) == []
+    report, said = seat.tell(Delivered(D, "result.3", other))
+    assert isinstance(report, Report)
+    assert (report.code, report.peer) == ("bad-result", D)
+    assert messages([said], Holdings) == [Holdings(WITHOUT_D)]
+
+
+def test_a_ballot_is_cast_as_soon_as_nothing_can_change_it() -> None:
+    seat = after_exchange()
+    assert seat.tell(*holdings(HASHES, B)) == []
+    assert seat.tell(*holdings(HASHES, C)) == [Send((B, C, D), Ballot(HASHES), GROUP.id)]
+
+
+def test_a_ballot_waits_where_a_word_may_still_change_it_and_not_for_ever() -> None:
+    seat = after_exchange()
+    assert seat.tell(*holdings(WITHOUT_D, B), *holdings(HASHES, C)) == []
+    assert messages(seat.tell(Woken(), now=AT.holdings), Ballot) == [Ballot(WITHOUT_D)]
+
+
+def test_an_item_that_less_than_two_thirds_hold_is_not_applied() -> None:
+    seat = after_exchange()
+    assert messages(seat.tell(*holdings(WITHOUT_D, B, C)), Ballot) == [Ballot(WITHOUT_D)]
+    end = outcome(seat.tell(*ballots(WITHOUT_D, B, C)))
+    assert end.applied == (True, True, True, False)
+    assert end.included == (True, True, True, False)
+    assert end.average_P is not None
+    assert not end.average_P[768:].any()
+    assert end.average_P[:768].any()
+
+
+def test_an_owner_that_dies_costs_its_part_and_nothing_else() -> None:
+    seat = Seat()
+    seat.tell(*commits(B, C, D), part_of(B), part_of(C), part_of(D), *publishes(B), *publishes(C))
+    assert messages(seat.tell(Unreached(D)), Holdings) == [Holdings(WITHOUT_D)]
+    assert messages(seat.tell(*holdings(WITHOUT_D, B, C)), Ballot) == [Ballot(WITHOUT_D)]
+    end = outcome(seat.tell(*ballots(WITHOUT_D, B, C)))
+    assert end.applied == end.included == (True, True, True, False)
+    assert end.missing == ()
+    assert end.tokens == 700
+
+
+def test_whoever_sees_the_decision_before_it_has_voted_votes_with_it() -> None:
+    seat = after_exchange()
+    told = seat.tell(*ballots(HASHES, B, C, D))
+    assert told[0] == Send((B, C, D), Ballot(HASHES), GROUP.id)
+    assert outcome(told).applied == (True,) * 4
+
+
+# --- 5: apply -----------------------------------------------------------------------------------------------------
+
+
+def test_the_average_is_that_of_the_decided_results() -> None:
+    seat = after_exchange()
+    end = outcome(seat.tell(*holdings(HASHES, B, C, D), *ballots(HASHES, B, C)))
+    whole = torch.cat([codec_of(Codec.INT8).decode(result(member)[1:], 256) for member in GROUP.members])
+    assert end.average_P is not None
+    assert torch.equal(end.average_P, whole)
+    assert end.encoded == tuple(part.payload for part in encoded(A))
+    assert (end.missing, end.tokens, end.reason) == ((), 700, "")
+
+
+def test_who_is_in_a_result_is_read_from_the_result_itself() -> None:
+    seat, without_us = after_exchange(without=(D,)), result(D, B, C)
+    hashes = (*HASHES[:3], digest(without_us))
+    (fetch,) = seat.tell(*holdings(hashes, B, C, D), *ballots(hashes, B, C, D), now=3.1)[1:]
+    assert isinstance(fetch, Fetch)
+    end = outcome(seat.tell(Delivered(fetch.source, fetch.item, without_us), now=3.2))
+    assert end.applied == (True,) * 4
+    assert end.included == (True, True, True, False)
+
+
+def test_a_missing_item_is_fetched_from_one_holder_after_the_other() -> None:
+    seat = after_exchange(without=(D,))
+    item = f"item.3.{HASHES[3].hex()}"
+    told = seat.tell(*holdings(HASHES, B, C, D), *ballots(HASHES, B, C, D), now=3.1)
+    assert told == [Send((B, C, D), Ballot(HASHES), GROUP.id), Fetch(B, item, len(result(D)))]
+    assert seat.tell(Unreached(B, item), now=3.2) == [Fetch(C, item, len(result(D)))]
+    report, again = seat.tell(Delivered(C, item, result(D, A)), now=3.3)
+    assert isinstance(report, Report)
+    assert (report.code, report.peer) == ("bad-result", C)
+    assert again == Fetch(D, item, len(result(D)))
+    assert outcome(seat.tell(Delivered(D, item, result(D)), now=3.4)).applied == (True,) * 4
+
+
+def test_nothing_is_fetched_while_the_owners_own_copy_may_be_on_its_way() -> None:
+    seat = Seat()
+    seat.tell(*commits(B, C, D), part_of(B), part_of(C), part_of(D), *publishes(B), *publishes(C))
+    assert messages(seat.tell(*holdings(HASHES, B, C, D), *ballots(HASHES, B, C, D)), Ballot) == [Ballot(HASHES)]
+    assert seat.wakes[-1] == AT.results
+    assert outcome(seat.tell(*publishes(D))).applied == (True,) * 4
+
+
+def test_an_item_that_cannot_be_had_in_time_ends_the_round_for_us() -> None:
+    seat = after_exchange(without=(D,))
+    seat.tell(*holdings(HASHES, B, C, D), *ballots(HASHES, B, C, D), now=3.1)
+    assert seat.wakes[-1] == AT.fetched
+    end = outcome(seat.tell(Woken(), now=AT.fetched))
+    assert end.average_P is None
+    assert end.reason == "an item that the others have applied could not be fetched in time"
+    assert end.included == (False,) * 4
+
+
+def test_split_ballots_end_the_round_as_soon_as_they_cannot_decide_any_more() -> None:
+    seat = after_exchange()
+    seat.tell(*holdings(HASHES, B, C, D))
+    assert seat.tell(*ballots(WITHOUT_D, B)) == []
+    end = outcome(seat.tell(*ballots((NONE,) * 4, C)))
+    assert end.average_P is None
+    assert end.reason == "1 of 4 members agree on the round, 3 are needed"
+
+
+def test_of_two_ballots_of_one_member_the_first_counts() -> None:
+    seat = after_exchange()
+    seat.tell(*holdings(HASHES, B, C, D))
+    assert seat.tell(*ballots(HASHES, B), *ballots(HASHES, B), *ballots(WITHOUT_D, B)) == []
+    assert outcome(seat.tell(*ballots(HASHES, C))).applied == (True,) * 4
+
+
+# --- the end ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("answers", [[], [*commits(B, C, D)], [*commits(B, C), part_of(B)], [*publishes(B), *holdings(HASHES, B)]])
+def test_deadlines_always_end_it(answers: list[Event]) -> None:
+    """The others say so much and no more, and nobody can be said to be gone."""
+    seat = Seat()
+    told = seat.tell(*answers)
+    for _ in range(6):
+        if told and isinstance(told[-1], Finish):
+            break
+        told = seat.tell(Woken(), now=seat.wakes[-1])
+    assert outcome(told).average_P is None
+    assert seat.wakes[-1] <= AT.fetched
+
+
+def test_where_everybody_is_gone_it_still_ends_with_a_reason() -> None:
+    seat = Seat()
+    seat.tell(Unreached(B), Unreached(C), Unreached(D))
+    end = outcome(seat.tell(Woken(), now=AT.holdings) + seat.tell(Woken(), now=AT.fetched))
+    assert end.reason == "1 of 4 members agree on the round, 3 are needed"
+    assert end.missing == (B, C, D)
+
+
+def test_arithmetic_that_takes_longer_than_the_round_ends_it_at_once() -> None:
+    seat = Seat(slow=EncodeParts)
+    assert seat.tell(*commits(B, C, D), Woken(), now=AT.fetched) == []
+    assert outcome(seat.tell(seat.waiting[0], now=6.0)).average_P is None
+
+
+def test_the_phases_of_a_schedule_follow_each_other_and_end_in_time() -> None:
+    schedule = Schedule.within(100.0, 30.0)
+    times = [schedule.commits, schedule.parts, schedule.results, schedule.holdings, schedule.fetched]
+    assert times == sorted(times)
+    assert 100.0 < times[0]
+    assert times[-1] == 130.0
+
+
+def test_a_plan_knows_the_length_of_every_result() -> None:
+    assert PLAN.result_size(PARTS[0]) == len(result(A))
+    assert replace(PLAN, group=group_of(9)).head == 2
