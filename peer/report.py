@@ -93,7 +93,7 @@ class Reporter:
         elif name in ("warning", "error") and "fact" in fields:
             self._trouble(name, str(fields.get("code", name)), str(fields["fact"]), str(fields.get("advice", "")))
         else:
-            self._write(self._dated(_told(name, fields)))
+            self._write(self._dated(told(name, fields)))
 
     def error(self, error: SwarmError) -> None:
         """One line for what went wrong, and for people another one for what to do about it where there is an advice."""
@@ -122,7 +122,7 @@ class Reporter:
             point_at_nothing(self._out)
 
 
-def _told(name: str, fields: dict[str, object]) -> str:
+def told(name: str, fields: dict[str, object]) -> str:
     """An event for people: names instead of the long ids they belong to."""
     ids = {"run", "state_root"} | ({"peer"} if fields.get("name") else set())
     words = [] if "fact" in fields else [_WORDS.get(name, name)]

@@ -11,7 +11,7 @@ from swarm.transport import Transport
 
 from .board import Board
 from .ports import Teller
-from .report import RoundReport
+from .report import RoundReport, told
 from .text import size
 
 
@@ -36,8 +36,7 @@ class Telling:
 
     def say(self, event: str, /, **fields: object) -> None:
         """An event, for everybody who listens."""
-        words = fields.get("fact") or " ".join(f"{key} {value}" for key, value in fields.items() if key != "peer")
-        self._board.note(f"{event} {words}", "warning" if event == "warning" else "info")
+        self._board.note(told(event, fields), "warning" if event == "warning" else "info")
         self._teller.event(event, **fields)
 
     def warn(self, code: str, fact: str, **fields: object) -> None:

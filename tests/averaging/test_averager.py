@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
+from typing import TypeVar
 
+import msgspec
 import pytest
 import torch
 from torch import Tensor
@@ -14,21 +16,32 @@ from averaging.averager import FORMS, Averaged, Averager, Update
 from averaging.codecs import codec_of
 from averaging.feedback import ErrorFeedback
 from averaging.messages import Decline, Ready
-from peer.compute import Inline
 from swarm.identity import KeyPair, PeerId
 from swarm.machine import Received, Report
-from swarm.manifest import Codec, DataSpec, RoundSpec, RunManifest
+from swarm.manifest import Codec, DataSpec, InnerSpec, ModelSpec, OuterSpec, RoundSpec, RunManifest
 from swarm.simulation.clock import simulate
 from swarm.simulation.network import Link, SimulatedNetwork
 from swarm.transport.post import Inbox, Post
-from swarm.wire import Stamp
+from swarm.wire import PROTOCOL, Stamp
+
+T = TypeVar("T")
 
 NUMBERS = 1000
 ROOT, OTHER = bytes([7]) * 32, bytes([8]) * 32
 KEYS = sorted((KeyPair.from_seed(bytes([n]) * 32) for n in range(3)), key=lambda key: key.peer_id)
 ROUND = RoundSpec(average_seconds=20.0, assemble_seconds=4.0, codec=Codec.INT8)
-MANIFEST = RunManifest(organiser=KEYS[0].public, data=DataSpec(root=bytes(32), length=1000), round=ROUND)
+MANIFEST = RunManifest(
+    PROTOCOL, "a run", KEYS[0].public, 0, ModelSpec(), DataSpec(bytes(32), 1000), ROUND, InnerSpec(), OuterSpec(), rounds=10
+)
 """Of a run in which nothing matters but how it averages."""
+
+
+class Slow:
+    """Arithmetic at a hundredth of a second a piece."""
+
+    async def run(self, job: Callable[[], T]) -> T:
+        await asyncio.sleep(0.01)
+        return job()
 
 
 @dataclass(eq=False)
@@ -39,6 +52,7 @@ class Person:
     post: Post
     averager: Averager
     reports: list[Report] = field(default_factory=list)
+    expects: Sequence[PeerId] = ()
 
     @property
     def id(self) -> PeerId:
@@ -47,10 +61,8 @@ class Person:
     async def brings(self, vector_P: Tensor, round_: int = 0, *, close_at: float = 5.0, root: bytes = ROOT, **more: bool) -> Averaged:
         """Average it with everybody."""
         update = Update(round=round_, vector_P=vector_P, tokens=100, seed=bytes(32), state_root=root)
-        expected = [key.peer_id for key in KEYS if self.key is not key and key.peer_id in self.expects]
+        expected = [peer for peer in self.expects if peer != self.id]
         return await self.averager.average(update, expected, close_at, **more)
-
-    expects: Sequence[PeerId] = ()
 
 
 Scene = Callable[[SimulatedNetwork, list[Person]], Awaitable[None]]
@@ -66,7 +78,7 @@ def stage(scene: Scene, count: int = 3, manifest: RunManifest = MANIFEST) -> Non
             for key in KEYS[:count]:
                 post = Post(network.attach(key.peer_id), key, manifest.run_id, tasks, FORMS)
                 reports: list[Report] = []
-                averager = Averager(manifest, key, post, Inline(lambda job: 0.01), tasks, reports.append)
+                averager = Averager(manifest, key, post, Slow(), tasks, reports.append)
                 people.append(Person(key, post, averager, reports, [k.peer_id for k in KEYS[:count]]))
             await scene(network, people)
 
@@ -251,10 +263,8 @@ def test_any_codec_of_the_manifest_serves(codec: Codec) -> None:
         assert torch.equal(one.average_P, other.average_P)
         assert codec_of(codec).size(512) + 1 in {len(item) for item in people[0].post.shelf.values()}
 
-    stage(scene, 2, replace_codec(codec))
+    stage(scene, 2, with_codec(codec))
 
 
-def replace_codec(codec: Codec) -> RunManifest:
-    import msgspec
-
+def with_codec(codec: Codec) -> RunManifest:
     return msgspec.structs.replace(MANIFEST, round=msgspec.structs.replace(ROUND, codec=codec))

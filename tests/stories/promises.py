@@ -1,0 +1,40 @@
+"""What every story ends with, whatever has happened in it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection
+
+from peer.rehearsal import Notebook, Rehearsed
+
+FRESH_BITS_PER_BYTE = 8.0
+"""Of a model that knows nothing."""
+
+
+def missed(book: Notebook) -> set[int]:
+    """The rounds that this peer had no average of, as it said itself."""
+    return {fields["round"] for name, fields in book.events if name == "warning" and fields["code"] == "round-missed"}
+
+
+def check(story: Rehearsed, last: int, *, gone: Collection[str] = (), parted: Collection[int] = ()) -> None:
+    """All that are not ``gone`` reach the end of round ``last`` with the same model, and agreed all the way there.
+
+    In the ``parted`` rounds the network was in two, so there may be two results.
+    """
+    living = {name: book for name, book in story.notebooks.items() if name not in gone}
+    assert story.leftovers == ()
+    for round_ in range(last + 1):
+        said = {
+            name: report.state_root
+            for name, book in living.items()
+            for report in book.rounds
+            if report.round == round_ and round_ not in missed(book)
+        }
+        assert len(set(said.values())) <= 1 or round_ in parted, f"round {round_} has several results: {said}"
+    finals = {name: book.rounds[-1] for name, book in living.items()}
+    assert {report.round for report in finals.values()} == {last}, f"not all reach the end: {finals}"
+    assert len({report.state_root for report in finals.values()}) == 1
+    (bits_per_byte,) = {report.bits_per_byte for report in finals.values()}
+    assert bits_per_byte is not None
+    assert math.isfinite(bits_per_byte)
+    assert bits_per_byte < FRESH_BITS_PER_BYTE, "nothing was learnt"

@@ -1,0 +1,36 @@
+"""Whoever is in a round leaves it with the same model as all others, on good lines and bad ones."""
+
+from __future__ import annotations
+
+import pytest
+
+from peer.rehearsal import Script, rehearse
+from swarm.simulation.faults import churn
+from swarm.simulation.network import Link
+
+from .promises import check, missed
+
+
+@pytest.mark.parametrize("peers", [1, 2, 3, 5, 8, 12])
+def test_on_good_lines_everybody_is_in_every_round(peers: int) -> None:
+    for seed in range(3 if peers < 8 else 1):
+        story = rehearse(Script(peers=peers, rounds=3, seed=seed))
+        check(story, 2)
+        for book in story.notebooks.values():
+            assert [report.members for report in book.rounds] == [peers] * 3
+            assert not missed(book)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_on_lines_that_stagger_and_stall_those_that_have_a_result_have_the_same(seed: int) -> None:
+    link = Link(latency=0.1, jitter=0.6, bandwidth=3e5, loss=0.01)
+    story = rehearse(Script(peers=3 + seed, rounds=4, seed=seed, link=link))
+    check(story, 3)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_whoever_leaves_at_any_time_those_that_stay_agree(seed: int) -> None:
+    names = [f"p{number}" for number in range(8)]
+    faults = churn(names, seed=seed, share=0.35, between=(3.0, 9.0))
+    story = rehearse(Script(peers=8, rounds=4, seed=seed, faults=faults))
+    check(story, 3, gone=faults.names)
