@@ -7,7 +7,8 @@
 
 Rule 1: a peer signs one vote per round, so it is never in two groups and no cycle of waiting can form.
 Rule 2: the leader waits for those it expects until ``close_at``; the unreachable are not waited for.
-Rule 3: a silent leader is replaced: deputy k proposes k/4 of ``patience`` after the leader should have.
+Rule 3: a silent leader is replaced: deputy k proposes k/4 of ``patience`` after the leader should have; at once, where it knows
+        that all before it are gone. (Not earlier where only some are: the one before it may not know, and votes would split.)
 Rule 4: who comes late or with another model gets a reason, keeps its update, and comes again in the next round.
         It ends by that only where a leader says so, or where nobody is left who could still come.
 Rule 5: what came before we began is heard before anything is decided.
@@ -169,7 +170,7 @@ class Assembly:
             if len(signed) + 1 >= self._group.quorum:
                 yield Finish(replace(self._group, votes=signed))
                 return
-        if now >= call.close_at + 2 * call.patience:
+        if now >= call.close_at + 2 * call.patience or (self._group and self._cannot_stand(self._group)):
             reason = "too few of the group answered" if self._group else "no leader proposed a group"
             yield Finish(LeftOut(reason, self._round))
             return
@@ -182,13 +183,18 @@ class Assembly:
             if self._complete_since is None:
                 self._complete_since = now
             rank = [peer for peer in self._order if peer not in self._gone].index(self._me)
-            turn = self._complete_since + rank * call.patience / 4
+            turn = self._complete_since + (min(self._order.index(self._me), 7) if rank else 0) * call.patience / 4
             if not self._group and not self._proposed and rank < DEPUTIES and now >= turn:
                 yield from self._propose()
                 yield from self._think(now)
                 return
             wake = turn if now < turn else call.close_at + 2 * call.patience
         yield WakeAt(wake)
+
+    def _cannot_stand(self, group: Group) -> bool:
+        """Whether too many of its members have voted for another one."""
+        elsewhere = {peer for peer, vote in self._votes.items() if vote.stamp.group != group.id}
+        return len(set(group.members) - elsewhere) < group.quorum
 
     def _look_for(self, missing: set[PeerId], now: float) -> Iterator[Command]:
         """The leader asks after the missing now and then: a dead one answers with a refused connection, and is not waited for."""

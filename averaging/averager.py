@@ -208,8 +208,9 @@ class Averager:
             case Ship(to, item, payload):
                 self._post.ship(to, stamp.group, item, payload, deadline=line.deadline, failures=line.inbox)
             case Fetch(source, item, length):
-                name = item.split(".")[-1]
-                self._post.fetch(source, item, name, length, deadline=line.deadline, inbox=line.inbox)
+                name, now = item.split(".")[-1], asyncio.get_running_loop().time()
+                halfway = now + (line.deadline - now) / 2  # the other half is for the holders after this one
+                self._post.fetch(source, item, name, length, deadline=halfway, inbox=line.inbox)
             case Compute():
                 self._tasks.create_task(self._compute(command, line))
             case Report():

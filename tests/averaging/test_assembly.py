@@ -48,9 +48,7 @@ def votes(who: PeerId, *members: PeerId) -> Received:
 
 
 def assembly(me: PeerId, expected: Sequence[PeerId] = (A, B, C, D), *, size: int = 16, root: bytes = ROOT) -> Assembly:
-    return Assembly(
-        Call(run=RUN, me=ready(me, root), expected=tuple(expected), close_at=CLOSE, patience=PATIENCE, group_size=size)
-    )
+    return Assembly(Call(run=RUN, me=ready(me, root), expected=tuple(expected), close_at=CLOSE, patience=PATIENCE, group_size=size))
 
 
 def others(me: PeerId, *members: PeerId) -> tuple[PeerId, ...]:
@@ -177,7 +175,7 @@ def test_deputies_replace_a_silent_leader_in_their_order() -> None:
             play_on = list(machine.handle(comes(who), 1))
         assert play_on == [WakeAt(1 + rank * PATIENCE / 4)]
         now = 1 + rank * PATIENCE / 4
-        assert list(machine.handle(Woken(), now))[0] == Send(others(me, A, B, C), proposed(A, B, C))
+        assert next(iter(machine.handle(Woken(), now))) == Send(others(me, A, B, C), proposed(A, B, C))
 
 
 def test_where_the_leader_is_gone_the_first_deputy_does_not_wait_and_the_next_in_the_order_hears_of_us() -> None:
@@ -269,7 +267,7 @@ def forged() -> Proposal:
 def test_a_proposal_that_does_not_hold_is_not_signed(proposal: Proposal) -> None:
     machine = assembly(D, size=4)
     play(machine, (0, None, [Send, WakeAt]), (0, Woken(), [WakeAt]), (1, said(A, proposal), [WakeAt]))
-    assert list(machine.handle(said(A, proposed(A, B, C, D)), 2))[0] == vote_of(D, A, B, C, D)
+    assert next(iter(machine.handle(said(A, proposed(A, B, C, D)), 2))) == vote_of(D, A, B, C, D)
 
 
 # --- those who are turned away ------------------------------------------------------------------------------------

@@ -9,7 +9,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from averaging.averager import FORMS
-from averaging.messages import MAX_MEMBERS, MAX_PARTS, Ballot, Commit, Decline, Holdings, Proposal, Ready, Receipt, Vote, bits, flags_of
+from averaging.messages import (
+    MAX_MEMBERS,
+    MAX_PARTS,
+    Ballot,
+    Commit,
+    Decline,
+    Holdings,
+    Proposal,
+    Ready,
+    Receipt,
+    Vote,
+    bits,
+    flags_of,
+)
 from swarm.errors import Malformed
 from swarm.identity import KeyPair
 from swarm.wire import CONTROL_LIMIT, Message, Stamp, open_frame, pack, seal, unpack

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from peer.rehearsal import Script, rehearse
-from swarm.simulation.faults import churn
+from swarm.simulation.faults import Faults, churn
 from swarm.simulation.network import Link
 
 from .promises import check, missed
@@ -22,10 +22,11 @@ def test_on_good_lines_everybody_is_in_every_round(peers: int) -> None:
 
 
 @pytest.mark.parametrize("seed", range(6))
-def test_on_lines_that_stagger_and_stall_those_that_have_a_result_have_the_same(seed: int) -> None:
-    link = Link(latency=0.1, jitter=0.6, bandwidth=3e5, loss=0.01)
-    story = rehearse(Script(peers=3 + seed, rounds=4, seed=seed, link=link))
-    check(story, 3)
+def test_lines_that_stagger_and_stall_for_a_while_cost_rounds_and_never_agreement(seed: int) -> None:
+    names, bad = [f"p{number}" for number in range(3 + seed)], Link(latency=0.1, jitter=0.4, bandwidth=3e5, loss=0.01)
+    faults = sum((Faults().slow(name, bad, between=(4.0, 35.0)) for name in names), Faults())
+    story = rehearse(Script(peers=len(names), rounds=7, seed=seed, step_seconds=0.6, faults=faults))
+    check(story, 6)
 
 
 @pytest.mark.parametrize("seed", range(6))

@@ -15,7 +15,7 @@ ROUND = (4.4, 6.2)
 """Virtual seconds from the middle of one round to the middle of the next, in the calm story of four."""
 SLOW = 0.6
 """Seconds per step of the fastest: rounds of five seconds, so that what takes half a minute takes several of them."""
-ASSEMBLE_SECONDS, AVERAGE_SECONDS = 5.0, 20.0
+AVERAGE_SECONDS = 20.0
 
 
 @cache
@@ -30,12 +30,12 @@ def moments(count: int) -> list[float]:
 
 @pytest.mark.parametrize("victim", ["p0", "p1", "p2", "p3"])
 def test_a_crash_at_any_moment_of_a_round_costs_one_member_and_little_time(victim: str) -> None:
-    for number, at in enumerate(moments(10)):
-        at += "p0p1p2p3".index(victim) / 2 * 0.045 + number * 0.001  # the victims crash between each other's moments
+    for at in moments(10):
+        at += int(victim[1]) * 0.045  # the victims crash between each other's moments
         story = rehearse(Script(peers=4, rounds=3, seed=1, faults=Faults().crash(victim, at=at)))
         check(story, 2, gone=[victim])
         assert all(missed(book) == set() for name, book in story.notebooks.items() if name != victim), f"at {at}"
-        assert story.virtual_seconds < calm().virtual_seconds + ASSEMBLE_SECONDS, f"at {at}"
+        assert story.virtual_seconds < 1.5 * calm().virtual_seconds + AVERAGE_SECONDS / 2, f"at {at}"
 
 
 @pytest.mark.parametrize("apart", [0.0, 0.15, 0.4])

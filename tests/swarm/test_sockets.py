@@ -20,7 +20,7 @@ async def test_a_taken_port_says_what_to_do() -> None:
     with await listen_on(Address("127.0.0.1", 0)) as listener:
         with pytest.raises(PortTaken, match="cannot listen") as caught:
             await listen_on(Address("127.0.0.1", listener.getsockname()[1]))
-        assert "--port" in caught.value.advice
+        assert "--listen" in caught.value.advice
 
 
 @pytest.mark.parametrize("host", ["192.0.2.1", "a..b", "a" * 70])
