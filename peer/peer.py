@@ -33,6 +33,8 @@ COMPANY_PATIENCE = 120.0
 GOODBYE_SECONDS = 1.0
 LAST_SAVE_SECONDS = 3.0
 SAMPLE_SECONDS = 30.0
+OFTEN_SECONDS, SELDOM_SECONDS = 5.0, 20.0
+"""Bounds of the time between two looks at the DHT; between them, the length of a round. A look costs some 10 kB per peer."""
 
 
 class Peer:
@@ -81,7 +83,7 @@ class Peer:
         self._library = Library(transport, arithmetic, tasks, self._telling.note)
         self._sync = Sync(self._manifest, self._library, self.neighbours, arithmetic, self._telling.progress)
         self._averager = Averager(self._manifest, me.key, post, arithmetic, tasks, self._telling.note)
-        interval = min(15.0, max(2.0, self._manifest.round.seconds / 2))
+        interval = min(SELDOM_SECONDS, max(OFTEN_SECONDS, self._manifest.round.seconds))
         tasks.create_task(self.neighbours.publish_and_discover(interval), name="membership")
         tasks.create_task(self._look_around(interval), name="look around")
         tasks.create_task(self._meter(), name="meter")
