@@ -69,8 +69,9 @@ class Course:
         """(round, what we say when somebody asks where the run stands); None while we have no state."""
         if not self._stands:
             return None
-        left = self.train_until - self._loop.time() if self._board.phase is Phase.TRAINING else 0.0
-        return self._board.round, Offer(self._board.state_root, self._board.run_tokens, max(0.0, left))
+        ahead = {Phase.TRAINING: self.train_until - self._loop.time(), Phase.WAITING: self._manifest.round.seconds}
+        left = max(0.0, ahead.get(self._board.phase, 0.0))
+        return self._board.round, Offer(self._board.state_root, self._board.run_tokens, left)
 
     async def join(self, learner: Learner, sync: Sync, library: Library, *, alone_is_fine: bool) -> None:
         """Find where the run stands and take its state; ``alone_is_fine`` where nobody answers (a founder, or a checkpoint).

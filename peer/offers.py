@@ -23,7 +23,7 @@ class Offer(Message, frozen=True):
     tokens: int
     """Tokens of the whole run, by the donor's own count: for people and for the end of a run by tokens."""
     seconds_left: float
-    """Until the donor stops training in this round; 0 while it averages."""
+    """Until the donor stops training in this round: all of it while it waits for the round to begin, 0 while it averages."""
 
     def __post_init__(self) -> None:
         sized("state_root", self.state_root, 32)

@@ -194,6 +194,20 @@ def test_where_the_leader_is_gone_the_first_deputy_does_not_wait_and_the_next_in
     )
 
 
+def test_a_deputy_does_not_hurry_where_only_some_before_it_are_gone() -> None:
+    """The one before it may not know: two proposals at once would split the votes."""
+    play(
+        assembly(C),
+        (0, None, [Send, WakeAt]),
+        (0, Woken(), [WakeAt]),
+        (1, comes(B), [WakeAt]),
+        (1, comes(D), [WakeAt]),
+        (1, Unreached(A), [WakeAt(1 + 2 * PATIENCE / 4)]),
+        (1 + PATIENCE / 4, Woken(), [WakeAt(1 + 2 * PATIENCE / 4)]),
+        (1 + PATIENCE / 4, said(B, proposed(B, C, D)), [vote_of(C, B, C, D), WakeAt]),
+    )
+
+
 def test_who_is_not_among_the_first_never_proposes() -> None:
     machine = assembly(D)
     play(machine, (0, None, [Send, WakeAt]), (0, Woken(), [WakeAt]), (1, comes(A), [WakeAt]), (1, comes(B), [WakeAt]))
@@ -240,6 +254,17 @@ def test_votes_of_strangers_and_for_another_group_do_not_count() -> None:
         (1, votes(B, B, C, D), [WakeAt]),
         (1, votes(A, A, B, C, D), [WakeAt]),
         (END, Woken(), [Finish(LeftOut("too few of the group answered", ROUND))]),
+    )
+
+
+def test_where_the_votes_are_split_nobody_waits_for_the_end() -> None:
+    play(
+        assembly(D),
+        (0, None, [Send, WakeAt]),
+        (0, Woken(), [WakeAt]),
+        (1, said(A, proposed(A, B, C, D)), [vote_of(D, A, B, C, D), WakeAt]),
+        (1, votes(B, B, C, D), [WakeAt]),
+        (1, votes(C, B, C, D), [Finish(LeftOut("too few of the group answered", ROUND))]),
     )
 
 
