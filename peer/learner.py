@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
+import torch
 from torch import Tensor
 
 from averaging.layout import Layout
@@ -38,6 +39,8 @@ class Work:
 
     trained: Trained
     update_P: Tensor
+    is_usable: bool = True
+    """False where training has diverged to numbers that are not finite; the update is then zero."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,7 +87,10 @@ class Learner:
         shards = assign(draw, state.round, task.members, self._me, shard_count(self._corpus.spec, context))
         stream = batches(self._corpus, draw, state.round, shards, self._me, self._manifest.inner.batch, context)
         trained = self._inner.run(stream, max_steps=task.max_steps, until=task.until, on_step=task.on_step)
-        return Work(trained, state.anchor_P - self._layout.flatten(self._named))
+        update_P = state.anchor_P - self._layout.flatten(self._named)
+        low, high = torch.aminmax(update_P)  # many times faster than isfinite() of every number, and NaN shows in both
+        is_usable = bool(low.isfinite() and high.isfinite())
+        return Work(trained, update_P if is_usable else torch.zeros_like(update_P), is_usable)
 
     def seed_of(self, round_: int) -> bytes:
         """What names the data of our local steps in ``round_``, for whoever wants to do them again."""

@@ -161,6 +161,8 @@ class Peer:
             on_step=self._on_step,
         )
         self._work: Work = await self._ports.arithmetic.run(LocalTraining(self._learner, task))
+        if not self._work.is_usable:
+            self._telling.warn("diverged", "our local steps led to numbers that are not finite; this round has no update of ours")
         tokens = self._work.trained.tokens
         self.board.given_tokens += tokens
         self.board.tokens_per_second = tokens / max(1e-3, self._loop.time() - self._began)
