@@ -9,6 +9,7 @@ Rule 3: a peer that missed a round waits for its result and takes it. Where ther
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Collection
 from enum import Enum, auto
 
 from swarm.errors import NobodyThere
@@ -115,13 +116,13 @@ class Course:
                 return Found.NOBODY
             await asyncio.sleep(POLL_SECONDS)
 
-    async def look_around(self, neighbours: Neighbours, companions: int) -> None:
+    async def look_around(self, neighbours: Neighbours, companions: Collection[PeerId]) -> None:
         """Ask the peers that train without us where they stand; a better camp than ours is where `move` goes."""
         roster, own = neighbours.roster, self._own()
-        outsiders = [peer for peer in roster.in_training(self._loop.time()) if peer not in self._board.companions]
+        outsiders = [peer for peer in roster.in_training(self._loop.time()) if peer not in companions]
         if own and outsiders and companions:
             offers = await neighbours.offers(self._loop.time() + ASK_SECONDS, outsiders[:ASKED])
-            self._elsewhere = better(offers, own, companions)
+            self._elsewhere = better(offers, own, companions, self._manifest.organiser_id)
 
     async def move(self, learner: Learner, sync: Sync, library: Library) -> bool:
         """Go over to the better camp that `look_around` has found, if there is one."""

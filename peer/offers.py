@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -60,18 +60,22 @@ def believed(offers: Sequence[Signed[Offer]], organiser: PeerId) -> Standing | N
     return _standing(offers, round_, root)
 
 
-def better(outsiders: Sequence[Signed[Offer]], mine: Signed[Offer], companions: int) -> Standing | None:
-    """Where to go instead of staying with ``companions`` (a number of peers, us among them) that average without ``outsiders``.
+def better(
+    outsiders: Sequence[Signed[Offer]], mine: Signed[Offer], companions: Collection[PeerId], organiser: PeerId
+) -> Standing | None:
+    """Where to go instead of staying with ``companions`` (us among them), who average without ``outsiders``.
 
-    Two camps that have lost sight of each other: the smaller one goes, of equal ones the one that is behind. None means stay, which
-    is what the others of our camp find, too.
+    Two camps that have lost sight of each other: the smaller one goes, of equal ones the one without the organiser, then the one
+    that is behind. None means stay, which is what the others of our camp find, too.
     """
     elsewhere = [signed for signed in outsiders if signed.message.state_root != mine.message.state_root]
     if not elsewhere:
         return None
     (round_, root), votes = _largest_camp(elsewhere)
-    theirs, ours = (votes, round_, root), (companions, mine.stamp.round, mine.message.state_root)
-    return _standing(elsewhere, round_, root) if theirs > ours else None
+    camp = _standing(elsewhere, round_, root)
+    theirs = (votes, organiser in camp.donors, round_, root)
+    ours = (len(companions), organiser in companions, mine.stamp.round, mine.message.state_root)
+    return camp if theirs > ours else None
 
 
 def _largest_camp(offers: Sequence[Signed[Offer]]) -> tuple[tuple[int, bytes], int]:

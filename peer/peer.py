@@ -240,7 +240,7 @@ class Peer:
         """For ever: see whether others train without us, who may be the larger camp."""
         while True:
             await asyncio.sleep(interval)
-            await self._course.look_around(self.neighbours, len(self._members))
+            await self._course.look_around(self.neighbours, self._members)
 
     async def _meter(self) -> None:
         """For ever: note once a second what crossed the wire."""

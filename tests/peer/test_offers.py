@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from peer.offers import Offer, believed
+from peer.offers import Offer, believed, better
 from swarm.errors import Malformed
 from swarm.wire import Signed, Stamp, open_frame, pack, seal, unpack
 
@@ -44,6 +44,26 @@ def test_what_a_newcomer_believes(offers: list[Signed[Offer]], taken: tuple[int,
     for order in (offers, offers[::-1]):
         standing = believed(order, ORGANISER)
         assert (standing and (standing.round, standing.state_root)) == taken
+
+
+@pytest.mark.parametrize(
+    ("outsiders", "mine", "companions", "goes_to"),
+    [
+        pytest.param([], says(1, 3, A), (1, 2), None, id="nobody trains without us"),
+        pytest.param(all_say(range(3, 6), 3, A), says(1, 3, A), (1, 2), None, id="they stand where we do"),
+        pytest.param(all_say(range(3, 6), 2, B), says(1, 3, A), (1, 2), (2, B), id="the larger camp, though it is behind"),
+        pytest.param(all_say(range(3, 4), 9, B), says(1, 3, A), (1, 2), None, id="a smaller camp, though it is further"),
+        pytest.param(all_say(range(3, 5), 4, B), says(1, 3, A), (1, 2), (4, B), id="of equal camps the further"),
+        pytest.param(all_say(range(3, 5), 3, B), says(1, 4, A), (1, 2), None, id="of equal camps ours, where we are further"),
+        pytest.param([says(0, 3, B), says(3, 3, B)], says(1, 4, A), (1, 2), (3, B), id="of equal camps the organiser's"),
+        pytest.param(all_say(range(3, 5), 9, B), says(0, 4, A), (0, 1), None, id="of equal camps ours, with the organiser"),
+    ],
+)
+def test_when_a_camp_goes_over_to_another(
+    outsiders: list[Signed[Offer]], mine: Signed[Offer], companions: tuple[int, ...], goes_to: tuple[int, bytes] | None
+) -> None:
+    standing = better(outsiders, mine, {key(number).peer_id for number in companions}, ORGANISER)
+    assert (standing and (standing.round, standing.state_root)) == goes_to
 
 
 def test_donors_are_those_who_have_the_state_that_is_believed() -> None:
