@@ -64,7 +64,8 @@ async def supervise(command: tuple[str, ...], chaos: Chaos, reporter: Reporter) 
     try:
         for quiet, deed in accidents(chaos):
             with contextlib.suppress(TimeoutError):
-                return _status(await asyncio.wait_for(child.wait(), quiet))
+                async with asyncio.timeout(quiet):
+                    return _status(await child.wait())
             reporter.event("chaos", deed=deed, pid=child.pid, after=round(quiet, 1))
             if deed == KILL:
                 _signal(child, signal.SIGKILL)
@@ -93,7 +94,8 @@ async def _end(child: asyncio.subprocess.Process) -> None:
     for number in (signal.SIGCONT, signal.SIGINT):
         _signal(child, number)
     try:
-        await asyncio.wait_for(child.wait(), STOP_SECONDS)
+        async with asyncio.timeout(STOP_SECONDS):
+            await child.wait()
     except TimeoutError:
         _signal(child, signal.SIGKILL)
         await child.wait()

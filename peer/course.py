@@ -51,7 +51,7 @@ class Course:
         self._manifest, self._key, self._board, self._telling = manifest, key, board, telling
         self._loop = asyncio.get_running_loop()
         self._stands = False
-        self._elsewhere: Standing | None = None
+        self._heard: list[Signed[Offer]] = []
         self.train_until = 0.0
         """When this round's local training ends, in the loop's clock."""
         self.seconds_left: float | None = None
@@ -117,16 +117,17 @@ class Course:
             await asyncio.sleep(POLL_SECONDS)
 
     async def look_around(self, neighbours: Neighbours, companions: Collection[PeerId]) -> None:
-        """Ask the peers that train without us where they stand; a better camp than ours is where `move` goes."""
-        roster, own = neighbours.roster, self._own()
+        """Ask the peers that train without us where they stand; `move` decides on their answers."""
+        roster = neighbours.roster
         outsiders = [peer for peer in roster.in_training(self._loop.time()) if peer not in companions]
-        if own and outsiders and companions:
-            offers = await neighbours.offers(self._loop.time() + ASK_SECONDS, outsiders[:ASKED])
-            self._elsewhere = better(offers, own, companions, self._manifest.organiser_id)
+        if self._stands and outsiders and companions:
+            self._heard = await neighbours.offers(self._loop.time() + ASK_SECONDS, outsiders[:ASKED])
 
-    async def move(self, learner: Learner, sync: Sync, library: Library) -> bool:
-        """Go over to the better camp that `look_around` has found, if there is one."""
-        standing, self._elsewhere = self._elsewhere, None
+    async def move(self, learner: Learner, sync: Sync, library: Library, companions: Collection[PeerId]) -> bool:
+        """Go over to a better camp than that of our ``companions``, where `look_around` has heard of one that is still not ours."""
+        heard, self._heard = [offer for offer in self._heard if offer.signer not in companions], []
+        own = self._own()
+        standing = better(heard, own, companions, self._manifest.organiser_id) if own else None
         return standing is not None and await self._adopt(standing, learner, sync, library)
 
     async def _adopt(self, standing: Standing, learner: Learner, sync: Sync, library: Library) -> bool:

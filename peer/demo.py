@@ -107,15 +107,15 @@ async def _stage(demo: Demo, home: Path, narrator: _Narrator | None) -> AsyncIte
     pace += ["--start-with", str(demo.peers)]
     data = ["--data", str(demo.data)] if demo.data else []
     actors: list[Actor] = []
-    async with asyncio.TaskGroup() as readers:
+    async with asyncio.TaskGroup() as tasks:
         try:
             first = await _start(home / "1", ["new", *run, *pace, *data])
             actors.append(first)
-            readers.create_task(_read(first, narrator, speaks=True))
+            tasks.create_task(_read(first, narrator, speaks=True))
             ticket = await _ticket_of(first)
             for number in range(2, demo.peers + 1):
                 actors.append(await _start(home / str(number), ["join", ticket]))
-                readers.create_task(_read(actors[-1], narrator, speaks=False))
+                tasks.create_task(_read(actors[-1], narrator, speaks=False))
             yield actors
         finally:
             await _stop([actor.process for actor in actors])
@@ -141,7 +141,8 @@ async def _start(home: Path, words: list[str]) -> Actor:
 async def _ticket_of(first: Actor) -> str:
     """The ticket that the first peer prints. Raises what kept it from printing one."""
     try:
-        ticket = await asyncio.wait_for(first.tickets.get(), START_SECONDS)
+        async with asyncio.timeout(START_SECONDS):  # not wait_for: on Python 3.11 it loses a Ctrl-C that comes with the ticket
+            ticket = await first.tickets.get()
     except TimeoutError as error:
         advice = "look for what it says: swarm new --listen 127.0.0.1:0"
         raise Unreachable("the first peer did not start in time", advice) from error
@@ -218,9 +219,9 @@ async def _stop(processes: list[asyncio.subprocess.Process]) -> None:
             process.send_signal(signal.SIGINT)
     for number in (signal.SIGINT, signal.SIGTERM) if threading.current_thread() is threading.main_thread() else ():
         asyncio.get_running_loop().add_signal_handler(number, _kill, running)  # asked twice: at once, and leave nobody behind
-    leaving = asyncio.gather(*(process.wait() for process in running))
     with contextlib.suppress(TimeoutError):
-        await asyncio.wait_for(leaving, STOP_SECONDS)
+        async with asyncio.timeout(STOP_SECONDS):
+            await asyncio.gather(*(process.wait() for process in running))
     _kill(running)
     for process in running:
         await process.wait()

@@ -205,7 +205,7 @@ class Peer:
             ),
             averaged,
         )
-        if averaged.average_P is None or await self._course.move(self._learner, self._sync, self._library):
+        if averaged.average_P is None or await self._course.move(self._learner, self._sync, self._library, self._members):
             await self._show_up()
 
     async def _show_up(self) -> None:
