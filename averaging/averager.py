@@ -25,7 +25,7 @@ from .codecs import codec_of
 from .feedback import ErrorFeedback
 from .groups import Group
 from .messages import Ballot, Commit, Decline, Holdings, Proposal, Ready, Receipt, Vote
-from .partition import Part, plan
+from .partition import Part, plan, shaped
 from .reduce import Checked, CheckResult, Reduced
 from .round import Offering, Outcome, Plan, Round, Schedule
 
@@ -44,6 +44,8 @@ class Update:
     tokens: int
     seed: bytes
     state_root: bytes
+    tensors: tuple[int, ...] = ()
+    """Lengths of the tensors in the vector, in order; empty where it is one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -128,7 +130,7 @@ class Averager:
             await self._arithmetic.run(feedback.reset)
             return Averaged(average_P=carried_P, members=group.members, round=update.round, tokens=update.tokens)
         outcome = await self._exchange(update, group, carried_P)
-        parts = self._parts(group, carried_P.numel())
+        parts = self._parts(group, update)
         await self._arithmetic.run(lambda: self._settle(feedback, carried_P, parts, outcome))
         seconds = asyncio.get_running_loop().time() - began
         return Averaged(
@@ -165,7 +167,7 @@ class Averager:
     async def _exchange(self, update: Update, group: Group, carried_P: Tensor) -> Outcome:
         spec, now = self._manifest.round, asyncio.get_running_loop().time()
         schedule = Schedule.within(now, spec.average_seconds)
-        parts = self._parts(group, carried_P.numel())
+        parts = self._parts(group, update)
         the_plan = Plan(group=group, parts=parts, codec=spec.codec, schedule=schedule)
 
         def expect(sender: PeerId, item: str) -> int:
@@ -176,7 +178,7 @@ class Averager:
             if index >= len(parts) or sender not in group.members or parts[index].owner != awaited:
                 raise Refused("that item has no place in this round")
             part = parts[index]
-            return the_plan.result_size(part) if name == "result" else codec_of(spec.codec).size(part.numbers)
+            return the_plan.result_size(part) if name == "result" else codec_of(spec.codec, part.shape).size(part.numbers)
 
         topic = (update.round, group.id)
         inbox = self._post.open(topic, expect)
@@ -189,8 +191,10 @@ class Averager:
             self._post.close(topic)
             self._post.shelf = {name: payload for name, payload in self._post.shelf.items() if name in line.shelved}
 
-    def _parts(self, group: Group, numbers: int) -> tuple[Part, ...]:
-        return plan(numbers, groups.owners(self._run, group, self._manifest.round.owners))
+    def _parts(self, group: Group, update: Update) -> tuple[Part, ...]:
+        numbers = update.vector_P.numel()
+        parts = plan(numbers, groups.owners(self._run, group, self._manifest.round.owners))
+        return shaped(parts, update.tensors or (numbers,), update.round)
 
     def _settle(self, feedback: ErrorFeedback, carried_P: Tensor, parts: tuple[Part, ...], outcome: Outcome) -> None:
         if outcome.average_P is None:

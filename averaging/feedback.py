@@ -53,7 +53,7 @@ class Settle:
         residual_P = self.sent_P.clone()
         for payload, part, applied in zip(self.encoded, self.parts, self.applied, strict=True):
             if applied:
-                residual_P[part.start : part.stop].sub_(codec_of(self.codec).decode(payload, part.numbers))
+                residual_P[part.start : part.stop].sub_(codec_of(self.codec, part.shape).decode(payload, part.numbers))
         return residual_P
 
 

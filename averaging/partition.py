@@ -7,10 +7,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import accumulate, pairwise
 from fractions import Fraction
 
 from swarm.identity import PeerId
+
+from .codecs import ONE_TENSOR, Shape
 
 ALIGN = 256
 """Numbers per quantisation block. A cut never goes through one, so cutting changes no decoded number."""
@@ -24,6 +27,7 @@ class Part:
     start: int
     stop: int
     owner: PeerId
+    shape: Shape = ONE_TENSOR
 
     @property
     def numbers(self) -> int:
@@ -52,6 +56,17 @@ def plan(numbers: int, owners: Sequence[PeerId], weights: Sequence[float] | None
             parts.append(Part(len(parts), start, stop, owner))
         start = stop
     return tuple(parts)
+
+
+def shaped(parts: Sequence[Part], tensors: Sequence[int], phase: int) -> tuple[Part, ...]:
+    """``parts`` with their `Shape`: which stretches of the ``tensors`` (lengths, in order of the vector) lie in each."""
+    borders = list(accumulate(tensors, initial=0))
+    return tuple(replace(part, shape=Shape(_pieces(part, borders), phase)) for part in parts)
+
+
+def _pieces(part: Part, borders: Sequence[int]) -> tuple[int, ...]:
+    cuts = [part.start, *(border for border in borders if part.start < border < part.stop), part.stop]
+    return tuple(after - before for before, after in pairwise(cuts))
 
 
 def _share(weight: float) -> Fraction:

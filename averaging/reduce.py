@@ -119,7 +119,7 @@ class EncodeParts:
         return tuple(self._encode(part) for part in self.parts)
 
     def _encode(self, part: Part) -> EncodedPart:
-        codec = codec_of(self.codec)
+        codec = codec_of(self.codec, part.shape)
         payload = codec.encode(self.vector_P[part.start : part.stop])
         return EncodedPart(payload, digest(payload), norm(codec.decode(payload, part.numbers)))
 
@@ -154,7 +154,7 @@ class ReducePart:
 
     def run(self) -> Reduced:
         """The encoded average, bit for bit what every other member would get. Holds one decoded vector and the sum at a time."""
-        codec = codec_of(self.codec)
+        codec = codec_of(self.codec, self.part.shape)
         decoded = (codec.decode(payload, self.part.numbers) for payload in self.payloads)
         payload = self.head + codec.encode(weighted_sum(decoded, self.coefficients))
         return Reduced(payload, digest(payload))
@@ -193,7 +193,7 @@ class DecodeResults:
         average_P = torch.zeros(self.numbers, dtype=torch.float32)
         for part, payload in self.results:
             if payload is not None:
-                average_P[part.start : part.stop] = codec_of(self.codec).decode(payload, part.numbers)
+                average_P[part.start : part.stop] = codec_of(self.codec, part.shape).decode(payload, part.numbers)
         return average_P
 
 
@@ -202,7 +202,7 @@ def _fault(part: Part, payload: bytes, hash_: bytes, codec: CodecName, claimed: 
     if digest(payload) != hash_:
         return "the bytes do not have the hash that was signed"
     try:
-        vector_N = codec_of(codec).decode(payload[head:], part.numbers)
+        vector_N = codec_of(codec, part.shape).decode(payload[head:], part.numbers)
     except Malformed as error:
         return error.fact
     if claimed is None:

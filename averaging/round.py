@@ -83,7 +83,7 @@ class Plan:
 
     def result_size(self, part: Part) -> int:
         """The exact bytes of the result of ``part``."""
-        return self.head + codec_of(self.codec).size(part.numbers)
+        return self.head + codec_of(self.codec, part.shape).size(part.numbers)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

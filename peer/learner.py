@@ -73,6 +73,11 @@ class Learner:
         """Parameters of the model."""
         return self._layout.numbers
 
+    @property
+    def tensors(self) -> tuple[int, ...]:
+        """Lengths of the model's tensors, in the order of the vector."""
+        return tuple(place.numbers for place in self._layout.places)
+
     def adopt(self, state: SharedState, *, steps_per_round: int = 0) -> None:
         """Go on from ``state``, which came from other peers or a checkpoint; the schedule stands where the run's does."""
         self.state = state

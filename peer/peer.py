@@ -167,7 +167,14 @@ class Peer:
         self.board.given_tokens += tokens
         self.board.tokens_per_second = tokens / max(1e-3, self._loop.time() - self._began)
         seed, root = self._learner.seed_of(round_), self.board.state_root
-        return Update(round=round_, vector_P=self._work.update_P, tokens=tokens, seed=seed, state_root=root)
+        return Update(
+            round=round_,
+            vector_P=self._work.update_P,
+            tokens=tokens,
+            seed=seed,
+            state_root=root,
+            tensors=self._learner.tensors,
+        )
 
     async def average(self, update: Update) -> Averaged:
         """The average with whoever is there."""

@@ -24,6 +24,21 @@ class Codec(IntEnum):
     FP16 = 1
     INT8 = 2
     INT4 = 3
+    BF16 = 4
+    SPARSE64 = 5
+    SPARSE128 = 6
+    SPARSE256 = 7
+    SPARSE512 = 8
+    MASKED = 9
+
+
+class Exchange(IntEnum):
+    """How the updates of a round come together."""
+
+    BUTTERFLY = 0
+    """Part j of everybody to its owner, the owner's average of it to everybody."""
+    GATHER = 1
+    """Everybody's whole update to everybody: nobody has to trust an owner, and very small updates need no second leg."""
 
 
 class Admission(IntEnum):
@@ -83,6 +98,9 @@ class RoundSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, array_l
     assemble_seconds: float = 5.0
     """How long a leader waits for the ones it expects, and how long the others wait for a leader before they replace it."""
     codec: Codec = Codec.INT4
+    exchange: Exchange = Exchange.BUTTERFLY
+    feedback: float = 1.0
+    """What is kept of the residual from round to round, 0 for none (error feedback; Karimireddy et al. 2019, arXiv:1901.09847)."""
     group_size: int = 64
     owners: int = 16
     """At most this many members own a part each; more only add messages."""
@@ -91,6 +109,7 @@ class RoundSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, array_l
         finite("round.seconds", self.seconds, 0.1, 86400)
         finite("round.average_seconds", self.average_seconds, 1, 86400)
         finite("round.assemble_seconds", self.assemble_seconds, 0.2, 600)
+        finite("round.feedback", self.feedback, 0, 1)
         if not (1 <= self.max_steps <= 1 << 20 and 1 <= self.group_size <= 256 and 1 <= self.owners <= 64):
             raise ValueError("round: sizes out of range")
 

@@ -11,10 +11,10 @@ from types import MappingProxyType
 from swarm.manifest import Codec as CodecName
 
 from .dense import Float16, Float32
-from .port import Codec
+from .port import ONE_TENSOR, Codec, Shape
 from .quantised import Quantised
 
-__all__ = ["Codec", "codec_of"]
+__all__ = ["ONE_TENSOR", "Codec", "Shape", "codec_of"]
 
 _TABLE: Mapping[CodecName, Codec] = MappingProxyType(
     {
@@ -26,6 +26,6 @@ _TABLE: Mapping[CodecName, Codec] = MappingProxyType(
 )
 
 
-def codec_of(name: CodecName) -> Codec:
-    """The codec that a manifest names."""
+def codec_of(name: CodecName, shape: Shape = ONE_TENSOR) -> Codec:
+    """The codec that a manifest names, for numbers of ``shape``."""
     return _TABLE[name]

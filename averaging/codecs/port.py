@@ -2,12 +2,29 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from swarm.errors import Malformed
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """What a codec may know of N numbers besides their values; every member knows it beforehand.
+
+    ``pieces``: lengths of the stretches of different tensors among them, in order, N in all; empty: they are of one tensor. Scales
+    differ between tensors, so a codec that picks the largest numbers picks them tensor by tensor. ``phase``: the number of the
+    round, for codecs that send other numbers in every round.
+    """
+
+    pieces: tuple[int, ...] = ()
+    phase: int = 0
+
+
+ONE_TENSOR = Shape()
 
 
 class Codec(Protocol):
