@@ -1,7 +1,7 @@
 """How a call and a refusal look in HTTP. Short heads: what is not needed is not sent.
 
-POST /swarm/1/{route}/{argument}        200 the reply        4xx, 503 a refusal (MessagePack: code, fact, advice)
-Host, Content-Length                    Content-Length       500 a bug over there, without a word about it
+POST /swarm/1/{route}/{argument}    200 the reply, Content-Length    4xx, 503 a refusal (MessagePack: code, fact, advice)
+Host, Content-Length                204 an empty reply               500 a bug over there, without a word about it
 """
 
 from __future__ import annotations
@@ -16,6 +16,10 @@ from ..wire import PROTOCOL, pack
 
 REFUSAL_LIMIT = 2048
 """Bytes of the largest refusal that is read."""
+
+HOST = "s"
+"""HTTP/1.1 wants a host (RFC 9110, 7.2); the pinned certificate says who is called, so it is as short as it may be."""
+NO_REPLY = 204
 
 _ROUTE, _ARGUMENT = r"[a-z0-9-]{1,40}", r"(?!\.{1,2}$)[A-Za-z0-9_.~:,-]{0,200}"
 _PATH = re.compile(rf"/swarm/(?P<protocol>[0-9]{{1,6}})/(?P<route>{_ROUTE})/(?P<argument>{_ARGUMENT})")

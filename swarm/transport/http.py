@@ -25,7 +25,7 @@ from ..membership.contacts import BOOK_LIMIT, Contacts
 from ..ticket import Address
 from ..wire import CONTROL_LIMIT
 from . import Payload, Route
-from .envelope import REFUSAL_LIMIT, body_length, path_of, read_refusal
+from .envelope import HOST, NO_REPLY, REFUSAL_LIMIT, body_length, path_of, read_refusal
 from .guard import Guard, Limits, collect
 from .server import CHUNK, Server
 from .sockets import Meter, factory
@@ -177,7 +177,7 @@ class HttpTransport:
         return await self._session.post(
             yarl.URL.build(scheme="https", host=address.host, port=address.port, path=path),
             data=_chunks(body) if len(body) > CONTROL_LIMIT else bytes(body),
-            headers={"Content-Length": str(len(body))},
+            headers={"Host": HOST, "Content-Length": str(len(body))},
             ssl=PeerPin(to, bulk, self._opened),
             server_hostname="swarm",  # the pin decides; a name would only tell listeners on the line who is called
             allow_redirects=False,
@@ -186,6 +186,8 @@ class HttpTransport:
     async def _read(self, to: PeerId, response: aiohttp.ClientResponse, limit: int, *, is_sent: bool) -> bytes:
         """The reply, or the refusal as an error. A refusal may come in the middle of a body, whose rest is then kept back."""
         answered = response.status == 200
+        if response.status == NO_REPLY:
+            return b""
         try:
             length = body_length(response.headers)
             if length > (limit if answered else REFUSAL_LIMIT):

@@ -14,11 +14,12 @@ from collections import Counter, deque
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import Any
+from weakref import WeakValueDictionary
 
-from ..errors import Busy, Refused, SwarmError, Weather
+from ..errors import Busy, Refused, SwarmError, TooLate, Weather
 from ..identity import KeyPair, PeerId
 from ..machine import Delivered, Event, Received, Unreached
-from ..wire import CONTROL_LIMIT, NO_GROUP, Message, Signed, Stamp, open_frame, seal
+from ..wire import NO_GROUP, Message, Signed, Stamp, open_frame, seal
 from . import Allowance, Call, Payload, Route, Transport
 
 BACKLOG_BYTES = 8 << 20
@@ -29,6 +30,10 @@ RETRY_SECONDS = (0.1, 2.0)
 """First and longest pause before a message is offered again; doubles each time."""
 MAIL_SECONDS = 4.0
 """A control message that has not been answered so long is offered again: it may hang on a connection that is lost."""
+
+LANES = 2
+"""Control messages to one peer at a time: each more would open a connection, which costs more bytes than ten messages. Two, so that
+one that hangs delays nothing."""
 
 Topic = tuple[int, bytes]
 """(round, group); messages that form a group live under (round, NO_GROUP)."""
@@ -60,6 +65,7 @@ class Post:
         self._closed: deque[Topic] = deque(maxlen=64)
         self._floor = 0
         self._seq = 0
+        self._lanes: WeakValueDictionary[PeerId, asyncio.Semaphore] = WeakValueDictionary()
         self.shelf: dict[str, Payload] = {}
         """Bulk items that anybody in the run may fetch, by name."""
         self.stray: Callable[[Signed[Message]], None] = lambda signed: None
@@ -167,9 +173,8 @@ class Post:
         peer that may be gone; but the connection may have been at fault, and then the message still comes."""
         loop, (pause, longest), told = asyncio.get_running_loop(), RETRY_SECONDS, False
         while True:
-            patience = min(deadline, loop.time() + MAIL_SECONDS) if route == "mail" else deadline
             try:
-                await self._transport.request(peer, route, body, argument=argument, limit=CONTROL_LIMIT, deadline=patience)
+                await (self._mail(peer, body, deadline) if route == "mail" else self._bulk(peer, argument, body, deadline))
                 return
             except SwarmError as error:
                 is_over = not isinstance(error, Weather) or loop.time() + pause >= deadline
@@ -180,6 +185,18 @@ class Post:
                 return
             await asyncio.sleep(pause)
             pause = min(2 * pause, longest)
+
+    async def _mail(self, peer: PeerId, frame: Payload, deadline: float) -> None:
+        lane = self._lanes.setdefault(peer, asyncio.Semaphore(LANES))
+        try:
+            async with asyncio.timeout_at(deadline), lane:
+                patience = min(deadline, asyncio.get_running_loop().time() + MAIL_SECONDS)
+                await self._transport.request(peer, "mail", frame, deadline=patience)
+        except TimeoutError as error:
+            raise TooLate("no answer to the messages before this one") from error
+
+    async def _bulk(self, peer: PeerId, argument: str, body: Payload, deadline: float) -> None:
+        await self._transport.request(peer, "bulk", body, argument=argument, deadline=deadline)
 
     async def _fetch(self, source: PeerId, item: str, name: str, length: int, deadline: float, inbox: Inbox) -> None:
         try:

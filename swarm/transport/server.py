@@ -23,7 +23,7 @@ from ..errors import Flooding, Malformed, TheirFault, TooLate, Weather
 from ..identity import PeerId
 from ..ticket import Address
 from . import Allowance, Call, Payload, Route
-from .envelope import body_length, pack_refusal, read_path
+from .envelope import NO_REPLY, body_length, pack_refusal, read_path
 from .guard import Guard, collect
 from .sockets import Meter, adopt, listen_on
 from .tls import peer_of
@@ -226,9 +226,10 @@ class Server:
 
     async def _send(self, request: web.Request, reply: Payload, status: int = 200) -> web.StreamResponse:
         """Write a reply in time, or break off: a slow reader does not hold our memory."""
-        response = web.StreamResponse(status=status)
         view = memoryview(reply).cast("B")
-        response.content_length = len(view)
+        response = web.StreamResponse(status=status if view or status != 200 else NO_REPLY)
+        if response.status != NO_REPLY:
+            response.content_length = len(view)
         try:
             async with asyncio.timeout(self._guard.limits.patience(len(view))):
                 await response.prepare(request)
