@@ -1,4 +1,8 @@
-"""`swarm demo`: real peer processes on the loopback interface train until the loss has clearly fallen."""
+"""`swarm demo`: real peer processes on the loopback interface train until the loss has clearly fallen.
+
+Beside them, at the same time and on the same cores, one more peer trains in a run of its own: the same text, model, seed and local
+steps, and nobody to average with. What the swarm's model is better than that is what averaging gave.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +16,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Coroutine
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -53,6 +57,37 @@ class Actor:
     rounds: dict[int, dict[str, Any]] = field(default_factory=dict)
     tickets: asyncio.Queue[str] = field(default_factory=asyncio.Queue)
     failure: dict[str, Any] | None = None
+    began: float = 0.0
+    ended: float = 0.0
+
+    @property
+    def seconds(self) -> float:
+        """From its first round to the end of its last one."""
+        return self.ended - self.began
+
+    @property
+    def steps(self) -> int:
+        """Local steps in all."""
+        return sum(said["local_steps"] for said in self.rounds.values())
+
+    @property
+    def score(self) -> float | None:
+        """Bits per byte at its last evaluation."""
+        scores = [said["bits_per_byte"] for _, said in sorted(self.rounds.items())]
+        return next((score for score in reversed(scores) if score is not None), None)
+
+
+@dataclass(slots=True)
+class Cast:
+    """Everybody on stage."""
+
+    swarm: list[Actor] = field(default_factory=list)
+    alone: Actor | None = None
+
+    @property
+    def all(self) -> list[Actor]:
+        """The peers of the swarm, and the lone one."""
+        return [*self.swarm, *([self.alone] if self.alone else [])]
 
 
 async def play(demo: Demo, *, json_lines: bool) -> int:
@@ -64,14 +99,13 @@ async def play(demo: Demo, *, json_lines: bool) -> int:
     sentence = f"{demo.peers} peers on this computer train a {demo.model} model for {demo.rounds} rounds; their files: {home}"
     reporter.event("demo", **(told if json_lines else {"fact": sentence}))
     began = time.monotonic()
-    async with _stage(demo, home, None if on_screen else _Narrator(reporter, json_lines)) as actors:
-        is_over = await _until_all_are_done(actors, _screen(actors[0]) if on_screen else None)
+    async with _stage(demo, home, None if on_screen else _Narrator(reporter, json_lines)) as cast:
+        is_over = await _until_all_are_done(cast.all, _screen(cast.swarm[0]) if on_screen else None)
     if not is_over:
         reporter.event("stopped", fact=f"stopped before the end; what the peers have saved lies in {home}")
         return 0
-    _check(actors)
-    seconds = time.monotonic() - began
-    summary = await _summary(demo, actors, seconds, reporter)
+    _check(cast.all)
+    summary = await asyncio.to_thread(_summarise, demo, cast, time.monotonic() - began)
     if json_lines:
         reporter.event("summary", **{key: value for key, value in summary.items() if key != "sample"})
     else:
@@ -100,25 +134,26 @@ class _Narrator:
 
 
 @contextlib.asynccontextmanager
-async def _stage(demo: Demo, home: Path, narrator: _Narrator | None) -> AsyncIterator[list[Actor]]:
+async def _stage(demo: Demo, home: Path, narrator: _Narrator | None) -> AsyncIterator[Cast]:
     """The peers, started one by one; whatever happens, none of them is left when the block is."""
     run = ["--model", demo.model, "--codec", demo.codec, "--seed", str(demo.seed), "--rounds", str(demo.rounds)]
     pace = ["--steps", str(demo.steps), "--round-seconds", str(ROUND_SECONDS), "--evaluate-every", str(max(1, demo.rounds // 6))]
-    pace += ["--start-with", str(demo.peers)]
     data = ["--data", str(demo.data)] if demo.data else []
-    actors: list[Actor] = []
+    cast = Cast()
     async with asyncio.TaskGroup() as tasks:
         try:
-            first = await _start(home / "1", ["new", *run, *pace, *data])
-            actors.append(first)
+            first = await _start(home / "1", ["new", *run, *pace, *data, "--start-with", str(demo.peers)])
+            cast.swarm.append(first)
             tasks.create_task(_read(first, narrator, speaks=True))
             ticket = await _ticket_of(first)
             for number in range(2, demo.peers + 1):
-                actors.append(await _start(home / str(number), ["join", ticket]))
-                tasks.create_task(_read(actors[-1], narrator, speaks=False))
-            yield actors
+                cast.swarm.append(await _start(home / str(number), ["join", ticket]))
+                tasks.create_task(_read(cast.swarm[-1], narrator, speaks=False))
+            cast.alone = await _start(home / "alone", ["new", *run, *pace, *data])
+            tasks.create_task(_read(cast.alone, narrator, speaks=False))
+            yield cast
         finally:
-            await _stop([actor.process for actor in actors])
+            await _stop([actor.process for actor in cast.all])
             _stop_on_signals()
 
 
@@ -160,6 +195,8 @@ async def _read(actor: Actor, narrator: _Narrator | None, *, speaks: bool) -> No
         said = json.loads(raw)
         event = said.pop("event")
         if event == "round":
+            actor.ended = time.monotonic()
+            actor.began = actor.began or actor.ended - said["seconds"]
             actor.rounds[said["round"]] = said
         elif event == "ticket":
             actor.tickets.put_nowait(said["ticket"])
@@ -242,43 +279,21 @@ def _check(actors: list[Actor]) -> None:
             raise SwarmError(fact, said.get("advice", ""))
 
 
-async def _summary(demo: Demo, actors: list[Actor], seconds: float, reporter: Reporter) -> dict[str, Any]:
-    """`_summarise` in a thread that ends soon after this call is cancelled."""
-    is_cancelled = threading.Event()
-    step = max(1, demo.rounds // 4)
-
-    def tell(round_: int) -> None:
-        if is_cancelled.is_set():
-            raise asyncio.CancelledError
-        if (round_ + 1) % step == 0:
-            reporter.event("alone", fact=f"one peer alone: round {round_ + 1} of {demo.rounds}")
-
-    reporter.event("alone", fact="one peer alone now does the same local steps, to compare")
-    try:
-        return await asyncio.to_thread(_summarise, demo, actors, seconds, tell)
-    finally:
-        is_cancelled.set()
-
-
-def _summarise(demo: Demo, actors: list[Actor], seconds: float, tell: Callable[[int], None]) -> dict[str, Any]:
+def _summarise(demo: Demo, cast: Cast, seconds: float) -> dict[str, Any]:
     """The table: the shared model, the lone peer's, and what the swarm cost."""
-    from .alone import train_alone
     from .checkpoint import load_export
     from .data.corpus import open_saved
     from .evaluate import sample
+    from .learner import Learner
     from .model import build, count
 
-    first = actors[0].home
+    actors, alone, first = cast.swarm, cast.alone, cast.swarm[0].home
     sealed = (first / "manifest").read_bytes()
     manifest = open_manifest(sealed, run_id_of(sealed))
     corpus = open_saved(first / "data", manifest.data)
     if corpus is None:
         raise SwarmError(f"the training text in {first / 'data'} is damaged", "run the demo again")
     everyone = sorted(set.intersection(*(set(actor.rounds) for actor in actors)))
-    rounds = sorted(actors[0].rounds)
-    steps = [max(actor.rounds[round_]["local_steps"] for actor in actors if round_ in actor.rounds) for round_ in rounds]
-    start, alone = train_alone(manifest, corpus, steps, tell)
-    scores = [said["bits_per_byte"] for _, said in sorted(actors[0].rounds.items()) if said["bits_per_byte"] is not None]
     spec, tensors = load_export(first / "model.safetensors")
     model = build(spec, manifest.seed)
     model.load_state_dict(tensors)
@@ -288,12 +303,16 @@ def _summarise(demo: Demo, actors: list[Actor], seconds: float, tell: Callable[[
         "rounds": len(actors[0].rounds),
         "seconds": round(seconds, 1),
         "parameters": count(spec),
-        "bits_per_byte_start": start,
-        "bits_per_byte": scores[-1] if scores else None,
-        "bits_per_byte_alone": alone,
-        "state_roots_equal": bool(everyone) and all(_agree(actors, round_) for round_ in rounds),
+        "bits_per_byte_start": Learner(manifest, corpus, manifest.organiser_id).evaluate(),
+        "bits_per_byte": actors[0].score,
+        "bits_per_byte_alone": alone.score if alone else None,
+        "state_roots_equal": bool(everyone) and all(_agree(actors, round_) for round_ in actors[0].rounds),
         "bytes_up_per_peer_per_round": round(sum(up) / len(up)) if up else 0,
         "checkpoint": str(first / "model.safetensors"),
+        "local_steps": max(actor.steps for actor in actors),
+        "local_steps_alone": alone.steps if alone else 0,
+        "training_seconds": round(max(actor.seconds for actor in actors), 1),
+        "training_seconds_alone": round(alone.seconds, 1) if alone else 0.0,
         "sample": sample(model, b"def ", 400, manifest.seed),
     }
 

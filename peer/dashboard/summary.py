@@ -26,8 +26,8 @@ def show(summary: Mapping[str, Any], console: Console | None = None) -> None:
             f"{summary['peers']} × {summary['rounds']}, {summary['parameters']:,} parameters, {summary['seconds']} s",
         ),
         ("fresh model", f"{summary['bits_per_byte_start']:.3f} bits per byte of text that nobody trained on"),
-        ("one peer alone", f"{alone:.3f}, with the same local steps as each of the {summary['peers']}"),
-        ("the shared model", f"{together:.3f}" if together is not None else "not evaluated"),
+        ("one peer alone", f"{_score(alone)}, at the same time: {_work(summary, '_alone')}"),
+        ("the shared model", f"{_score(together)}, each of its peers: {_work(summary)}"),
         ("all peers agree", "yes, to the bit, after every round" if summary["state_roots_equal"] else "NO"),
         ("upload", f"{size(summary['bytes_up_per_peer_per_round'])} per peer and round"),
         ("the model", clean(str(summary["checkpoint"]), 200)),
@@ -37,3 +37,11 @@ def show(summary: Mapping[str, Any], console: Console | None = None) -> None:
     console.print(table)
     sample = "\n".join(clean(line, 100) for line in str(summary["sample"]).splitlines()[:12])
     console.print(Panel(Text("def " + sample), title="written by the shared model", title_align="left", expand=False))
+
+
+def _score(bits_per_byte: float | None) -> str:
+    return "not evaluated" if bits_per_byte is None else f"{bits_per_byte:.3f}"
+
+
+def _work(summary: Mapping[str, Any], whose: str = "") -> str:
+    return f"{summary['local_steps' + whose]} local steps in {summary['training_seconds' + whose]} s"

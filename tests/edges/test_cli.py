@@ -334,10 +334,13 @@ def test_a_demo_ends_with_its_summary_a_model_and_no_process(tmp_path: Path) -> 
         list(summary)
         == (
             "event peers rounds seconds parameters bits_per_byte_start bits_per_byte bits_per_byte_alone "
-            "state_roots_equal bytes_up_per_peer_per_round checkpoint"
+            "state_roots_equal bytes_up_per_peer_per_round checkpoint local_steps local_steps_alone "
+            "training_seconds training_seconds_alone"
         ).split()
     )
     assert (summary["event"], summary["peers"], summary["rounds"], summary["state_roots_equal"]) == ("summary", 2, 3, True)
+    assert summary["local_steps"] == summary["local_steps_alone"] == 15
+    assert summary["bits_per_byte"] < summary["bits_per_byte_start"]
     spec, tensors = load_export(tmp_path / summary["checkpoint"])
     assert sum(tensor.numel() for tensor in tensors.values()) == summary["parameters"]
     assert spec.name == "gpt"
