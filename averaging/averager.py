@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
-from swarm.errors import Refused
 from swarm.identity import KeyPair, PeerId
 from swarm.machine import Arithmetic, Command, Compute, Computed, Fetch, Report, Send, Ship, drive
 from swarm.manifest import RunManifest
@@ -21,13 +20,13 @@ from swarm.wire import NO_GROUP, Message, Signed, Stamp, open_frame, seal
 
 from . import groups
 from .assembly import Assembly, Call, LeftOut
-from .codecs import codec_of
 from .feedback import ErrorFeedback
 from .groups import Group
 from .messages import Ballot, Commit, Decline, Holdings, Proposal, Ready, Receipt, Vote
 from .partition import Part, plan, shaped
 from .reduce import Checked, CheckResult, Reduced
-from .round import Offering, Outcome, Plan, Round, Schedule
+from .round import Round
+from .terms import Offering, Outcome, Plan, Schedule
 
 FORMS: dict[type[Message], bool] = {
     Ready: True, Proposal: True, Vote: True, Decline: True, Commit: False, Receipt: False, Holdings: False, Ballot: False,
@@ -170,21 +169,11 @@ class Averager:
         parts = self._parts(group, update)
         the_plan = Plan(group=group, parts=parts, codec=spec.codec, schedule=schedule)
 
-        def expect(sender: PeerId, item: str) -> int:
-            """The exact bytes of a part for us, or of an owner's result."""
-            name, _, number = item.partition(".")
-            index = int(number) if number.isascii() and number.isdigit() and len(number) < 4 else len(parts)
-            awaited = {"part": self._key.peer_id, "result": sender}.get(name)
-            if index >= len(parts) or sender not in group.members or parts[index].owner != awaited:
-                raise Refused("that item has no place in this round")
-            part = parts[index]
-            return the_plan.result_size(part) if name == "result" else codec_of(spec.codec, part.shape).size(part.numbers)
-
-        topic = (update.round, group.id)
-        inbox = self._post.open(topic, expect)
-        line = _Line(Stamp(self._run, update.round, group.id), schedule.fetched, inbox)
         offering = Offering(vector_P=carried_P, weight=update.tokens, seed=update.seed)
         machine = Round(the_plan, self._key.peer_id, offering)
+        topic = (update.round, group.id)
+        inbox = self._post.open(topic, machine.expect)
+        line = _Line(Stamp(self._run, update.round, group.id), schedule.fetched, inbox)
         try:
             return await drive(machine, lambda command: self._act(command, line), inbox.events)
         finally:

@@ -11,38 +11,42 @@ from swarm.wire import Message
 
 from .groups import Group
 from .messages import Ballot, Commit, Holdings, Receipt
-from .partition import Part
 from .robust import Claim, whole_norm
+from .terms import Plan
 
 
 @dataclass(slots=True)
 class Voices:
     """Messages by member (receipts by part), and the members that cannot be reached."""
 
-    group: Group
-    parts: tuple[Part, ...]
+    plan: Plan
     commits: dict[PeerId, Commit] = field(default_factory=dict)
     receipts: dict[int, Receipt] = field(default_factory=dict)
     holdings: dict[PeerId, Holdings] = field(default_factory=dict)
     ballots: dict[PeerId, Ballot] = field(default_factory=dict)
     gone: set[PeerId] = field(default_factory=set)
 
+    @property
+    def group(self) -> Group:
+        """Whose voices count."""
+        return self.plan.group
+
     def hear(self, sender: PeerId, message: Message) -> None:
         """Keep ``message`` if it fits the plan and is the first of its kind from ``sender``."""
         match message:
-            case Commit() if len(message.hashes) == len(self.parts) and message.state_root == self.group.state_root:
+            case Commit() if len(message.hashes) == len(self.plan.parts) and message.state_root == self.group.state_root:
                 self.commits.setdefault(sender, message)
-            case Receipt() if message.part < len(self.parts) and self.parts[message.part].owner == sender:
+            case Receipt() if message.part < self.plan.items and self.plan.parts[message.part].owner == sender:
                 self.receipts.setdefault(message.part, message)
-            case Holdings() if len(message.hashes) == len(self.parts):
+            case Holdings() if len(message.hashes) == self.plan.items:
                 self.holdings.setdefault(sender, message)
-            case Ballot() if len(message.hashes) == len(self.parts):
+            case Ballot() if len(message.hashes) == self.plan.items:
                 self.ballots.setdefault(sender, message)
 
-    def awaited(self, heard: Set[PeerId], *, commits_are_due: bool) -> set[PeerId]:
+    def awaited(self, heard: Set[PeerId], now: float) -> set[PeerId]:
         """Members worth waiting for: neither in ``heard`` nor gone, nor without a commit when that is due."""
         waited = set(self.group.members) - heard - self.gone
-        return waited & self.commits.keys() if commits_are_due else waited
+        return waited & self.commits.keys() if now >= self.plan.schedule.commits else waited
 
     def claim(self, member: PeerId, index: int) -> Claim:
         """What ``member`` has committed to about part ``index``."""

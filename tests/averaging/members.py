@@ -21,7 +21,8 @@ from averaging.averager import shelved
 from averaging.groups import Group
 from averaging.partition import plan
 from averaging.reduce import Reduced, ReducePart
-from averaging.round import Offering, Outcome, Plan, Round, Schedule
+from averaging.round import Round
+from averaging.terms import Offering, Outcome, Plan, Schedule
 from swarm.identity import PeerId, peer_id_from_digest
 from swarm.machine import (
     Command,

@@ -14,7 +14,8 @@ from averaging.messages import Ballot, Commit, Holdings, Receipt
 from averaging.partition import plan
 from averaging.reduce import CheckPart, EncodedPart, EncodeParts, ReducePart, digest, weighted_sum
 from averaging.robust import Claim, coefficients
-from averaging.round import Offering, Outcome, Plan, Round, Schedule
+from averaging.round import Round
+from averaging.terms import Offering, Outcome, Plan, Schedule
 from swarm.identity import PeerId
 from swarm.machine import Command, Compute, Computed, Delivered, Event, Fetch, Finish, Report, Send, Ship, Unreached, WakeAt, Woken
 from swarm.manifest import Codec

@@ -7,7 +7,9 @@ import random
 from averaging.messages import Ballot, Commit, Holdings, Receipt
 from averaging.partition import plan
 from averaging.robust import Claim
+from averaging.terms import Plan, Schedule
 from averaging.voices import Voices
+from swarm.manifest import Codec
 from swarm.wire import Message
 
 from .members import ROOT, group_of
@@ -15,12 +17,13 @@ from .members import ROOT, group_of
 GROUP = group_of(4)
 A, B, C, D = GROUP.members
 PARTS = plan(1024, GROUP.members)
+PLAN = Plan(group=GROUP, parts=PARTS, codec=Codec.INT8, schedule=Schedule(1.0, 2.0, 3.0, 4.0, 5.0))
 X, Y = bytes([1]) * 32, bytes([2]) * 32
 NONE = b""
 
 
 def voices(*said: tuple[str, Message]) -> Voices:
-    heard = Voices(GROUP, PARTS)
+    heard = Voices(PLAN)
     for sender, message in said:
         heard.hear(sender, message)  # type: ignore[arg-type]
     return heard
@@ -59,8 +62,8 @@ def test_what_does_not_fit_the_plan_is_not_heard() -> None:
 def test_nobody_waits_for_who_is_gone_nor_when_it_is_due_for_who_has_not_committed() -> None:
     heard = voices((A, commit()), (B, commit()))
     heard.gone.add(B)
-    assert heard.awaited({A}, commits_are_due=False) == {C, D}
-    assert heard.awaited(frozenset(), commits_are_due=True) == {A}
+    assert heard.awaited({A}, now=0.5) == {C, D}
+    assert heard.awaited(frozenset(), now=1.0) == {A}
 
 
 def test_a_claim_is_what_the_commit_says() -> None:
