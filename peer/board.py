@@ -15,7 +15,7 @@ from swarm.manifest import RunManifest
 from swarm.membership.progress import Phase, Progress
 from swarm.membership.roster import Row
 
-from .status import Happening, PeerRow, Point, Snapshot, thinned
+from .status import Fetching, Happening, PeerRow, Point, Snapshot, thinned
 
 EVENTS = 60
 RATES = 60
@@ -67,6 +67,7 @@ class Board:
         self.average_seconds = self.round_seconds = 0.0
         self.state_root = bytes(32)
         self.reason = ""
+        self.fetching = Fetching()
         self.finished = False
         self.sample_text = self.ticket = self.checkpoint = ""
         self.meter = Meter()
@@ -80,7 +81,7 @@ class Board:
 
     def enter(self, phase: Phase, seconds: float = 0.0) -> None:
         """A new phase that should take ``seconds``."""
-        self.phase, self.phase_ends, self.step = phase, self._clock() + seconds, 0
+        self.phase, self.phase_ends, self.step, self.fetching = phase, self._clock() + seconds, 0, Fetching()
 
     def sample(self, up: int, down: int, seconds: float) -> None:
         """Note the wire's counters and the processor time, ``seconds`` after the last sample."""
@@ -142,6 +143,7 @@ class Board:
             tokens_goal=manifest.tokens,
             seconds_left=max(0, manifest.rounds - self.round) * self.round_seconds,
             phase=self.phase.name.lower(),
+            fetching=self.fetching,
             step=self.step,
             max_steps=manifest.round.max_steps,
             phase_left=max(0.0, self.phase_ends - now),
@@ -201,7 +203,7 @@ class Board:
         if self.finished:
             return "FINISHED", "the run is over; the model is saved"
         if self.phase in (Phase.STARTING, Phase.SYNCING):
-            return "SYNCING", "fetching text and model from the other peers"
+            return "SYNCING", self.fetching.words if self.fetching.what else "asking the other peers for text and model"
         if len(rows) == 1:
             return "WAITING", "training alone; invite others with the ticket"
         if self.reason:

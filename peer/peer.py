@@ -23,6 +23,7 @@ from .library import Library
 from .loop import train
 from .model import count
 from .neighbours import Neighbours
+from .partial import Partial
 from .ports import LocalTraining, Ports, Self
 from .status import Snapshot
 from .sync import POLL_SECONDS, Sync
@@ -80,7 +81,8 @@ class Peer:
     async def _live(self, tasks: asyncio.TaskGroup) -> None:
         me, transport, arithmetic = self._me, self._ports.ways.transport, self._ports.arithmetic
         post = Post(transport, me.key, self._manifest.run_id, tasks, FORMS)
-        self._library = Library(transport, arithmetic, tasks, self._telling.note)
+        partial = Partial(me.home / "partial" if me.home else None)
+        self._library = Library(transport, arithmetic, tasks, self._telling.note, partial)
         self._sync = Sync(self._manifest, self._library, self.neighbours, arithmetic, self._telling.progress)
         self._averager = Averager(self._manifest, me.key, post, arithmetic, tasks, self._telling.note)
         interval = min(SELDOM_SECONDS, max(OFTEN_SECONDS, self._manifest.round.seconds))

@@ -19,12 +19,12 @@ import msgspec
 
 from swarm.errors import SwarmError
 
-from .text import clean, duration, number, size
+from .text import clean, duration, number, rate, size
 
 _LONGEST = 4096
 """Cells of one text in a report; a ticket with eight entries has fewer than 2000."""
 
-_WORDS = {"ticket": "invite a friend: swarm join", "run_name": "run", "listen": "listens on"}
+_WORDS = {"ticket": "invite a friend: swarm join", "run_name": "run", "listen": "listens on", "bytes_per_second": "at"}
 
 
 class RoundReport(msgspec.Struct, frozen=True, kw_only=True, tag_field="event", tag="round"):
@@ -127,10 +127,16 @@ def told(name: str, fields: dict[str, object]) -> str:
     ids = {"run", "state_root"} | ({"peer"} if fields.get("name") else set())
     words = [] if "fact" in fields else [_WORDS.get(name, name)]
     for key, value in fields.items():
-        shown = number(value) if isinstance(value, float) else clean(str(value), _LONGEST)
+        shown = _shown(key, value)
         if key not in ids and shown:
             words.append(shown if key == "fact" or len(words) == 1 else f" {_WORDS.get(key, key.replace('_', ' '))} {shown}")
     return " ".join(words)
+
+
+def _shown(key: str, value: object) -> str:
+    if key == "bytes_per_second" and isinstance(value, int | float):
+        return rate(value)
+    return number(value) if isinstance(value, float) else clean(str(value), _LONGEST)
 
 
 def json_line(value: object) -> str:

@@ -1,6 +1,6 @@
 """What all honest peers share at the start of a round: the model, the outer momentum where there is one, and how far the run is.
 
-    anchor [P] ‖ momentum [P]  ──►  float32, little-endian  ──►  4 MiB chunks  ──►  root of the chunks
+    anchor [P] ‖ momentum [P]  ──►  float32, little-endian  ──►  1 MiB chunks  ──►  root of the chunks
     state root = sha256( "swarm-state-v1" ‖ round ‖ root of the chunks )
 
 A newcomer learns the root from several peers, the hashes from one, and the chunks from all of them in parallel.
@@ -23,8 +23,8 @@ from swarm.errors import WrongContent
 
 from .content import chunk_count, chunk_length, root_of
 
-CHUNK = 4 << 20
-"""Bytes per chunk: what one request to one donor carries."""
+CHUNK = 1 << 20
+"""Bytes per chunk: what one request to one donor carries, and what a donor that lies or leaves in the middle of one can waste."""
 
 DOMAIN = b"swarm-state-v1"
 
@@ -67,7 +67,7 @@ def blob_length(numbers: int, has_momentum: bool) -> int:
 
 
 def chunk(state: SharedState, index: int) -> memoryview:
-    """Chunk ``index`` of the blob: a view, or a copy of at most 4 MiB where it spans the border between anchor and momentum.
+    """Chunk ``index`` of the blob: a view, or a copy of at most 1 MiB where it spans the border between anchor and momentum.
 
     Raises `IndexError` where there is no such chunk.
     """

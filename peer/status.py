@@ -6,6 +6,8 @@ import math
 
 import msgspec
 
+from .text import percent, rate
+
 HISTORY = 2000
 """Points kept per series; beyond it every second one is dropped, so a long run still fits."""
 
@@ -43,6 +45,22 @@ class Point(msgspec.Struct, frozen=True, array_like=True):
     value: float
 
 
+class Fetching(msgspec.Struct, frozen=True, kw_only=True):
+    """A download of text or model: ``here`` of ``whole`` chunks, at the mean rate since it began. No ``what``: there is none."""
+
+    what: str = ""
+    here: int = 0
+    whole: int = 0
+    bytes_per_second: float = 0.0
+    donors: int = 0
+
+    @property
+    def words(self) -> str:
+        """One line for people."""
+        who = f"{self.donors} peer{'s' * (self.donors != 1)}"
+        return f"fetching the {self.what} from {who}: {percent(self.here / max(1, self.whole))} at {rate(self.bytes_per_second)}"
+
+
 class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     """Everything a screen needs. Strings that came from other peers are as they came: whoever shows them cleans them."""
 
@@ -66,6 +84,7 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     seconds_left: float = 0.0
     """Estimate to the end of the run; 0 where unknown."""
     phase: str = "starting"
+    fetching: Fetching = Fetching()
     step: int = 0
     max_steps: int = 0
     phase_left: float = 0.0

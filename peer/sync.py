@@ -6,23 +6,23 @@ import asyncio
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from swarm.errors import NobodyThere, TheirFault, Weather
+from swarm.errors import DiskTrouble, NobodyThere, TheirFault, Weather
 from swarm.identity import PeerId
-from swarm.machine import Arithmetic
+from swarm.machine import Arithmetic, Report
 from swarm.manifest import RunManifest
 from swarm.wire import Signed
 
-from .catchup import Wanted
+from .catchup import Headway, Wanted
 from .content import chunk_count, chunk_length
 from .data import corpus as corpora
 from .data.corpus import Corpus
-from .library import Library
+from .library import Library, Order
 from .neighbours import Neighbours
 from .offers import Offer, Standing, believed
 from .state import CHUNK, SharedState, assemble, blob_length, state_root_from
 
-Tell = Callable[[str, int, int], None]
-"""(what, chunks here, chunks in all)."""
+Tell = Callable[[str, Headway], None]
+"""(what is being fetched, how far it is)."""
 POLL_SECONDS = 0.25
 
 
@@ -32,7 +32,6 @@ class Sync:
     def __init__(self, manifest: RunManifest, library: Library, neighbours: Neighbours, arithmetic: Arithmetic, tell: Tell) -> None:
         self._manifest, self._library, self._neighbours, self._arithmetic = manifest, library, neighbours, arithmetic
         self._tell = tell
-        self._partial: dict[bytes, dict[int, bytes]] = {}
 
     async def corpus(self, kept_in: Path | None, deadline: float) -> Corpus:
         """The run's training text: from ``kept_in`` where it is whole, else from peers. Raises `NobodyThere` at ``deadline``."""
@@ -55,7 +54,10 @@ class Sync:
             return None
         corpus = await self._arithmetic.run(lambda: corpora.assemble(spec, chunks))
         if kept_in:
-            await self._arithmetic.run(lambda: corpora.save(corpus, kept_in))
+            try:
+                await self._arithmetic.run(lambda: corpora.save(corpus, kept_in))
+            except DiskTrouble as error:  # memory is enough; the next life fetches it again
+                self._library.report(Report(error.code, error.fact))
         return corpus
 
     async def standing(self, own: Signed[Offer] | None, deadline: float) -> tuple[Standing | None, int]:
@@ -90,18 +92,14 @@ class Sync:
     ) -> list[bytes] | None:
         """All chunks of ``root`` in order; None where they could not be had this time (those that came are kept for the next)."""
         try:
-            hashes = await self._library.index(root, donors, proves, deadline)
+            hashes = await self._library.index(root, donors, len(lengths), proves, deadline)
         except (TheirFault, Weather):
             return None
-        if len(hashes) != len(lengths):
-            return None
-        wanted = Wanted(hashes, lengths, deadline)
-        have = self._partial.get(root, {})
-        fetched = await self._library.download(root, wanted, donors, have, lambda here, all_: self._tell(what, here, all_))
+        order = Order(what, root, Wanted(hashes, lengths, deadline))
+        fetched = await self._library.download(order, donors, lambda headway: self._tell(what, headway))
         if not fetched.complete:
-            self._partial[root] = dict(fetched.chunks)
             return None
-        self._partial.pop(root, None)
+        await self._arithmetic.run(lambda: self._library.finished(what))
         return [fetched.chunks[index] for index in range(len(hashes))]
 
     async def _pause(self, deadline: float, fact: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass
 
 from averaging.averager import Averaged
@@ -10,9 +11,14 @@ from swarm.machine import Report
 from swarm.transport import Transport
 
 from .board import Board
+from .catchup import Headway
 from .ports import Teller
 from .report import RoundReport, told
+from .status import Fetching
 from .text import size
+
+FETCHING_SECONDS = 2.0
+"""Between two events about one download."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,6 +39,7 @@ class Telling:
         self._board, self._teller, self._transport, self._me = board, teller, transport, me
         self._wire = (0, 0)
         self._known: set[PeerId] = set()
+        self._fetching_told_at = float("-inf")
 
     def say(self, event: str, /, **fields: object) -> None:
         """An event, for everybody who listens."""
@@ -48,9 +55,20 @@ class Telling:
         who = f"{petname(report.peer)}: " if report.peer else ""
         self.warn(report.code, who + report.fact)
 
-    def progress(self, what: str, here: int, whole: int) -> None:
-        """A download, for the screens."""
-        self._board.reason = f"fetching the {what}: {here} of {whole} chunks"
+    def progress(self, what: str, headway: Headway) -> None:
+        """A download: for the screens at every step, as an event every few seconds and at its end."""
+        self._board.fetching = Fetching(
+            what=what,
+            here=headway.chunks,
+            whole=headway.chunks_whole,
+            bytes_per_second=headway.bytes_per_second,
+            donors=headway.donors,
+        )
+        now, is_whole = asyncio.get_running_loop().time(), headway.chunks == headway.chunks_whole
+        if headway.chunks and (is_whole or now >= self._fetching_told_at + FETCHING_SECONDS):
+            self._fetching_told_at = now
+            rate = round(headway.bytes_per_second)
+            self.say("fetching", what=what, chunks=headway.chunks, of=headway.chunks_whole, bytes_per_second=rate)
 
     def members(self, averaged: Averaged) -> tuple[PeerId, ...]:
         """Tell who came and who left since the last round; the members that are present."""

@@ -47,10 +47,14 @@ class Delivered:
 
 @dataclass(frozen=True, slots=True)
 class Unreached:
-    """A message to ``peer`` could not be delivered; ``item`` names the bulk item, empty for a control message."""
+    """A message to ``peer`` could not be delivered; ``item`` names the bulk item, empty for a control message.
+
+    ``code`` is that of the error, for machines to whom a peer that is busy is another one than a peer that has gone.
+    """
 
     peer: PeerId
     item: str = ""
+    code: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,11 +103,15 @@ class Ship:
 
 @dataclass(frozen=True, slots=True)
 class Fetch:
-    """Ask ``source`` for bulk bytes of exactly ``length``. Comes back as `Delivered` or `Unreached` with the same ``item``."""
+    """Ask ``source`` for bulk bytes of exactly ``length``. Comes back as `Delivered` or `Unreached` with the same ``item``.
+
+    ``by`` is when to give up on it, in the clock of ``now``; None where whoever carries it out knows.
+    """
 
     source: PeerId
     item: str
     length: int
+    by: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

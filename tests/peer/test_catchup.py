@@ -1,4 +1,4 @@
-"""Downloads as plays: which donor is asked for what, and what a bad, a slow and a leaving donor cost."""
+"""Downloads as plays: which donor is asked for what, and what a bad, a slow, a busy and a leaving donor cost."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from collections.abc import Iterable, Mapping
 
 import pytest
 
-from peer.catchup import PIPELINE, CatchUp, CheckChunk, Fetched, Wanted
+from peer.catchup import MARGIN, PATIENCE, PIPELINE, SHORTEST_REST, CatchUp, CheckChunk, Fetched, Headway, Wanted
 from swarm.identity import PeerId
-from swarm.machine import Command, Compute, Computed, Delivered, Fetch, Finish, Report, Unreached, WakeAt, Woken
+from swarm.machine import Compute, Computed, Delivered, Fetch, Finish, Report, Unreached, WakeAt, Woken
 from tests.playbook import play
 
 A, B, C = PeerId("a"), PeerId("b"), PeerId("c")
-CHUNKS = tuple(bytes([n]) * (10 + n) for n in range(8))
-END = 100.0
+CHUNKS = tuple(bytes([n]) * (10 + n) for n in range(12))
+END = 1000.0
 
 
 def wanted(count: int) -> Wanted:
@@ -26,139 +26,199 @@ def download(count: int, *donors: PeerId, have: Mapping[int, bytes] | None = Non
     return CatchUp(wanted(count), donors, have)
 
 
-def fetch(donor: PeerId, *indices: int) -> list[Command]:
-    return [Fetch(donor, str(index), len(CHUNKS[index])) for index in indices]
-
-
 def check(donor: PeerId, index: int, payload: bytes | None = None) -> CheckChunk:
     payload = CHUNKS[index] if payload is None else payload
     return CheckChunk(index, donor, payload, hashlib.sha256(CHUNKS[index]).digest())
 
 
-def comes(donor: PeerId, index: int) -> Delivered:
-    return Delivered(donor, str(index), CHUNKS[index])
+class Scene:
+    """A download on a stage whose donors answer as the test says; `asks` is what each step asked for, as (donor, chunk)."""
+
+    def __init__(self, machine: CatchUp) -> None:
+        self.machine = machine
+        self.commands = list(machine.start(0.0))
+
+    @property
+    def asks(self) -> list[tuple[PeerId, int]]:
+        """What the last step asked for."""
+        return [(command.source, int(command.item)) for command in self.commands if isinstance(command, Fetch)]
+
+    @property
+    def fetches(self) -> list[Fetch]:
+        """The same, with the deadlines."""
+        return [command for command in self.commands if isinstance(command, Fetch)]
+
+    @property
+    def alarms(self) -> list[float]:
+        """When the last step wants to be woken."""
+        return [command.time for command in self.commands if isinstance(command, WakeAt)]
+
+    @property
+    def outcome(self) -> Fetched | None:
+        """The end, where the last step was it."""
+        return next((command.outcome for command in self.commands if isinstance(command, Finish)), None)
+
+    def gives(self, now: float, donor: PeerId, index: int, payload: bytes | None = None) -> Scene:
+        """The chunk comes and is checked at once."""
+        taken = list(self.machine.handle(Delivered(donor, str(index), CHUNKS[index] if payload is None else payload), now))
+        jobs = [command.job for command in taken if isinstance(command, Compute)]
+        self.commands = taken
+        for job in jobs:
+            assert isinstance(job, CheckChunk)
+            self.commands += self.machine.handle(Computed(job, job.run()), now)
+        return self
+
+    def misses(self, now: float, donor: PeerId, index: int, code: str = "unreachable") -> Scene:
+        """The request fails."""
+        self.commands = list(self.machine.handle(Unreached(donor, str(index), code), now))
+        return self
+
+    def wakes(self, now: float) -> Scene:
+        """Time passes."""
+        self.commands = list(self.machine.handle(Woken(), now))
+        return self
 
 
-def holds(donor: PeerId, index: int) -> Computed:
-    return Computed(check(donor, index), True)
+def whole(count: int, *, complete: bool = True, here: Iterable[int] | None = None, liars: Iterable[PeerId] = ()) -> Fetched:
+    return Fetched({index: CHUNKS[index] for index in (range(count) if here is None else here)}, complete, frozenset(liars))
 
 
-def done(count: int, *, complete: bool = True, here: Iterable[int] | None = None) -> Finish[Fetched]:
-    return Finish(Fetched({index: CHUNKS[index] for index in (range(count) if here is None else here)}, complete))
+def test_every_donor_is_asked_for_one_chunk_and_for_more_once_it_has_given_a_good_one() -> None:
+    scene = Scene(download(12, A, B))
+    assert scene.asks == [(A, 0), (B, 1)]
+    assert scene.gives(1, A, 0).asks == [(A, 2), (A, 3), (A, 4), (A, 5)]
+    assert scene.gives(1, B, 1).asks == [(B, 6), (B, 7), (B, 8), (B, 9)]
+    assert scene.gives(2, A, 2).asks == [(A, 10)]
 
 
-def test_every_donor_is_asked_at_once_for_other_chunks() -> None:
+def test_the_same_as_a_play() -> None:
+    usual = PATIENCE + 10 / (1 << 16)
     play(
-        download(5, A, B),
-        (0, None, [WakeAt(END), *fetch(A, 0, 1), *fetch(B, 2, 3)]),
-        (1, comes(A, 0), [Compute(check(A, 0))]),
-        (1, holds(A, 0), fetch(A, 4)),
-        (2, comes(B, 2), [Compute(check(B, 2))]),
-        (2, holds(B, 2), []),
-    )
-
-
-def test_it_ends_when_all_chunks_are_here() -> None:
-    play(
-        download(2, A),
-        (0, None, [WakeAt(END), *fetch(A, 0, 1)]),
-        (1, comes(A, 1), [Compute(check(A, 1))]),
-        (1, holds(A, 1), []),
-        (1, comes(A, 0), [Compute(check(A, 0))]),
-        (1, holds(A, 0), [done(2)]),
+        download(1, A),
+        (0, None, [Fetch(A, "0", 10, usual), WakeAt(END)]),
+        (1, Delivered(A, "0", CHUNKS[0]), [Compute(check(A, 0))]),
+        (1, Computed(check(A, 0), True), [Finish(whole(1))]),
     )
 
 
 def test_a_bad_chunk_costs_its_donor_the_rest_of_the_work_and_is_asked_of_another() -> None:
-    bad = check(A, 0, b"lies")
-    play(
-        download(4, A, B),
-        (0, None, [WakeAt(END), *fetch(A, 0, 1), *fetch(B, 2, 3)]),
-        (1, Delivered(A, "0", b"lies"), [Compute(bad)]),
-        (1, Computed(bad, False), [Report]),
-        (2, holds(B, 2), fetch(B, 0)),
-        (2, comes(A, 1), []),
-        (3, holds(B, 3), fetch(B, 1)),
-        (4, holds(B, 0), []),
-        (5, holds(B, 1), [done(4)]),
-    )
+    scene = Scene(download(3, A, B))
+    scene.gives(1, A, 0, b"lies")
+    reports = [command for command in scene.commands if isinstance(command, Report)]
+    assert [(report.code, report.peer) for report in reports] == [("bad-chunk", A)]
+    assert scene.gives(1, B, 1).asks == [(B, 0), (B, 2)]
+    assert scene.gives(2, A, 0).commands == [], "whatever it still sends"
+    scene.gives(2, B, 0).gives(2, B, 2)
+    assert scene.outcome == whole(3, liars=[A])
 
 
 def test_a_second_bad_chunk_of_the_same_donor_is_no_news() -> None:
-    first, second = check(A, 0, b"lies"), check(A, 1, b"lies")
-    play(
-        download(4, A, B),
-        (0, None, [WakeAt(END), *fetch(A, 0, 1), *fetch(B, 2, 3)]),
-        (
-            1,
-            Computed(first, False),
-            [Report("bad-chunk", "sent a chunk that is not what it should be; nothing more is asked of it", A)],
-        ),
-        (1, Computed(second, False), []),
-    )
+    scene = Scene(download(8, A, B)).gives(1, A, 0)
+    scene.gives(2, A, 2, b"lies")
+    assert list(scene.machine.handle(Computed(check(A, 3, b"lies"), False), 2)) == []
 
 
 def test_a_donor_that_leaves_is_replaced() -> None:
-    play(
-        download(3, A, B),
-        (0, None, [WakeAt(END), *fetch(A, 0, 1), *fetch(B, 2)]),
-        (1, Unreached(A, "0"), fetch(B, 0)),
-        (1, Unreached(A, "1"), []),
-        (2, holds(B, 2), fetch(B, 1)),
-    )
+    scene = Scene(download(3, A, B)).misses(1, A, 0)
+    assert scene.asks == [], "B has not proven itself"
+    assert scene.gives(2, B, 1).asks == [(B, 0), (B, 2)]
 
 
-def test_without_donors_it_ends_with_what_is_here() -> None:
-    play(
-        download(2, A),
-        (0, None, [WakeAt(END), *fetch(A, 0, 1)]),
-        (1, holds(A, 1), []),
-        (2, Unreached(A, "0"), [done(2, complete=False, here=[1])]),
-    )
-    play(download(1), (0, None, [WakeAt(END), done(1, complete=False, here=[])]))
+@pytest.mark.parametrize("code", ["unreachable", "refused", "impostor", ""])
+def test_without_donors_it_ends_with_what_is_here(code: str) -> None:
+    scene = Scene(download(3, A)).gives(1, A, 0).misses(2, A, 1, code)
+    assert scene.outcome == whole(3, complete=False, here=[0])
+    assert Scene(download(1)).outcome == whole(1, complete=False, here=[])
+
+
+def test_a_busy_donor_is_asked_again_after_a_rest_that_grows() -> None:
+    scene = Scene(download(2, A)).misses(1, A, 0, "busy")
+    assert (scene.asks, scene.outcome) == ([], None)
+    assert scene.alarms == [1 + SHORTEST_REST]
+    assert scene.wakes(1 + SHORTEST_REST).asks == [(A, 0)]
+    scene.misses(2, A, 0, "busy")
+    assert scene.alarms == [2 + 2 * SHORTEST_REST]
+    for at in range(3, 30):
+        scene.wakes(10.0 * at).misses(10.0 * at, A, 0, "busy")
+    assert scene.wakes(400).asks == [(A, 0)], "it never rests for long"
+    scene.gives(401, A, 0).gives(402, A, 1)
+    assert scene.outcome == whole(2)
+
+
+def test_what_a_busy_donor_was_asked_for_is_asked_of_another() -> None:
+    scene = Scene(download(3, A, B)).gives(1, B, 1).misses(1, A, 0, "busy")
+    assert scene.asks == [(B, 0)]
+
+
+def test_a_request_that_hangs_has_a_deadline_that_follows_from_what_chunks_have_taken() -> None:
+    scene = Scene(download(12, A, B))
+    assert [fetch.by for fetch in scene.fetches] == [PATIENCE + length / (1 << 16) for length in (10, 11)]
+    assert all(fetch.by == 20.0 + MARGIN * 20.0 for fetch in scene.gives(20, A, 0).fetches)
+    assert all(fetch.by == 21.0 + MARGIN * 21.0 for fetch in scene.gives(21, B, 1).fetches), "its own time, where that is longer"
+    assert Scene(CatchUp(Wanted((bytes(32),), (1 << 30,), END), [A])).fetches[0].by == END, "never beyond the end"
+
+
+def test_a_late_donor_gets_more_time_and_one_chunk_at_once_and_is_not_punished() -> None:
+    scene = Scene(download(12, A)).gives(1, A, 0)
+    for index in (1, 2, 3, 4):
+        scene.misses(11, A, index, "late")
+    assert scene.outcome is None
+    (again,) = scene.wakes(19).fetches
+    assert again.by == 19 + PATIENCE * 2**4
+    assert not [command for command in scene.commands if isinstance(command, Report)]
+    assert len(scene.gives(30, A, int(again.item)).asks) == PIPELINE, "what comes in the end makes up for it"
 
 
 def test_the_slowest_donor_does_not_set_the_pace() -> None:
-    """A is silent; B, done with its own share, is asked for what A owes, and A's late chunk changes nothing."""
-    play(
-        download(4, A, B),
-        (0, None, [WakeAt(END), *fetch(A, 0, 1), *fetch(B, 2, 3)]),
-        (1, holds(B, 2), []),
-        (1, holds(B, 3), fetch(B, 1)),
-        (2, holds(B, 1), fetch(B, 0)),
-        (3, holds(A, 1), []),
-        (4, holds(B, 0), [done(4)]),
-    )
+    """A is silent; B, done with the rest, is asked for what A owes once that is overdue, and A's late chunk changes nothing."""
+    scene = Scene(download(2, A, B)).gives(1, B, 1)
+    assert (scene.asks, scene.alarms) == ([], [2.0]), "A may still be in time"
+    assert scene.wakes(2.0).asks == [(B, 0)]
+    assert scene.gives(3, B, 0).outcome == whole(2)
+
+
+def test_nothing_is_asked_of_two_donors_while_it_is_in_time() -> None:
+    scene = Scene(download(2, A, B, C))
+    assert scene.asks == [(A, 0), (B, 1)]
+    assert scene.wakes(0.5).asks == []
+    assert scene.wakes(2.5).asks == [(C, 0)], "overdue, and C has nothing to do"
+    assert scene.wakes(2.6).asks == []
+    scene.gives(3, A, 0)
+    assert scene.gives(3, C, 0).outcome is None, "the second copy is no news"
+    assert scene.gives(3, B, 1).outcome == whole(2)
 
 
 def test_what_is_here_already_is_not_asked_for() -> None:
     machine = download(4, A, have={0: CHUNKS[0], 2: CHUNKS[2]})
-    assert machine.progress == (2, 4)
-    play(machine, (0, None, [WakeAt(END), *fetch(A, 1, 3)]), (1, holds(A, 1), []), (2, holds(A, 3), [done(4)]))
-    play(download(1, A, have={0: CHUNKS[0]}), (0, None, [WakeAt(END), done(1)]))
+    scene = Scene(machine)
+    assert machine.headway(0.0) == Headway(2, 4, 22, 46, 0.0, 1)
+    assert scene.asks == [(A, 1)]
+    assert scene.gives(1, A, 1).asks == [(A, 3)]
+    assert machine.headway(1.0) == Headway(3, 4, 33, 46, 11.0, 1), "the rate is that of what came"
+    assert scene.gives(2, A, 3).outcome == whole(4)
+    assert Scene(download(1, A, have={0: CHUNKS[0]})).outcome == whole(1)
 
 
 def test_at_the_deadline_it_ends_with_what_is_here() -> None:
-    play(
-        download(2, A),
-        (0, None, [WakeAt(END), *fetch(A, 0, 1)]),
-        (1, holds(A, 0), []),
-        (END, Woken(), [done(2, complete=False, here=[0])]),
-    )
-
-
-def test_waking_early_changes_nothing() -> None:
-    play(download(2, A), (0, None, [WakeAt(END), *fetch(A, 0, 1)]), (1, Woken(), []))
+    scene = Scene(download(2, A)).gives(1, A, 0)
+    assert scene.wakes(END).outcome == whole(2, complete=False, here=[0])
 
 
 def test_a_stranger_delivers_nothing() -> None:
-    play(download(2, A), (0, None, [WakeAt(END), *fetch(A, 0, 1)]), (1, comes(C, 0), []), (1, Unreached(C), []))
+    scene = Scene(download(2, A))
+    assert scene.gives(1, C, 0).commands == []
+    assert scene.misses(1, C, 0).commands == []
 
 
 def test_no_donor_ever_owes_more_than_the_pipeline_holds() -> None:
-    commands = play(download(8, A, B), (0, None, [WakeAt, *[Fetch] * 2 * PIPELINE]))
-    owed = [command.source for command in commands if isinstance(command, Fetch)]
-    assert all(owed.count(donor) == PIPELINE for donor in (A, B))
+    scene = Scene(download(12, A))
+    owed = {index for _, index in scene.asks}
+    for now in range(1, 12):
+        index = min(owed)
+        owed -= {index}
+        owed |= {asked for _, asked in scene.gives(now, A, index).asks}
+        assert len(owed) <= PIPELINE
+    assert scene.gives(12, A, min(owed)).outcome == whole(12)
 
 
 @pytest.mark.parametrize(("payload", "verdict"), [(CHUNKS[0], True), (b"lies", False), (b"", False)])

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import os
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
@@ -10,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 
+from peer.catchup import Headway
 from peer.compute import Inline
 from peer.data import corpus as corpora
 from peer.library import Library
@@ -17,6 +20,7 @@ from peer.offers import Offer, Standing
 from peer.state import SharedState, StateContent, state_root
 from peer.sync import Sync
 from swarm.errors import NobodyThere
+from swarm.machine import Report
 from swarm.simulation.clock import simulate
 
 from .company import MANIFEST, TEXT, Company, Member, introduce, key, soon
@@ -30,15 +34,16 @@ class Syncing:
 
     def __init__(self, company: Company, number: int, tasks: asyncio.TaskGroup) -> None:
         self.member: Member = company.member(number)
-        self.told: list[tuple[str, int, int]] = []
+        self.told: list[tuple[str, Headway]] = []
+        self.reports: list[Report] = []
         arithmetic = Inline(lambda job: 0.0)
-        self.library = Library(self.member.transport, arithmetic, tasks, lambda report: None)
+        self.library = Library(self.member.transport, arithmetic, tasks, self.reports.append)
         self.sync = Sync(
             MANIFEST,
             self.library,
             self.member.neighbours,
             arithmetic,
-            lambda what, here, all_: self.told.append((what, here, all_)),
+            lambda what, headway: self.told.append((what, headway)),
         )
 
     def has_state(self) -> None:
@@ -77,7 +82,8 @@ async def test_the_text_comes_from_peers_in_chunks(members: list[Syncing]) -> No
         donor.library.offer(TEXT.spec.root, TEXT, always=True)
     corpus = await newcomer.sync.corpus(None, soon())
     assert bytes(corpus.data) == bytes(TEXT.data)
-    assert newcomer.told[0] == ("text", 0, len(TEXT.hashes))
+    what, headway = newcomer.told[0]
+    assert (what, headway.chunks, headway.chunks_whole) == ("text", 0, len(TEXT.hashes))
     assert await members[0].sync.corpus(None, soon(0.5)) != corpus  # and the newcomer, too, serves it now
 
 
@@ -149,3 +155,37 @@ def test_text_that_was_damaged_on_disk_is_fetched_again_and_kept(tmp_path: Path)
 
     story()
     assert path.read_bytes() == bytes(TEXT.data)
+
+
+@among(2)
+async def test_a_state_of_which_one_bit_is_wrong_is_never_taken(members: list[Syncing]) -> None:
+    wrong = SharedState(5, torch.arange(1, 1001, dtype=torch.float32))
+
+    class Swapped:
+        """The list of hashes of one state, the chunks of another."""
+
+        hashes = StateContent(STATE).hashes
+        chunk = staticmethod(StateContent(wrong).chunk)
+
+    donor, newcomer = members
+    donor.library.offer(ROOT, Swapped())
+    standing = Standing(5, ROOT, 70, 1.5, (donor.member.transport.me,))
+    assert await newcomer.sync.state(standing, 1000, soon(60)) is None
+    donor.library.offer(ROOT, StateContent(STATE))
+    assert await newcomer.sync.state(standing, 1000, soon(60)) is None, "a liar is not asked again"
+
+
+def test_a_full_disk_costs_the_copy_of_the_text_and_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "replace", full)
+
+    @among(2)
+    async def story(members: list[Syncing]) -> None:
+        members[0].library.offer(TEXT.spec.root, TEXT, always=True)
+        corpus = await members[1].sync.corpus(tmp_path / "data", soon())
+        assert bytes(corpus.data) == bytes(TEXT.data)
+        assert [report.code for report in members[1].reports] == ["disk"]
+
+    story()
