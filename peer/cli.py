@@ -103,7 +103,9 @@ def cli() -> None:
 @click.option("--round-seconds", default=30.0, show_default=True, help="Local training per round; each peer does what fits.")
 @click.option("--steps", default=500, show_default=True, help="At most this many local steps per round.")
 @click.option("--admission", type=click.Choice(["open", "invite"]), default="open", show_default=True, help="Who may join.")
-@click.option("--momentum", default=0.0, show_default=True, help="Of the outer step (Nesterov); 0 is plain averaging.")
+@click.option("--inner", type=click.Choice(["adamw", "muon"]), default="adamw", show_default=True, help="Local optimiser.")
+@click.option("--outer", type=click.Choice(["plain", "nesterov", "slowmo"]), help="Outer step. Default: plain averaging.")
+@click.option("--momentum", default=0.0, show_default=True, help="Of the outer step. 0: none, or what --outer needs.")
 @click.option("--evaluate-every", default=1, show_default=True, help="Rounds between two evaluations on held-out text.")
 @click.option("--start-with", default=1, show_default=True, help="Peers to wait for before the first round.")
 @click.option("--ticket-file", type=click.Path(path_type=Path), help="Leave the ticket there, too, for 'swarm join @FILE'.")
@@ -129,6 +131,8 @@ def new(data: Path | None, home: Path | None, listen: Address | None, json_lines
             codec=chosen["codec"],
             admission=chosen["admission"],
             seed=chosen["seed"],
+            inner=chosen["inner"],
+            outer=chosen["outer"] or "",
             momentum=chosen["momentum"],
             evaluate_every=chosen["evaluate_every"],
             start_with=chosen["start_with"],

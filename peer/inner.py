@@ -1,6 +1,7 @@
 """Local training: as many steps as fit into a round. AdamW (arXiv:1711.05101), clipped gradients, warm-up, cosine to a tenth.
 
-The optimiser's state is this peer's own: it is never averaged, survives the rounds, and travels only into the checkpoint.
+Where the run says so, the hidden matrices are Muon's (`peer.muon`) and AdamW keeps the rest: embeddings, heads and gains. The
+optimisers' state is this peer's own: it is never averaged, survives the rounds, and travels only into the checkpoint.
 """
 
 from __future__ import annotations
@@ -14,7 +15,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from swarm.errors import ConfigError
-from swarm.manifest import InnerSpec
+from swarm.manifest import InnerOptimiser, InnerSpec
+
+from .muon import Muon
 
 REWARM_STEPS = 30
 """Steps until the learning rate is back after AdamW's state and the weights stopped belonging together."""
@@ -25,7 +28,8 @@ FLOOR = 0.1
 HOPELESS = 1e6
 """The loss of a round in which no step had a finite one: the largest that a peer can tell the others."""
 
-_SLOTS = ("step", "exp_avg", "exp_avg_sq")
+_ADAM_SLOTS = ("step", "exp_avg", "exp_avg_sq")
+_MUON_SLOTS = ("momentum",)
 
 Batches = Iterator[tuple[Tensor, Tensor]]
 
@@ -48,6 +52,11 @@ def learning_rate(spec: InnerSpec, position: int, since_rewarm: int) -> float:
     return spec.learning_rate * warm * (FLOOR + (1 - FLOOR) * cosine)
 
 
+def is_hidden_matrix(name: str, weight: Tensor) -> bool:
+    """Whether a parameter is a matrix of a repeated layer ("blocks.0.qkv"): embeddings and heads stand in none."""
+    return weight.ndim == 2 and any(part.isdigit() for part in name.split("."))
+
+
 class Inner:
     """The local optimiser over ``model``'s parameters, changed in place. Where the weights are overwritten between rounds by the
     average, the optimiser's state is kept: it is an estimate of curvature, which one round does not change."""
@@ -58,10 +67,22 @@ class Inner:
         self.position = 0
         self._since_rewarm = 0
         self._named = dict(model.named_parameters())
-        matrices = [weight for weight in self._named.values() if weight.ndim >= 2]
-        gains = [weight for weight in self._named.values() if weight.ndim < 2]
-        groups = [{"params": matrices, "weight_decay": spec.weight_decay}, {"params": gains, "weight_decay": 0.0}]
-        self._adam = torch.optim.AdamW(groups, lr=spec.learning_rate, betas=(0.9, 0.95), eps=1e-8, fused=True)
+        with_muon = spec.optimiser is InnerOptimiser.MUON
+        hidden = {name for name, weight in self._named.items() if with_muon and is_hidden_matrix(name, weight)}
+        others = [weight for name, weight in self._named.items() if name not in hidden]
+        groups = [
+            {"params": [weight for weight in others if weight.ndim >= 2], "weight_decay": spec.weight_decay},
+            {"params": [weight for weight in others if weight.ndim < 2], "weight_decay": 0.0},
+        ]
+        adam = torch.optim.AdamW(groups, lr=spec.learning_rate, betas=(0.9, 0.95), eps=1e-8, fused=True)
+        self._optimisers: list[torch.optim.Optimizer] = [adam]
+        self._homes: dict[str, tuple[torch.optim.Optimizer, tuple[str, ...]]]
+        self._homes = {name: (adam, _ADAM_SLOTS) for name in self._named}
+        """Of every parameter: who moves it, and what that one remembers of it."""
+        if hidden:
+            muon = Muon([self._named[name] for name in sorted(hidden)], spec.learning_rate, spec.weight_decay)
+            self._optimisers.append(muon)
+            self._homes |= {name: (muon, _MUON_SLOTS) for name in hidden}
 
     def rewarm(self, position: int | None = None) -> None:
         """Climb back to the full rate over `REWARM_STEPS`: after a fresh start, or after the weights came from somebody else.
@@ -99,18 +120,20 @@ class Inner:
         return Trained(len(losses), tokens, math.fsum(finite) / len(finite) if finite else HOPELESS, skipped)
 
     def _step(self, x_BT: Tensor, y_BT: Tensor) -> tuple[float, bool]:
-        """One step of AdamW; the loss, and whether the weights moved."""
-        for group in self._adam.param_groups:
-            group["lr"] = learning_rate(self.spec, self.position, self._since_rewarm)
+        """One step; the loss, and whether the weights moved."""
+        for optimiser in self._optimisers:
+            for group in optimiser.param_groups:
+                group["lr"] = learning_rate(self.spec, self.position, self._since_rewarm)
         device = next(iter(self._named.values())).device
         logits_BTV = self.model(x_BT.to(device))
         loss = F.cross_entropy(logits_BTV.flatten(0, 1), y_BT.to(device).flatten())
-        self._adam.zero_grad()
+        self.model.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         norm = nn.utils.clip_grad_norm_(self._named.values(), self.spec.clip)
         is_finite = bool(norm.isfinite())
         if is_finite:  # one bad batch must not cost the round, nor the weights
-            self._adam.step()
+            for optimiser in self._optimisers:
+                optimiser.step()
         self.position += 1
         self._since_rewarm += 1
         return loss.item(), is_finite
@@ -119,23 +142,29 @@ class Inner:
         """The optimiser's state and the schedule's position as tensors, copied, for the checkpoint."""
         counters = torch.tensor([self.position, self._since_rewarm])
         moments = {
-            f"{name}.{slot}": self._adam.state[weight][slot].detach().clone()
-            for name, weight in self._named.items()
-            if weight in self._adam.state
-            for slot in _SLOTS
+            f"{name}.{slot}": optimiser.state[weight][slot].detach().clone()
+            for name, weight, optimiser, slots in self._memories()
+            if weight in optimiser.state
+            for slot in slots
         }
         return {"counters": counters, **moments}
 
     def import_state(self, state: Mapping[str, Tensor]) -> None:
         """Continue from what `export_state` gave. Raises `ConfigError` where it belongs to another model; then nothing changes."""
-        expected = {f"{name}.{slot}": _shape(slot, weight) for name, weight in self._named.items() for slot in _SLOTS}
+        expected = {f"{name}.{slot}": _shape(slot, weight) for name, weight, _, slots in self._memories() for slot in slots}
         found = {name: tensor.shape for name, tensor in state.items()}
         if found.pop("counters", None) != (2,) or found not in ({}, expected):  # {}: saved before the first step
             raise ConfigError("the optimiser's state in the checkpoint belongs to another model", "choose another --home")
         self.position, self._since_rewarm = (int(counter) for counter in state["counters"])
-        self._adam.state.clear()
-        for name, weight in self._named.items() if found else ():
-            self._adam.state[weight] = {slot: state[f"{name}.{slot}"].to(weight.device, copy=True) for slot in _SLOTS}
+        for optimiser in self._optimisers:
+            optimiser.state.clear()
+        for name, weight, optimiser, slots in self._memories() if found else ():
+            optimiser.state[weight] = {slot: state[f"{name}.{slot}"].to(weight.device, copy=True) for slot in slots}
+
+    def _memories(self) -> Iterator[tuple[str, Tensor, torch.optim.Optimizer, tuple[str, ...]]]:
+        """Every parameter with its optimiser and the names of what that one remembers of it."""
+        for name, weight in self._named.items():
+            yield name, weight, *self._homes[name]
 
 
 def _shape(slot: str, weight: Tensor) -> torch.Size:

@@ -78,11 +78,11 @@ class Learner:
         """Lengths of the model's tensors, in the order of the vector."""
         return tuple(place.numbers for place in self._layout.places)
 
-    def adopt(self, state: SharedState, *, steps_per_round: int = 0) -> None:
-        """Go on from ``state``, which came from other peers or a checkpoint; the schedule stands where the run's does."""
+    def adopt(self, state: SharedState) -> None:
+        """Go on from ``state``, which came from other peers or a checkpoint. A newcomer's schedule begins where the run is."""
         self.state = state
         self._outer = Outer(self._manifest.outer, self.numbers, state.momentum_P)
-        self._inner.rewarm(state.round * steps_per_round if steps_per_round else None)
+        self._inner.rewarm(None if self._inner.position else state.round * self._manifest.round.max_steps)
 
     def work(self, task: Assignment) -> Work:
         """Train locally from the shared state on this round's shards."""
@@ -104,7 +104,7 @@ class Learner:
     def conclude(self, average_P: Tensor | None) -> SharedState:
         """The state of the next round: the outer step on the average, or the same model where there is none."""
         state = self.state
-        anchor_P = state.anchor_P if average_P is None else self._outer.step(state.anchor_P, average_P)
+        anchor_P = state.anchor_P if average_P is None else self._outer.step(state.anchor_P, average_P, state.round)
         self.state = SharedState(state.round + 1, anchor_P, self._outer.momentum_P)
         return self.state
 

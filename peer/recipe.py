@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from itertools import pairwise
 
 from swarm.errors import ConfigError
 from swarm.identity import KeyPair
-from swarm.manifest import Admission, Codec, DataSpec, InnerSpec, OuterSpec, RoundSpec, RunManifest
+from swarm.manifest import Admission, Codec, DataSpec, InnerOptimiser, InnerSpec, OuterOptimiser, OuterSpec, RoundSpec, RunManifest
 from swarm.wire import PROTOCOL
 
 from .model import count, presets
 
-LEARNING_RATES = ((1_000_000, 8e-3), (50_000_000, 1e-3), (1 << 62, 4e-4))
-"""(up to this many parameters, rate): AdamW, from small sweeps and the usual rates of the field."""
+LEARNING_RATES = ((120_000, 8e-3), (1_000_000, 4e-3), (10_000_000, 1e-3), (150_000_000, 4e-4))
+"""(parameters, rate) of the local optimiser: AdamW's, from small sweeps and the usual rates of the field; Muon's updates are scaled
+to the size of AdamW's, so they share it. Between two sizes the rate follows the straight line of their logarithms."""
+MOMENTUM = 0.5
+"""Of the outer step where momentum is wanted and none is named."""
+EFFECTIVE = 1.1
+"""How far an outer step with momentum should go, in averages."""
+PLAIN_ROUNDS = 100
+"""Before the outer momentum begins; at most a quarter of the run."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,7 +37,11 @@ class Recipe:
     codec: str = "int4"
     admission: str = "open"
     seed: int = 0
+    inner: str = "adamw"
+    outer: str = ""
+    """Empty: plain, or Nesterov where there is ``momentum``."""
     momentum: float = 0.0
+    """Of the outer step; 0: none where it is plain, else `MOMENTUM`."""
     evaluate_every: int = 1
     start_with: int = 1
     average_seconds: float = 30.0
@@ -41,9 +54,6 @@ def manifest_of(recipe: Recipe, data: DataSpec, key: KeyPair) -> RunManifest:
         raise ConfigError(f"there is no model called {recipe.model!r}", f"choose one of {', '.join(presets)}")
     spec = presets[recipe.model]
     rounds = recipe.rounds or (0 if recipe.tokens else 100)
-    rate = next(rate for size, rate in LEARNING_RATES if count(spec) <= size)
-    steps = recipe.max_steps * (rounds or 100)
-    batch = 4 if count(spec) < 1_000_000 else 8
     try:
         return RunManifest(
             protocol=PROTOCOL,
@@ -59,8 +69,8 @@ def manifest_of(recipe: Recipe, data: DataSpec, key: KeyPair) -> RunManifest:
                 assemble_seconds=recipe.assemble_seconds,
                 codec=Codec[recipe.codec.upper()],
             ),
-            inner=InnerSpec(learning_rate=rate, batch=batch, warmup_steps=min(60, max(1, steps // 10)), horizon_steps=steps),
-            outer=OuterSpec(momentum=recipe.momentum),
+            inner=_inner(recipe, count(spec), recipe.max_steps * (rounds or 100)),
+            outer=_outer(recipe, rounds),
             rounds=rounds,
             tokens=recipe.tokens,
             evaluate_every=recipe.evaluate_every,
@@ -69,3 +79,36 @@ def manifest_of(recipe: Recipe, data: DataSpec, key: KeyPair) -> RunManifest:
         )
     except ValueError as error:
         raise ConfigError(str(error), "see 'swarm new --help' for what is possible") from error
+
+
+def learning_rate(parameters: int) -> float:
+    """The local rate for a model of so many ``parameters``, to two digits."""
+    smallest, largest = LEARNING_RATES[0], LEARNING_RATES[-1]
+    size = min(max(parameters, smallest[0]), largest[0])
+    (below, rate_below), (above, rate_above) = next((a, b) for a, b in pairwise(LEARNING_RATES) if size <= b[0])
+    share = math.log(size / below) / math.log(above / below)
+    return float(f"{rate_below * (rate_above / rate_below) ** share:.1e}")
+
+
+def _inner(recipe: Recipe, parameters: int, steps: int) -> InnerSpec:
+    return InnerSpec(
+        learning_rate=learning_rate(parameters),
+        batch=4 if parameters < 1_000_000 else 8,
+        warmup_steps=min(60, max(1, steps // 10)),
+        horizon_steps=steps,
+        optimiser=InnerOptimiser[recipe.inner.upper()],
+    )
+
+
+def _outer(recipe: Recipe, rounds: int) -> OuterSpec:
+    """Plain averaging, or momentum whose steps are as long as `EFFECTIVE` says, whatever the momentum."""
+    name = recipe.outer or ("nesterov" if recipe.momentum else "plain")
+    optimiser = OuterOptimiser[name.upper()]
+    if optimiser is OuterOptimiser.PLAIN:
+        return OuterSpec(momentum=recipe.momentum)
+    return OuterSpec(
+        optimiser=optimiser,
+        momentum=recipe.momentum or MOMENTUM,
+        effective=EFFECTIVE,
+        plain_rounds=min(PLAIN_ROUNDS, rounds // 4) if rounds else PLAIN_ROUNDS,
+    )

@@ -41,6 +41,25 @@ class Exchange(IntEnum):
     """Everybody's whole update to everybody: nobody has to trust an owner, and very small updates need no second leg."""
 
 
+class InnerOptimiser(IntEnum):
+    """Who moves the weights between two averages."""
+
+    ADAMW = 0
+    MUON = 1
+    """Of the hidden matrices; AdamW keeps embeddings, heads and gains (MuLoCo, arXiv:2505.23725)."""
+
+
+class OuterOptimiser(IntEnum):
+    """What becomes of the averaged update. `peer.outer` has the formulas."""
+
+    PLAIN = 0
+    """Nothing but the average: no momentum."""
+    NESTEROV = 1
+    """DiLoCo (arXiv:2311.08105)."""
+    SLOWMO = 2
+    """Heavy-ball momentum (arXiv:1910.00643)."""
+
+
 class Admission(IntEnum):
     """Who may join: anybody with the ticket's addresses, or only holders of its secret."""
 
@@ -115,7 +134,7 @@ class RoundSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, array_l
 
 
 class InnerSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, array_like=True):
-    """The local optimiser (AdamW, Loshchilov & Hutter 2019, arXiv:1711.05101): linear warm-up, cosine to a tenth."""
+    """The local optimiser: linear warm-up, cosine to a tenth."""
 
     learning_rate: float = 8e-3
     batch: int = 4
@@ -124,6 +143,7 @@ class InnerSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, array_l
     """Local steps after which the cosine has reached its end."""
     weight_decay: float = 0.1
     clip: float = 1.0
+    optimiser: InnerOptimiser = InnerOptimiser.ADAMW
 
     def __post_init__(self) -> None:
         finite("inner.learning_rate", self.learning_rate, 1e-8, 10)
@@ -134,14 +154,27 @@ class InnerSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, array_l
 
 
 class OuterSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, array_like=True):
-    """The step on the averaged update. Plain averaging (1, 0) is the default; DiLoCo (arXiv:2311.08105) is (0.7, 0.9)."""
+    """The step on the averaged update. Plain averaging is the default; DiLoCo as published is Nesterov, 0.7 and 0.9."""
 
     learning_rate: float = 1.0
+    """Where ``effective`` is 0."""
     momentum: float = 0.0
+    """0 exactly where the optimiser is plain: then there is none to keep and to hand on."""
+    optimiser: OuterOptimiser = OuterOptimiser.PLAIN
+    effective: float = 0.0
+    """How long the step should be along the averages, in averages: the learning rate then follows, round by round, from how much
+    successive averages point the same way. 0: the rate stands as it is."""
+    plain_rounds: int = 0
+    """Rounds of plain averaging before the momentum begins: in a young run it only overshoots."""
 
     def __post_init__(self) -> None:
         finite("outer.learning_rate", self.learning_rate, 1e-3, 2)
         finite("outer.momentum", self.momentum, 0, 0.99)
+        finite("outer.effective", self.effective, 0, 4)
+        if not 0 <= self.plain_rounds < 1 << 32:
+            raise ValueError("outer.plain_rounds out of range")
+        if (self.momentum > 0) != (self.optimiser is not OuterOptimiser.PLAIN):
+            raise ValueError("outer: plain averaging has no momentum, Nesterov and SlowMo have one")
 
 
 class RunManifest(Message, frozen=True):

@@ -10,13 +10,14 @@ from peer.data.corpus import build as build_corpus
 from peer.data.shards import assign, shard_count
 from peer.data.stream import batches, held_out
 from peer.evaluate import bits_per_byte
-from peer.inner import HOPELESS, REWARM_STEPS, Inner, learning_rate
+from peer.inner import HOPELESS, REWARM_STEPS, Inner, is_hidden_matrix, learning_rate
 from peer.model import build, presets
 from swarm.errors import ConfigError
 from swarm.identity import PeerId
-from swarm.manifest import InnerSpec
+from swarm.manifest import InnerOptimiser, InnerSpec
 
 SPEC = InnerSpec(learning_rate=1e-2, warmup_steps=60, horizon_steps=1000)
+MUON = InnerSpec(learning_rate=1e-2, warmup_steps=60, horizon_steps=1000, optimiser=InnerOptimiser.MUON)
 TINY = presets["tiny"]
 
 
@@ -100,8 +101,9 @@ def test_gains_do_not_decay_but_matrices_do():
     assert shrunk == {name for name, weight in before.items() if weight.ndim == 2}
 
 
-def test_an_imported_state_continues_as_if_nothing_had_happened():
-    straight, first, second = inner(), inner(), inner(seed=1)
+@pytest.mark.parametrize("spec", [SPEC, MUON])
+def test_an_imported_state_continues_as_if_nothing_had_happened(spec):
+    straight, first, second = inner(spec=spec), inner(spec=spec), inner(seed=1, spec=spec)
     drawn = some_batches()
     straight.run(some_batches(), max_steps=8)
     first.run(drawn, max_steps=5)
@@ -140,6 +142,40 @@ def test_the_state_of_another_model_is_refused_and_nothing_changes():
     assert mine.position == 2
 
 
+def test_muon_has_the_matrices_of_the_layers_and_adamw_the_rest():
+    mine = inner(spec=MUON)
+    mine.run(some_batches(), max_steps=1)
+    slots = {}
+    for name in mine.export_state().keys() - {"counters"}:
+        weight, _, slot = name.rpartition(".")
+        slots.setdefault(weight, set()).add(slot)
+    hidden = {name for name, found in slots.items() if found == {"momentum"}}
+    assert hidden == {f"blocks.{layer}.{matrix}" for layer in (0, 1) for matrix in ("qkv", "out", "gate_up", "down")}
+    assert all(found == {"step", "exp_avg", "exp_avg_sq"} for name, found in slots.items() if name not in hidden)
+    assert slots.keys() == dict(mine.model.named_parameters()).keys()
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "hidden"),
+    [
+        ("blocks.11.qkv", (6, 4), True),
+        ("transformer.h.0.attn.c_attn.weight", (6, 4), True),
+        ("blocks.11.norm.weight", (4,), False),
+        ("embedding", (6, 4), False),
+        ("lm_head.weight", (6, 4), False),
+    ],
+)
+def test_a_hidden_matrix_stands_in_a_repeated_layer(name, shape, hidden):
+    assert is_hidden_matrix(name, torch.zeros(shape)) is hidden
+
+
+def test_the_state_of_another_optimiser_is_refused():
+    mine, other = inner(), inner(spec=MUON)
+    other.run(some_batches(), max_steps=1)
+    with pytest.raises(ConfigError):
+        mine.import_state(other.export_state())
+
+
 def test_who_joins_late_takes_up_the_runs_schedule_and_warms_up_anew():
     late = inner()
     late.rewarm(500)
@@ -149,10 +185,11 @@ def test_who_joins_late_takes_up_the_runs_schedule_and_warms_up_anew():
     assert (weights(late) - before).abs().max() < 2 * SPEC.learning_rate / REWARM_STEPS
 
 
-def test_a_model_learns_real_text_within_a_hundred_steps():
+@pytest.mark.parametrize("optimiser", InnerOptimiser)
+def test_a_model_learns_real_text_within_a_hundred_steps(optimiser):
     corpus, spec, run, me = build_corpus(None), presets["nano"], bytes(32), PeerId("me")
     windows_WU = held_out(corpus, spec.context, 64, seed=0)
-    mine = Inner(build(spec, 0), InnerSpec(warmup_steps=20, horizon_steps=100))
+    mine = Inner(build(spec, 0), InnerSpec(warmup_steps=20, horizon_steps=100, optimiser=optimiser))
     mine.run(
         batches(corpus, run, 0, assign(run, 0, [me], me, shard_count(corpus.spec, spec.context)), me, 4, spec.context),
         max_steps=100,

@@ -56,6 +56,26 @@ def test_training_begins_from_the_adopted_state(learner):
     assert learner.work(task(1)).update_P.abs().max() < 1  # one step away from zero, wherever it was before
 
 
+def test_a_newcomer_takes_up_the_runs_schedule_and_one_that_was_away_keeps_its_own(learner):
+    learner.adopt(SharedState(2, torch.zeros(learner.numbers)))
+    learner.work(task(1))
+    joined = learner.export_inner()["counters"].tolist()
+    learner.adopt(SharedState(3, torch.zeros(learner.numbers)))
+    assert joined == [2 * 3 + 1, 1]
+    assert learner.export_inner()["counters"].tolist() == [7, 0]
+
+
+def test_momentum_is_part_of_the_state_and_whoever_takes_it_over_steps_alike():
+    manifest = manifest_of(Recipe(model="tiny", max_steps=3, rounds=4, outer="nesterov"), CORPUS.spec, KEY)
+    old, new = Learner(manifest, CORPUS, KEY.peer_id), Learner(manifest, CORPUS, KeyPair.generate().peer_id)
+    updates = [torch.randn(old.numbers, generator=torch.Generator().manual_seed(seed)) for seed in range(5)]
+    for update_P in updates[:4]:
+        old.conclude(update_P)
+    new.adopt(old.state)
+    assert old.state.momentum_P is not None
+    assert state_root(old.conclude(updates[4])) == state_root(new.conclude(updates[4]))
+
+
 def test_training_that_diverges_gives_no_update(learner):
     learner.adopt(SharedState(0, torch.full((learner.numbers,), float("nan"))))
     work = learner.work(task(1))

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from peer.model import count, presets
-from peer.recipe import Recipe, manifest_of
+from peer.recipe import Recipe, learning_rate, manifest_of
 from swarm.errors import ConfigError
-from swarm.manifest import Admission, Codec, open_manifest
+from swarm.manifest import Admission, Codec, InnerOptimiser, OuterOptimiser, OuterSpec, open_manifest
 
 from .company import TEXT, key
 
@@ -28,6 +28,37 @@ def test_larger_models_learn_more_slowly() -> None:
     by_size = sorted(presets, key=lambda name: count(presets[name]))
     rates = [manifest_of(Recipe(model=name), TEXT.spec, key(0)).inner.learning_rate for name in by_size]
     assert rates == sorted(rates, reverse=True)
+
+
+@pytest.mark.parametrize(
+    ("parameters", "rate"),
+    [(1, 8e-3), (118_784, 8e-3), (1_000_000, 4e-3), (10_000_000, 1e-3), (124_000_000, 4.3e-4), (1 << 40, 4e-4)],
+)
+def test_the_local_rate_follows_from_the_size(parameters: int, rate: float) -> None:
+    assert learning_rate(parameters) == rate
+
+
+def test_the_rate_between_two_sizes_lies_between_theirs() -> None:
+    assert 1e-3 < learning_rate(3_000_000) < 4e-3
+
+
+@pytest.mark.parametrize(
+    ("chosen", "outer"),
+    [
+        ({}, (OuterOptimiser.PLAIN, 0.0)),
+        ({"momentum": 0.6}, (OuterOptimiser.NESTEROV, 0.6)),
+        ({"outer": "nesterov"}, (OuterOptimiser.NESTEROV, 0.5)),
+        ({"outer": "slowmo", "momentum": 0.3}, (OuterOptimiser.SLOWMO, 0.3)),
+    ],
+)
+def test_momentum_comes_with_an_optimiser_and_an_optimiser_with_momentum(chosen: dict[str, Any], outer: tuple[Any, float]) -> None:
+    spec = manifest_of(Recipe(rounds=1000, **chosen), TEXT.spec, key(0)).outer
+    assert (spec.optimiser, spec.momentum) == outer
+    assert spec == OuterSpec() or (spec.effective, spec.plain_rounds) == (1.1, 100)
+
+
+def test_muon_is_a_wish() -> None:
+    assert manifest_of(Recipe(inner="muon"), TEXT.spec, key(0)).inner.optimiser is InnerOptimiser.MUON
 
 
 @pytest.mark.parametrize(
@@ -51,6 +82,7 @@ def test_words_become_what_the_manifest_has_for_them() -> None:
         {"round_seconds": 0.0},
         {"max_steps": 0},
         {"momentum": 1.0},
+        {"outer": "plain", "momentum": 0.5},
         {"evaluate_every": 0},
         {"start_with": 0},
         {"start_with": 257},

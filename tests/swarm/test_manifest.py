@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from swarm.errors import BadSignature, ConfigError, Malformed, Oversized, TheirFault, WrongContent, WrongVersion
 from swarm.identity import KeyPair
-from swarm.manifest import DataSpec, InnerSpec, ModelSpec, OuterSpec, RoundSpec, RunManifest, open_manifest
+from swarm.manifest import DataSpec, InnerSpec, ModelSpec, OuterOptimiser, OuterSpec, RoundSpec, RunManifest, open_manifest
 from swarm.wire import CONTROL_LIMIT, PROTOCOL, Kind, Stamp, pack, seal_body
 
 KEY = KeyPair.from_seed(bytes(32))
@@ -107,7 +107,11 @@ def test_an_organiser_who_signs_garbage_is_refused(body: bytes) -> None:
         {"round": {"group_size": 0}},
         {"inner": {"learning_rate": 0.0}},
         {"inner": {"batch": 0}},
-        {"outer": {"momentum": 1.0}},
+        {"outer": {"momentum": 1.0, "optimiser": OuterOptimiser.NESTEROV}},
+        {"outer": {"momentum": 0.5}},
+        {"outer": {"optimiser": OuterOptimiser.SLOWMO}},
+        {"outer": {"effective": 5.0}},
+        {"outer": {"plain_rounds": -1}},
     ],
     ids=str,
 )
