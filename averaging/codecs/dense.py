@@ -1,4 +1,4 @@
-"""Numbers as they are: float32 without loss, float16 (IEEE 754 binary16) at half the bytes. Little-endian on every machine.
+"""Numbers as they are: float32 without loss, float16 (IEEE 754 binary16) and bfloat16 at half the bytes. Always little-endian.
 
 Sums of many members must stay finite, so no number on the wire is larger than the codec's ``limit``: encoding clamps to it,
 decoding refuses beyond it. What clamping takes away stays in the sender's error feedback.
@@ -8,8 +8,7 @@ decoding refuses beyond it. What clamping takes away stays in the sender's error
 
 from __future__ import annotations
 
-import math
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -17,14 +16,16 @@ from torch import Tensor
 
 from swarm.errors import Malformed
 
-from .port import require_length, require_vector
+from .port import reach_of, require_finite, require_length, require_vector
 
 
 class _Dense:
     """One number after another in one dtype. Subclasses are values: all instances of one are alike."""
 
     _dtype: ClassVar[torch.dtype]
-    _wire: ClassVar[np.dtype[np.generic]]
+    _bits: ClassVar[torch.dtype]
+    """Whole numbers of the same width: numpy knows no bfloat16."""
+    _wire: ClassVar[np.dtype[Any]]
     limit: ClassVar[float]
 
     def size(self, numbers: int) -> int:
@@ -34,38 +35,36 @@ class _Dense:
     def encode(self, vector_N: Tensor) -> bytes:
         """``vector_N`` (float32) clamped to ``limit`` and rounded to nearest even. Raises `ValueError` for NaN or infinity."""
         vector_N = require_vector(vector_N)
-        reach = _reach(vector_N)
-        if not math.isfinite(reach):
-            raise ValueError("NaN or infinity must not leave this peer")
-        clamped_N = vector_N.clamp(-self.limit, self.limit) if reach > self.limit else vector_N
-        return clamped_N.to(self._dtype).numpy().astype(self._wire, copy=False).tobytes()
+        if require_finite(vector_N) > self.limit:
+            vector_N = vector_N.clamp(-self.limit, self.limit)
+        return vector_N.to(self._dtype).view(self._bits).numpy().astype(self._wire, copy=False).tobytes()
 
     def decode(self, payload: bytes, numbers: int) -> Tensor:
         """``[numbers]`` float32. Raises `Malformed` for a wrong length, NaN, infinity, or a value beyond ``limit``."""
         require_length(payload, self.size(numbers))
-        narrow_N = np.frombuffer(payload, self._wire).astype(self._wire.newbyteorder("="))
-        vector_N = torch.from_numpy(narrow_N).to(torch.float32)
-        if not _reach(vector_N) <= self.limit:
+        bits_N = torch.from_numpy(np.frombuffer(payload, self._wire).astype(self._wire.newbyteorder("=")))
+        vector_N = bits_N.view(self._dtype).to(torch.float32)
+        if not reach_of(vector_N) <= self.limit:
             raise Malformed("a value is NaN, infinite or out of range")
         return vector_N
-
-
-def _reach(vector_N: Tensor) -> float:
-    """The largest magnitude; NaN where there is one, 0 where there is nothing."""
-    return max(abs(float(end)) for end in torch.aminmax(vector_N)) if len(vector_N) else 0.0
 
 
 class Float32(_Dense):
     """4 bytes per number, exact up to 2¹⁰⁰: any group of members at that size still adds up to a finite number."""
 
-    _dtype = torch.float32
-    _wire = np.dtype("<f4")
+    _dtype, _bits, _wire = torch.float32, torch.int32, np.dtype("<i4")
     limit = 2.0**100
 
 
 class Float16(_Dense):
     """2 bytes per number: relative error at most 2⁻¹¹, absolute 2⁻²⁵ below 2⁻¹⁴, and nothing beyond 65,504."""
 
-    _dtype = torch.float16
-    _wire = np.dtype("<f2")
+    _dtype, _bits, _wire = torch.float16, torch.int16, np.dtype("<i2")
     limit = 65504.0
+
+
+class BFloat16(_Dense):
+    """2 bytes per number: relative error at most 2⁻⁸ at every magnitude that float32 has, up to 2¹⁰⁰."""
+
+    _dtype, _bits, _wire = torch.bfloat16, torch.int16, np.dtype("<i2")
+    limit = 2.0**100

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -45,6 +46,19 @@ def require_vector(vector_N: Tensor) -> Tensor:
     if vector_N.dtype != torch.float32 or vector_N.dim() != 1 or vector_N.device.type != "cpu":
         raise ValueError("a codec takes one axis of float32 numbers on the CPU")
     return vector_N.detach().contiguous()
+
+
+def reach_of(vector_N: Tensor) -> float:
+    """The largest magnitude; NaN where there is one, 0 where there is nothing."""
+    return max(abs(float(end)) for end in torch.aminmax(vector_N)) if len(vector_N) else 0.0
+
+
+def require_finite(vector_N: Tensor) -> float:
+    """The largest magnitude of ``vector_N``. Raises `ValueError` for NaN or infinity."""
+    reach = reach_of(vector_N)
+    if not math.isfinite(reach):
+        raise ValueError("NaN or infinity must not leave this peer")
+    return reach
 
 
 def require_length(payload: bytes, size: int) -> None:

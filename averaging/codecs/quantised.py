@@ -21,6 +21,7 @@ from torch import Tensor
 
 from swarm.errors import Malformed
 
+from .bits import pack, unpack
 from .port import require_length, require_vector
 
 Floats = NDArray[np.float32]
@@ -30,7 +31,12 @@ _HALF = np.dtype("<f2")
 _LARGEST = 65504.0
 _INFINITE_BITS = 0x7C00
 """A float16 whose bits are below this is finite and not negative."""
-_PIECE = 1 << 16
+_INFINITY = 0x7F800000
+"""The bits of an infinite float32; those of NaN are above."""
+_MAGNITUDE = np.int32(0x7FFFFFFF)
+_ROUNDING = 1.5 * 2.0**23
+"""A float32 of this size has no places behind the point: to add it is to round to the nearest even, into the lowest bits."""
+_PIECE = 1 << 17
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +74,7 @@ class Quantised:
         """``vector_N`` (float32) as scales and codes. Raises `ValueError` for NaN or infinity."""
         numbers_N = require_vector(vector_N).numpy()
         pieces = [self._quantise(numbers_N[start : start + self._piece]) for start in range(0, len(numbers_N), self._piece)]
-        return b"".join([*(scales.tobytes() for scales, _ in pieces), *(codes.tobytes() for _, codes in pieces)])
+        return b"".join([*(scales.data for scales, _ in pieces), *(codes.data for _, codes in pieces)])
 
     def decode(self, payload: bytes, numbers: int) -> Tensor:
         """``[numbers]`` float32, all finite. Raises `Malformed` for whatever `encode` cannot have made."""
@@ -79,35 +85,36 @@ class Quantised:
             raise Malformed("a scale is NaN, infinite or negative")
         scales_B = raw_B.view(_HALF).astype(np.float32)
         codes = np.frombuffer(payload, np.uint8, offset=_HALF.itemsize * blocks)
-        numbers_BK = np.empty((blocks, self.block), np.float32)
+        numbers_BK, scales_B1 = torch.empty(blocks, self.block), torch.from_numpy(scales_B)[:, None]
         for start in range(0, numbers, self._piece):
             stop = min(start + self._piece, numbers)
             codes_BK = self._codes(codes[start * self.bits // 8 : -(-stop * self.bits // 8)], stop - start)
             here = slice(start // self.block, self._blocks(stop))
-            np.multiply(codes_BK, scales_B[here, None], out=numbers_BK[here])
-        return torch.from_numpy(numbers_BK.reshape(-1)[:numbers])
+            torch.mul(torch.from_numpy(codes_BK), scales_B1[here], out=numbers_BK[here])
+        return numbers_BK.view(-1)[:numbers]
 
     def _quantise(self, numbers_N: Floats) -> tuple[NDArray[np.float16], Bytes]:
         """Scales and packed codes of whole blocks (the last may be short)."""
         numbers_BK = _in_blocks(numbers_N, self.block)
-        peaks_B = np.abs(numbers_BK).max(axis=1)
-        if not np.isfinite(peaks_B).all():
+        # the bits of magnitudes have the order of the magnitudes, NaN and infinity last, and whole numbers compare faster
+        peaks_B = (numbers_BK.view(np.int32) & _MAGNITUDE).max(axis=1)
+        if peaks_B.max(initial=0) >= _INFINITY:
             raise ValueError("NaN or infinity must not leave this peer")
-        halves_B = _scales(peaks_B, self.top)
+        halves_B = _scales(peaks_B.view(np.float32), self.top)
         scales_B = halves_B.astype(np.float32)
         inverse_B = np.divide(np.float32(1), scales_B, out=np.zeros_like(scales_B), where=scales_B > 0)
         codes_BK = numbers_BK * inverse_B[:, None]
-        np.clip(codes_BK, -self.top, self.top, out=codes_BK)
-        np.rint(codes_BK, out=codes_BK)
-        codes_BK += self.top + 1
-        codes_N = codes_BK.astype(np.uint8).reshape(-1)[: len(numbers_N)]
-        return halves_B, _packed(codes_N) if self.bits == 4 else codes_N
+        if scales_B.max(initial=0) >= _LARGEST:  # else no number is beyond the reach of its scale
+            np.clip(codes_BK, -self.top, self.top, out=codes_BK)
+        codes_BK += np.float32(_ROUNDING + self.top + 1)
+        codes_N = codes_BK.view(np.uint32).astype(np.uint8).reshape(-1)[: len(numbers_N)]
+        return halves_B, pack(codes_N, 4) if self.bits == 4 else codes_N
 
     def _codes(self, raw: Bytes, numbers: int) -> NDArray[np.int8]:
         """The signed multiples of the scale, [B, K], behind the packed codes of ``numbers`` values; beyond them anything."""
-        codes = _unpacked(raw) if self.bits == 4 else raw
-        if not codes[:numbers].all() or codes[numbers:].any():
-            raise Malformed("a code is zero, or the padding is not")
+        codes = unpack(raw, numbers, 4) if self.bits == 4 else raw
+        if not codes.all():
+            raise Malformed("a code is zero")
         return _in_blocks((codes - np.uint8(self.top + 1)).view(np.int8), self.block)
 
 
@@ -127,16 +134,3 @@ def _scales(peaks_B: Floats, top: int) -> NDArray[np.float16]:
     bits_B = scales_B.view("<u2")
     bits_B += too_low_B
     return scales_B
-
-
-def _packed(codes_N: Bytes) -> Bytes:
-    """Two codes per byte, the first in the low nibble; a missing last one is zero."""
-    even_N = np.append(codes_N, np.uint8(0)) if len(codes_N) % 2 else codes_N
-    pairs: NDArray[np.uint16] = even_N.view("<u2")
-    return (pairs | pairs >> 4).astype(np.uint8)
-
-
-def _unpacked(raw: Bytes) -> Bytes:
-    """The codes of both nibbles of every byte, in order."""
-    pairs: NDArray[np.uint16] = raw.astype("<u2")
-    return ((pairs | pairs << 4) & 0x0F0F).view(np.uint8)
