@@ -23,8 +23,9 @@ from swarm.errors import Busy, TooLate
 from swarm.identity import PeerId
 from swarm.machine import Command, Compute, Computed, Delivered, Event, Fetch, Finish, Report, Unreached, WakeAt
 
-PIPELINE = 4
-"""Chunks under way per donor that has given a good one: some travel while the next are being asked for."""
+UNDER_WAY, PIPELINE = 8, 2
+"""Chunks under way, shared by the donors, but at least so many from each that has given a good one. One long line with loss wants
+several connections; many donors are several connections, and the less each of them owes, the less it wastes when it leaves."""
 PATIENCE = 10.0
 """Least seconds for a chunk, whatever others took: a donor may just be averaging."""
 SLOWEST_RATE = 1 << 16
@@ -99,11 +100,6 @@ class _Donor:
     """How often in a row it was busy or late."""
     rests_until: float = 0.0
 
-    @property
-    def room(self) -> int:
-        """Chunks that it may be asked for now."""
-        return (PIPELINE if self.has_proven and not self.trouble else 1) - len(self.owes)
-
 
 class CatchUp:
     """The machine. ``have``: chunks of an earlier attempt. `headway` is for people."""
@@ -171,8 +167,9 @@ class CatchUp:
             return
         donor = self._donors[peer]
         donor.owes.pop(index, None)
-        donor.rests_until = now + min(LONGEST_REST, SHORTEST_REST * 2**donor.trouble)
-        donor.trouble = min(donor.trouble + 1, 8)
+        if now >= donor.rests_until:  # what was under way together is one trouble
+            donor.rests_until = now + min(LONGEST_REST, SHORTEST_REST * 2**donor.trouble)
+            donor.trouble = min(donor.trouble + 1, 8)
 
     # --- asking ---------------------------------------------------------------------------------------------------
 
@@ -184,12 +181,16 @@ class CatchUp:
         fresh = iter([index for index in missing if index not in self._asked()])
         awake = [(peer, donor) for peer, donor in self._donors.items() if donor.rests_until <= now]
         for peer, donor in awake:
-            while donor.room > 0 and (index := next(fresh, None)) is not None:
+            while len(donor.owes) < self._room(donor) and (index := next(fresh, None)) is not None:
                 yield self._ask(peer, donor, index, now)
         for peer, donor in awake:
             if not donor.owes and (late := self._overdue(now)) is not None:
                 yield self._ask(peer, donor, late, now)
         yield from self._wake(now, someone_is_idle=any(not donor.owes for _, donor in awake))
+
+    def _room(self, donor: _Donor) -> int:
+        """Chunks that it may owe us."""
+        return max(PIPELINE, UNDER_WAY // len(self._donors)) if donor.has_proven and not donor.trouble else 1
 
     def _ask(self, peer: PeerId, donor: _Donor, index: int, now: float) -> Fetch:
         length = self._wanted.lengths[index]

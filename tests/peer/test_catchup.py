@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 
 import pytest
 
-from peer.catchup import MARGIN, PATIENCE, PIPELINE, SHORTEST_REST, CatchUp, CheckChunk, Fetched, Headway, Wanted
+from peer.catchup import MARGIN, PATIENCE, PIPELINE, SHORTEST_REST, UNDER_WAY, CatchUp, CheckChunk, Fetched, Headway, Wanted
 from swarm.identity import PeerId
 from swarm.machine import Compute, Computed, Delivered, Fetch, Finish, Report, Unreached, WakeAt, Woken
 from tests.playbook import play
@@ -160,13 +160,13 @@ def test_a_request_that_hangs_has_a_deadline_that_follows_from_what_chunks_have_
 
 def test_a_late_donor_gets_more_time_and_one_chunk_at_once_and_is_not_punished() -> None:
     scene = Scene(download(12, A)).gives(1, A, 0)
-    for index in (1, 2, 3, 4):
+    for index in range(1, 9):
         scene.misses(11, A, index, "late")
     assert scene.outcome is None
-    (again,) = scene.wakes(19).fetches
-    assert again.by == 19 + PATIENCE * 2**4
+    (again,) = scene.wakes(12).fetches
+    assert again.by == 12 + 2 * PATIENCE
     assert not [command for command in scene.commands if isinstance(command, Report)]
-    assert len(scene.gives(30, A, int(again.item)).asks) == PIPELINE, "what comes in the end makes up for it"
+    assert len(scene.gives(30, A, int(again.item)).asks) == UNDER_WAY, "what comes in the end makes up for it"
 
 
 def test_the_slowest_donor_does_not_set_the_pace() -> None:
@@ -210,15 +210,23 @@ def test_a_stranger_delivers_nothing() -> None:
     assert scene.misses(1, C, 0).commands == []
 
 
-def test_no_donor_ever_owes_more_than_the_pipeline_holds() -> None:
-    scene = Scene(download(12, A))
-    owed = {index for _, index in scene.asks}
-    for now in range(1, 12):
-        index = min(owed)
-        owed -= {index}
-        owed |= {asked for _, asked in scene.gives(now, A, index).asks}
-        assert len(owed) <= PIPELINE
-    assert scene.gives(12, A, min(owed)).outcome == whole(12)
+@pytest.mark.parametrize(("donors", "each"), [(1, UNDER_WAY), (2, UNDER_WAY // 2), (3, PIPELINE), (5, PIPELINE)])
+def test_no_donor_ever_owes_more_than_its_share_of_what_is_under_way(donors: int, each: int) -> None:
+    names = [PeerId(f"d{number}") for number in range(donors)]
+    scene = Scene(download(12, *names))
+    owed = dict(scene.asks)
+    assert owed == {name: number for number, name in enumerate(names)}
+    owes: dict[PeerId, set[int]] = {name: {index} for name, index in owed.items()}
+    now = 0.0
+    while scene.outcome is None:
+        now += 0.1
+        name = max(names, key=lambda name: len(owes[name]))
+        index = min(owes[name])
+        owes[name].discard(index)
+        for donor, asked in scene.gives(now, name, index).asks:
+            owes[donor].add(asked)
+        assert all(len(indices) <= each for indices in owes.values())
+    assert scene.outcome == whole(12)
 
 
 @pytest.mark.parametrize(("payload", "verdict"), [(CHUNKS[0], True), (b"lies", False), (b"", False)])
