@@ -132,15 +132,14 @@ class Assembly:
             self._left = LeftOut(decline.reason, decline.round, declined=True)
 
     def _hear_proposal(self, proposal: Proposal) -> Iterator[Command]:
-        members = self._check(proposal)
-        if members is None:
+        seated = self._check(proposal)
+        if seated is None:
             return  # a list that does not hold, or without us: not ours to vote on
-        group = groups.form(self._call.run, self._round, members, self._call.me.message.state_root)
-        yield from self._vote(group)
+        yield from self._vote(groups.formed(self._call.run, seated))
 
-    def _check(self, proposal: Proposal) -> list[PeerId] | None:
+    def _check(self, proposal: Proposal) -> list[Signed[Ready]] | None:
         """The members of a proposal that we may sign: genuine, of this round, of one model (ours), and with us on it."""
-        members: list[PeerId] = []
+        seated: list[Signed[Ready]] = []
         for raw in proposal.ready:
             try:
                 signed = open_frame(raw, Ready, run=self._call.run, limit=4096)
@@ -148,9 +147,10 @@ class Assembly:
                 return None
             if signed.stamp.round != self._round or signed.message.state_root != self._call.me.message.state_root:
                 return None
-            members.append(signed.signer)
-        fits = self._me in members and len(set(members)) == len(members) <= self._call.group_size
-        return members if fits else None
+            seated.append(signed)
+        members = {signed.signer for signed in seated}
+        fits = self._me in members and len(members) == len(seated) <= self._call.group_size
+        return seated if fits else None
 
     def _vote(self, group: Group) -> Iterator[Command]:
         self._group = group
@@ -221,6 +221,6 @@ class Assembly:
             why = "all seats of this round are taken" if same_root else "your model differs from the majority's; fetch theirs"
             yield Send((peer,), Decline(self._round, why))
         if self._me in members:
-            yield from self._vote(groups.form(self._call.run, self._round, members, root))
+            yield from self._vote(groups.formed(self._call.run, seated))
         else:
             self._left = LeftOut("our model differs from the majority's", self._round, declined=True)

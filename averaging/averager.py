@@ -21,7 +21,7 @@ from swarm.wire import NO_GROUP, Message, Signed, Stamp, open_frame, seal
 from . import groups
 from .assembly import Assembly, Call, LeftOut
 from .feedback import ErrorFeedback
-from .groups import Group
+from .groups import Group, Line
 from .messages import Ballot, Commit, Decline, Holdings, Proposal, Ready, Receipt, Vote
 from .partition import Part, plan, shaped
 from .reduce import Checked, CheckResult, Reduced
@@ -45,6 +45,8 @@ class Update:
     state_root: bytes
     tensors: tuple[int, ...] = ()
     """Lengths of the tensors in the vector, in order; empty where it is one."""
+    line: Line = Line()
+    """What we tell the others of our own line."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -145,7 +147,8 @@ class Averager:
     async def _assemble(self, update: Update, expected: Sequence[PeerId], close_at: float) -> Group | LeftOut:
         spec = self._manifest.round
         stamp = Stamp(self._run, update.round)
-        ready = open_frame(seal(self._key, Ready(update.state_root), stamp), Ready, run=self._run)
+        said = Ready(update.state_root, update.line.up, update.line.dialable)
+        ready = open_frame(seal(self._key, said, stamp), Ready, run=self._run)
         close_at = max(close_at, asyncio.get_running_loop().time() + spec.assemble_seconds / 4)  # we may be late ourselves
         call = Call(
             run=self._run,
@@ -182,7 +185,8 @@ class Averager:
 
     def _parts(self, group: Group, update: Update) -> tuple[Part, ...]:
         numbers = update.vector_P.numel()
-        parts = plan(numbers, groups.owners(self._run, group, self._manifest.round.owners))
+        owners = groups.owners(self._run, group, self._manifest.round.owners)
+        parts = plan(numbers, owners, groups.shares(group, owners))
         return shaped(parts, update.tensors or (numbers,), update.round)
 
     def _settle(self, feedback: ErrorFeedback, carried_P: Tensor, parts: tuple[Part, ...], outcome: Outcome) -> None:

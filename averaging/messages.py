@@ -12,17 +12,28 @@ from swarm.wire import Kind, Message, finite, sized
 
 MAX_PARTS = 64
 MAX_MEMBERS = 256
+MAX_UP = 10**8
+"""Kilobytes per second: what a peer may claim of its line."""
 
 
 class Ready(Message, frozen=True):
-    """I have an update for the stamp's round, made from the model whose root is ``state_root``."""
+    """I have an update for the stamp's round, made from the model whose root is ``state_root``; and this is my line.
+
+    All members see the same signed claims, in the proposal, so all cut the vector alike (`groups.shares`).
+    """
 
     kind: ClassVar[Kind] = Kind.READY
 
     state_root: bytes
+    up: int = 0
+    """Kilobytes per second that I can send, as far as I have measured; 0 where I have not."""
+    dialable: bool = True
+    """Whether others can open connections to me: whoever owns a part must hear from all."""
 
     def __post_init__(self) -> None:
         sized("state_root", self.state_root, 32)
+        if not 0 <= self.up <= MAX_UP:
+            raise ValueError("ready: out of range")
 
 
 class Proposal(Message, frozen=True):

@@ -8,8 +8,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import accumulate, pairwise
 from fractions import Fraction
+from itertools import accumulate, pairwise
 
 from swarm.identity import PeerId
 
@@ -35,7 +35,9 @@ class Part:
         return self.stop - self.start
 
 
-def plan(numbers: int, owners: Sequence[PeerId], weights: Sequence[float] | None = None, *, align: int = ALIGN) -> tuple[Part, ...]:
+def plan(
+    numbers: int, owners: Sequence[PeerId], weights: Sequence[float | Fraction] | None = None, *, align: int = ALIGN
+) -> tuple[Part, ...]:
     """Cut [0, ``numbers``) into parts in the order of ``owners``, in proportion to ``weights`` (equal where None).
 
     The parts cover the vector exactly and all cuts are multiples of ``align``; whoever's share rounds to nothing gets no part.
@@ -58,6 +60,25 @@ def plan(numbers: int, owners: Sequence[PeerId], weights: Sequence[float] | None
     return tuple(parts)
 
 
+def water_filled(bandwidths: Sequence[int], members: int) -> tuple[Fraction, ...]:
+    """The shares of the vector, 1 in total, with which owners of these ``bandwidths`` in a group of ``members`` are done together.
+
+    Whoever owns a fraction f sends its own update to the others, 1 − f of it, and its result to all of them, (members − 1) f:
+    1 + (members − 2) f in all. So f = max(0, (x · bandwidth − 1) / (members − 2)) with the time x at which the shares add up to 1;
+    whoever needs longer than x for its own update alone owns nothing. Equal shares where owning costs nothing (two members), and
+    where nobody has any bandwidth.
+    """
+    room, total = members - 2, len(bandwidths)
+    if room <= 0 or not any(bandwidths):
+        return (Fraction(1, total),) * total
+    time, fastest = Fraction(0), sorted(bandwidths, reverse=True)
+    for count, summed in enumerate(accumulate(fastest), 1):
+        if count > 1 and time * fastest[count - 1] <= 1:
+            break  # so slow that it owns nothing, and so does everybody after it
+        time = Fraction(room + count, summed)
+    return tuple(max(Fraction(0), (time * bandwidth - 1) / room) for bandwidth in bandwidths)
+
+
 def shaped(parts: Sequence[Part], tensors: Sequence[int], phase: int) -> tuple[Part, ...]:
     """``parts`` with their `Shape`: which stretches of the ``tensors`` (lengths, in order of the vector) lie in each."""
     borders = list(accumulate(tensors, initial=0))
@@ -69,7 +90,7 @@ def _pieces(part: Part, borders: Sequence[int]) -> tuple[int, ...]:
     return tuple(after - before for before, after in pairwise(cuts))
 
 
-def _share(weight: float) -> Fraction:
+def _share(weight: float | Fraction) -> Fraction:
     if not (math.isfinite(weight) and weight >= 0):
         raise ValueError(f"{weight} is no share of the numbers")
     return Fraction(weight)

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import swarm
 from swarm.dht.node import HivemindDirectory
-from swarm.errors import DiskTrouble, Impostor, Malformed, NobodyThere, PortTaken
+from swarm.errors import DiskTrouble, Impostor, Malformed, NobodyThere, PortTaken, SwarmError
 from swarm.identity import KeyPair, petname
 from swarm.manifest import Admission, RunManifest, open_manifest
 from swarm.membership.contacts import Contacts, pack_records, seal_contact, unpack_records
@@ -36,6 +36,8 @@ from .recipe import Recipe, manifest_of
 from .report import Reporter
 from .status import encode
 from .statuspage import StatusPage
+from .supervisor import keep_alive
+from .text import duration
 
 DEFAULT_PORT = 7420
 CONNECT_SECONDS = 20.0
@@ -69,37 +71,64 @@ async def found(recipe: Recipe, data: Path | None, options: Options) -> None:
         manifest = manifest_of(recipe, corpus.spec, key)
         corpora.save(corpus, home.path / "data")
         secret = secrets.token_bytes(16) if manifest.admission is Admission.INVITE else b""
-        await _Life(Ticket(manifest.run_id, (), secret), key, home, options).live(manifest.seal(key), corpus)
+        cast = _Cast(Ticket(manifest.run_id, (), secret), key, home, options, manifest.seal(key), corpus)
+        await keep_alive(lambda reason: _Life(cast, reason), cast.tell_restart)
 
 
 async def join(ticket: Ticket, options: Options) -> None:
     """Be a peer of the run that ``ticket`` names, to the end of the run."""
     with open_home(options.home, ticket.run_id) as home:
-        await _Life(ticket, KeyPair.load_or_create(home.identity_file), home, options).live(b"", None)
+        cast = _Cast(ticket, KeyPair.load_or_create(home.identity_file), home, options)
+        await keep_alive(lambda reason: _Life(cast, reason), cast.tell_restart)
+
+
+@dataclass(frozen=True, slots=True)
+class _Cast:
+    """What all lives of a peer share. The founder brings the ``sealed`` manifest and the ``corpus``; others ask for them."""
+
+    ticket: Ticket
+    key: KeyPair
+    home: Home
+    options: Options
+    sealed: bytes = b""
+    corpus: Corpus | None = None
+
+    def tell_restart(self, error: SwarmError, seconds: float) -> None:
+        """Say why the last life ended, and when the next one begins."""
+        advice = {"advice": error.advice} if error.advice else {}
+        fact = f"{error.fact}; starting again in {duration(seconds)}"
+        self.options.reporter.event("warning", code="restart", fact=fact, **advice)
 
 
 class _Life:
-    """One peer between its ticket and the end of the run."""
+    """One peer between its ticket and the end of the run. ``reason``: why an earlier life ended, if there was one."""
 
-    def __init__(self, ticket: Ticket, key: KeyPair, home: Home, options: Options) -> None:
-        self._ticket, self._key, self._home, self._options = ticket, key, home, options
-        self._run = ticket.run_id
-        self._contacts = Contacts(self._run, ticket.entries)
+    def __init__(self, cast: _Cast, reason: str = "") -> None:
+        self._ticket, self._key, self._home, self._options = cast.ticket, cast.key, cast.home, cast.options
+        self._sealed, self._corpus, self._reason = cast.sealed, cast.corpus, reason
+        self._run = cast.ticket.run_id
+        self._peer: Peer | None = None
+        self._contacts = Contacts(self._run, self._ticket.entries)
         self._kept_contacts = b""
         self._recall()
-        asked = [entry.peer for entry in ticket.entries] + self._contacts.peers()[:REMEMBERED]
-        self._entries = [peer for peer in dict.fromkeys(asked) if peer != key.peer_id]
-        self._seq = time.time_ns() // 1_000_000  # grows from life to life, also where the clock is wrong by a constant
+        asked = [entry.peer for entry in self._ticket.entries] + self._contacts.peers()[:REMEMBERED]
+        self._entries = [peer for peer in dict.fromkeys(asked) if peer != self._key.peer_id]
+        self._seq = self._home.life(time.time())
         self._invited: tuple[Entry, ...] = ()
 
-    async def live(self, sealed: bytes, corpus: Corpus | None) -> None:
-        """Open everything, run the peer, close everything. Without a ``sealed`` manifest the ticket's entries are asked for it."""
+    @property
+    def has_begun(self) -> bool:
+        """Whether the peer has stood where the run does."""
+        return self._peer is not None and self._peer.has_stood
+
+    async def live(self) -> None:
+        """Open everything, run the peer, close everything. Without a sealed manifest the ticket's entries are asked for it."""
+        corpus = self._corpus
         async with HttpTransport(self._key, self._run, self._ticket.secret, self._contacts) as transport:
             bound = await self._listen(transport)
-            sealed = sealed or await self._fetch_manifest(transport)
+            sealed = self._sealed or await self._fetch_manifest(transport)
             manifest = open_manifest(sealed, self._run)
-            with replacing(self._home.path / "manifest") as draft:
-                draft.write_bytes(sealed)
+            self._keep("manifest", sealed)
             contact, welcomes = await self._introduce(transport, bound)
             async with self._directory(transport) as directory, _arithmetic() as arithmetic:
                 me = Self(
@@ -114,7 +143,9 @@ class _Life:
                 )
                 ways = Ways(transport=transport, directory=directory, contacts=self._contacts, wall=time.time)
                 ports = Ports(ways=ways, arithmetic=arithmetic, budget=_budget, teller=self._options.reporter)
-                peer = Peer(manifest, sealed, me, ports)
+                self._peer = peer = Peer(manifest, sealed, me, ports)
+                if self._reason:
+                    peer.board.note(f"started again: {self._reason}", "warning")
                 if corpus is not None:
                     self._invite()  # only now: from here on somebody answers who takes the ticket at its word
                 self._tell_joined(manifest, bound)
@@ -184,7 +215,10 @@ class _Life:
 
         transport.serve(Route("status", status))
         async with StatusPage(peer.snapshot) as page, asyncio.TaskGroup() as tasks:
-            self._home.announce(page.address, self._run)
+            try:
+                self._home.announce(page.address, self._run)
+            except DiskTrouble as error:
+                self._warn(error.code, error.fact, "only `swarm top` needs that file: give it the ticket instead")
             inviting = tasks.create_task(self._keep_inviting(peer))
             try:
                 await peer.run()
@@ -205,8 +239,15 @@ class _Life:
         packed = pack_records(sorted(self._contacts.records(REMEMBERED)))
         if packed != self._kept_contacts:
             self._kept_contacts = packed
-            with replacing(self._home.path / "contacts") as draft:
-                draft.write_bytes(packed)
+            self._keep("contacts", packed)
+
+    def _keep(self, name: str, content: bytes) -> None:
+        """A file for the next life; a full disk is told, and this one goes on."""
+        try:
+            with replacing(self._home.path / name) as draft:
+                draft.write_bytes(content)
+        except DiskTrouble as error:
+            self._warn(error.code, error.fact, error.advice)
 
     async def _keep_inviting(self, peer: Peer) -> None:
         while True:
@@ -254,11 +295,12 @@ class _Life:
             )
 
     async def _check_dialable(self, peer: Peer, bound: Address) -> None:
-        """Find out whether others can dial us; without that we cannot be in a group."""
+        """Find out whether others can dial us: without that we own no part, and hear only what answers us."""
         if not self._entries:
             return
         reached = await peer.neighbours.is_dialable(self._entries, asyncio.get_running_loop().time() + CONNECT_SECONDS)
-        if reached is False:
+        peer.dialable = reached is not False
+        if not peer.dialable:
             address = self._contacts.addresses(self._key.peer_id)[0]
             self._warn(
                 "reach",

@@ -15,6 +15,7 @@ from swarm.manifest import RunManifest
 from swarm.membership.progress import Phase, Progress
 from swarm.transport.post import Post
 
+from .bandwidth import Metered, Uplink
 from .board import Board
 from .course import JOIN_PATIENCE, Course, Found
 from .keeper import Keeper
@@ -52,6 +53,9 @@ class Peer:
         self.neighbours = Neighbours(
             manifest, sealed_manifest, me.key, ports.ways, self._describe, self._course.offer, first_seq=me.first_seq
         )
+        self.dialable = True
+        """Whether others can open connections to us, as far as anybody has tried."""
+        self._uplink = Uplink()
         self._members: tuple[PeerId, ...] = ()
         self._began = 0.0
         self._sampled_at: float | None = None
@@ -80,7 +84,8 @@ class Peer:
 
     async def _live(self, tasks: asyncio.TaskGroup) -> None:
         me, transport, arithmetic = self._me, self._ports.ways.transport, self._ports.arithmetic
-        post = Post(transport, me.key, self._manifest.run_id, tasks, FORMS)
+        metered = Metered(transport, self._uplink, self._loop.time)
+        post = Post(metered, me.key, self._manifest.run_id, tasks, FORMS)
         partial = Partial(me.home / "partial" if me.home else None)
         self._library = Library(transport, arithmetic, tasks, self._telling.note, partial)
         self._sync = Sync(self._manifest, self._library, self.neighbours, arithmetic, self._telling.progress)
@@ -176,6 +181,7 @@ class Peer:
             seed=seed,
             state_root=root,
             tensors=self._learner.tensors,
+            line=self._uplink.line(dialable=self.dialable),
         )
 
     async def average(self, update: Update) -> Averaged:

@@ -298,6 +298,40 @@ def test_a_proposal_that_does_not_hold_is_not_signed(proposal: Proposal) -> None
 # --- those who are turned away ------------------------------------------------------------------------------------
 
 
+def test_the_group_knows_what_each_member_says_of_its_line() -> None:
+    slow = said(B, Ready(ROOT, 250, False)).signed
+    mine = Ready(ROOT, 9000)
+    machine = Assembly(
+        Call(run=RUN, me=said(A, mine).signed, expected=(A, B), close_at=CLOSE, patience=PATIENCE, group_size=16)  # type: ignore[arg-type]
+    )
+    lines = {A: groups.Line(9000), B: groups.Line(250, dialable=False)}
+    formed = groups.form(RUN, ROUND, (A, B), ROOT, lines)
+    proposal = Proposal(tuple(frame.raw for frame in sorted((said(A, mine).signed, slow), key=lambda frame: frame.signer)))
+    (finish,) = play(
+        machine,
+        (0, None, [Send((B,), mine), WakeAt(0)]),
+        (0, Woken(), [WakeAt(2)]),
+        (1, Received(slow), [Send((B,), proposal), Send((B,), Vote(), formed.id), WakeAt(END)]),
+        (2, said(B, Vote(), group=formed.id), [Finish]),
+    )
+    assert dict(zip(standing(finish).members, standing(finish).lines, strict=True)) == lines
+    assert groups.owners(RUN, standing(finish), 16) == (A,)
+
+
+def test_who_says_two_things_of_its_line_makes_two_groups_and_neither_stands_by_the_other_s_votes() -> None:
+    other = said(A, Ready(ROOT, 77)).signed
+    (finish,) = play(
+        assembly(B),
+        (0, None, [Send, WakeAt]),
+        (0, Woken(), [WakeAt]),
+        (1, said(A, Proposal((other.raw, *(ready(who).raw for who in (B, C))))), [Send, WakeAt]),
+        (2, votes(A, A, B, C), [WakeAt]),
+        (2, votes(C, A, B, C), [Finish]),
+    )
+    assert isinstance(finish, Finish)
+    assert isinstance(finish.outcome, LeftOut)
+
+
 def test_who_comes_late_gets_a_reason() -> None:
     play(
         assembly(A, (A, B)),

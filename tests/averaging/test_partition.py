@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import random
+from fractions import Fraction
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from averaging.partition import ALIGN, Part, plan
+from averaging.partition import ALIGN, Part, plan, water_filled
 from swarm.identity import PeerId
 
 OWNERS = [PeerId(f"peer{index:02}") for index in range(40)]
@@ -82,3 +83,46 @@ def test_only_the_ratio_of_weights_matters() -> None:
 def test_a_plan_without_sense_is_refused(numbers: int, owners: list[PeerId], weights: list[float] | None) -> None:
     with pytest.raises(ValueError, match=r"share|plan"):
         plan(numbers, owners, weights)
+
+
+def done_at(bandwidths: list[int], shares: tuple[Fraction, ...], members: int) -> list[Fraction]:
+    """When each owner has sent everything: its own update to the others, and its result to all."""
+    return [(1 + (members - 2) * share) / Fraction(up) for share, up in zip(shares, bandwidths, strict=True)]
+
+
+def test_shares_are_filled_like_water() -> None:
+    shares = water_filled([10, 20, 1, 0, 5], 5)
+    assert shares == (Fraction(2, 9), Fraction(7, 9), 0, 0, 0)
+    assert [part.numbers for part in plan(1000, OWNERS[:5], shares, align=1)] == [222, 778]
+
+
+@settings(deadline=None)
+@given(st.lists(st.integers(1, 10**8), min_size=1, max_size=16), st.integers(0, 48))
+def test_owners_are_done_together_and_whoever_owns_nothing_could_not_be_done_sooner(bandwidths: list[int], others: int) -> None:
+    members = len(bandwidths) + others
+    shares = water_filled(bandwidths, members)
+    assert sum(shares) == 1
+    assert all(share >= 0 for share in shares)
+    if members > 2:
+        times = done_at(bandwidths, shares, members)
+        together = {time for time, share in zip(times, shares, strict=True) if share}
+        assert len(together) == 1
+        assert all(time >= max(together) for time, share in zip(times, shares, strict=True) if not share)
+
+
+@settings(deadline=None)
+@given(st.lists(st.integers(0, 1000), min_size=1, max_size=16), st.integers(3, 64), st.randoms())
+def test_a_share_follows_from_the_bandwidth_and_not_from_the_order(
+    bandwidths: list[int], members: int, draw: random.Random
+) -> None:
+    mixed = list(range(len(bandwidths)))
+    draw.shuffle(mixed)
+    shares = water_filled(bandwidths, members)
+    assert water_filled([bandwidths[index] for index in mixed], members) == tuple(shares[index] for index in mixed)
+    ordered = sorted(zip(bandwidths, shares, strict=True))
+    assert [share for _, share in ordered] == sorted(shares)
+
+
+@pytest.mark.parametrize(("bandwidths", "members"), [([0, 0, 0], 5), ([3, 3, 3], 9), ([1, 9], 2), ([1, 9], 1)])
+def test_shares_are_equal_where_nothing_speaks_for_others(bandwidths: list[int], members: int) -> None:
+    assert water_filled(bandwidths, members) == (Fraction(1, len(bandwidths)),) * len(bandwidths)

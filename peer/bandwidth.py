@@ -1,0 +1,96 @@
+"""How fast this computer's line sends, measured while it is busy: nothing is sent only to find out.
+
+    requests with large bodies      ───####──####──────
+                                    ─────####────#####─       a spell lasts while at least one is under way
+    spells                             |-----1-----|          bytes ÷ seconds = a measurement
+
+Requests to several peers at once share the line, so they count together. A spell in which one fails tells nothing and is dropped;
+one of few bytes would measure distances instead of the line.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from averaging.groups import Line
+from averaging.messages import MAX_UP
+from swarm.identity import PeerId
+from swarm.transport import Payload, Route, Transport
+from swarm.wire import CONTROL_LIMIT
+
+LARGE = 64 << 10
+"""Bytes of a body from which on it counts."""
+ENOUGH = 1 << 20
+"""Bytes of a spell from which on it is a measurement."""
+MEMORY = 0.9
+"""What is left of an older measurement when a new one is slower: waiting for others makes a line look slow, nothing makes it look
+fast."""
+
+
+class Uplink:
+    """The measurement, without a clock. ``rate`` in bytes per second, 0 before the first spell."""
+
+    def __init__(self) -> None:
+        self.rate = 0.0
+        self._under_way = self._bytes = 0
+        self._began = 0.0
+        self._is_whole = True
+
+    def begin(self, now: float) -> None:
+        """A large request sets out."""
+        if not self._under_way:
+            self._began, self._bytes, self._is_whole = now, 0, True
+        self._under_way += 1
+
+    def end(self, size: int, now: float) -> None:
+        """It has arrived with its ``size`` bytes; 0 where it has failed."""
+        self._under_way -= 1
+        self._bytes += size
+        self._is_whole &= size > 0
+        if not self._under_way and self._is_whole and self._bytes >= ENOUGH and now > self._began:
+            self.rate = max(self._bytes / (now - self._began), MEMORY * self.rate)
+
+    def line(self, *, dialable: bool) -> Line:
+        """What we tell the others of our line."""
+        return Line(min(MAX_UP, round(self.rate / 1000)), dialable)
+
+
+class Metered:
+    """A `Transport` that lets ``uplink`` see every large request."""
+
+    def __init__(self, transport: Transport, uplink: Uplink, clock: Callable[[], float]) -> None:
+        self._transport, self._uplink, self._clock = transport, uplink, clock
+
+    @property
+    def me(self) -> PeerId:
+        """The id that the other sides see."""
+        return self._transport.me
+
+    @property
+    def bytes_up(self) -> int:
+        """Bytes sent so far, as they cross the wire."""
+        return self._transport.bytes_up
+
+    @property
+    def bytes_down(self) -> int:
+        """Bytes received so far."""
+        return self._transport.bytes_down
+
+    def serve(self, route: Route) -> None:
+        """Answer calls to ``route.name``."""
+        self._transport.serve(route)
+
+    async def request(
+        self, to: PeerId, route: str, body: Payload = b"", *, argument: str = "", limit: int = CONTROL_LIMIT, deadline: float
+    ) -> bytes:
+        """The reply of ``to``. Raises what the transport does."""
+        if len(body) < LARGE:
+            return await self._transport.request(to, route, body, argument=argument, limit=limit, deadline=deadline)
+        self._uplink.begin(self._clock())
+        arrived = 0
+        try:
+            reply = await self._transport.request(to, route, body, argument=argument, limit=limit, deadline=deadline)
+            arrived = len(body)
+            return reply
+        finally:
+            self._uplink.end(arrived, self._clock())
