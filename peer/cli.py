@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import platform
 import signal
@@ -21,6 +22,8 @@ from .report import Reporter
 
 F = TypeVar("F", bound=Callable[..., Any])
 
+LEAVE_SECONDS = 4.5
+"""A peer that was asked to leave is gone after so long, whatever it was doing."""
 EXIT_CODES = """
 \b
 Exit codes
@@ -249,20 +252,33 @@ def _be_a_peer(start: Callable[[Reporter], Coroutine[Any, Any, None]], json_line
         await start(reporter)
         return 0
 
-    _exit(_guarded(life, reporter if json_lines else Reporter(sys.stderr)))
+    _exit(_guarded(life, reporter if json_lines else Reporter(sys.stderr), leave_within=LEAVE_SECONDS))
 
 
-def _guarded(start: Callable[[], Coroutine[Any, Any, int]], reporter: Reporter) -> int:
+def _guarded(start: Callable[[], Coroutine[Any, Any, int]], reporter: Reporter, leave_within: float = 0.0) -> int:
     """Run to the end. One Ctrl-C (or SIGTERM) cancels and waits for a clean end; a second one ends at once.
 
     ``reporter`` hears how it ended: errors of people go to standard error, those of machines are lines among the others.
+    ``leave_within`` bounds the clean end, 0 for not at all: arithmetic that is under way cannot be cancelled, and nobody should
+    have to wait for it. Files are replaced as a whole, so nothing is lost that was there.
     """
+
+    def give_up(*_: object) -> None:
+        with contextlib.suppress(RuntimeError):  # in the middle of another line
+            reporter.event("left", reason="asked to stop; a step was still under way")
+        os._exit(0)
+
+    def stop(task: asyncio.Task[int]) -> None:
+        if leave_within and not task.cancelling():
+            signal.signal(signal.SIGALRM, give_up)
+            signal.setitimer(signal.ITIMER_REAL, leave_within)
+        _stop(task)
 
     async def main() -> int:
         task = asyncio.create_task(start())
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(number, _stop, task)
+            loop.add_signal_handler(number, stop, task)
         try:
             return await task
         except asyncio.CancelledError:

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 from collections.abc import Iterator
@@ -17,6 +18,8 @@ from swarm.identity import KeyPair
 from .files import replacing, trouble
 
 SLOTS = 64
+LIFE = 1 << 24
+"""Records that one life may send before it meets the numbers of the next: one a second for half a year."""
 
 
 def root_folder() -> Path:
@@ -53,6 +56,22 @@ class Home:
                 draft.touch(mode=0o600)
                 draft.write_text(fresh.private_bytes().hex() + "\n")
         return KeyPair.load_or_create(self.identity_file)
+
+    def life(self, wall: float) -> int:
+        """A number that is higher in every life of this peer, by more than a life can count: its records are numbered from there.
+
+        The clock (``wall``, seconds since 1970) says how high; where it was set back, the last life's number does. Where that
+        cannot be kept, the clock alone has to do.
+        """
+        file = self.path / "life"
+        number = int(wall * 1000)
+        try:
+            number = max(number, int(file.read_text()) + LIFE)
+        except (OSError, ValueError):
+            number = max(number, LIFE)
+        with contextlib.suppress(DiskTrouble), replacing(file) as draft:
+            draft.write_text(f"{number}\n")
+        return number
 
     @property
     def status_file(self) -> Path:

@@ -64,6 +64,11 @@ class Peer:
     def __repr__(self) -> str:
         return f"Peer({self._me.name or self._id[:8]}, round {self.board.round}, {self.board.phase.name.lower()})"
 
+    @property
+    def has_stood(self) -> bool:
+        """Whether this peer has had a state of the run, its own or the others'."""
+        return any(self.board.state_root)
+
     def snapshot(self) -> Snapshot:
         """The picture of this moment, for every screen."""
         roster, now = self.neighbours.roster, self._loop.time()

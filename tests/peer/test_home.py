@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from peer.home import SLOTS, open_home, root_folder, running
+from peer.home import LIFE, SLOTS, open_home, root_folder, running
 from swarm.errors import DiskTrouble, HomeInUse
 from swarm.identity import KeyPair
 
@@ -119,6 +119,30 @@ def test_leaving_a_home_takes_its_status_file_away(tmp_path: Path) -> None:
         home.announce("127.0.0.1:1", RUN)
         assert home.status_file.exists()
     assert not home.status_file.exists()
+
+
+def test_every_life_has_a_higher_number_also_where_the_clock_was_set_back(tmp_path: Path) -> None:
+    with open_home(tmp_path / "h", RUN) as home:
+        first = home.life(1_700_000_000.0)
+        assert first == 1_700_000_000_000
+        assert home.life(1_700_000_000.0 - 3600) >= first + LIFE, "an hour back"
+        third = home.life(0.0)
+        assert third >= first + 2 * LIFE, "a computer without a battery"
+        assert home.life(1_800_000_000.0) == 1_800_000_000_000
+
+
+@pytest.mark.parametrize("content", ["", "many", "1.5"])
+def test_a_number_that_cannot_be_read_is_replaced_by_the_clock(tmp_path: Path, content: str) -> None:
+    with open_home(tmp_path / "h", RUN) as home:
+        (home.path / "life").write_text(content)
+        assert home.life(1_700_000_000.0) == 1_700_000_000_000
+        assert home.life(0.0) > 1_700_000_000_000
+
+
+def test_a_number_that_cannot_be_kept_costs_nothing(tmp_path: Path) -> None:
+    with open_home(tmp_path / "h", RUN) as home:
+        (home.path / "life").mkdir()
+        assert home.life(1_700_000_000.0) == 1_700_000_000_000
 
 
 def test_an_organiser_keeps_the_key_that_lives_in_its_home(tmp_path: Path) -> None:
