@@ -1,0 +1,127 @@
+"""The peers of one system, each a process of its own, and the parent's end of `rivals.stage`.
+
+Each process leads a session: a Ctrl-C at the terminal reaches the parent alone, which then ends whole families, and a parent that
+is killed takes them with it (they watch their standard input).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import queue
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import psutil
+
+from benchmarks.meters import family
+
+ROOT = Path(__file__).parents[1]
+PATIENCE_SECONDS = 300.0
+_LAST_LINES = 12
+
+
+class Actor:
+    """One peer in a process of its own. ``log`` is where its standard error goes."""
+
+    def __init__(self, module: str, log: Path) -> None:
+        self._log, self._module = log, module
+        environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore", "HIVEMIND_LOGLEVEL": "ERROR"}
+        with log.open("wb") as errors:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", module],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                cwd=ROOT,
+                env=environment,
+                start_new_session=True,
+            )
+        self.pid = self._process.pid
+        self._answers: queue.Queue[bytes] = queue.Queue()
+        threading.Thread(target=self._listen, daemon=True).start()
+
+    def _listen(self) -> None:
+        assert self._process.stdout
+        for line in self._process.stdout:
+            self._answers.put(line)
+        self._answers.put(b"")
+
+    def tell(self, do: str, **what: Any) -> None:
+        """Give an order; `answer` waits for what comes of it."""
+        assert self._process.stdin
+        self._process.stdin.write(json.dumps({"do": do, **what}).encode() + b"\n")
+        self._process.stdin.flush()
+
+    def answer(self) -> Any:
+        """What came of the last order. Raises `RuntimeError` with the end of its log where it failed, ended or hangs."""
+        try:
+            line = self._answers.get(timeout=PATIENCE_SECONDS)
+        except queue.Empty:
+            raise RuntimeError(f"{self._module} has not answered for {PATIENCE_SECONDS:g} s") from None
+        found = json.loads(line) if line else {"error": "the process ended"}
+        if "error" in found:
+            last = "\n".join(self._log.read_text(errors="replace").splitlines()[-_LAST_LINES:])
+            raise RuntimeError(f"{self._module}: {found['error']}\n{last}")
+        return found["ok"]
+
+    def end(self) -> None:
+        """Kill the whole family, also those of it that have left its process group."""
+        members = family(self.pid)
+        with suppress(ProcessLookupError):
+            os.killpg(self.pid, signal.SIGKILL)
+        for member in members:
+            with suppress(psutil.NoSuchProcess):
+                member.kill()
+        self._process.wait()
+        for pipe in (self._process.stdin, self._process.stdout):
+            if pipe:
+                with suppress(OSError):
+                    pipe.close()
+
+
+class Cast:
+    """All peers of one system. A context manager: whoever leaves it leaves no process behind."""
+
+    def __init__(self, system: str, module: str, peers: int) -> None:
+        self.system, self.peers = system, peers
+        self._folder = tempfile.TemporaryDirectory(prefix="swarm-benchmark-")
+        folder = Path(self._folder.name)
+        self._actors = [Actor(module, folder / f"{system}-{seat}.log") for seat in range(peers)]
+
+    def __enter__(self) -> Cast:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
+        try:
+            if error is None:
+                self.all("close")
+        finally:
+            for actor in self._actors:
+                actor.end()
+            self._folder.cleanup()
+
+    @property
+    def pids(self) -> list[int]:
+        """The heads of the families."""
+        return [actor.pid for actor in self._actors]
+
+    def all(self, do: str, **what: Any) -> list[Any]:
+        """The same order to everybody, at the same time; their answers by seat."""
+        for actor in self._actors:
+            actor.tell(do, **what)
+        return [actor.answer() for actor in self._actors]
+
+    def enter(self, **scene: Any) -> None:
+        """Begin a scene, whose other fields are ours: everybody prepares, then hears of everybody."""
+        for seat, actor in enumerate(self._actors):
+            actor.tell("prepare", seat=seat, peers=self.peers, folder=self._folder.name, **scene)
+        cards = [actor.answer() for actor in self._actors]
+        self.all("meet", cards=cards)

@@ -1,0 +1,104 @@
+"""The floor: the bytes of a butterfly over mutual TLS 1.3, `sendall` and `recv_into` in threads, one connection per direction.
+
+Each peer sends every other one its share of the update and of the result, 2 · size(P / n) bytes at once, and receives as much.
+Buffers are there beforehand and nobody looks into them: no hash, no sum, no protocol. The certificates are those of a real run.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import ssl
+import threading
+import time
+from typing import Any
+
+from benchmarks.rivals.stage import Scene, Times, Verdict, act
+from swarm.identity import KeyPair
+from swarm.transport.tls import client_context, server_context
+
+CHUNK = 1 << 20
+_RUN = bytes(32)
+
+
+class TlsPeer:
+    """One peer of the floor."""
+
+    def prepare(self, scene: Scene) -> Any:
+        """Listen; the port is what the others have to know."""
+        self._scene = scene
+        self._key = KeyPair.from_seed(bytes([scene.seat]) * 32)
+        self._outgoing = os.urandom(scene.share)
+        self._incoming = [bytearray(scene.share) for _ in range(scene.peers - 1)]
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        return self._listener.getsockname()[1]
+
+    def meet(self, cards: list[Any]) -> None:
+        """Connect to everybody, and let everybody connect."""
+        self._sources: list[ssl.SSLSocket] = []
+        door = threading.Thread(target=self._accept)
+        door.start()
+        context = client_context(self._key, _RUN)
+        ports = [port for seat, port in enumerate(cards) if seat != self._scene.seat]
+        self._targets = [context.wrap_socket(_tuned(socket.create_connection(("127.0.0.1", port)))) for port in ports]
+        door.join()
+        self._sent = 0
+
+    def _accept(self) -> None:
+        context = server_context(self._key, _RUN)
+        for _ in range(self._scene.peers - 1):
+            accepted, _ = self._listener.accept()
+            self._sources.append(context.wrap_socket(_tuned(accepted), server_side=True))
+        self._listener.close()
+
+    def refill(self) -> None:
+        """Nothing: the bytes stay what they are."""
+
+    def average(self) -> Times:
+        """Everything to everybody, at once."""
+        began = time.monotonic()
+        sending = [threading.Thread(target=self._send, args=(target,)) for target in self._targets]
+        receiving = [threading.Thread(target=_receive, args=pair) for pair in zip(self._sources, self._incoming, strict=True)]
+        for thread in (*sending, *receiving):
+            thread.start()
+        for thread in (*sending, *receiving):
+            thread.join()
+        self._sent += len(self._outgoing) * len(self._targets)
+        return Times(called=began, began=began, ended=time.monotonic(), sent=self._sent)
+
+    def _send(self, target: ssl.SSLSocket) -> None:
+        view = memoryview(self._outgoing)
+        for start in range(0, len(view), CHUNK):
+            target.sendall(view[start : start + CHUNK])
+
+    def check(self) -> Verdict:
+        """Nothing was averaged; that all bytes came is what `average` waited for."""
+        return Verdict(error=0.0)
+
+    def drop(self) -> None:
+        """Close everything."""
+        for connection in (*self._targets, *self._sources):
+            connection.close()
+        self._targets, self._sources, self._incoming, self._outgoing = [], [], [], b""
+
+    def close(self) -> None:
+        """Nothing is left."""
+
+
+def _receive(source: ssl.SSLSocket, buffer: bytearray) -> None:
+    view = memoryview(buffer)
+    received = 0
+    while received < len(view):
+        count = source.recv_into(view[received:])
+        if not count:
+            raise ConnectionError("the other side left in the middle")
+        received += count
+
+
+def _tuned(connection: socket.socket) -> socket.socket:
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return connection
+
+
+if __name__ == "__main__":
+    act(TlsPeer())

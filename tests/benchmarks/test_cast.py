@@ -1,0 +1,114 @@
+"""Processes on the stage of a benchmark: orders and answers, errors with their cause, and nobody left behind."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from benchmarks.cast import Cast
+from benchmarks.meters import cpu_of, family, peak_rss_of, pss_of
+from benchmarks.rivals.stage import Scene, Times, Verdict, act
+
+FAR = 120
+"""Seconds after which a process that should be gone is an error."""
+
+
+class Dancer:
+    """A rival that averages nothing, whose child leaves its process group, unless the scene is to die."""
+
+    def prepare(self, scene: Scene) -> Any:
+        self._scene = scene
+        self._child = subprocess.Popen(
+            [sys.executable, "-c", "import time; time.sleep(600)"], start_new_session=scene.name != "die"
+        )
+        return [scene.seat, self._child.pid]
+
+    def meet(self, cards: list[Any]) -> None:
+        self._cards = cards
+
+    def refill(self) -> None:
+        print("this goes to the log")
+
+    def average(self) -> Times:
+        if self._scene.name == "fall":
+            raise ValueError("I fell")
+        return Times(called=1.0, began=2.0, ended=3.0, sent=len(self._cards))
+
+    def check(self) -> Verdict:
+        os.kill(os.getpid(), signal.SIGKILL)
+        raise AssertionError
+
+    def drop(self) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+
+def cast_of(peers: int) -> Cast:
+    return Cast("dancer", __name__, peers)
+
+
+def enter(cast: Cast, name: str = "dance") -> list[psutil.Process]:
+    cast.enter(name=name, parameters=1, codec="fp32", share=1)
+    return [member for pid in cast.pids for member in family(pid)]
+
+
+def assert_gone(members: list[psutil.Process]) -> None:
+    assert members
+    _, alive = psutil.wait_procs(members, timeout=FAR)
+    assert not alive
+
+
+def test_everybody_hears_of_everybody_and_answers_by_seat() -> None:
+    with cast_of(3) as cast:
+        members = enter(cast)
+        cast.all("refill")
+        assert cast.all("average") == [{"called": 1.0, "began": 2.0, "ended": 3.0, "sent": 3, "fault": ""}] * 3
+        assert len(members) == 6
+        assert cpu_of(cast.pids) > 0
+        assert peak_rss_of(cast.pids[0]) > 1
+        assert pss_of(cast.pids[0]) > 1
+    assert_gone(members)
+
+
+def test_an_error_of_a_peer_is_told_and_ends_them_all() -> None:
+    members: list[psutil.Process] = []
+    with pytest.raises(RuntimeError, match="ValueError: I fell"):
+        play("fall", "average", members)
+    assert_gone(members)
+
+
+def test_the_death_of_a_peer_is_told_and_its_children_die_too() -> None:
+    members: list[psutil.Process] = []
+    with pytest.raises(RuntimeError, match="the process ended"):
+        play("die", "check", members)
+    assert_gone(members)
+
+
+def play(name: str, do: str, members: list[psutil.Process]) -> None:
+    """A scene of two; ``members`` gets everybody who was there."""
+    with cast_of(2) as cast:
+        members += enter(cast, name)
+        cast.all(do)
+
+
+def test_peers_go_with_a_parent_that_is_killed() -> None:
+    code = "import sys, time; from tests.benchmarks.test_cast import cast_of; print(*cast_of(2).pids, flush=True); time.sleep(600)"
+    root = Path(__file__).parents[2]
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, cwd=root, text=True) as parent:
+        assert parent.stdout
+        members = [psutil.Process(int(pid)) for pid in parent.stdout.readline().split()]
+        parent.kill()
+    assert_gone(members)
+
+
+if __name__ == "__main__":
+    act(Dancer())
