@@ -14,6 +14,7 @@ from swarm.identity import PeerId, petname
 from swarm.manifest import RunManifest
 from swarm.membership.progress import Phase, Progress
 from swarm.membership.roster import Row
+from swarm.relaxation import words_of
 
 from .status import Fetching, Happening, PeerRow, Point, Snapshot, thinned
 
@@ -148,6 +149,7 @@ class Board:
             max_steps=manifest.round.max_steps,
             phase_left=max(0.0, self.phase_ends - now),
             codec=manifest.round.codec.name.lower(),
+            relaxation=words_of(manifest.round),
             losses=self._losses,
             evaluations=self._evaluations,
             members=self.members,

@@ -65,18 +65,11 @@ _volunteer = _options(
     click.option("--name", default="", help="What others see instead of an animal's name."),
     _json,
 )
-_CODECS = click.Choice(["fp32", "fp16", "int8", "int4"])
+_CODECS = click.Choice(["fp32", "fp16", "bf16", "int8", "int4", "sparse512", "sparse256", "sparse128", "sparse64", "masked"])
 _data = click.option("--data", type=click.Path(exists=True, path_type=Path), help="Text to train on. Default: Python's library.")
 _run = _options(
     click.option(
         "--model", default="nano", show_default=True, help="tiny (9k parameters), nano (0.1M), small (10M), base (124M class)."
-    ),
-    click.option(
-        "--codec",
-        type=click.Choice(["fp32", "fp16", "int8", "int4"]),
-        default="int4",
-        show_default=True,
-        help="How updates travel.",
     ),
     click.option("--seed", default=0, show_default=True, help="Of the fresh model."),
 )
@@ -103,7 +96,15 @@ def cli() -> None:
 @_run
 @click.option("--rounds", type=click.IntRange(1), help="Length of the run. Default: 100 rounds.")
 @click.option("--tokens", type=click.IntRange(1), help="Length of the run in tokens of all peers together.")
-@click.option("--round-seconds", default=30.0, show_default=True, help="Local training per round; each peer does what fits.")
+@click.option(
+    "--preset",
+    type=click.Choice(["lan", "safe", "ahead", "wan", "thin"]),
+    default="safe",
+    show_default=True,
+    help="How the run averages. lan: one house. wan: homes. thin: slow lines, long runs. ahead: safe, training on meanwhile.",
+)
+@click.option("--codec", type=_CODECS, help="How updates travel, if not as the preset says.")
+@click.option("--round-seconds", type=float, help="Local training per round, if not as the preset says; each peer does what fits.")
 @click.option("--steps", default=500, show_default=True, help="At most this many local steps per round.")
 @click.option("--admission", type=click.Choice(["open", "invite"]), default="open", show_default=True, help="Who may join.")
 @click.option("--inner", type=click.Choice(["adamw", "muon"]), default="adamw", show_default=True, help="Local optimiser.")
@@ -129,9 +130,10 @@ def new(data: Path | None, home: Path | None, listen: Address | None, json_lines
             model=chosen["model"],
             rounds=chosen["rounds"] or 0,
             tokens=chosen["tokens"] or 0,
+            preset=chosen["preset"],
             round_seconds=chosen["round_seconds"],
             max_steps=chosen["steps"],
-            codec=chosen["codec"],
+            codec=chosen["codec"] or "",
             admission=chosen["admission"],
             seed=chosen["seed"],
             inner=chosen["inner"],
@@ -193,6 +195,7 @@ def top(source: str, once: bool, plain: bool, json_lines: bool) -> None:
 @click.option("--rounds", default=40, show_default=True, type=click.IntRange(1))
 @click.option("--steps", default=20, show_default=True, help="Local steps per round.")
 @_run
+@click.option("--codec", type=_CODECS, default="int4", show_default=True, help="How updates travel.")
 @click.option(
     "--data", type=click.Path(exists=True, path_type=Path), help="Folder or file of text. Default: Python's standard library."
 )

@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 from itertools import pairwise
 
+from swarm import relaxation
 from swarm.errors import ConfigError
 from swarm.identity import KeyPair
 from swarm.manifest import Admission, Codec, DataSpec, InnerOptimiser, InnerSpec, OuterOptimiser, OuterSpec, RoundSpec, RunManifest
@@ -32,9 +33,11 @@ class Recipe:
     model: str = "nano"
     rounds: int = 0
     tokens: int = 0
-    round_seconds: float = 30.0
+    preset: str = "safe"
+    """How far the run moves away from exact averages at once (`swarm.relaxation`); the next two are its own where not given."""
+    round_seconds: float | None = None
+    codec: str = ""
     max_steps: int = 500
-    codec: str = "int4"
     admission: str = "open"
     seed: int = 0
     inner: str = "adamw"
@@ -52,23 +55,19 @@ def manifest_of(recipe: Recipe, data: DataSpec, key: KeyPair) -> RunManifest:
     """The manifest of a new run. Raises `ConfigError` for values that no run can have."""
     if recipe.model not in presets:
         raise ConfigError(f"there is no model called {recipe.model!r}", f"choose one of {', '.join(presets)}")
+    if recipe.preset not in relaxation.PRESETS:
+        raise ConfigError(f"there is no preset called {recipe.preset!r}", f"choose one of {', '.join(relaxation.PRESETS)}")
     spec = presets[recipe.model]
     rounds = recipe.rounds or (0 if recipe.tokens else 100)
     try:
-        return RunManifest(
+        manifest = RunManifest(
             protocol=PROTOCOL,
             name=recipe.name or f"{recipe.model} on {data.description or 'text'}"[:60],
             organiser=key.public,
             seed=recipe.seed,
             model=spec,
             data=data,
-            round=RoundSpec(
-                seconds=recipe.round_seconds,
-                max_steps=recipe.max_steps,
-                average_seconds=recipe.average_seconds,
-                assemble_seconds=recipe.assemble_seconds,
-                codec=Codec[recipe.codec.upper()],
-            ),
+            round=_round(recipe),
             inner=_inner(recipe, count(spec), recipe.max_steps * (rounds or 100)),
             outer=_outer(recipe, rounds),
             rounds=rounds,
@@ -79,6 +78,23 @@ def manifest_of(recipe: Recipe, data: DataSpec, key: KeyPair) -> RunManifest:
         )
     except ValueError as error:
         raise ConfigError(str(error), "see 'swarm new --help' for what is possible") from error
+    relaxation.check(manifest.round, manifest.outer, manifest.rounds)
+    return manifest
+
+
+def _round(recipe: Recipe) -> RoundSpec:
+    preset = relaxation.PRESETS[recipe.preset]
+    return RoundSpec(
+        seconds=preset.seconds if recipe.round_seconds is None else recipe.round_seconds,
+        max_steps=recipe.max_steps,
+        average_seconds=recipe.average_seconds,
+        assemble_seconds=recipe.assemble_seconds,
+        codec=Codec[recipe.codec.upper()] if recipe.codec else preset.codec,
+        exchange=preset.exchange,
+        feedback=preset.feedback,
+        group_size=preset.group_size,
+        overlap=preset.overlap,
+    )
 
 
 def learning_rate(parameters: int) -> float:

@@ -90,6 +90,8 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     phase_left: float = 0.0
     """Seconds until the deadline of the phase."""
     codec: str = ""
+    relaxation: str = ""
+    """How the run averages: the preset's name, or "own", and what is in it."""
     losses: tuple[Point, ...] = ()
     """Mean training loss of this peer's own local steps, nats per token."""
     evaluations: tuple[Point, ...] = ()

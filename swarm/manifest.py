@@ -123,12 +123,15 @@ class RoundSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, array_l
     group_size: int = 64
     owners: int = 16
     """At most this many members own a part each; more only add messages."""
+    overlap: float = 0.0
+    """Of ``seconds``: how long a peer trains on while the average is under way; 0: it waits. That progress is in the next average."""
 
     def __post_init__(self) -> None:
         finite("round.seconds", self.seconds, 0.1, 86400)
         finite("round.average_seconds", self.average_seconds, 1, 86400)
         finite("round.assemble_seconds", self.assemble_seconds, 0.2, 600)
         finite("round.feedback", self.feedback, 0, 1)
+        finite("round.overlap", self.overlap, 0, 0.5)
         if not (1 <= self.max_steps <= 1 << 20 and 1 <= self.group_size <= 256 and 1 <= self.owners <= 64):
             raise ValueError("round: sizes out of range")
 

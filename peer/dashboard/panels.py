@@ -40,9 +40,11 @@ def header(snapshot: Snapshot, width: int, theme: Theme) -> Block:
     short = f"  {here} peer{'s' * (here != 1)}"
     peers = short + (f" ({syncing} syncing)" if syncing else "")
     up = f"up {duration(snapshot.uptime, whole=True)}"
-    more = theme.dot.join((up, f"{count(snapshot.parameters)} parameters", f"v{theme.clean(snapshot.version, 12)}"))
+    facts = (f"{count(snapshot.parameters)} parameters", f"v{theme.clean(snapshot.version, 12)}")
+    preset = theme.clean(snapshot.relaxation.partition(":")[0], 12)
+    more, most = theme.dot.join((up, *facts)), theme.dot.join((preset, up, *facts) if preset else (up, *facts))
     name = line((" swarm  ", QUIET), (theme.clean(snapshot.run_name, max(8, width // 3)), STRONG), "  ", health(snapshot, theme))
-    top = _longest_that_fits(name, [(peers, more), (peers, up), (peers, ""), (short, "")], width, theme)
+    top = _longest_that_fits(name, [(peers, most), (peers, more), (peers, up), (peers, ""), (short, "")], width, theme)
     if not snapshot.reason:
         return [top]
     _, style = theme.glyph(HEALTH, snapshot.health)

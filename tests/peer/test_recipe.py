@@ -6,12 +6,15 @@ import math
 from dataclasses import replace
 from typing import Any
 
+import click
 import pytest
 
+from peer.cli import cli
 from peer.model import count, presets
 from peer.recipe import Recipe, learning_rate, manifest_of
+from swarm import relaxation
 from swarm.errors import ConfigError
-from swarm.manifest import Admission, Codec, InnerOptimiser, OuterOptimiser, OuterSpec, open_manifest
+from swarm.manifest import Admission, Codec, Exchange, InnerOptimiser, OuterOptimiser, OuterSpec, open_manifest
 
 from .company import TEXT, key
 
@@ -74,10 +77,36 @@ def test_words_become_what_the_manifest_has_for_them() -> None:
     assert (manifest.round.codec, manifest.admission, manifest.name) == (Codec.INT8, Admission.INVITE, "mine")
 
 
+@pytest.mark.parametrize("name", sorted(relaxation.PRESETS))
+def test_a_preset_is_in_the_manifest_field_by_field(name: str) -> None:
+    spec = manifest_of(Recipe(preset=name, rounds=500), TEXT.spec, key(0)).round
+    assert relaxation.Relaxation.of(spec) == relaxation.PRESETS[name]
+
+
+def test_what_is_given_overrides_the_preset() -> None:
+    spec = manifest_of(Recipe(preset="wan", codec="sparse64", round_seconds=7.0), TEXT.spec, key(0)).round
+    assert (spec.codec, spec.seconds, spec.exchange) == (Codec.SPARSE64, 7.0, Exchange.GATHER)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"codec": "masked", "rounds": 40},
+        {"preset": "wan", "momentum": 0.9},
+    ],
+)
+def test_what_is_known_to_fail_is_refused_with_the_reason(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError) as refused:
+        manifest_of(Recipe(**wrong), TEXT.spec, key(0))
+    assert refused.value.advice
+    assert "round" in refused.value.fact or "momentum" in refused.value.fact
+
+
 @pytest.mark.parametrize(
     "wrong",
     [
         {"model": "gpt9"},
+        {"preset": "moon"},
         {"round_seconds": math.nan},
         {"round_seconds": 0.0},
         {"max_steps": 0},
@@ -102,3 +131,18 @@ def test_the_run_is_named_by_everything_in_it() -> None:
         manifest_of(Recipe(seed=seed, momentum=m), TEXT.spec, key(k)).run_id for seed in (0, 1) for m in (0.0, 0.9) for k in (0, 1)
     }
     assert len(ids) == 8
+
+
+@pytest.mark.parametrize(
+    ("option", "names"),
+    [
+        ("preset", list(relaxation.PRESETS)),
+        ("codec", [codec.name.lower() for codec in Codec]),
+        ("inner", [optimiser.name.lower() for optimiser in InnerOptimiser]),
+        ("outer", [optimiser.name.lower() for optimiser in OuterOptimiser]),
+    ],
+)
+def test_the_command_line_offers_what_there_is(option: str, names: list[str]) -> None:
+    (kind,) = [param.type for param in cli.commands["new"].params if param.name == option]
+    assert isinstance(kind, click.Choice)
+    assert sorted(kind.choices) == sorted(names)

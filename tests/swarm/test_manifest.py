@@ -105,6 +105,7 @@ def test_an_organiser_who_signs_garbage_is_refused(body: bytes) -> None:
         {"data": {"root": bytes(32), "length": 0}},
         {"round": {"seconds": float("nan")}},
         {"round": {"group_size": 0}},
+        {"round": {"overlap": 0.6}},
         {"inner": {"learning_rate": 0.0}},
         {"inner": {"batch": 0}},
         {"outer": {"momentum": 1.0, "optimiser": OuterOptimiser.NESTEROV}},
