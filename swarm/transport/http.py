@@ -19,7 +19,7 @@ from weakref import WeakSet
 import aiohttp
 import yarl
 
-from ..errors import Impostor, Malformed, Oversized, SwarmError, TooLate, Unreachable
+from ..errors import Impostor, Malformed, Oversized, Refused, SwarmError, TooLate, Unreachable
 from ..identity import KeyPair, PeerId, petname
 from ..membership.contacts import BOOK_LIMIT, Contacts
 from ..ticket import Address
@@ -27,8 +27,10 @@ from ..wire import CONTROL_LIMIT
 from . import Payload, Route
 from .envelope import HOST, NO_REPLY, REFUSAL_LIMIT, body_length, path_of, read_refusal
 from .guard import Guard, Limits, collect
+from .lanes import LANE, PATH_LIMIT, UPGRADE, Lane, Lanes
 from .server import CHUNK, Server
 from .sockets import Meter, factory
+from .stream import Stream
 from .tls import client_context, peer_of, server_context
 
 
@@ -96,6 +98,7 @@ class HttpTransport:
         self._client_context = client_context(key, run, secret)
         self._good: OrderedDict[PeerId, Address] = OrderedDict()
         self._opened: WeakSet[asyncio.Transport] = WeakSet()
+        self._lanes = Lanes(self._open_lane, self.limits.parallel_calls, self.limits.idle_seconds / 2)
         self._stack = AsyncExitStack()
 
     def __repr__(self) -> str:
@@ -105,6 +108,7 @@ class HttpTransport:
         await self._stack.enter_async_context(self._server.running())
         self._stack.callback(self._abort_connections)
         self._session = await self._stack.enter_async_context(self._new_session())
+        self._stack.callback(self._lanes.close)
         return self
 
     async def __aexit__(
@@ -147,18 +151,36 @@ class HttpTransport:
         """The reply of ``to``, at most ``limit`` bytes, before ``deadline`` (in ``loop.time()``). Raises what the module says."""
         path = path_of(route, argument)
         view = memoryview(body).cast("B")
+        by_lane = len(view) > CONTROL_LIMIT and limit <= CONTROL_LIMIT and len(path) <= PATH_LIMIT
         try:
             async with asyncio.timeout_at(deadline):
-                return await self._call(to, path, view, limit)
+                return await (self._lanes.send(to, path, view) if by_lane else self._call(to, path, view, limit))
         except TimeoutError as error:
             raise TooLate(f"{petname(to)} did not answer {route!r} in time") from error
 
     async def _call(self, to: PeerId, path: str, body: memoryview, limit: int) -> bytes:
+        headers = {"Host": HOST, "Content-Length": str(len(body))}
+        async with await self._reach(to, path, headers, body, is_bulk=max(len(body), limit) > CONTROL_LIMIT) as response:
+            return await self._read(to, response, limit, is_sent=len(body) <= CONTROL_LIMIT)
+
+    async def _open_lane(self, to: PeerId) -> Lane:
+        headers = {"Host": HOST, "Content-Length": "0", "Connection": "upgrade", "Upgrade": UPGRADE}
+        response = await self._reach(to, path_of(LANE, ""), headers, memoryview(b""), is_bulk=True)
+        connection = response.connection
+        if response.status != 101 or connection is None or connection.transport is None or connection.protocol is None:
+            async with response:
+                await self._read(to, response, CONTROL_LIMIT, is_sent=True)
+            raise Refused(f"{petname(to)} opens no lane")
+        return Lane(to, Stream(connection.transport, connection.protocol), response.close)
+
+    async def _reach(
+        self, to: PeerId, path: str, headers: Mapping[str, str], body: memoryview, *, is_bulk: bool
+    ) -> aiohttp.ClientResponse:
         """One address after the other until a connection stands; from then on it is that one or none, so nothing is asked twice."""
         trouble: SwarmError = Unreachable(f"nobody has told us where {petname(to)} is")
         for address in self._addresses(to):
             try:
-                response = await self._send(to, address, path, body, limit)
+                response = await self._send(address, PeerPin(to, is_bulk, self._opened), path, headers, body)
             except (aiohttp.ServerFingerprintMismatch, aiohttp.ClientConnectorCertificateError):
                 trouble = Impostor(f"{address} does not hold the key of {petname(to)}", "it may have moved: ask others for it")
             except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError, ValueError) as error:
@@ -167,18 +189,18 @@ class HttpTransport:
                 raise Unreachable(f"the connection to {petname(to)} broke off ({error})") from error
             else:
                 self._remember(to, address)
-                async with response:
-                    return await self._read(to, response, limit, is_sent=len(body) <= CONTROL_LIMIT)
+                return response
         raise trouble
 
-    async def _send(self, to: PeerId, address: Address, path: str, body: memoryview, limit: int) -> aiohttp.ClientResponse:
+    async def _send(
+        self, address: Address, pin: PeerPin, path: str, headers: Mapping[str, str], body: memoryview
+    ) -> aiohttp.ClientResponse:
         """The head of the reply. Raises what aiohttp raises, and `ValueError` for a host that cannot be one."""
-        bulk = max(len(body), limit) > CONTROL_LIMIT
         return await self._session.post(
             yarl.URL.build(scheme="https", host=address.host, port=address.port, path=path),
             data=_chunks(body) if len(body) > CONTROL_LIMIT else bytes(body),
-            headers={"Host": HOST, "Content-Length": str(len(body))},
-            ssl=PeerPin(to, bulk, self._opened),
+            headers=headers,
+            ssl=pin,
             server_hostname="swarm",  # the pin decides; a name would only tell listeners on the line who is called
             allow_redirects=False,
         )

@@ -12,20 +12,23 @@ import asyncio
 import logging
 import socket
 import ssl
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from functools import partial
 from typing import Any, cast
 
 from aiohttp import web
 
-from ..errors import Flooding, Malformed, TheirFault, TooLate, Weather
+from ..errors import Flooding, Malformed, TheirFault, TooLate, Unreachable, Weather
 from ..identity import PeerId
 from ..ticket import Address
 from . import Allowance, Call, Payload, Route
 from .envelope import NO_REPLY, body_length, pack_refusal, read_path
 from .guard import Guard, collect
+from .lanes import LANE, REPLY_LIMIT, UPGRADE, serve
 from .sockets import Meter, adopt, listen_on
+from .stream import Stream
 from .tls import peer_of
 
 CHUNK = 1 << 20
@@ -199,26 +202,57 @@ class Server:
         self._guard.pace(connection.peer, asyncio.get_running_loop().time())
         name, argument = read_path(request.method, request.raw_path)
         length = body_length(request.headers)
-        route = self._routes.get(name)
-        if route is None:
-            raise Malformed(f"this peer does not answer to {name!r}")
-        allowance = route.admit(connection.peer, argument)
-        allowance.check(length)
-        with self._guard.room(length):
-            body = await self._read(request, length, allowance)
-            reply = await route.handler(Call(connection.peer, argument, body, request.remote or ""))
+        if name == LANE and request.headers.get("Upgrade") == UPGRADE and request.transport:
+            return await self._open_lane(request, connection)
+        call = Call(connection.peer, argument, b"", request.remote or "")
+        reply = await self._answer(call, name, length, lambda: collect(request.content.iter_any(), length))
         with self._guard.room(len(memoryview(reply).cast("B"))):
             return await self._send(request, reply)
 
-    async def _read(self, request: web.Request, length: int, allowance: Allowance) -> bytes:
+    async def _answer(self, call: Call, name: str, length: int, read: Callable[[], Awaitable[bytes]]) -> Payload:
+        """The reply to ``call``, whose body is read only when route, length and room allow it."""
+        route = self._routes.get(name)
+        if route is None:
+            raise Malformed(f"this peer does not answer to {name!r}")
+        allowance = route.admit(call.sender, call.argument)
+        allowance.check(length)
+        with self._guard.room(length):
+            return await route.handler(replace(call, body=await self._read(read, length, allowance)))
+
+    async def _open_lane(self, request: web.Request, connection: Connection) -> web.StreamResponse:
+        """Turn the connection into a lane, until it ends."""
+        response = web.StreamResponse(status=101, headers={"Connection": "upgrade", "Upgrade": UPGRADE})
+        await response.prepare(request)
+        await response.write_eof()
+        sender, host = cast(PeerId, connection.peer), request.remote or ""
+
+        async def take(path: str, length: int, body: Callable[[], Awaitable[bytes]]) -> bytes:
+            try:
+                self._guard.pace(sender, asyncio.get_running_loop().time())
+                name, argument = read_path("POST", path)
+                reply = bytes(await self._answer(Call(sender, argument, b"", host), name, length, body))
+                if len(reply) > REPLY_LIMIT:
+                    raise ValueError(f"a lane cannot carry a reply of {len(reply)} bytes")
+                return reply
+            except (TheirFault, Weather) as error:
+                self._guard.refusals.count(error.code)
+                raise
+            except Exception as error:
+                self._report(f"a handler behind {path[:80]!r}", error)
+                raise
+
+        await serve(Stream(cast(asyncio.Transport, request.transport), connection), take, self._guard.limits.idle_seconds)
+        return response
+
+    async def _read(self, read: Callable[[], Awaitable[bytes]], length: int, allowance: Allowance) -> bytes:
         """The whole body, or `TooLate`; `Malformed` where the connection ended before it."""
         seconds = min(allowance.seconds, self._guard.limits.patience(length))
         try:
             async with asyncio.timeout(seconds):
-                return await collect(request.content.iter_any(), length)
+                return await read()
         except TimeoutError as error:
             raise TooLate(f"the {length} bytes did not come within {seconds:.3g} s") from error
-        except (OSError, web.RequestPayloadError) as error:
+        except (OSError, Unreachable, web.RequestPayloadError) as error:
             raise Malformed("the connection broke off in the middle of a body") from error
         except asyncio.CancelledError:
             self._guard.refusals.count("broken")

@@ -1,0 +1,207 @@
+"""Lanes for bulk bytes: an HTTP request that turns its connection into one, and then one body after the other.
+
+    POST /swarm/1/lane/   Upgrade: swarm-lane  ──►   101                            who it is has been settled by TLS and the pin
+    head 128: length of the body u64 ‖ length u8 and path               ──►
+                            ◄──   verdict: go, or no (a refusal as in `envelope`)   before a byte of the body is sent
+    body                                                               ──►
+                            ◄──   verdict: done and a reply, or no
+
+The rules are those of a call by HTTP, and the same `Door` keeps them; only the bytes of the body take another way.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import struct
+from collections import deque
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from enum import IntEnum
+
+from ..errors import Malformed, SwarmError
+from ..identity import PeerId, petname
+from .envelope import pack_refusal, read_refusal
+from .stream import Stream
+
+LANE, UPGRADE = "lane", "swarm-lane"
+"""The route of the request that opens a lane, and what it wants the connection to become."""
+REPLY_LIMIT = 4096
+"""Bytes of the largest reply on a lane, and of the largest refusal."""
+
+_HEAD = struct.Struct("<QB119s")
+_VERDICT = struct.Struct("<HI")
+PATH_LIMIT = 119
+"""Characters of the longest path of a call that a lane can carry."""
+
+
+class _Say(IntEnum):
+    """First field of a verdict; from 400 on it is the HTTP status of a refusal."""
+
+    GO = 100
+    DONE = 200
+
+
+Take = Callable[[str, int, Callable[[], Awaitable[bytes]]], Awaitable[bytes]]
+"""(path, length, how to get the body) -> the reply. Raises what `pack_refusal` knows."""
+
+
+# --- the side that listens ----------------------------------------------------------------------------------------
+
+
+async def serve(stream: Stream, take: Take, idle_seconds: float) -> None:
+    """Answer on a lane until its other side ends it, says nothing for ``idle_seconds``, or leaves a body unfinished."""
+    try:
+        while stream.is_open:
+            async with asyncio.timeout(idle_seconds):
+                head = await stream.read(_HEAD.size)
+            if not await _answer(stream, take, head):
+                return
+    except (SwarmError, TimeoutError):
+        return  # the other side's end: nobody here waits for it
+    finally:
+        stream.abort()
+
+
+async def _answer(stream: Stream, take: Take, head: bytes) -> bool:
+    """One message; False where the lane is of no use afterwards."""
+    length, size, padded = _HEAD.unpack(head)
+    asked = taken = False
+
+    async def body() -> bytes:
+        nonlocal asked, taken
+        asked = True
+        await stream.write(_VERDICT.pack(_Say.GO, 0))
+        payload = await stream.read(length)
+        taken = True
+        return payload
+
+    try:
+        path = "" if size > PATH_LIMIT or any(padded[size:]) else padded[:size].decode("ascii", "replace")  # "" is no path either
+        status, reply = int(_Say.DONE), await take(path, length, body)
+    except Exception as error:  # noqa: BLE001 - `take` has told the log; the other side learns what is its business
+        status, reply = pack_refusal(error)
+    await stream.write(_VERDICT.pack(status, len(reply)) + reply)
+    return taken or not asked
+
+
+# --- the side that calls ------------------------------------------------------------------------------------------
+
+
+class Lane:
+    """One lane to one peer, for one message at a time."""
+
+    def __init__(self, to: PeerId, stream: Stream, release: Callable[[], None]) -> None:
+        """``release`` is called when the lane has ended, at least once."""
+        self._who, self._stream, self._release = petname(to), stream, release
+        self.used_at = asyncio.get_running_loop().time()
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it may be used again."""
+        return self._stream.is_open
+
+    async def send(self, path: str, body: memoryview) -> bytes:
+        """The reply to ``body`` under ``path`` (as in `envelope`). Raises refusals and weather; then look at `is_open`."""
+        is_whole = False
+        try:
+            raw = path.encode("ascii")
+            await self._stream.write(_HEAD.pack(len(body), len(raw), raw))
+            await self._verdict(_Say.GO)
+            await self._stream.write(body)
+            reply = await self._verdict(_Say.DONE)
+            is_whole = True
+            return reply
+        except _Refusal as refusal:
+            is_whole = refusal.is_early
+            raise refusal.error from None
+        finally:
+            self.used_at = asyncio.get_running_loop().time()
+            if not is_whole:
+                self.abort()
+
+    async def _verdict(self, wanted: _Say) -> bytes:
+        buffer = memoryview(bytearray(_VERDICT.size + REPLY_LIMIT))
+        here = await self._stream.read_into(buffer, _VERDICT.size)
+        status, length = _VERDICT.unpack_from(buffer)
+        if length > REPLY_LIMIT:
+            raise Malformed(f"{self._who} answers with {length} bytes")
+        if here < _VERDICT.size + length:
+            here += await self._stream.read_into(buffer[here : _VERDICT.size + length], _VERDICT.size + length - here)
+        reply = bytes(buffer[_VERDICT.size : here])
+        if status >= 400:
+            raise _Refusal(read_refusal(self._who, status, reply), is_early=wanted is _Say.GO)
+        if status != wanted or here > _VERDICT.size + length:
+            raise Malformed(f"{self._who} does not keep to the order of a lane")
+        return reply
+
+    def abort(self) -> None:
+        """End it."""
+        self._stream.abort()
+        self._release()
+
+
+class _Refusal(Exception):
+    """Carries a refusal out of `_verdict`; an early one leaves the lane as it was."""
+
+    def __init__(self, error: SwarmError, *, is_early: bool) -> None:
+        super().__init__(str(error))
+        self.error, self.is_early = error, is_early
+
+
+@dataclass(slots=True)
+class _ToOne:
+    seats: asyncio.Semaphore
+    idle: deque[Lane] = field(default_factory=deque)
+    users: int = 0
+
+
+class Lanes:
+    """The lanes of one transport, by peer: kept for the next message, at most ``parallel`` to one peer."""
+
+    def __init__(self, open_lane: Callable[[PeerId], Awaitable[Lane]], parallel: int, idle_seconds: float) -> None:
+        """``idle_seconds``: a lane that has lain idle so long is not used again; less than the other side's patience with it."""
+        self._open_lane, self._parallel, self._idle_seconds = open_lane, parallel, idle_seconds
+        self._peers: dict[PeerId, _ToOne] = {}
+
+    async def send(self, to: PeerId, path: str, body: memoryview) -> bytes:
+        """`Lane.send` on a free lane, or on a new one. Whoever calls sets the deadline."""
+        ours = self._peers.setdefault(to, _ToOne(asyncio.Semaphore(self._parallel)))
+        ours.users += 1
+        try:
+            async with ours.seats:
+                lane = self._free(ours) or await self._open(to)
+                try:
+                    return await lane.send(path, body)
+                finally:
+                    if lane.is_open:
+                        ours.idle.append(lane)
+        finally:
+            ours.users -= 1
+
+    def close(self) -> None:
+        """End all that are idle; the others end with those who use them."""
+        for ours in self._peers.values():
+            while ours.idle:
+                ours.idle.pop().abort()
+
+    async def _open(self, to: PeerId) -> Lane:
+        """A new lane. A good moment to drop those of peers that have left."""
+        for peer, ours in list(self._peers.items()):
+            for lane in [lane for lane in ours.idle if not self._is_fresh(lane)]:
+                ours.idle.remove(lane)
+                lane.abort()
+            if not ours.idle and not ours.users:
+                del self._peers[peer]
+        return await self._open_lane(to)
+
+    def _free(self, ours: _ToOne) -> Lane | None:
+        """The lane that was used last, if it can still be used; those that cannot are dropped."""
+        while ours.idle:
+            lane = ours.idle.pop()
+            if self._is_fresh(lane):
+                return lane
+            lane.abort()
+        return None
+
+    def _is_fresh(self, lane: Lane) -> bool:
+        return lane.is_open and lane.used_at >= asyncio.get_running_loop().time() - self._idle_seconds

@@ -1,0 +1,254 @@
+"""Lanes carry large bodies: one after the other over one connection, refused before they are sent, never longer than planned."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import ssl
+import struct
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+
+from swarm.errors import Busy, Malformed, Refused, TooLate, Unreachable
+from swarm.identity import PeerId
+from swarm.ticket import Address
+from swarm.transport import Allowance, Call, Route
+from swarm.transport.guard import Limits
+from swarm.transport.lanes import REPLY_LIMIT
+from swarm.transport.tls import client_context
+from tests.swarm.loopback import BULK, RUN, Loopback, key, soon
+
+pytestmark = pytest.mark.asyncio
+BORIS = key(2).peer_id
+LARGE = 300_000
+PATH = b"/swarm/1/bulk/x"
+UPGRADE = b"POST /swarm/1/lane/ HTTP/1.1\r\nHost: s\r\nContent-Length: 0\r\nConnection: upgrade\r\nUpgrade: swarm-lane\r\n\r\n"
+VERDICT = struct.Struct("<HI")
+
+
+def head(length: int, path: bytes = PATH, size: int | None = None) -> bytes:
+    """The head of a message on a lane."""
+    return struct.pack("<QB119s", length, len(path) if size is None else size, path)
+
+
+@asynccontextmanager
+async def lane(address: Address) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+    """A lane opened by hand, by a member that may then send what it likes."""
+    reader, writer = await asyncio.open_connection(address.host, address.port, ssl=client_context(key(9), RUN), server_hostname="x")
+    try:
+        writer.write(UPGRADE)
+        assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 101 ")
+        yield reader, writer
+    finally:
+        writer.transport.abort()
+
+
+async def verdict(reader: asyncio.StreamReader) -> tuple[int, bytes]:
+    status, length = VERDICT.unpack(await reader.readexactly(VERDICT.size))
+    return status, await reader.readexactly(length)
+
+
+async def end_of(reader: asyncio.StreamReader) -> bytes:
+    """What still comes until the lane is closed."""
+    try:
+        async with asyncio.timeout(10):
+            return await reader.read()
+    except (ConnectionError, ssl.SSLError):
+        return b""
+
+
+async def test_bodies_come_whole_one_after_the_other_over_one_connection() -> None:
+    bodies: list[bytes] = []
+
+    async def keep(call: Call) -> bytes:
+        bodies.append(call.body)
+        return call.argument.encode()
+
+    sent = [os.urandom(length) for length in (LARGE, 1 << 16 | 1, (4 << 20) + 1, 20 << 20)]
+    async with Loopback() as net:
+        anna, (boris, _) = await net.caller(1), await net.peer(2, Route("bulk", keep, BULK.admit))
+        for number, body in enumerate(sent):
+            assert await anna.request(BORIS, "bulk", body, argument=f"part.{number}", deadline=soon()) == f"part.{number}".encode()
+        assert boris.bytes_down < sum(map(len, sent)) * 1.01 + 5000, "one handshake, and hardly anything besides the bodies"
+    assert bodies == sent
+
+
+async def test_bodies_to_one_peer_at_the_same_time_take_lanes_of_their_own() -> None:
+    async with Loopback(limits=Limits(parallel_calls=3)) as net:
+        anna, _ = await net.caller(1), await net.peer(2, BULK)
+        replies = await asyncio.gather(*(anna.request(BORIS, "bulk", bytes(LARGE + n), deadline=soon()) for n in range(8)))
+    assert replies == [str(LARGE + n).encode() for n in range(8)]
+
+
+async def test_what_is_refused_is_not_sent_and_the_lane_goes_on() -> None:
+    open_now = False
+
+    def admit(sender: PeerId, argument: str) -> Allowance:
+        if not open_now:
+            raise Busy("no round is open")
+        return Allowance(exact=LARGE)
+
+    async with Loopback() as net:
+        anna, (boris, _) = await net.caller(1), await net.peer(2, Route("bulk", BULK.handler, admit))
+        for _ in range(3):
+            with pytest.raises(Busy, match="no round is open"):
+                await anna.request(BORIS, "bulk", bytes(LARGE), deadline=soon())
+        assert anna.bytes_up < 5000
+        open_now = True
+        with pytest.raises(Refused, match="the plan says 300000"):
+            await anna.request(BORIS, "bulk", bytes(LARGE + 1), deadline=soon())
+        assert await anna.request(BORIS, "bulk", bytes(LARGE), deadline=soon()) == b"300000"
+        assert boris.bytes_down < LARGE + 5000, "over the same connection"
+
+
+async def test_a_bug_in_a_handler_costs_the_call_and_tells_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    async def broken(call: Call) -> bytes:
+        raise KeyError("secret")
+
+    async def talkative(call: Call) -> bytes:
+        return bytes(REPLY_LIMIT + 1)
+
+    async with Loopback() as net:
+        anna, _ = await net.caller(1), await net.peer(2, Route("bulk", broken, BULK.admit), Route("talk", talkative, BULK.admit))
+        for route in ("bulk", "talk"):
+            with pytest.raises(Refused) as refusal:
+                await anna.request(BORIS, route, bytes(LARGE), deadline=soon())
+            assert "secret" not in str(refusal.value)
+    assert "secret" in caplog.text
+
+
+async def test_a_call_that_is_given_up_ends_its_lane_and_the_next_one_opens_another() -> None:
+    stuck = asyncio.Event()
+
+    async def slow(call: Call) -> bytes:
+        await stuck.wait()
+        return b""
+
+    async with Loopback() as net:
+        anna, _ = await net.caller(1), await net.peer(2, Route("bulk", slow, BULK.admit))
+        with pytest.raises(TooLate):
+            await anna.request(BORIS, "bulk", bytes(LARGE), deadline=soon(0.3))
+        stuck.set()
+        assert await anna.request(BORIS, "bulk", bytes(LARGE), deadline=soon()) == b""
+
+
+async def test_a_lane_whose_other_side_has_gone_is_not_used_again() -> None:
+    async with Loopback() as net:
+        anna, (boris, _) = await net.caller(1), await net.peer(2, BULK)
+        await anna.request(BORIS, "bulk", bytes(LARGE), deadline=soon())
+        boris._server._guests.copy().pop().cancel()  # the connection ends over there, between two calls
+        await asyncio.sleep(0.1)
+        assert await anna.request(BORIS, "bulk", bytes(LARGE), deadline=soon()) == b"300000"
+
+
+async def test_a_peer_that_leaves_in_the_middle_of_a_body_is_unreachable() -> None:
+    async with Loopback() as net:
+        anna, (boris, _) = await net.caller(1), await net.peer(2, BULK)
+
+        async def leave(call: Call) -> bytes:
+            boris._server._guests.copy().pop().cancel()
+            await asyncio.Event().wait()
+            return b""
+
+        boris.serve(Route("bulk", leave, BULK.admit))
+        with pytest.raises(Unreachable):
+            await anna.request(BORIS, "bulk", bytes(LARGE), deadline=soon())
+
+
+# --- members that do not keep the rules ---------------------------------------------------------------------------
+
+
+async def test_a_lane_by_hand_works_as_the_module_says() -> None:
+    async with Loopback() as net:
+        _, address = await net.peer(2, BULK)
+        async with lane(address) as (reader, writer):
+            for _ in range(2):
+                writer.write(head(5))
+                assert await verdict(reader) == (100, b"")
+                writer.write(b"12345")
+                assert await verdict(reader) == (200, b"5")
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    {
+        "another version": head(5, b"/swarm/9/bulk/x"),
+        "no path": head(5, b"GET / HTTP/1.1"),
+        "not ascii": head(5, b"/swarm/1/bulk/\xff"),
+        "no such route": head(5, b"/swarm/1/nothing/"),
+        "a path longer than its room": head(5, size=120),
+        "padding that is not zero": head(5, size=3),
+        "more bytes than anybody may send": head(1 << 40),
+        "noise": bytes(range(128)),
+    }.items(),
+    ids=lambda item: item[0],
+)
+async def test_a_wrong_head_is_refused_without_a_byte_of_a_body(wrong: tuple[str, bytes]) -> None:
+    async with Loopback() as net:
+        boris, address = await net.peer(2, BULK)
+        async with lane(address) as (reader, writer):
+            writer.write(wrong[1])
+            status, _ = await verdict(reader)
+            assert 400 <= status < 500
+            assert sum(boris.refusals.values()) == 1
+            writer.write(head(5))
+            assert await verdict(reader) == (100, b"")
+
+
+async def test_who_sends_before_it_may_is_cut_off() -> None:
+    stuck = asyncio.Event()
+
+    async def slow(call: Call) -> bytes:
+        await stuck.wait()
+        return b""
+
+    async with Loopback() as net:
+        _, address = await net.peer(2, Route("bulk", slow, BULK.admit))
+        async with lane(address) as (reader, writer):
+            writer.write(head(5))
+            assert await verdict(reader) == (100, b"")
+            writer.write(b"12345" + bytes(100_000))
+            assert await end_of(reader) == b""
+
+
+async def test_a_body_that_stops_half_way_costs_its_sender_the_lane() -> None:
+    async with Loopback(limits=Limits(grace_seconds=0.3)) as net:
+        boris, address = await net.peer(2, BULK)
+        async with lane(address) as (reader, writer):
+            writer.write(head(1000))
+            assert await verdict(reader) == (100, b"")
+            writer.write(bytes(10))
+            assert (await verdict(reader))[0] == 408
+            assert await end_of(reader) == b""
+        assert boris.refusals == {TooLate.code: 1}
+
+
+async def test_a_lane_on_which_nothing_is_said_is_closed() -> None:
+    async with Loopback(limits=Limits(idle_seconds=0.2)) as net:
+        _, address = await net.peer(2, BULK)
+        async with lane(address) as (reader, _):
+            assert await end_of(reader) == b""
+
+
+async def test_a_server_that_breaks_the_order_of_a_lane_is_left() -> None:
+    for said, error in {
+        VERDICT.pack(200, 0): Malformed,
+        VERDICT.pack(100, 0) + b"more": Malformed,
+        VERDICT.pack(100, REPLY_LIMIT + 1): Malformed,
+        VERDICT.pack(400, 3) + b"???": Refused,
+    }.items():
+
+        async def rogue(call: Call) -> bytes:
+            return b""
+
+        async with Loopback() as net:
+            anna, (boris, _) = await net.caller(1), await net.peer(2, Route("bulk", rogue, BULK.admit))
+            lane_of = await anna._open_lane(BORIS)
+            for guest in boris._server._http.connections:  # speak in its place
+                if guest.transport is not None:
+                    guest.transport.write(said)
+            with pytest.raises(error):
+                await lane_of.send("/swarm/1/bulk/x", memoryview(bytes(LARGE)))
+            lane_of.abort()
