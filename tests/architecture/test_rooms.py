@@ -12,6 +12,7 @@ MAY_IMPORT = {"swarm": {"swarm"}, "averaging": {"swarm", "averaging"}, "peer": {
 
 ADDRESSES = {
     "aiohttp": ("swarm/transport/", "peer/statuspage.py"),
+    "blake3": ("swarm/hashing.py",),
     "click": ("peer/cli",),
     "cryptography": ("swarm/identity.py", "swarm/transport/tls.py"),
     "google": ("swarm/dht/",),  # hivemind's messages

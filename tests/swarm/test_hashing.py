@@ -1,0 +1,16 @@
+"""The digest of bulk bytes is BLAKE3, whoever holds the bytes."""
+
+from __future__ import annotations
+
+from swarm.hashing import digest
+
+
+def test_it_is_blake3_by_its_official_vectors() -> None:
+    assert digest(b"").hex() == "af1349b9f5f9a1a6a0404dea36dcc9499bcb25c9adc112b7cc9a93cae41f3262"
+    counted = bytes(number % 251 for number in range(2049))
+    assert digest(counted).hex() == "5f4d72f40d7a5f82b15ca2b2e44b1de3c2ef86c426c95c1af0b6879522563030"
+
+
+def test_it_does_not_matter_what_holds_the_bytes() -> None:
+    raw = bytes(range(256)) * 1000
+    assert digest(raw) == digest(bytearray(raw)) == digest(memoryview(raw)) == digest(memoryview(b"x" + raw)[1:])
