@@ -17,6 +17,8 @@ from .learner import Learner
 from .telling import Telling
 
 SHORTEST_SECONDS = 10.0
+FIRST_RETRY, LONGEST_RETRY = 10.0, 600.0
+"""Bounds of the seconds between two attempts on a disk that refuses: each warns, so they become rarer."""
 MOST_OF_THE_TIME = 0.05
 """Saving may take this share of the time; the distance between two checkpoints follows from what the last one took."""
 
@@ -29,6 +31,7 @@ class Keeper:
         self._loop = asyncio.get_running_loop()
         self._due = self._loop.time() + SHORTEST_SECONDS
         self._saved_round = -1
+        self._retry = FIRST_RETRY
 
     async def restore(self, learner: Learner, averager: Averager) -> bool:
         """Put the newest whole checkpoint of this run into ``learner`` and ``averager``; False where there is none."""
@@ -38,7 +41,10 @@ class Keeper:
         loaded, warnings = await self._arithmetic.run(lambda: checkpoint.load(home / "checkpoints"))
         for warning in warnings:
             self._telling.warn("checkpoint", warning)
-        if loaded is None or loaded.meta.get("run") != self._manifest.run_id.hex():
+        if loaded is None:
+            return False
+        if loaded.meta.get("run") != self._manifest.run_id.hex():
+            self._telling.warn("checkpoint", f"{loaded.path.name} belongs to another run and was passed over")
             return False
         try:
             learner.adopt(loaded.state)
@@ -61,25 +67,27 @@ class Keeper:
         if self._home is None or learner.state.round == self._saved_round or not (now or self._loop.time() >= self._due):
             return
         began = self._loop.time()
-        await self._save(self._home, learner, averager)
+        is_saved = await self._save(self._home, learner, averager)
         took = self._loop.time() - began
-        self._due = self._loop.time() + max(SHORTEST_SECONDS, took / MOST_OF_THE_TIME)
+        self._retry = FIRST_RETRY if is_saved else min(LONGEST_RETRY, 2 * self._retry)
+        self._due = self._loop.time() + (max(SHORTEST_SECONDS, took / MOST_OF_THE_TIME) if is_saved else self._retry)
 
-    async def _save(self, home: Path, learner: Learner, averager: Averager) -> None:
-        """Write it; a full disk is told, and training goes on."""
+    async def _save(self, home: Path, learner: Learner, averager: Averager) -> bool:
+        """Write it; a full disk is told, and training goes on. Whether it is written."""
         residual_P = averager.feedback.residual if averager.feedback else None
         board = self._board
         meta = {"run": self._manifest.run_id.hex(), "tokens": str(board.run_tokens), "given": str(board.given_tokens)}
         try:
             path = await self._arithmetic.run(
-                lambda: checkpoint.save(home / "checkpoints", learner.state, learner.export_inner(), residual_P, meta)
+                lambda: checkpoint.save(home / "checkpoints", learner.state, learner.export_inner(), learner.owed(residual_P), meta)
             )
         except DiskTrouble as error:
-            self._telling.warn(error.code, error.fact, advice=error.advice)
-            return
+            self._telling.warn(error.code, f"{error.fact}; the checkpoint before is still there", advice=error.advice)
+            return False
         self._saved_round = learner.state.round
         board.checkpoint = str(path)
         self._telling.say("checkpoint", path=str(path), round=learner.state.round)
+        return True
 
     async def export(self, learner: Learner) -> None:
         """The finished model as a file for people."""

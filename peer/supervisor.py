@@ -52,7 +52,7 @@ class Restarts:
         if self._bugs > SHORT_LIVES:
             return None
         self._in_a_row += 1
-        return min(LONGEST_PAUSE, FIRST_PAUSE * 2 ** (self._in_a_row - 1))
+        return min(LONGEST_PAUSE, FIRST_PAUSE * 2.0 ** min(16, self._in_a_row - 1))
 
 
 async def keep_alive(birth: Callable[[str], Life], tell: Callable[[SwarmError, float], None]) -> None:

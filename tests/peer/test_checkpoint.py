@@ -1,5 +1,6 @@
 """Checkpoints: whole or not there, and never lost to a crash or a full disk."""
 
+import contextlib
 import errno
 import os
 import signal
@@ -171,6 +172,98 @@ def test_killing_a_peer_at_any_moment_leaves_a_usable_checkpoint(tmp_path):
     assert loaded.state.round >= 5
     assert loaded.state.anchor_P.eq(loaded.state.round).all()
     assert warnings == ()
+
+
+AT_EVERY_INSTRUCTION = """
+import os, signal, sys, torch
+from pathlib import Path
+from peer import checkpoint, files
+from peer.state import SharedState
+
+folder, ours = Path(sys.argv[1]), {checkpoint.__file__, files.__file__}
+
+def put(round_):
+    numbers = torch.full((3000,), float(round_))
+    inner, meta = {"counters": torch.tensor([round_, 1])}, {"tokens": str(round_)}
+    checkpoint.save(folder, SharedState(round_, numbers), inner, numbers + 0, meta)
+
+def die_at(instruction):
+    left = instruction
+
+    def trace(frame, event, arg):
+        nonlocal left
+        if frame.f_code.co_filename not in ours:
+            return None
+        frame.f_trace_opcodes = True
+        if event == "opcode":
+            left -= 1
+            if left < 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+        return trace
+
+    sys.settrace(trace)
+
+round_, kept, killed, instruction = 2, 1, 0, 0
+put(1)
+while True:
+    child = os.fork()
+    if child == 0:
+        die_at(instruction)
+        put(round_)
+        os._exit(0)
+    died = os.WIFSIGNALED(os.waitpid(child, 0)[1])
+    loaded, warnings = checkpoint.load(folder)
+    assert loaded is not None and warnings == (), (instruction, warnings)
+    found = loaded.state.round
+    assert found in (kept, round_), (instruction, kept, round_, found)
+    assert loaded.state.anchor_P.eq(found).all() and loaded.meta["tokens"] == str(found), instruction
+    assert loaded.residual_P.eq(found).all() and loaded.inner["counters"].tolist() == [found, 1]
+    if not died:
+        assert found == round_
+        break
+    killed += 1
+    kept, round_ = found, max(round_, found) + 1
+    instruction += int(sys.argv[2])
+put(round_ + 1)
+assert len(list(folder.iterdir())) == checkpoint.KEEP, "drafts of all those killed are gone"
+print(killed)
+"""
+
+
+def test_killed_at_instructions_all_over_it_leaves_a_usable_checkpoint_every_time(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-c", AT_EVERY_INSTRUCTION, tmp_path, "23"], capture_output=True, text=True, timeout=110, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) > 20
+
+
+@pytest.mark.parametrize("call", ["mkdir", "open", "fsync", "replace", "unlink"])
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EIO, errno.EROFS])
+def test_whatever_call_of_the_system_fails_the_checkpoints_that_were_there_still_are(tmp_path, monkeypatch, call, number):
+    for round_ in (1, 2):
+        put(tmp_path, round_)
+    real = getattr(os, call)
+    calls = {"left": 0}
+
+    def failing(path, *rest, **more):
+        if calls["left"] == 0:
+            raise OSError(number, os.strerror(number))
+        calls["left"] -= 1
+        return real(path, *rest, **more)
+
+    for left in range(8):
+        calls["left"] = left
+        with monkeypatch.context() as patch:
+            patch.setattr(os, call, failing)
+            with contextlib.suppress(DiskTrouble):
+                put(tmp_path, 3 + left)
+        loaded, warnings = load(tmp_path)
+        assert loaded is not None
+        assert warnings == ()
+        assert loaded.state.round >= 2
+    put(tmp_path, 20)
+    assert load(tmp_path)[0].state.round == 20
 
 
 def test_drafts_of_a_killed_peer_are_removed_by_the_next_save(tmp_path):
