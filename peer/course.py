@@ -29,6 +29,8 @@ from .telling import Telling
 
 JOIN_PATIENCE = 60.0
 """Seconds a newcomer asks around for text and model before it gives up."""
+SELDOM_SECONDS = 1.0
+"""Longest pause between two questions while we wait for the others: they are many that wait where a run is large."""
 ASK_SECONDS = 5.0
 """Patience with one round of questions."""
 
@@ -98,11 +100,11 @@ class Course:
 
     async def rejoin(self, learner: Learner, sync: Sync, library: Library, patience: float) -> Found:
         """After a round without us: wait up to ``patience`` seconds for the others to have its result, and take that."""
-        deadline = self._loop.time() + patience
+        deadline, pause = self._loop.time() + patience, POLL_SECONDS
         self._board.enter(Phase.SYNCING)
         while True:
             standing, answers = await sync.standing(self._own(), self._loop.time() + ASK_SECONDS)
-            late = self._loop.time() + POLL_SECONDS >= deadline
+            late = self._loop.time() + pause >= deadline
             if answers == 0 or standing is None:
                 if answers == 0 or late:
                     return Found.NOBODY
@@ -114,7 +116,8 @@ class Course:
                 return Found.OTHERS
             elif late:
                 return Found.NOBODY
-            await asyncio.sleep(POLL_SECONDS)
+            await asyncio.sleep(pause)
+            pause = min(SELDOM_SECONDS, pause * 1.5)
 
     async def look_around(self, neighbours: Neighbours, companions: Collection[PeerId]) -> None:
         """Ask the peers that train without us where they stand; `move` decides on their answers."""

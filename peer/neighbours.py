@@ -10,6 +10,7 @@ from typing import TypeVar
 
 import msgspec
 
+from averaging.groups import leaders
 from swarm.dht.directory import Directory
 from swarm.errors import Impostor, Malformed, Refused, SwarmError, TheirFault, Unreachable, Weather, WrongVersion
 from swarm.identity import KeyPair, PeerId
@@ -17,7 +18,7 @@ from swarm.manifest import RunManifest, open_manifest
 from swarm.membership.contacts import Contact, Contacts
 from swarm.membership.progress import Progress
 from swarm.membership.roster import Roster
-from swarm.seeds import shuffled
+from swarm.seeds import derive
 from swarm.transport import Call, Payload, Route, Transport
 from swarm.wire import CONTROL_LIMIT, Signed, Stamp, finite, open_frame, pack, seal, unpack
 
@@ -26,6 +27,8 @@ from .offers import Offer
 TOPIC = "progress"
 ASKED = 8
 """Peers asked at a time where one answer is enough, and donors of one download."""
+TOLD, LEADERS_TOLD = 32, 8
+"""Peers told at once where we are, and how many of them because they may lead: the same few however large the run is."""
 WELCOME_PEERS = 40
 WELCOME_BYTES = CONTROL_LIMIT - 4096
 """Room for the records in a welcome: whoever makes theirs as large as they may be must not make everybody's welcome too large."""
@@ -129,9 +132,9 @@ class Neighbours:
     def some(self, at_most: int = ASKED) -> tuple[PeerId, ...]:
         """Up to ``at_most`` peers that are here, others at every call: nobody can choose an id that is always asked."""
         self._draw += 1
-        here = self.roster.peers(asyncio.get_running_loop().time())
-        drawn = shuffled(self._run, here, "some", self._key.peer_id, self._draw)
-        return tuple(PeerId(peer) for peer in drawn[:at_most])
+        here, me = self.roster.peers(asyncio.get_running_loop().time()), self._key.peer_id
+        turns = range(min(at_most, len(here)))
+        return tuple(here.pop(derive(self._run, "some", me, self._draw, turn) % len(here)) for turn in turns)
 
     def learn(self, welcomes: Sequence[Welcome]) -> int:
         """Take over whom the entries know; the number of records that do not hold (the entries' fault, not ours)."""
@@ -199,10 +202,13 @@ class Neighbours:
         return seal(self._key, progress, Stamp(self._run, round=round_, seq=self._seq))
 
     async def announce(self, deadline: float) -> None:
-        """Tell everybody we know, directly: for the moments that cannot wait for the DHT (joining, leaving)."""
+        """Tell up to `TOLD` peers directly, for the moments that cannot wait for the DHT (joining, leaving): in a small run
+        everybody; in a large one who may lead our round, because those wait for whom they expect, and others drawn."""
         record = self.sealed_progress()
-        peers = self.roster.peers(asyncio.get_running_loop().time())
-        await self._ask(peers, lambda peer: self._ways.transport.request(peer, "progress", record, deadline=deadline))
+        here = self.roster.peers(asyncio.get_running_loop().time())
+        leading = leaders(self._run, self._describe()[0], here)[:LEADERS_TOLD]
+        peers = here if len(here) <= TOLD else dict.fromkeys([*leading, *self.some(TOLD - LEADERS_TOLD)])
+        await self._ask(tuple(peers), lambda peer: self._ways.transport.request(peer, "progress", record, deadline=deadline))
 
     async def publish_and_discover(self, interval: float) -> None:
         """For ever: put our record, get everybody's. A failing DHT is weather: the next time, again."""
@@ -216,8 +222,8 @@ class Neighbours:
 
     def _hear(self, signed: Signed[Progress]) -> None:
         """Note a record. Raises the faults of a contact in it that is broken or somebody else's: nobody could dial its peer."""
-        if signed.signer == self._key.peer_id:
-            return
+        if signed.signer == self._key.peer_id or self.roster.knows(signed):
+            return  # a look at the DHT brings everybody's record, most of them again
         contact = signed.message.contact
         if contact:
             if open_frame(contact, Contact, run=self._run, limit=2048).signer != signed.signer:

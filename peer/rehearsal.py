@@ -40,6 +40,8 @@ JOB_SECONDS = 0.001
 """Virtual seconds of any other piece of arithmetic."""
 ARRIVAL_SECONDS = 2.0
 """Within which all peers arrive."""
+START_WITH = 256
+"""The first round waits for so many peers at most: a manifest cannot ask for more."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,11 +70,14 @@ class Notebook:
 
     tell: Callable[[RoundReport], None]
     rounds: list[RoundReport] = field(default_factory=list)
+    told_at: list[float] = field(default_factory=list)
+    """Virtual seconds at which each of ``rounds`` was over."""
     events: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
 
     def round_finished(self, report: RoundReport) -> None:
         """Keep it, and pass it on."""
         self.rounds.append(report)
+        self.told_at.append(asyncio.get_running_loop().time())
         self.tell(report)
 
     def event(self, name: str, /, **fields: object) -> None:
@@ -137,7 +142,7 @@ class _Stage:
                 rounds=script.rounds,
                 seed=script.seed,
                 name=recipe.name or "rehearsal",
-                start_with=script.peers - len(script.arrivals),
+                start_with=min(START_WITH, script.peers - len(script.arrivals)),
                 evaluate_every=script.rounds,
             ),
             self._corpus.spec,

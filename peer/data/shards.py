@@ -6,6 +6,7 @@ train region  │ 0 │ 1 │ 2 │ … │ S−1 │ held out        order = sh
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 from swarm.errors import NoData
 from swarm.identity import PeerId
@@ -47,5 +48,10 @@ def assign(run: bytes, round_: int, members: Sequence[PeerId], me: PeerId, shard
     seat = crowd.index(me) if me in crowd else shards
     if seat >= shards:
         return [derive(run, "shard", round_, me) % shards]
-    order = shuffled(run, map(str, range(shards)), "shards", round_)
-    return sorted(int(shard) for shard in order[seat :: len(crowd)])
+    return sorted(_order(run, round_, shards)[seat :: len(crowd)])
+
+
+@lru_cache(maxsize=4)
+def _order(run: bytes, round_: int, shards: int) -> tuple[int, ...]:
+    """The shards in the order in which the round's members take them: the same for all peers that share a process."""
+    return tuple(int(shard) for shard in shuffled(run, map(str, range(shards)), "shards", round_))

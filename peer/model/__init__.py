@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import lru_cache
 from types import MappingProxyType
 
 import torch
@@ -35,6 +36,7 @@ def build(spec: ModelSpec, seed: int) -> GPT:
     return model
 
 
+@lru_cache(maxsize=8)
 def count(spec: ModelSpec) -> int:
     """Parameters of ``spec``; nothing is allocated."""
     with torch.device("meta"):

@@ -68,14 +68,18 @@ class Roster:
 
     def hear(self, signed: Signed[Progress], now: float) -> bool:
         """Note a record. False where it is not newer than the one we have, or where the roster is full of present peers."""
-        row = Row(signed, now)
-        known = self._rows.get(row.peer)
-        if known and known.version >= row.version:
+        if self.knows(signed):
             return False
-        if not known and len(self._rows) >= ROSTER_LIMIT and not self._make_room(now):
+        row = Row(signed, now)
+        if row.peer not in self._rows and len(self._rows) >= ROSTER_LIMIT and not self._make_room(now):
             return False
         self._rows[row.peer] = row
         return True
+
+    def knows(self, signed: Signed[Progress]) -> bool:
+        """Whether we have this record already, or a newer one of the same peer."""
+        known = self._rows.get(signed.signer)
+        return known is not None and known.version >= (signed.stamp.round, signed.stamp.seq)
 
     def lost(self, peer: PeerId, now: float) -> None:
         """A message to ``peer`` could not be delivered at ``now``: it is absent until a record comes that is newer than ours.
@@ -120,7 +124,7 @@ class Roster:
         return (row for row in self._rows.values() if self._is_here(row, now))
 
     def _is_here(self, row: Row, now: float) -> bool:
-        return not row.is_lost and row.progress.phase != Phase.LEAVING and now - row.heard <= self.patience
+        return not row.is_lost and row.signed.message.phase != Phase.LEAVING and now - row.heard <= self.patience
 
     def _make_room(self, now: float) -> bool:
         """Forget the absent peer that was heard longest ago. False where all are present."""

@@ -56,6 +56,8 @@ class Board:
         self.network = network
         self.quality = quality or Quality()
         self.chance = random.Random(seed)
+        self.bytes_read = 0
+        """Of all the records that readers found: the part of a look at the DHT that grows with the run."""
         self._run = run
         self._forms = dict(forms)
         self._topics: dict[str, dict[PeerId, list[_Posted]]] = {topic: {} for topic in forms}
@@ -71,16 +73,18 @@ class Board:
 
     def read(self, topic: str, reader: PeerId, now: float) -> list[Signed[Any]]:
         """What ``reader`` finds under ``topic``: what has spread and has not expired; its own words it sees at once."""
-        return newest(
+        found = newest(
             posted.signed
             for signer, records in self._topics[topic].items()
             for posted in records
             if (posted.seen_from <= now or signer == reader) and now < posted.seen_until and not self.has_bad_luck()
         )
+        self.bytes_read += sum(len(signed.raw) for signed in found)
+        return found
 
     def has_bad_luck(self) -> bool:
         """Whether something is lost this time, drawn anew at every call."""
-        return self.chance.random() < self.quality.loss
+        return self.quality.loss > 0 and self.chance.random() < self.quality.loss
 
 
 class SimulatedDirectory:
