@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import signal
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
@@ -210,6 +211,8 @@ def _cells(chosen: argparse.Namespace) -> Iterator[tuple[int, str]]:
 
 def main() -> None:
     """The command."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # also where a shell started us in the background, deaf to it
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     chosen, console = _chosen(), Console()
     if not console.is_terminal:
         console = Console(width=_PAGE)

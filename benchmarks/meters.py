@@ -49,9 +49,9 @@ def loopback_bytes() -> int:
     return int(psutil.net_io_counters(pernic=True)["lo"].bytes_sent)
 
 
-def pss_of(pid: int) -> float:
-    """Proportional set size of a family in 10⁶ bytes: what it shares with others is divided among them."""
-    return sum(_figure(process.pid, "smaps_rollup", "Pss") for process in family(pid))
+def pss_of(pids: Sequence[int]) -> float:
+    """Proportional set size of processes in 10⁶ bytes: what they share with others is divided among them."""
+    return sum(_figure(pid, "smaps_rollup", "Pss") for pid in pids)
 
 
 def peak_rss_of(pid: int) -> float:
@@ -78,9 +78,13 @@ def _figure(pid: int, file: str, name: str) -> float:
 
 
 class MemoryWatch:
-    """Looks at families until the context ends; ``peaks`` is each one's largest PSS. Looking costs CPU: not in a timed round."""
+    """Looks at families, as they are at first, until the context ends; ``peaks`` is each one's largest PSS in 10⁶ bytes.
 
-    def __init__(self, pids: Sequence[int], every: float = 0.02) -> None:
+    Looking costs CPU: not in a timed round.
+    """
+
+    def __init__(self, pids: Sequence[int], every: float = 0.05) -> None:
+        self._families = {pid: [member.pid for member in family(pid)] for pid in pids}
         self.peaks = {pid: 0.0 for pid in pids}
         self._every = every
         self._over = threading.Event()
@@ -95,6 +99,8 @@ class MemoryWatch:
         self._thread.join()
 
     def _watch(self) -> None:
-        while not self._over.wait(self._every):
-            for pid, peak in self.peaks.items():
-                self.peaks[pid] = max(peak, pss_of(pid))
+        while True:
+            for head, members in self._families.items():
+                self.peaks[head] = max(self.peaks[head], pss_of(members))
+            if self._over.wait(self._every):
+                return
