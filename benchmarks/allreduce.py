@@ -49,8 +49,8 @@ TOLERANCE = {"fp32": 2e-3, "bf16": 0.02, "fp16": 4e-3, "int8": 0.05, "int4": 0.4
 random ones differ by a thousandth. The codecs that are not here leave numbers out on purpose."""
 _PAGE = 140
 """Characters of a line where nobody says how many fit."""
-BYTES_PER_NUMBER = 28
-"""What a peer of any system keeps in memory per parameter, about: they all stay while they take turns, where there is room."""
+BYTES_PER_NUMBER = 48
+"""What a peer takes of memory per parameter at its peak, about: all systems stay while they take turns, where there is room."""
 
 
 @dataclass(frozen=True, slots=True)
