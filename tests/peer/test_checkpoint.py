@@ -181,6 +181,7 @@ from peer import checkpoint, files
 from peer.state import SharedState
 
 folder, ours = Path(sys.argv[1]), {checkpoint.__file__, files.__file__}
+os.fsync = lambda descriptor: None  # a kill is no power cut, and hundreds of syncs would be all that takes time
 
 def put(round_):
     numbers = torch.full((3000,), float(round_))
@@ -222,20 +223,20 @@ while True:
         assert found == round_
         break
     killed += 1
-    kept, round_ = found, max(round_, found) + 1
     instruction += int(sys.argv[2])
-put(round_ + 1)
-assert len(list(folder.iterdir())) == checkpoint.KEEP, "drafts of all those killed are gone"
+    kept, round_ = round_ + 1, round_ + 2
+    put(kept)
+    assert len(list(folder.iterdir())) == checkpoint.KEEP, "the next save has swept up after the one that was killed"
 print(killed)
 """
 
 
-def test_killed_at_instructions_all_over_it_leaves_a_usable_checkpoint_every_time(tmp_path):
+def test_killed_at_every_fifth_instruction_it_leaves_a_usable_checkpoint_every_time(tmp_path):
     done = subprocess.run(
-        [sys.executable, "-c", AT_EVERY_INSTRUCTION, tmp_path, "23"], capture_output=True, text=True, timeout=110, check=False
+        [sys.executable, "-c", AT_EVERY_INSTRUCTION, tmp_path, "5"], capture_output=True, text=True, timeout=100, check=False
     )
     assert done.returncode == 0, done.stderr
-    assert int(done.stdout) > 20
+    assert int(done.stdout) > 40
 
 
 @pytest.mark.parametrize("call", ["mkdir", "open", "fsync", "replace", "unlink"])
