@@ -44,6 +44,12 @@ class Trained:
     skipped: int = 0
     """Steps without an update, because the gradient was not finite."""
 
+    def plus(self, more: Trained) -> Trained:
+        """Both as one; the loss is the mean over the steps of both."""
+        steps = self.steps + more.steps
+        loss = (self.steps * self.loss + more.steps * more.loss) / max(1, steps)
+        return Trained(steps, self.tokens + more.tokens, loss, self.skipped + more.skipped)
+
 
 def learning_rate(spec: InnerSpec, position: int, since_rewarm: int) -> float:
     """The rate of the step at ``position`` (from 0) in the run's schedule, ``since_rewarm`` steps after a fresh start or resync."""

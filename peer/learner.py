@@ -1,5 +1,9 @@
 """The model on this computer: local steps from the shared state, and the shared state from the group's average.
 
+    θ ───────────────► end of the round ─────────────► ahead              what was trained while the average was under way
+         update                            p = end − ahead, carried
+    θ' = outer step    next round begins at θ' − p, and its update is θ' − end: so p is in the next average, once
+
 Everything here is arithmetic without a clock, a socket or a file; it runs on the compute thread, one call at a time.
 """
 
@@ -23,7 +27,7 @@ from .data.corpus import Corpus
 from .data.shards import assign, shard_count
 from .data.stream import batches, held_out
 from .evaluate import bits_per_byte, sample
-from .inner import Inner, Trained
+from .inner import Batches, Inner, Trained
 from .model import build
 from .outer import Outer
 from .state import SharedState
@@ -67,6 +71,10 @@ class Learner:
         self._inner = Inner(self._model, manifest.inner)
         self._outer = Outer(manifest.outer, self._layout.numbers)
         self.state = SharedState(0, self._layout.flatten(self._named), self._outer.momentum_P)
+        self._stream: Batches = iter(())
+        self._end_P: Tensor | None = None
+        self._ahead: Trained | None = None
+        self._carried_P: Tensor | None = None
 
     @property
     def numbers(self) -> int:
@@ -78,6 +86,11 @@ class Learner:
         """Lengths of the model's tensors, in the order of the vector."""
         return tuple(place.numbers for place in self._layout.places)
 
+    @property
+    def steps_ahead(self) -> int:
+        """Local steps that the next round has already."""
+        return self._ahead.steps if self._ahead else 0
+
     def adopt(self, state: SharedState) -> None:
         """Go on from ``state``, which came from other peers or a checkpoint. A newcomer's schedule begins where the run is."""
         self.state = state
@@ -87,15 +100,39 @@ class Learner:
     def work(self, task: Assignment) -> Work:
         """Train locally from the shared state on this round's shards."""
         state, draw = self.state, self._draw
-        self._layout.write(state.anchor_P, self._named)
+        start_P = state.anchor_P if self._carried_P is None else state.anchor_P - self._carried_P
+        self._layout.write(start_P, self._named)
         context = self._manifest.model.context
         shards = assign(draw, state.round, task.members, self._me, shard_count(self._corpus.spec, context))
-        stream = batches(self._corpus, draw, state.round, shards, self._me, self._manifest.inner.batch, context)
-        trained = self._inner.run(stream, max_steps=task.max_steps, until=task.until, on_step=task.on_step)
-        update_P = state.anchor_P - self._layout.flatten(self._named)
-        low, high = torch.aminmax(update_P)  # many times faster than isfinite() of every number, and NaN shows in both
-        is_usable = bool(low.isfinite() and high.isfinite())
-        return Work(trained, update_P if is_usable else torch.zeros_like(update_P), is_usable)
+        self._stream = batches(self._corpus, draw, state.round, shards, self._me, self._manifest.inner.batch, context)
+        before, self._ahead, self._carried_P = self._ahead, None, None
+        trained = self._inner.run(self._stream, max_steps=task.max_steps, until=task.until, on_step=task.on_step)
+        end_P = self._layout.flatten(self._named)
+        self._end_P = end_P if self._manifest.round.overlap else None
+        update_P = state.anchor_P - end_P
+        is_usable = _is_finite(update_P)
+        return Work(before.plus(trained) if before else trained, update_P if is_usable else torch.zeros_like(update_P), is_usable)
+
+    def step_ahead(self) -> None:
+        """One local step further from where `work` has ended, on the same text. Only in runs with ``overlap``."""
+        trained = self._inner.run(self._stream, max_steps=1)
+        self._ahead = self._ahead.plus(trained) if self._ahead else trained
+
+    def carry(self) -> None:
+        """Keep what was trained ahead: whatever becomes of the round, the next `work` begins with it and its update contains it."""
+        if self._ahead and self._end_P is not None:
+            carried_P = self._end_P - self._layout.flatten(self._named)
+            if _is_finite(carried_P):
+                self._carried_P = carried_P
+            else:
+                self._ahead = None
+        self._end_P = None
+
+    def owed(self, residual_P: Tensor | None) -> Tensor | None:
+        """``residual_P`` with what was trained ahead on top: what a checkpoint must keep so that nothing is lost."""
+        if residual_P is None or self._carried_P is None:
+            return residual_P
+        return residual_P + self._carried_P
 
     def seed_of(self, round_: int) -> bytes:
         """What names the data of our local steps in ``round_``, for whoever wants to do them again."""
@@ -135,3 +172,8 @@ class Learner:
     def import_inner(self, state: Mapping[str, Tensor]) -> None:
         """The local optimiser, from the checkpoint. Raises `ConfigError` where it belongs to another model."""
         self._inner.import_state(state)
+
+
+def _is_finite(vector_P: Tensor) -> bool:
+    low, high = torch.aminmax(vector_P)  # many times faster than isfinite() of every number, and NaN shows in both
+    return bool(low.isfinite() and high.isfinite())

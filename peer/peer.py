@@ -15,6 +15,7 @@ from swarm.manifest import RunManifest
 from swarm.membership.progress import Phase, Progress
 from swarm.transport.post import Post
 
+from .ahead import meanwhile
 from .bandwidth import Metered, Uplink
 from .board import Board
 from .course import JOIN_PATIENCE, Course, Found
@@ -168,7 +169,7 @@ class Peer:
         budget = self._ports.budget(seconds)
         task = Assignment(
             members=self._members,
-            max_steps=max(1, min(spec.max_steps, budget.steps)),
+            max_steps=max(1, min(spec.max_steps - self._learner.steps_ahead, budget.steps)),
             until=lambda: self._stopping or budget.is_over(),
             on_step=self._on_step,
         )
@@ -196,7 +197,11 @@ class Peer:
         still_here = {peer for peer in self._members if peer not in roster or roster.is_present(peer, now)}
         expected = sorted((still_here | {*roster.at_round(update.round, now), *self._course.companions}) - {self._id})
         close_at = self._course.train_until + spec.assemble_seconds
-        return await self._averager.average(update, expected, close_at, alone_is_fine=not roster.in_training(now))
+        averaging = self._averager.average(update, expected, close_at, alone_is_fine=not roster.in_training(now))
+        is_last = self._manifest.is_finished(update.round + 1, self.board.run_tokens)
+        if not spec.overlap or is_last or not self._work.is_usable:
+            return await averaging
+        return await meanwhile(averaging, self._learner, self._ports, spec)
 
     async def conclude(self, update: Update, averaged: Averaged) -> None:
         """The next state: the outer step on the average; or, where there was none with us, what the others have now."""

@@ -71,3 +71,16 @@ class LocalTraining:
     def __call__(self) -> Work:
         """Do it."""
         return self._learner.work(self._task)
+
+
+class StepAhead:
+    """One local step as a job, so that the arithmetic of an average waits for one step at most."""
+
+    steps = 1
+
+    def __init__(self, learner: Learner) -> None:
+        self._learner = learner
+
+    def __call__(self) -> None:
+        """Do it."""
+        self._learner.step_ahead()

@@ -31,7 +31,7 @@ from .data.corpus import Corpus
 from .model import count
 from .neighbours import TOPIC, Ways, greet
 from .peer import Peer
-from .ports import Budget, LocalTraining, Ports, Self
+from .ports import Budget, LocalTraining, Ports, Self, StepAhead
 from .recipe import Recipe, manifest_of
 from .report import Reporter, RoundReport
 
@@ -222,7 +222,7 @@ class _Stage:
         )
         ports = Ports(
             ways=ways,
-            arithmetic=Inline(lambda job: job.steps * step_seconds if isinstance(job, LocalTraining) else JOB_SECONDS),
+            arithmetic=Inline(lambda job: job.steps * step_seconds if isinstance(job, LocalTraining | StepAhead) else JOB_SECONDS),
             budget=lambda seconds: Budget(max(1, int(seconds / step_seconds)), lambda: False),
             teller=self.notebooks[name],
         )

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from peer.data import corpus as corpora
+from peer.inner import Trained
 from peer.learner import Assignment, Learner
 from peer.recipe import Recipe, manifest_of
 from peer.state import SharedState, state_root
@@ -93,3 +94,97 @@ def test_learning_lowers_the_bits_per_byte_of_text_that_nobody_trains_on(learner
     for _ in range(4):
         learner.conclude(learner.work(task(10)).update_P)
     assert learner.evaluate() < before - 0.2
+
+
+# --- training ahead: the local steps are replaced by ones that move every weight down by a known number -----------------
+
+
+@pytest.fixture
+def striding():
+    """A learner whose every local step moves every weight by −1."""
+    learner = Learner(
+        manifest_of(Recipe(model="tiny", max_steps=3, rounds=9, preset="ahead"), CORPUS.spec, KEY), CORPUS, KEY.peer_id
+    )
+    learner.adopt(SharedState(0, torch.full((learner.numbers,), 100.0)))
+
+    def run(batches, *, max_steps, until=None, on_step=None):
+        with torch.no_grad():
+            for weight in learner._named.values():
+                weight.sub_(max_steps)
+        return Trained(max_steps, 10 * max_steps, 2.0)
+
+    learner._inner.run = run
+    return learner
+
+
+def everywhere(value, learner):
+    return torch.full((learner.numbers,), value)
+
+
+def test_what_was_trained_ahead_is_in_the_next_update_once(striding):
+    first = striding.work(task(3)).update_P
+    striding.step_ahead()
+    striding.step_ahead()
+    striding.carry()
+    striding.conclude(first)
+    second = striding.work(task(1))
+    assert torch.equal(first, everywhere(3.0, striding))
+    assert torch.equal(second.update_P, everywhere(2.0 + 1.0, striding))
+    assert torch.equal(striding.conclude(second.update_P).anchor_P, everywhere(100.0 - 3 - 3, striding))
+    assert torch.equal(striding.work(task(3)).update_P, everywhere(3.0, striding))
+
+
+def test_steps_ahead_count_as_steps_of_the_next_round(striding):
+    striding.work(task(3))
+    striding.step_ahead()
+    striding.carry()
+    striding.conclude(None)
+    assert striding.steps_ahead == 1
+    assert striding.work(task(2)).trained == Trained(3, 30, 2.0)
+    assert striding.steps_ahead == 0
+    assert striding.work(task(2)).trained == Trained(2, 20, 2.0)
+
+
+def test_what_was_trained_ahead_is_not_lost_where_the_round_fails_or_others_have_another_model(striding):
+    striding.work(task(3))
+    striding.step_ahead()
+    striding.carry()
+    striding.adopt(SharedState(5, torch.zeros(striding.numbers)))
+    assert torch.equal(striding.owed(everywhere(3.0, striding)), everywhere(4.0, striding))
+    assert torch.equal(striding.work(task(1)).update_P, everywhere(2.0, striding))
+    assert torch.equal(striding.owed(everywhere(3.0, striding)), everywhere(3.0, striding))
+
+
+def test_numbers_that_are_not_finite_are_not_carried(striding):
+    striding.work(task(1))
+    striding.step_ahead()
+    with torch.no_grad():
+        next(iter(striding._named.values())).fill_(float("inf"))
+    striding.carry()
+    striding.conclude(None)
+    work = striding.work(task(1))
+    assert torch.equal(work.update_P, everywhere(1.0, striding))
+    assert work.trained.steps == 1
+
+
+def test_training_goes_on_ahead_on_the_same_text_as_in_one_piece():
+    manifest = manifest_of(Recipe(model="tiny", max_steps=9, rounds=9, preset="ahead"), CORPUS.spec, KEY)
+    whole, broken = Learner(manifest, CORPUS, KEY.peer_id), Learner(manifest, CORPUS, KEY.peer_id)
+    end_P = whole.state.anchor_P - whole.work(task(5)).update_P
+    update_P = broken.work(task(3)).update_P
+    broken.step_ahead()
+    broken.step_ahead()
+    broken.carry()
+    assert torch.allclose(broken.state.anchor_P - broken.owed(update_P), end_P, atol=1e-6)
+
+
+def test_without_overlap_a_round_has_the_bits_of_its_formula(learner):
+    """Start at the shared model, train, subtract: no sum with a carried zero, no other order."""
+    other = Learner(MANIFEST, CORPUS, KEY.peer_id)
+    for _ in range(3):
+        update_P = learner.work(task()).update_P
+        other.adopt(learner.state)
+        assert learner.owed(update_P) is update_P
+        learner.conclude(update_P * 0.5)
+        ends_P = torch.cat([weight.detach().flatten() for weight in learner._named.values()])
+        assert torch.equal(other.state.anchor_P - ends_P, update_P)
