@@ -27,9 +27,12 @@ from contextlib import ExitStack, suppress
 from types import TracebackType
 from typing import Any
 
+import psutil
+
+from benchmarks.meters import family
+
 SUBNET = "10.77.0"
 _SMALLEST_BUCKET = 3_000
-_GRACE_SECONDS = 8.0
 
 
 class WireError(Exception):
@@ -81,16 +84,18 @@ class Worker:
         return answer["ok"]
 
     def close(self) -> None:
-        """End the process and everything it has started: it goes when its input closes, or else is killed."""
-        assert self._process.stdin
-        with suppress(OSError):
-            self._process.stdin.close()
-        with suppress(subprocess.TimeoutExpired):
-            self._process.wait(_GRACE_SECONDS)
-        with suppress(ProcessLookupError, PermissionError):
+        """End the process and everything it has started, also what has left its process group."""
+        members = family(self._process.pid)
+        with suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
+        for member in members:
+            with suppress(psutil.NoSuchProcess):
+                member.kill()
         self._process.wait()
-        self._log.close()
+        for pipe in (self._process.stdin, self._process.stdout, self._log):
+            with suppress(OSError):  # what was still to be written to a peer that is gone
+                if pipe:
+                    pipe.close()
 
     def _last_words(self) -> str:
         self._log.seek(0, os.SEEK_END)
