@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -19,6 +20,8 @@ from swarm.relaxation import words_of
 from .status import Fetching, Happening, PeerRow, Point, Snapshot, thinned
 
 EVENTS = 60
+STRAGGLER = 4
+_AT_WORK = frozenset({"training", "averaging", "waiting"})
 RATES = 60
 """Seconds of transfer rates kept for the sparkline."""
 
@@ -193,7 +196,8 @@ class Board:
         )
         since = self._clock() - self._averaged_at
         others = (_row(row, seen, here, total) for row, seen, here in roster)
-        return (mine, *(self._refreshed(row, since) if row.peer in self.companions else row for row in others))
+        fresh = [self._refreshed(row, since) if row.peer in self.companions else row for row in others]
+        return (mine, *_with_stragglers([mine, *fresh])[1:])
 
     def _refreshed(self, row: PeerRow, since: float) -> PeerRow:
         """``row`` of a companion, whose record is older than the round that we have just done together."""
@@ -211,6 +215,19 @@ class Board:
         if self.reason:
             return "DEGRADED", self.reason
         return "HEALTHY", ""
+
+
+def _with_stragglers(rows: Sequence[PeerRow]) -> list[PeerRow]:
+    """``rows``, with ``slow`` as the state of those whose speed is less than a `STRAGGLER`-th of the usual. They delay nobody: each
+    does the steps that fit. Of two peers nobody can say which one is unusual, and of speeds nobody but their owners knows them."""
+    speeds = [row.tokens_per_second for row in rows if row.tokens_per_second > 0]
+    usual = statistics.median(speeds) if len(speeds) > 2 else 0.0
+    return [
+        msgspec.structs.replace(row, state="slow")
+        if row.state in _AT_WORK and 0 < row.tokens_per_second * STRAGGLER < usual
+        else row
+        for row in rows
+    ]
 
 
 def _row(row: Row, seen: float, here: bool, total: float) -> PeerRow:

@@ -58,6 +58,8 @@ class Script:
     link: Link = field(default_factory=lambda: Link(latency=0.04, jitter=0.02, bandwidth=2.5e6))
     step_seconds: float = STEP_SECONDS
     """Virtual seconds per local step of the fastest peer; the slowest takes three times as long."""
+    slower: Mapping[str, float] = field(default_factory=dict)
+    """So many times the seconds per step that were drawn, for those who have slow computers."""
     arrivals: Mapping[str, Sequence[float]] = field(default_factory=dict)
     """When those come whose coming is not drawn: once, or again after each crash. The first round does not wait for them."""
     entries: Sequence[str] = ("p0",)
@@ -176,7 +178,7 @@ class _Stage:
         async with asyncio.TaskGroup() as tasks:
             for name in self._keys:
                 arrival = 0.0 if name == "p0" else 0.2 + self._chance.random() * ARRIVAL_SECONDS
-                step_seconds = script.step_seconds * (1.0 + 2.0 * self._chance.random())
+                step_seconds = script.step_seconds * (1.0 + 2.0 * self._chance.random()) * script.slower.get(name, 1.0)
                 arrivals = script.arrivals.get(name, (arrival,))
                 tasks.create_task(self._live(name, arrivals, step_seconds, network, board), name=name)
         return loop.time()

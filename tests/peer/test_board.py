@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from peer.board import EVENTS, RATES, Board, Meter
-from peer.status import decode, encode
+from peer.status import Fetching, decode, encode
 from swarm.identity import petname
 from swarm.membership.progress import Phase, Progress
 from swarm.membership.roster import Row
@@ -95,6 +95,41 @@ def test_shares_are_of_those_who_are_here(board: Board) -> None:
     here = Row(Signed(fast, record.signer, record.public, record.stamp, b""), 0.0)
     assert [each.share for each in board.snapshot([(here, 0.0, True)]).peers] == [0.75, 0.25]
     assert [each.share for each in board.snapshot([(here, 0.0, False)]).peers] == [1.0, 0.0]
+
+
+@pytest.mark.parametrize(
+    ("speeds", "slow"),
+    [
+        ([100.0, 110.0, 10.0], [False, False, True]),
+        ([100.0, 110.0, 30.0], [False, False, False]),
+        ([10.0], [False]),
+        ([0.0, 0.0, 10.0], [False, False, False]),
+        ([100.0, 1e15, 90.0], [False, False, False]),
+        ([100.0, 100.0, 0.0], [False, False, False]),
+    ],
+    ids=["ten times slower", "a little slower", "of two nobody is unusual", "nothing known", "a boaster makes nobody slow", "new"],
+)
+def test_stragglers_are_shown_as_such(board: Board, speeds: list[float], slow: list[bool]) -> None:
+    board.tokens_per_second = 100.0
+    roster = []
+    for number, speed in enumerate(speeds, 1):
+        record = open_frame(progress_of(number), Progress, run=RUN)
+        said = Progress(Phase.TRAINING, bytes(32), 0, speed, 0.0, 0.0, 0.0, f"p{number}", "cpu", "1", contact_of(number))
+        roster.append((Row(Signed(said, record.signer, record.public, record.stamp, b""), 0.0), 0.0, True))
+    mine, *others = board.snapshot(roster).peers
+    assert [each.state == "slow" for each in others] == slow
+    assert mine.state == "starting"
+
+
+def test_a_download_is_shown_while_it_goes_on(board: Board) -> None:
+    board.enter(Phase.SYNCING)
+    board.fetching = Fetching(what="model", here=10, whole=40, bytes_per_second=3.1e6, donors=4)
+    snapshot = decode(encode(board.snapshot([])))
+    assert (snapshot.health, snapshot.reason) == ("SYNCING", "fetching the model from 4 peers: 25.0 % at 3.1 MB/s")
+    assert snapshot.fetching == board.fetching
+    board.enter(Phase.TRAINING, 5.0)
+    assert board.snapshot([(row(1), 0.0, True)]).health == "HEALTHY"
+    assert board.snapshot([]).fetching == Fetching()
 
 
 def test_what_is_told_to_others_fits_their_rules_whatever_happens_here() -> None:
