@@ -4,7 +4,7 @@
 
 Equal seeds mean equal fresh models, equal data for every peer in every round, equal lines: only the codec differs. Bytes are those
 that a peer sends per round and parameter (200 bytes of head per message, as the simulated network counts), beside the formula of a
-butterfly of n members, 2 · (n − 1) / n · bytes per number.
+butterfly of n members, (n − 1) / n · (bytes per number of an update + bytes per number of an average).
 """
 
 from __future__ import annotations
@@ -14,19 +14,18 @@ import json
 import statistics
 from pathlib import Path
 
-from averaging.codecs import codec_of
+from averaging.codecs import bytes_per_parameter, result_codec
 from peer.recipe import Recipe
 from peer.rehearsal import Script, rehearse
 from swarm.manifest import Codec
 from swarm.simulation.network import Link
 
 PEERS = 4
-NUMBERS = 1 << 20
 
 
 def formula(codec: Codec) -> float:
     """Bytes per parameter and round that a member of a group of `PEERS` has to send."""
-    return 2 * (PEERS - 1) / PEERS * codec_of(codec).size(NUMBERS) / NUMBERS
+    return (PEERS - 1) / PEERS * (bytes_per_parameter(codec) + bytes_per_parameter(result_codec(codec)))
 
 
 def measure(codec: Codec, seed: int, rounds: int) -> dict[str, float | str | int]:
@@ -54,7 +53,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     chosen = parser.parse_args()
     rows = []
-    print(f"{'codec':6} {'seed':>4} {'bits/byte':>10} {'gap to fp32':>12} {'bytes/param':>12} {'formula':>8}")
+    print(f"{'codec':9} {'seed':>4} {'bits/byte':>10} {'gap to fp32':>12} {'bytes/param':>12} {'formula':>8}")
     for seed in range(chosen.seeds):
         exact = float("nan")
         for codec in Codec:
@@ -63,7 +62,7 @@ def main() -> None:
             row["gap"] = float(row["bits_per_byte"]) - exact
             rows.append(row)
             figures = f"{row['bits_per_byte']:10.4f} {row['gap']:+12.4f} {row['bytes_per_parameter']:12.3f} {formula(codec):8.3f}"
-            print(f"{row['codec']:6} {seed:4} {figures}", flush=True)
+            print(f"{row['codec']:9} {seed:4} {figures}", flush=True)
     if chosen.json:
         chosen.json.write_text(json.dumps({"rows": rows}, indent=1))
 
