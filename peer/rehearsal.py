@@ -8,14 +8,17 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import math
 import random
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import msgspec
+
 import swarm
-from swarm.identity import KeyPair
+from swarm.identity import KeyPair, PeerId
 from swarm.membership.contacts import Contacts, seal_contact
 from swarm.membership.progress import Progress
 from swarm.seeds import derive_bytes
@@ -24,6 +27,8 @@ from swarm.simulation.directory import Board, SimulatedDirectory
 from swarm.simulation.faults import Faults
 from swarm.simulation.network import Link, SimulatedNetwork, SimulatedTransport
 from swarm.ticket import Address, Entry
+from swarm.transport import Call
+from swarm.wire import Kind
 
 from .compute import Inline
 from .data import corpus as corpora
@@ -64,6 +69,21 @@ class Script:
     """When those come whose coming is not drawn: once, or again after each crash. The first round does not wait for them."""
     entries: Sequence[str] = ("p0",)
     """Whom the ticket names; the first is the founder."""
+    owners: int = 16
+    """At most this many members own a part in each round."""
+    patience: float = math.inf
+    """Virtual seconds after which the rehearsal is given up with `TimeoutError`: whoever should have ended by then hangs."""
+
+
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """A message that has been heard and answered. ``what``: the kind of a control message (``commit``), else the first word of a
+    bulk item (``part``), else the route."""
+
+    time: float
+    sender: str
+    receiver: str
+    what: str
 
 
 @dataclass(slots=True)
@@ -97,6 +117,8 @@ class Rehearsed:
     messages: int
     virtual_seconds: float
     leftovers: tuple[str, ...]
+    heard: tuple[Heard, ...] = ()
+    """Everything that was said, in order; empty without ``listen``."""
 
     def roots(self, round_: int) -> set[str]:
         """The different state roots that peers reported after ``round_``."""
@@ -109,10 +131,10 @@ class Rehearsed:
         return bool(rounds) and all(len(self.roots(round_)) == 1 for round_ in rounds)
 
 
-def rehearse(script: Script, tell: Callable[[RoundReport], None] = lambda report: None) -> Rehearsed:
-    """Run the rehearsal to its end; ``tell`` hears the founder's rounds as they come."""
+def rehearse(script: Script, tell: Callable[[RoundReport], None] = lambda report: None, *, listen: bool = False) -> Rehearsed:
+    """Run the rehearsal to its end; ``tell`` hears the founder's rounds as they come. ``listen`` keeps what was said."""
     leftovers: list[str] = []
-    stage = _Stage(script, tell)
+    stage = _Stage(script, tell, listen)
     gc.freeze()  # what is loaded stays: without this the collector walks through all of torch again and again
     try:
         virtual = simulate(stage.play(), leftovers=leftovers)
@@ -125,17 +147,20 @@ def rehearse(script: Script, tell: Callable[[RoundReport], None] = lambda report
         messages=stage.messages,
         virtual_seconds=virtual,
         leftovers=tuple(leftovers),
+        heard=tuple(stage.heard),
     )
 
 
 class _Stage:
     """The set of one rehearsal. The network is made inside the virtual loop, by `play`."""
 
-    def __init__(self, script: Script, tell: Callable[[RoundReport], None]) -> None:
-        self._script = script
+    def __init__(self, script: Script, tell: Callable[[RoundReport], None], listen: bool = False) -> None:
+        self._script, self._listen = script, listen
+        self.heard: list[Heard] = []
         self._chance = random.Random(script.seed)
         seed = script.seed.to_bytes(8, "little", signed=True)
         self._keys = {f"p{n}": KeyPair.from_seed(derive_bytes(seed, "rehearsed key", n)) for n in range(script.peers)}
+        self._names = {key.peer_id: name for name, key in self._keys.items()}
         self._corpus = _text(script.text_bytes)
         recipe = script.recipe
         self._manifest = manifest_of(
@@ -150,6 +175,8 @@ class _Stage:
             self._corpus.spec,
             self._keys["p0"],
         )
+        limits = msgspec.structs.replace(self._manifest.round, owners=script.owners)
+        self._manifest = msgspec.structs.replace(self._manifest, round=limits)
         self.notebooks = {name: Notebook(tell if name == "p0" else lambda report: None) for name in self._keys}
         self._network: SimulatedNetwork | None = None
 
@@ -175,13 +202,19 @@ class _Stage:
         self._network = network = SimulatedNetwork(script.seed, script.link)
         board = Board(network, self._manifest.run_id, {TOPIC: Progress}, seed=script.seed)
         script.faults.schedule(network, {name: key.peer_id for name, key in self._keys.items()})
-        async with asyncio.TaskGroup() as tasks:
+        if self._listen:
+            network.heard = self._hear
+        async with asyncio.timeout(None if math.isinf(script.patience) else script.patience), asyncio.TaskGroup() as tasks:
             for name in self._keys:
                 arrival = 0.0 if name == "p0" else 0.2 + self._chance.random() * ARRIVAL_SECONDS
                 step_seconds = script.step_seconds * (1.0 + 2.0 * self._chance.random()) * script.slower.get(name, 1.0)
                 arrivals = script.arrivals.get(name, (arrival,))
                 tasks.create_task(self._live(name, arrivals, step_seconds, network, board), name=name)
         return loop.time()
+
+    def _hear(self, time_: float, sender: PeerId, receiver: PeerId, route: str, call: Call) -> None:
+        what = Kind(call.body[4]).name if route == "mail" else call.argument.split(".")[1] if route == "bulk" else route
+        self.heard.append(Heard(time_, self._names[sender], self._names[receiver], what.lower()))
 
     async def _live(
         self, name: str, arrivals: Sequence[float], step_seconds: float, network: SimulatedNetwork, board: Board
@@ -205,6 +238,7 @@ class _Stage:
 
     async def _be(self, name: str, life: int, step_seconds: float, transport: SimulatedTransport, board: Board) -> None:
         """The same composition as on sockets, with the rehearsal's ports."""
+        transport.inhabit()
         key, run, loop = self._keys[name], self._manifest.run_id, asyncio.get_running_loop()
         entries = [Entry(self._keys[entry].peer_id, Address(entry, 1)) for entry in self._script.entries]
         contacts = Contacts(run, tuple(entries))

@@ -14,12 +14,15 @@ import math
 from collections import deque
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Executor
-from contextvars import Context
+from contextvars import Context, ContextVar
 from heapq import heapify, heappop, heappush
 from typing import Any, TypeVar, TypeVarTuple
 
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
+
+owner: ContextVar[object] = ContextVar("owner", default=None)
+"""Whose the running task is. Tasks and timers that it starts are the same one's; `VirtualLoop.hold` makes them all stand still."""
 
 GRACE = 60.0
 """Virtual seconds that tasks which are still there at the end have for cleaning up after their cancellation."""
@@ -62,6 +65,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
         self._turns = 0
         self._timers: list[tuple[float, int, asyncio.TimerHandle | asyncio.Future[None]]] = []
         self._cancelled = 0
+        self._held: dict[object, list[asyncio.Handle]] = {}
         self._ready: deque[asyncio.Handle]  # the base class fills it
         self._serials = itertools.count()
         self.set_task_factory(self._make_task)
@@ -85,6 +89,14 @@ class VirtualLoop(asyncio.BaseEventLoop):
         heappush(self._timers, (when, next(self._serials), arrival))
         return arrival
 
+    def hold(self, who: object) -> None:
+        """Let nothing of ``who`` (see `owner`) happen any more, as SIGSTOP does: its tasks and timers wait for `release`."""
+        self._held.setdefault(who, [])
+
+    def release(self, who: object) -> None:
+        """Undo `hold`, as SIGCONT does: what should have happened meanwhile happens now, late, in its order."""
+        self._ready.extend(self._held.pop(who, ()))
+
     def _timer_handle_cancelled(self, handle: asyncio.TimerHandle) -> None:
         """Most deadlines are cancelled long before they come: do not let them pile up."""
         self._cancelled += 1
@@ -103,7 +115,9 @@ class VirtualLoop(asyncio.BaseEventLoop):
             self._jump()
         for _ in range(len(self._ready)):  # what these callbacks make ready has its turn next time
             handle = self._ready.popleft()
-            if not handle.cancelled():
+            if self._held and (waiting := self._held.get(handle._context.get(owner))) is not None:
+                waiting.append(handle)
+            elif not handle.cancelled():
                 handle._run()
 
     def _jump(self) -> None:
@@ -129,6 +143,8 @@ class VirtualLoop(asyncio.BaseEventLoop):
         """Cancel the tasks that are left and let them clean up; their names, oldest first."""
         left = self._tasks()
         self._turns = 0
+        for who in list(self._held):
+            self.release(who)
         for task in left:
             task.cancel()
         if left:

@@ -52,6 +52,11 @@ class Faults:
         begin, end = between
         return self._and(Fault(begin, SimulatedNetwork.freeze, (who,)), Fault(end, SimulatedNetwork.thaw, (who,)))
 
+    def stop(self, who: str, *, between: Interval) -> Faults:
+        """``who`` stands still for a while, as a process does between SIGSTOP and SIGCONT; its timers then ring late."""
+        begin, end = between
+        return self._and(Fault(begin, SimulatedNetwork.stop, (who,)), Fault(end, SimulatedNetwork.go_on, (who,)))
+
     def slow(self, who: str, line: Link, *, between: Interval) -> Faults:
         """``who`` has another line for a while."""
         begin, end = between

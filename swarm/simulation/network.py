@@ -20,7 +20,7 @@ from ..identity import PeerId
 from ..transport import Allowance, Call, Payload, Route
 from ..transport.envelope import pack_refusal, path_of, read_refusal
 from ..wire import CONTROL_LIMIT
-from .clock import running_loop
+from .clock import owner, running_loop
 from .transcript import Transcript
 
 HEAD = 200
@@ -76,6 +76,8 @@ class SimulatedNetwork:
     """
 
     def __init__(self, seed: int, link: Link | None = None, transcript: Transcript | None = None) -> None:
+        self.heard: Callable[[float, PeerId, PeerId, str, Call], None] | None = None
+        """Told of every request that its receiver has handled: (time, sender, receiver, route, call)."""
         self.transcript = Transcript() if transcript is None else transcript
         self.messages = 0
         self._random = random.Random(seed)
@@ -109,6 +111,7 @@ class SimulatedNetwork:
         """Take a peer away without a word: what is in flight from and to it is lost, who calls it later finds it `Unreachable`."""
         if host := self._hosts.pop(peer, None):
             host.gone = True
+            running_loop().release(host)
             host.on_crash()
             self._note("crash", peer)
 
@@ -125,6 +128,21 @@ class SimulatedNetwork:
             host.frozen = False
             host.thawed.set()
             self._note("thaw", peer)
+
+    def stop(self, peer: PeerId) -> None:
+        """Make a peer stand still as SIGSTOP does: deaf and mute like `freeze`, and its own tasks and timers rest as well.
+
+        What it had sent, and what has not arrived yet, arrives when it goes on: nobody can tell that from a slow line.
+        """
+        if host := self._hosts.get(peer):
+            self.freeze(peer)
+            running_loop().hold(host)
+
+    def go_on(self, peer: PeerId) -> None:
+        """Let a stopped peer go on, as SIGCONT does: all its deadlines that have passed meanwhile ring at once."""
+        if host := self._hosts.get(peer):
+            running_loop().release(host)
+            self.thaw(peer)
 
     def slow(self, peer: PeerId, link: Link | None = None) -> None:
         """Give a peer another line; None gives back the ordinary one."""
@@ -163,6 +181,8 @@ class SimulatedNetwork:
             if is_bulk:
                 await self._carry_bulk(source, target, call, allowance)
             reply, status = bytes(await found.handler(call)), 200
+            if self.heard:
+                self.heard(running_loop().time(), source.peer, to, route, call)
         except SwarmError as error:
             status, reply = pack_refusal(error)
         except Exception as error:  # noqa: BLE001 - a bug in a handler: kept for the end, as no caller may learn of it
@@ -226,6 +246,10 @@ class SimulatedTransport:
     def bytes_down(self) -> int:
         """Bytes received so far, with `HEAD` for every message."""
         return self._host.down
+
+    def inhabit(self) -> None:
+        """From now on the running task, and all that it starts, is this peer's: it stands still while the peer is stopped."""
+        owner.set(self._host)
 
     def serve(self, route: Route) -> None:
         """Answer calls to ``route.name``; the latest route of a name wins."""

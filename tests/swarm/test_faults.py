@@ -34,6 +34,7 @@ def watch(faults: Faults, probe: Callable[[SimulatedNetwork], object], seconds: 
 def test_a_plan_is_carried_out_at_its_times() -> None:
     assert watch(Faults().crash("a", at=2), lambda network: A in network.peers, 4) == [True, True, False, False]
     assert watch(Faults().freeze("a", between=(1, 3)), lambda network: network.is_up(A), 4) == [True, False, False, True]
+    assert watch(Faults().stop("a", between=(1, 3)), lambda network: network.is_up(A), 4) == [True, False, False, True]
 
 
 def reaches(faults: Faults, seconds: float) -> list[tuple[str, str]]:

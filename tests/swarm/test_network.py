@@ -201,6 +201,67 @@ def test_nothing_leaves_a_frozen_peer() -> None:
     stage(scene)
 
 
+def test_a_stopped_peer_stands_still_with_its_tasks_and_timers_and_goes_on_late() -> None:
+    async def scene(network: SimulatedNetwork, a: SimulatedTransport, b: SimulatedTransport) -> None:
+        ticks: list[float] = []
+
+        async def tick() -> None:
+            a.inhabit()
+            asyncio.get_running_loop().call_at(15, lambda: ticks.append(-now()))
+            while now() < 60:
+                await asyncio.sleep(4)
+                ticks.append(now())
+
+        task = asyncio.create_task(tick())
+        asyncio.get_running_loop().call_at(10, network.stop, A)
+        asyncio.get_running_loop().call_at(60, network.go_on, A)
+        with pytest.raises(TooLate):
+            await asyncio.sleep(11)
+            await b.request(A, "echo", deadline=50)
+        await task
+        assert ticks == [4, 8, -60, 60]  # both were due; who slept wakes a turn after its timer
+        assert network.is_up(A)
+
+    stage(scene)
+
+
+def test_a_stopped_peer_that_crashes_is_gone_with_its_tasks() -> None:
+    async def scene(network: SimulatedNetwork, a: SimulatedTransport, b: Transport) -> None:
+        async def live() -> None:
+            transport.inhabit()
+            await asyncio.sleep(1000)
+
+        transport = network.attach(C, lambda: task.cancel())
+        task = asyncio.create_task(live())
+        await asyncio.sleep(1)
+        network.stop(C)
+        await asyncio.sleep(1)
+        network.crash(C)
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert now() == 2
+
+    stage(scene)
+
+
+def test_whoever_listens_hears_what_was_handled_and_nothing_that_was_lost() -> None:
+    async def scene(network: SimulatedNetwork, a: Transport, b: Transport) -> None:
+        heard: list[tuple[PeerId, PeerId, str, bytes]] = []
+
+        def hear(time: float, sender: PeerId, receiver: PeerId, route: str, call: Call) -> None:
+            assert time == now() == pytest.approx(0.5)
+            heard.append((sender, receiver, route, call.body))
+
+        network.heard = hear
+        await a.request(B, "echo", b"one", deadline=10)
+        network.cut(A, B)
+        with pytest.raises(TooLate):
+            await a.request(B, "echo", b"two", deadline=20)
+        assert heard == [(A, B, "echo", b"one")]
+
+    stage(scene)
+
+
 def test_of_two_lines_the_worse_counts_and_the_senders_bandwidth() -> None:
     fast, slow = Link(0.1, 0.2, 5000, 0), Link(2, 0, 100, 0.5)
     assert between(fast, slow) == Link(2, 0.2, 5000, 0.5)
