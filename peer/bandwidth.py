@@ -1,11 +1,12 @@
 """How fast this computer's line sends, measured while it is busy: nothing is sent only to find out.
 
-    requests with large bodies      ───####──####──────
-                                    ─────####────#####─       a spell lasts while at least one is under way
-    spells                             |-----1-----|          bytes ÷ seconds = a measurement
+    requests with large bodies      ───####──────
+                                    ─────####────────####─    a spell lasts while at least one is under way
+    measurements                       |--x                   bytes that have arrived ÷ seconds, whenever one of them has
+                                       |----x
 
-Requests to several peers at once share the line, so they count together. A spell in which one fails tells nothing and is dropped;
-one of few bytes would measure distances instead of the line.
+Requests to several peers at once share the line, so they count together. Every such quotient is at most what the line can do: a slow
+receiver, or one that fails, makes it smaller. So the largest of a spell is taken. Few bytes would measure distances, not the line.
 """
 
 from __future__ import annotations
@@ -33,22 +34,22 @@ class Uplink:
     def __init__(self) -> None:
         self.rate = 0.0
         self._under_way = self._bytes = 0
-        self._began = 0.0
-        self._is_whole = True
+        self._began = self._best = 0.0
 
     def begin(self, now: float) -> None:
         """A large request sets out."""
         if not self._under_way:
-            self._began, self._bytes, self._is_whole = now, 0, True
+            self._began, self._bytes, self._best = now, 0, 0.0
         self._under_way += 1
 
     def end(self, size: int, now: float) -> None:
         """It has arrived with its ``size`` bytes; 0 where it has failed."""
         self._under_way -= 1
         self._bytes += size
-        self._is_whole &= size > 0
-        if not self._under_way and self._is_whole and self._bytes >= ENOUGH and now > self._began:
-            self.rate = max(self._bytes / (now - self._began), MEMORY * self.rate)
+        if self._bytes >= ENOUGH and now > self._began:
+            self._best = max(self._best, self._bytes / (now - self._began))
+        if not self._under_way and self._best:
+            self.rate = max(self._best, MEMORY * self.rate)
 
     def line(self, *, dialable: bool) -> Line:
         """What we tell the others of our line."""

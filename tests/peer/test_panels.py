@@ -33,6 +33,14 @@ def test_the_header_leaves_out_what_does_not_fit_whole():
     assert tops[48].endswith("6 peers")
 
 
+def test_the_header_names_the_way_to_average_where_there_is_room():
+    tops = {
+        width: panels.header(a_snapshot(relaxation="wan: sparse256, gather"), width, THEME)[0].plain.rstrip() for width in (120, 80)
+    }
+    assert tops[120].endswith("wan · up 2h14m · 30.1M parameters · v0.1.0")
+    assert tops[80].endswith("6 peers (1 syncing)                 up 2h14m")
+
+
 def test_progress_counts_rounds_or_tokens_or_says_that_there_is_no_end():
     assert "round 812 of 2000  40.6 %  3h16m left" in words(panels.progress(a_snapshot(), 120, THEME))
     assert "106M/213M tokens" in words(panels.progress(a_snapshot(rounds=0, tokens_goal=2 * 812 * 131_072), 120, THEME))
