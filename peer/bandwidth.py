@@ -5,8 +5,8 @@
     measurements                       |--x                   bytes that have arrived ÷ seconds, whenever one of them has
                                        |----x
 
-Requests to several peers at once share the line, so they count together. Every such quotient is at most what the line can do: a slow
-receiver, or one that fails, makes it smaller. So the largest of a spell is taken. Few bytes would measure distances, not the line.
+Requests to several peers at once share the line, so they count together. Every such quotient is at most what the line can do: a
+slow receiver, or one that fails, makes it smaller. So the largest of a spell is taken. Few bytes would measure distances.
 """
 
 from __future__ import annotations
