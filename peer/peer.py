@@ -17,6 +17,7 @@ from swarm.transport.post import Post
 
 from .ahead import meanwhile
 from .bandwidth import Metered, Uplink
+from .anchor import Anchors
 from .board import Board
 from .course import JOIN_PATIENCE, Course, Found
 from .keeper import Keeper
@@ -94,12 +95,15 @@ class Peer:
         post = Post(metered, me.key, self._manifest.run_id, tasks, FORMS)
         partial = Partial(me.home / "partial" if me.home else None)
         self._library = Library(transport, arithmetic, tasks, self._telling.note, partial)
-        self._sync = Sync(self._manifest, self._library, self.neighbours, arithmetic, self._telling.progress)
+        anchors = Anchors(self._manifest, transport)
+        self._sync = Sync(self._manifest, self._library, self.neighbours, arithmetic, self._telling.progress, anchors)
         self._averager = Averager(self._manifest, me.key, post, arithmetic, tasks, self._telling.note)
         interval = min(SELDOM_SECONDS, max(OFTEN_SECONDS, self._manifest.round.seconds))
         tasks.create_task(self.neighbours.publish_and_discover(interval), name="membership")
         tasks.create_task(self._look_around(interval), name="look around")
         tasks.create_task(self._meter(), name="meter")
+        if self._id == self._manifest.organiser_id:
+            tasks.create_task(anchors.keep_telling(me.key, self._course.offer, self.neighbours.some), name="anchor")
         try:
             self._learner = await self._make_learner()
             await train(self)

@@ -12,6 +12,7 @@ from swarm.machine import Arithmetic, Report
 from swarm.manifest import RunManifest
 from swarm.wire import Signed
 
+from .anchor import Anchors
 from .catchup import Headway, Wanted
 from .content import chunk_count, chunk_length
 from .data import corpus as corpora
@@ -29,9 +30,17 @@ POLL_SECONDS = 0.25
 class Sync:
     """Downloads for one peer of one run. ``tell`` hears about progress."""
 
-    def __init__(self, manifest: RunManifest, library: Library, neighbours: Neighbours, arithmetic: Arithmetic, tell: Tell) -> None:
+    def __init__(
+        self,
+        manifest: RunManifest,
+        library: Library,
+        neighbours: Neighbours,
+        arithmetic: Arithmetic,
+        tell: Tell,
+        anchors: Anchors | None = None,
+    ) -> None:
         self._manifest, self._library, self._neighbours, self._arithmetic = manifest, library, neighbours, arithmetic
-        self._tell = tell
+        self._tell, self._anchors = tell, anchors
 
     async def corpus(self, kept_in: Path | None, deadline: float) -> Corpus:
         """The run's training text: from ``kept_in`` where it is whole, else from peers. Raises `NobodyThere` at ``deadline``."""
@@ -61,8 +70,13 @@ class Sync:
         return corpus
 
     async def standing(self, own: Signed[Offer] | None, deadline: float) -> tuple[Standing | None, int]:
-        """(where the run stands, how many others said something). Our own word counts as one of them."""
+        """(where the run stands, how many others said something). Our own word counts as one of them.
+
+        Who has no word of its own is a newcomer, and holds on to the organiser's where the others are few.
+        """
         offers = await self._neighbours.offers(deadline)
+        if own is None and self._anchors:
+            return await self._anchors.choose(offers, deadline), len(offers)
         return believed([*offers, *([own] if own else [])], self._manifest.organiser_id), len(offers)
 
     async def state(self, standing: Standing, numbers: int, deadline: float) -> SharedState | None:
