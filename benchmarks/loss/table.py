@@ -76,18 +76,17 @@ def rows(curves: Mapping[str, Sequence[Curve]], costs: Iterable[Cost], target: f
 
 
 def _row(curve: Curve, mbit: float, cost: Cost | None, target: float, step_seconds: float) -> Row:
-    steps, exchanges, sent = crossing(curve.points, target), 0.0, 0.0
-    if steps is not None and cost is not None:
-        exchanges = steps / METHODS[curve.task.method].steps
-        sent = exchanges * cost.bytes
-    waited = exchanges * cost.seconds if cost else 0.0
+    reached = crossing(curve.points, target)
+    each = METHODS[curve.task.method].steps
+    rounds = None if reached is None else math.ceil(reached / each - 1e-9)  # the shared model changes at the ends of rounds only
+    wait, size = (cost.seconds, cost.bytes) if cost else (0.0, 0.0)
     return Row(
         method=curve.task.method,
         link_mbit=mbit,
         seed=curve.task.seed,
         bits_per_byte=curve.final,
-        seconds_to_target=None if steps is None else steps * step_seconds + waited,
-        bytes_to_target=None if steps is None else sent,
+        seconds_to_target=None if rounds is None else rounds * (each * step_seconds + wait),
+        bytes_to_target=None if rounds is None else rounds * size,
     )
 
 

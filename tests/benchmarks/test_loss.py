@@ -42,6 +42,12 @@ def test_time_is_steps_and_waiting_and_bytes_are_those_of_the_rounds() -> None:
     assert (row.method, row.link_mbit, row.seed, row.bits_per_byte) == ("swarm-int4", 20, 0, 2.0)
 
 
+def test_a_target_within_a_round_is_reached_at_its_end() -> None:
+    drawn = {"swarm-int4-h30": [curve("swarm-int4-h30", FALLING)]}
+    (row,) = rows(drawn, [cost("swarm-int4-h30", 20, 0.5, 1000)], 3.4, 0.1)
+    assert (row.seconds_to_target, row.bytes_to_target) == (pytest.approx(2 * (3 + 0.5)), 2000)
+
+
 def test_who_exchanges_every_step_pays_every_step() -> None:
     drawn = {"synchronous-fp32": [curve("synchronous-fp32", FALLING)]}
     (row,) = rows(drawn, [cost("synchronous-fp32", 20, 0.5, 1000)], 3.5, 0.1)
