@@ -14,22 +14,24 @@ from torch import Tensor
 
 from swarm.identity import KeyPair, PeerId
 from swarm.machine import Arithmetic, Command, Compute, Computed, Fetch, Report, Send, Ship, drive
-from swarm.manifest import RunManifest
+from swarm.manifest import Codec, Exchange, RunManifest
 from swarm.transport.post import Inbox, Post
 from swarm.wire import NO_GROUP, Message, Signed, Stamp, open_frame, seal
 
 from . import groups
 from .assembly import Assembly, Call, LeftOut
-from .feedback import ErrorFeedback
+from .feedback import ErrorFeedback, Settle
 from .groups import Group, Line
-from .messages import Ballot, Commit, Decline, Holdings, Proposal, Ready, Receipt, Vote
+from .messages import Ballot, Commit, Decline, Holdings, Proposal, Ready, Receipt, Takeover, Vote
 from .partition import Part, plan, shaped
-from .reduce import Checked, CheckResult, Reduced
+from .reduce import Checked, CheckResult, EncodedPart, Reduced
 from .round import Round
 from .terms import Offering, Outcome, Plan, Schedule
+from .updates import CheckUpdate, EncodeUpdate
 
 FORMS: dict[type[Message], bool] = {
-    Ready: True, Proposal: True, Vote: True, Decline: True, Commit: False, Receipt: False, Holdings: False, Ballot: False,
+    Ready: True, Proposal: True, Vote: True, Decline: True,
+    Commit: False, Receipt: False, Takeover: False, Holdings: False, Ballot: False,
 }  # fmt: skip
 """The messages of this room; True for those that form a group."""
 
@@ -45,6 +47,8 @@ class Update:
     state_root: bytes
     tensors: tuple[int, ...] = ()
     """Lengths of the tensors in the vector, in order; empty where it is one."""
+    codec: Codec | None = None
+    """How to encode it, if not as the manifest says: smaller, for a slow uplink (`strength.allowed`)."""
     line: Line = Line()
     """What we tell the others of our own line."""
 
@@ -132,7 +136,10 @@ class Averager:
             return Averaged(average_P=carried_P, members=group.members, round=update.round, tokens=update.tokens)
         outcome = await self._exchange(update, group, carried_P)
         parts = self._parts(group, update)
-        await self._arithmetic.run(lambda: self._settle(feedback, carried_P, parts, outcome))
+        codec = update.codec or self._manifest.round.codec
+        settled = Settle(carried_P, outcome.encoded, parts, outcome.included, codec, outcome.owed, self._manifest.round.feedback)
+        keeps_all = outcome.average_P is None
+        await self._arithmetic.run(lambda: feedback.adopt(carried_P) if keeps_all else feedback.settle(settled))
         seconds = asyncio.get_running_loop().time() - began
         return Averaged(
             average_P=outcome.average_P,
@@ -170,9 +177,9 @@ class Averager:
         spec, now = self._manifest.round, asyncio.get_running_loop().time()
         schedule = Schedule.within(now, spec.average_seconds)
         parts = self._parts(group, update)
-        the_plan = Plan(group=group, parts=parts, codec=spec.codec, schedule=schedule)
+        the_plan = Plan(group=group, parts=parts, codec=spec.codec, schedule=schedule, exchange=spec.exchange)
 
-        offering = Offering(vector_P=carried_P, weight=update.tokens, seed=update.seed)
+        offering = Offering(vector_P=carried_P, weight=update.tokens, seed=update.seed, codec=update.codec)
         machine = Round(the_plan, self._key.peer_id, offering)
         topic = (update.round, group.id)
         inbox = self._post.open(topic, machine.expect)
@@ -184,16 +191,11 @@ class Averager:
             self._post.shelf = {name: payload for name, payload in self._post.shelf.items() if name in line.shelved}
 
     def _parts(self, group: Group, update: Update) -> tuple[Part, ...]:
-        numbers = update.vector_P.numel()
-        owners = groups.owners(self._run, group, self._manifest.round.owners)
+        numbers, spec = update.vector_P.numel(), self._manifest.round
+        at_most = 1 if spec.exchange is Exchange.GATHER else spec.owners
+        owners = groups.owners(self._run, group, at_most)
         parts = plan(numbers, owners, groups.shares(group, owners))
         return shaped(parts, update.tensors or (numbers,), update.round)
-
-    def _settle(self, feedback: ErrorFeedback, carried_P: Tensor, parts: tuple[Part, ...], outcome: Outcome) -> None:
-        if outcome.average_P is None:
-            feedback.adopt(carried_P)
-        else:
-            feedback.settle(carried_P, outcome.encoded, parts, outcome.included, self._manifest.round.codec)
 
     def _act(self, command: Command, line: _Line) -> None:
         """The hands of both machines."""
@@ -229,9 +231,12 @@ class Averager:
 
 
 def shelved(job: object, result: object) -> tuple[bytes, bytes] | None:
-    """(hash, payload) where a job has made or verified a result that others may have missed."""
-    if isinstance(result, Reduced):
-        return result.hash, result.payload
-    if isinstance(job, CheckResult) and isinstance(result, Checked) and result.ok:
-        return job.hash, job.payload
+    """(hash, payload) where a job has made or verified an item that others may have missed."""
+    match job, result:
+        case _, Reduced(payload, hash_):
+            return hash_, payload
+        case EncodeUpdate(), (EncodedPart(payload, hash_, _),):
+            return hash_, payload
+        case CheckResult() | CheckUpdate(), Checked(_, _, True):
+            return job.hash, job.payload
     return None

@@ -1,31 +1,42 @@
 """The butterfly exchange: everybody's part j to its owner, the owner's average of it to everybody.
 
-    part.j     our part j to owner j, once the owner's commit is here       (so it is known to be in the round)
-    result.j   the owner reduces in member order; receipt and result        to all members
-               result = who is in it (one bit per member) ‖ numbers         so whoever applies it, from wherever, knows that too
+    part.j.c    our part j, encoded with codec c, to its owner, once         (so it is known to be in the round)
+                the owner's commit is here
+    result.j    the owner reduces in member order; receipt and result        to all members
+                result = who is in it (one bit per member) ‖ numbers         so whoever applies it, from wherever, knows that too
+    takeover    a spare that has lost the owner asks for part j              to all members; who has the result sends a copy instead
+    copy.j.h    a result that we hold, to a spare that has asked
 
 An item is the result of a part: every peer sends and receives about twice the bytes of its update, whatever the size of the group.
-Coefficients come from commits alone; an owner only multiplies and adds.
+
+Rule 1: coefficients come from commits alone; an owner only multiplies and adds: a spare with the same voices makes the same bits.
+Rule 2: an owner is out for us when it cannot be reached, has not committed in time, or has not signed a result by ``takeover``.
+        Then the first of its spares that is not out gets our part: we still have the encoded bytes.
+Rule 3: an owner that was thought gone and a spare may both come to a result. They are two items; the round applies at most one.
+        We name the one that stands first in the chain of those that we hold, as all others do.
+Rule 4: what an average loses in its own encoding stays with whoever made it, in its own residual (CocktailSGD, Wang et al. 2023).
 """
 
 # Axes: P parameters of the whole model
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 
 from torch import Tensor
 
-from swarm.errors import Refused
+from swarm.errors import Busy, Refused
 from swarm.identity import PeerId
-from swarm.machine import Command, Compute, Job, Report, Ship
+from swarm.machine import Command, Compute, Job, Ship
+from swarm.manifest import Codec
 
-from .codecs import codec_of
+from .codecs import codec_of, result_codec
+from .duty import Duty
 from .exchange import Decision, Table
-from .messages import Receipt, bits, flags_of
+from .messages import Receipt, flags_of
 from .partition import Part
 from .reduce import Checked, CheckPart, CheckResult, DecodeResults, EncodeParts, Reduced, ReducePart
-from .robust import coefficients
+from .strength import allowed
 from .terms import Outcome
 
 
@@ -34,121 +45,137 @@ class Butterfly:
 
     def __init__(self, table: Table) -> None:
         self._table, self._plan, self._me, self._voices = table, table.plan, table.me, table.voices
-        self._mine = next((part for part in table.plan.parts if part.owner == table.me), None)
-        self._inputs: dict[PeerId, bytes] = {}
-        self._unchecked: dict[PeerId, bytes] = {}
-        self._checked: set[PeerId] = {table.me}
-        self._early: dict[int, bytes] = {}
-        self._shipped: set[PeerId] = set()
-        self._reducing = False
+        self._chains = table.voices.chains
+        self._duties = {
+            index: Duty(table, table.plan.parts[index], chain.index(table.me))
+            for index, chain in enumerate(self._chains)
+            if table.me in chain
+        }
+        self._names = {_part(part, codec): (part, codec) for part in self._plan.parts for codec in allowed(self._plan.codec)}
+        self._results = {f"result.{part.index}": part for part in self._plan.parts}
+        self._early: dict[tuple[int, PeerId], bytes] = {}
+        self._shipped: set[tuple[int, PeerId]] = set()
 
     def encode(self) -> Compute:
         """Our update, part by part."""
-        return Compute(EncodeParts(self._table.offering.vector_P, self._plan.parts, self._plan.codec))
+        return Compute(EncodeParts(self._table.offering.vector_P, self._plan.parts, self._table.codec))
 
     def begin(self) -> None:
-        """Our own voice in the part that we own."""
-        if self._mine:
-            self._inputs[self._me] = self._table.encoded[self._mine.index].payload
+        """Our own voice in the parts that we reduce."""
+        for duty in self._duties.values():
+            duty.begin()
 
     # --- what comes in --------------------------------------------------------------------------------------------
 
     def expect(self, sender: PeerId, item: str) -> int:
-        """The exact bytes of a part for us, or of an owner's result."""
-        name, part = self._read(item)
-        owner = {"part": self._me, "result": sender}.get(name)
-        if part is None or sender not in self._plan.group.members or part.owner != owner:
-            raise Refused("that item has no place in this round")
-        return self._plan.result_size(part) if name == "result" else codec_of(self._plan.codec, part.shape).size(part.numbers)
+        """The exact bytes of a part for us, of a result, or of a copy. Raises `Busy` for a copy whose receipt is not here yet."""
+        if sender in self._plan.group.members:
+            if item in self._names and self._names[item][0].index in self._duties:
+                part, codec = self._names[item]
+                return codec_of(codec, part.shape).size(part.numbers)
+            if item in self._results and sender in self._chains[self._results[item].index]:
+                return self._plan.result_size(self._results[item])
+            if copied := next((duty.part for duty in self._spared() if item.startswith(f"copy.{duty.part.index}.")), None):
+                if item not in self._copies(copied):
+                    raise Busy("nobody has signed that result yet")
+                return self._plan.result_size(copied)
+        raise Refused("that item has no place in this round")
 
-    def _read(self, item: str) -> tuple[str, Part | None]:
-        name, _, number = item.partition(".")
-        index = int(number) if number.isascii() and number.isdigit() and len(number) < 4 else len(self._plan.parts)
-        return name, self._plan.parts[index] if index < len(self._plan.parts) else None
+    def _spared(self) -> list[Duty]:
+        return [duty for duty in self._duties.values() if duty.rank]
 
-    def take(self, sender: PeerId, item: str, payload: bytes) -> None:
-        """A part for us waits for its sender's commit, a result for its owner's receipt."""
-        name, part = self._read(item)
-        if part is None:
-            return
-        if name == "part" and part is self._mine:
-            if not self._reducing and sender not in self._checked:
-                self._unchecked.setdefault(sender, payload)
-        elif name == "result" and part.owner == sender:
-            self._early.setdefault(part.index, payload)
+    def _copies(self, part: Part) -> dict[str, bytes]:
+        """The names that copies of the signed results of ``part`` have, and the hashes of these."""
+        return {f"copy.{part.index}.{hash_.hex()}": hash_ for hash_ in self._voices.receipts_of(part.index)}
+
+    def take(self, sender: PeerId, item: str, payload: bytes) -> Iterator[Command]:
+        """A part for us waits for its sender's commit, a result for its receipt; a copy has one."""
+        if item in self._names and self._names[item][0].index in self._duties:
+            self._duties[self._names[item][0].index].take(sender, payload)
+        elif item in self._results and sender in self._chains[self._results[item].index]:
+            self._early.setdefault((self._results[item].index, sender), payload)
+        for duty in self._spared():
+            if hash_ := self._copies(duty.part).get(item):
+                yield from self._examine(duty.part.index, hash_, payload, sender)
 
     def learn(self, job: Job, result: object) -> Iterator[Command]:
         """The answers of `CheckPart` and `ReducePart`."""
         match job, result:
-            case CheckPart(), Checked(sender, _, ok, reason):
-                if ok:
-                    self._inputs[sender] = job.payload
-                else:
-                    self._voices.gone.add(sender)
-                    yield Report("bad-part", f"left out of our part: {reason}", sender)
-            case ReducePart(), Reduced(payload, hash_):
-                self._table.hold(job.part.index, hash_, payload)
-                yield self._table.tell(Receipt(job.part.index, hash_))
-                for member in self._table.others:
-                    yield Ship(member, f"result.{job.part.index}", payload)
+            case CheckPart(), Checked():
+                yield from self._duties[job.part.index].learn(job, result)
+            case ReducePart(), Reduced():
+                yield from self._duties[job.part.index].publish(result)
 
     # --- doing what has become possible ---------------------------------------------------------------------------
 
     def advance(self, now: float) -> Iterator[Command]:
-        """Ship, check, reduce, publish."""
-        yield from self._ship_parts()
-        yield from self._check_parts()
-        yield from self._reduce(now)
-        yield from self._check_results()
+        """Ship, check, reduce, publish; take over where we must."""
+        for (index, sender), receipt in sorted(self._voices.receipts.items()):
+            if (index, sender) in self._early:
+                yield from self._examine(index, receipt.hash, self._early.pop((index, sender)), sender)
+        there = self._voices.awaited(frozenset(), now)
+        reducers = [self._reducer(part, there, now) for part in self._plan.parts]
+        for part, reducer in zip(self._plan.parts, reducers, strict=True):
+            yield from self._ship(part, reducer)
+        for index, duty in self._duties.items():
+            yield from duty.check()
+            if index in self._table.held:
+                yield from duty.hand_on(self.named(index))
+            elif reducers[index] == self._me and not self._table.pending[index]:
+                yield from duty.reduce(now)
 
-    def _ship_parts(self) -> Iterator[Command]:
-        for part in self._plan.parts:
-            if part.owner != self._me and part.owner not in self._shipped and part.owner in self._voices.commits:
-                self._shipped.add(part.owner)
-                yield Ship(part.owner, f"part.{part.index}", self._table.encoded[part.index].payload)
+    def awaited(self, now: float) -> set[PeerId]:
+        """Whose part we are to reduce, and who reduces the parts whose results are not here."""
+        there = self._voices.awaited(frozenset(), now)
+        lacking = [part for part in self._plan.parts if part.index not in self._table.held]
+        reducers = {part.index: self._reducer(part, there, now) for part in lacking}
+        ours = [self._duties[index].awaited(now) for index, reducer in reducers.items() if reducer == self._me]
+        return {reducer for reducer in reducers.values() if reducer}.union(*ours) - {self._me}
 
-    def _check_parts(self) -> Iterator[Command]:
-        """Hold every part that came against its sender's commit; which of the two arrives first is the network's business."""
-        for sender in sorted(self._unchecked.keys() & self._voices.commits.keys() - self._checked):
-            part, commit = self._plan.parts[self._mine.index if self._mine else 0], self._voices.commits[sender]
-            self._checked.add(sender)
-            payload = self._unchecked.pop(sender)
-            yield Compute(CheckPart(sender, part, payload, commit.hashes[part.index], commit.norms[part.index], self._plan.codec))
+    def _reducer(self, part: Part, there: Set[PeerId], now: float) -> PeerId | None:
+        """Who reduces ``part`` as far as we can tell: the first of its chain that is ``there`` and not late."""
+        is_late = now >= self._plan.schedule.takeover and (part.index, part.owner) not in self._voices.receipts
+        for peer in self._chains[part.index]:
+            if peer == self._me or (peer in there and not (is_late and peer == part.owner)):
+                return peer
+        return None
 
-    def _reduce(self, now: float) -> Iterator[Command]:
-        """Reduce our part once everybody's is here, or the time of those who are missing has passed."""
-        if self._mine is None or self._reducing:
-            return
-        awaited = self._voices.awaited(self._inputs.keys(), now)
-        awaited |= self._checked - self._inputs.keys() - self._voices.gone  # arithmetic under way: its answer is certain to come
-        if awaited and now < self._plan.schedule.parts:
-            return
-        self._reducing = True
-        members = self._plan.group.members
-        included = [member for member in members if member in self._inputs]  # canonical order: same bits everywhere
-        claims = [self._voices.claim(member, self._mine.index) for member in included]
-        payloads = tuple(self._inputs[member] for member in included)
-        head = bits([member in self._inputs for member in members])
-        yield Compute(ReducePart(self._mine, payloads, tuple(coefficients(claims)), self._plan.codec, head))
+    def _ship(self, part: Part, reducer: PeerId | None) -> Iterator[Command]:
+        """Our part to whoever reduces it, or has asked for it; to the latter a copy of the result where we hold it."""
+        index, calls = part.index, self._voices.calls.get(part.index, set())
+        hash_ = self.named(index)
+        for peer in sorted(calls if hash_ else calls | {reducer} if reducer else calls):
+            if peer != self._me and peer in self._voices.commits and (index, peer) not in self._shipped:
+                self._shipped.add((index, peer))
+                if hash_:
+                    yield Ship(peer, f"copy.{index}.{hash_.hex()}", self._table.held[index][hash_])
+                else:
+                    yield Ship(peer, _part(part, self._table.codec), self._table.encoded[index].payload)
 
-    def _check_results(self) -> Iterator[Command]:
-        for index in sorted(self._early.keys() & self._voices.receipts.keys()):
-            owner, hash_ = self._plan.parts[index].owner, self._voices.receipts[index].hash
-            yield self._table.checks(index, self.check(index, hash_, self._early.pop(index), owner))
+    def _examine(self, index: int, hash_: bytes, payload: bytes, source: PeerId) -> Iterator[Command]:
+        if hash_ not in self._table.held.get(index, ()):
+            yield self._table.checks(index, self.check(index, hash_, payload, source))
 
     # --- items ----------------------------------------------------------------------------------------------------
 
     def awaits(self, index: int, now: float) -> bool:
-        """Results come from owners that can be reached and have committed in time."""
-        return self._plan.parts[index].owner in self._voices.awaited(frozenset(), now)
+        """Results come from whoever reduces. From a spare only while the others' words leave open what will be applied: where they
+        hold the owner's result, which we can then fetch, nobody needs another one."""
+        part = self._plan.parts[index]
+        reducer = self._reducer(part, self._voices.awaited(frozenset(), now), now)
+        return reducer == part.owner or (reducer is not None and not self._voices.is_settled(index))
 
     def named(self, index: int) -> bytes:
-        """The hash of the result that we hold."""
-        return next(iter(self._table.held.get(index, ())), b"")
+        """Of the results that we hold the one whose maker stands first in the chain."""
+        held = self._table.held.get(index)
+        if not held:
+            return b""
+        receipts = (self._voices.receipts.get((index, peer)) for peer in self._chains[index])
+        return next((receipt.hash for receipt in receipts if receipt and receipt.hash in held), next(iter(held)))
 
     def check(self, index: int, hash_: bytes, payload: bytes, source: PeerId) -> Job:
         """Hash and form of a result."""
-        return CheckResult(self._plan.parts[index], payload, hash_, self._plan.codec, self._plan.head, source)
+        return CheckResult(self._plan.parts[index], payload, hash_, result_codec(self._plan.codec), self._plan.head, source)
 
     def sizes(self, index: int) -> Sequence[int]:
         """All results of a part have the same length."""
@@ -160,10 +187,10 @@ class Butterfly:
             (part, self._table.held[part.index][hash_][self._plan.head :] if hash_ else None)
             for part, hash_ in zip(self._plan.parts, decision, strict=True)
         )
-        return DecodeResults(tuple(numbers), self._table.offering.vector_P.numel(), self._plan.codec)
+        return DecodeResults(tuple(numbers), self._table.offering.vector_P.numel(), result_codec(self._plan.codec))
 
     def outcome(self, decision: Decision, average_P: Tensor) -> Outcome:
-        """What became of our own parts, and of the others."""
+        """What became of our own parts, and of the others'."""
         included = [self._included(part, hash_) for part, hash_ in zip(self._plan.parts, decision, strict=True)]
         present: set[PeerId] = set().union(*included)
         return Outcome(
@@ -171,6 +198,7 @@ class Butterfly:
             applied=tuple(bool(hash_) for hash_ in decision),
             included=tuple(self._me in members for members in included),
             encoded=tuple(part.payload for part in self._table.encoded),
+            owed=tuple(self._owed(decision)),
             missing=tuple(member for member in self._plan.group.members if member not in present),
             tokens=self._voices.tokens(present),
         )
@@ -182,3 +210,15 @@ class Butterfly:
         members = self._plan.group.members
         flags = flags_of(self._table.held[part.index][hash_][: self._plan.head], len(members))
         return {member for member, flag in zip(members, flags, strict=True) if flag}
+
+    def _owed(self, decision: Decision) -> Iterator[tuple[Part, Tensor]]:
+        """Rule 4. Where several have made the same result, it is the first of the chain that keeps what it lost."""
+        for index, duty in self._duties.items():
+            made, receipts = Receipt(index, decision[index]) if decision[index] else None, self._voices.receipts
+            makers = [peer for peer in self._chains[index] if made and receipts.get((index, peer)) == made]
+            if duty.owed_N is not None and makers[:1] == [self._me]:
+                yield duty.part, duty.owed_N
+
+
+def _part(part: Part, codec: Codec) -> str:
+    return f"part.{part.index}.{codec.value}"

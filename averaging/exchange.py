@@ -22,6 +22,7 @@ from torch import Tensor
 
 from swarm.identity import PeerId
 from swarm.machine import Command, Compute, Job, Send
+from swarm.manifest import Codec
 from swarm.wire import Message
 
 from .reduce import EncodedPart
@@ -46,6 +47,11 @@ class Table:
     """By item: hash and checked bytes. Two owners may have come to two results of one part; then we may hold both."""
     pending: Counter[int] = field(default_factory=Counter)
     """By item: how many of its bytes are being fetched or checked just now."""
+
+    @property
+    def codec(self) -> Codec:
+        """How our own update is encoded."""
+        return self.offering.codec or self.plan.codec
 
     @property
     def others(self) -> tuple[PeerId, ...]:
@@ -83,7 +89,7 @@ class Exchange(Protocol):
     def expect(self, sender: PeerId, item: str) -> int:
         """The exact bytes of ``item`` from ``sender``. Raises `Refused` for what has no place in this exchange."""
 
-    def take(self, sender: PeerId, item: str, payload: bytes) -> None:
+    def take(self, sender: PeerId, item: str, payload: bytes) -> Iterator[Command]:
         """Bulk bytes of the right length from the right peer; whether they are what was promised is arithmetic."""
 
     def learn(self, job: Job, result: object) -> Iterator[Command]:
@@ -91,6 +97,9 @@ class Exchange(Protocol):
 
     def advance(self, now: float) -> Iterator[Command]:
         """Everything that has become possible."""
+
+    def awaited(self, now: float) -> set[PeerId]:
+        """The members whose bytes we are waiting for."""
 
     def awaits(self, index: int, now: float) -> bool:
         """Whether an item that we do not hold may still come by itself."""

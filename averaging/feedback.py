@@ -1,17 +1,23 @@
 """Nothing is lost: what a round did not apply of our update rides with the next one (error feedback, Seide et al. 2014).
 
     sent     = update + residual                      carried: changes nothing, so a round that fails may be asked again
-    residual = sent − decode(encoded)                 settle, parts that were applied with us: what the codec rounded off
-             = sent                                   all other parts: everything
+    residual = β · (sent − decode(encoded))           settle, parts that were applied with us: what the codec left out
+             = sent                                   all other parts: everything, whatever β
+             + β · owed                               parts whose average we have encoded: what that left out of everybody's
 
 Two phases, because only the end of a round tells whether a part was applied. Between them the old residual stands untouched.
+β (`RoundSpec.feedback`) below 1 forgets what has waited for many rounds, as very sparse codecs want it (0.95 in SparseLoCo,
+arXiv:2508.15706). It is taken where something was applied, so ``sent`` = update + β · what the codec left out, as there; but a
+round that fails costs nothing.
+
+Memory: 4 bytes per parameter for good; from the beginning of a round to its end 4 more (``sent``), while it settles another 4 and
+one decoded part. An owner keeps 4 bytes per number of its part until the round ends.
 """
 
 # Axes: P parameters of the whole model
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -25,9 +31,10 @@ from .partition import Part
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Settle:
-    """The second phase as a job: what stays behind of ``sent_P``. Equal to another one over the same tensor object.
+    """The second phase as a job: what stays behind of ``sent_P``. Equal to another one over the same tensor objects.
 
     ``encoded`` and ``applied`` go with ``parts``: the bytes we sent, and whether the group applied the part with our share in it.
+    ``owed``: what the results that we made ourselves have lost (`terms.Outcome`). ``decay`` is β.
     """
 
     sent_P: Tensor
@@ -35,6 +42,8 @@ class Settle:
     parts: tuple[Part, ...]
     applied: tuple[bool, ...]
     codec: CodecName
+    owed: tuple[tuple[Part, Tensor], ...] = ()
+    decay: float = 1.0
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Settle):
@@ -46,14 +55,18 @@ class Settle:
 
     @property
     def _values(self) -> tuple[object, ...]:
-        return self.encoded, self.parts, self.applied, self.codec
+        owed = tuple((part, id(lost_N)) for part, lost_N in self.owed)
+        return self.encoded, self.parts, self.applied, self.codec, owed, self.decay
 
     def run(self) -> Tensor:
         """The residual, a new ``[P]`` float32 tensor; what no part covers stays whole. Raises `ValueError` for unequal lengths."""
         residual_P = self.sent_P.clone()
         for payload, part, applied in zip(self.encoded, self.parts, self.applied, strict=True):
             if applied:
-                residual_P[part.start : part.stop].sub_(codec_of(self.codec, part.shape).decode(payload, part.numbers))
+                left_N = residual_P[part.start : part.stop]
+                left_N.sub_(codec_of(self.codec, part.shape).decode(payload, part.numbers)).mul_(self.decay)
+        for part, lost_N in self.owed:
+            residual_P[part.start : part.stop].add_(lost_N * self.decay)
         return residual_P
 
 
@@ -72,11 +85,9 @@ class ErrorFeedback:
         """What to send this round, a new ``[P]`` tensor. Changes no state. Raises `ValueError` for another length."""
         return self._fitting(update_P) + self._residual_P
 
-    def settle(
-        self, sent_P: Tensor, encoded: Sequence[bytes], parts: Sequence[Part], applied: Sequence[bool], codec: CodecName
-    ) -> None:
-        """Keep what was not applied of ``sent_P`` (see `Settle`). After an error the residual is as it was before."""
-        self.adopt(Settle(sent_P, tuple(encoded), tuple(parts), tuple(applied), codec).run())
+    def settle(self, settled: Settle) -> None:
+        """Keep what was not applied. After an error the residual is as it was before."""
+        self.adopt(settled.run())
 
     def adopt(self, residual_P: Tensor) -> None:
         """Take the residual that a `Settle` job computed elsewhere, or one from a checkpoint; the tensor becomes ours."""

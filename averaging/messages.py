@@ -1,19 +1,23 @@
 """What members say to each other in a round. Bulk bytes travel beside these messages; their hashes stand in them.
 
 Ready, Proposal, Vote, Decline      who averages together        (`assembly`)
-Commit, Receipt, Holdings, Ballot   what the average is          (`round`)
+Commit, Holdings, Ballot            what the average is          (`round`)
+Receipt, Takeover                   who has reduced what         (`butterfly`)
 """
 
 from __future__ import annotations
 
 from typing import ClassVar
 
+from swarm.manifest import Codec
 from swarm.wire import Kind, Message, finite, sized
 
 MAX_PARTS = 64
 MAX_MEMBERS = 256
 MAX_UP = 10**8
 """Kilobytes per second: what a peer may claim of its line."""
+MAX_WEIGHT = 1 << 50
+"""Tokens behind one update: below this."""
 
 
 class Ready(Message, frozen=True):
@@ -68,7 +72,7 @@ class Decline(Message, frozen=True):
 
 
 class Commit(Message, frozen=True):
-    """Hash and L2 norm of every part of my encoded update, and its weight, before any of it is sent.
+    """Hash and L2 norm of every part of my encoded update, and its weight, before any of it is sent. In a gather it is one part.
 
     ``seed`` names the data it was computed from, so that the work can be done again by an auditor.
     """
@@ -81,9 +85,11 @@ class Commit(Message, frozen=True):
     """Tokens behind the update."""
     seed: bytes
     state_root: bytes
+    codec: Codec
+    """How it is encoded: as the manifest says, or smaller (`strength`)."""
 
     def __post_init__(self) -> None:
-        if not 1 <= len(self.hashes) == len(self.norms) <= MAX_PARTS or not 0 < self.weight < 1 << 50:
+        if not 1 <= len(self.hashes) == len(self.norms) <= MAX_PARTS or not 0 < self.weight < MAX_WEIGHT:
             raise ValueError("commit: out of range")
         for hash_ in self.hashes:
             sized("hash", hash_, 32)
@@ -94,12 +100,14 @@ class Commit(Message, frozen=True):
 
 
 class Receipt(Message, frozen=True):
-    """An owner's signature under its result of part ``part``: the hash of who is in it and of the encoded numbers."""
+    """An owner's, or a spare's, signature under its result of ``part``: the hash of who is in it and of the encoded numbers."""
 
     kind: ClassVar[Kind] = Kind.RECEIPT
 
     part: int
     hash: bytes
+    is_copy: bool = False
+    """Whether somebody else has made it, and a spare hands it on."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.part < MAX_PARTS:
@@ -107,18 +115,30 @@ class Receipt(Message, frozen=True):
         sized("hash", self.hash, 32)
 
 
+class Takeover(Message, frozen=True):
+    """I, a spare of ``part``, cannot reach its owner: send me yours, or the result if you have it."""
+
+    kind: ClassVar[Kind] = Kind.TAKEOVER
+
+    part: int
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.part < MAX_PARTS:
+            raise ValueError("takeover: out of range")
+
+
 class _Items(Message, frozen=True):
-    """One entry per part: the hash of a result, or nothing."""
+    """One entry per item (a part's result; in a gather a member's update): its hash, or nothing."""
 
     hashes: tuple[bytes, ...]
 
     def __post_init__(self) -> None:
-        if not 1 <= len(self.hashes) <= MAX_PARTS or any(len(hash_) not in (0, 32) for hash_ in self.hashes):
+        if not 1 <= len(self.hashes) <= MAX_MEMBERS or any(len(hash_) not in (0, 32) for hash_ in self.hashes):
             raise ValueError("items: out of range")
 
 
 class Holdings(_Items, frozen=True):
-    """The results that I hold and have verified. One per member and round."""
+    """The items that I hold and have verified. One per member and round."""
 
     kind: ClassVar[Kind] = Kind.HOLDINGS
 

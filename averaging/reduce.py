@@ -13,7 +13,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -43,6 +43,11 @@ def norm(vector_N: Tensor) -> float:
         wide = chunk.double()
         squares += float(torch.dot(wide, wide))
     return math.sqrt(squares)
+
+
+def is_near(claimed: float, measured: float) -> bool:
+    """Whether a norm that was signed is the one that was measured."""
+    return abs(measured - claimed) <= NORM_TOLERANCE * measured
 
 
 def weighted_sum(vectors: Iterable[Tensor], coefficients: Iterable[float], *, chunk: int = _CHUNK) -> Tensor:
@@ -89,10 +94,21 @@ class Checked:
 
 @dataclass(frozen=True, slots=True)
 class Reduced:
-    """The average of one part, as its owner sends it to all."""
+    """The average of one part, as whoever reduces it sends it to all."""
 
     payload: bytes
     hash: bytes
+    owed_N: Tensor | None = field(default=None, compare=False)
+    """What encoding has lost of the sum, as an update of whoever reduced: with its coefficient it is exactly that. Stays here."""
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """One member's encoded numbers of a part, and how much they count."""
+
+    payload: bytes
+    codec: CodecName
+    coefficient: float
 
 
 # --- jobs ---------------------------------------------------------------------------------------------------------
@@ -143,21 +159,26 @@ class CheckPart:
 
 @dataclass(frozen=True, slots=True)
 class ReducePart:
-    """Average one part: ``payloads`` (checked before) and their coefficients, both in member order."""
+    """Average one part: the members' ``shares`` of it (checked before) in member order, into a result encoded with ``codec``."""
 
     part: Part
-    payloads: tuple[bytes, ...]
-    coefficients: tuple[float, ...]
+    shares: tuple[Share, ...]
     codec: CodecName
     head: bytes = b""
     """What stands before the numbers in the result: whose they are."""
+    own: float = 0.0
+    """The coefficient of whoever reduces, 0 where its update is not in it."""
 
     def run(self) -> Reduced:
-        """The encoded average, bit for bit what every other member would get. Holds one decoded vector and the sum at a time."""
-        codec = codec_of(self.codec, self.part.shape)
-        decoded = (codec.decode(payload, self.part.numbers) for payload in self.payloads)
-        payload = self.head + codec.encode(weighted_sum(decoded, self.coefficients))
-        return Reduced(payload, digest(payload))
+        """The encoded average, bit for bit what every other member would get. Holds the sum and one other vector at a time."""
+        numbers, shape = self.part.numbers, self.part.shape
+        decoded = (codec_of(share.codec, shape).decode(share.payload, numbers) for share in self.shares)
+        sum_N = weighted_sum(decoded, (share.coefficient for share in self.shares))
+        codec = codec_of(self.codec, shape)
+        encoded = codec.encode(sum_N)
+        owed_N = (sum_N - codec.decode(encoded, numbers)).div_(self.own) if self.own else None
+        payload = self.head + encoded
+        return Reduced(payload, digest(payload), owed_N)
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,5 +229,4 @@ def _fault(part: Part, payload: bytes, hash_: bytes, codec: CodecName, claimed: 
     if claimed is None:
         return ""
     measured = norm(vector_N)
-    agrees = abs(measured - claimed) <= NORM_TOLERANCE * measured
-    return "" if agrees else f"the norm is {measured:.6g}, {claimed:.6g} was signed"
+    return "" if is_near(claimed, measured) else f"the norm is {measured:.6g}, {claimed:.6g} was signed"

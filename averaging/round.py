@@ -6,7 +6,8 @@
                 ballot: the items that 2/3 of the members hold             to all members, one per member
     4 apply     the ballot that 2/3 cast; a missing item is fetched by its hash from any holder
 
-Rule 1: every wait has a deadline from the `Schedule`; nobody waits for who cannot be reached, or has not committed in time.
+Rule 1: every wait has a deadline from the `Schedule`; nobody waits for who cannot be reached, or has not committed in time. Whoever
+        is silent is asked for a sign of life, so a member that has died is known long before the deadlines.
 Rule 2: an item is (index, hash). A decision needs 2/3 of the ballots and everybody casts one, so there is at most one decision.
 Rule 3: what is not applied counts as zero for everybody and stays in the sender's residual.
 Rule 4: the average follows from the items alone, so equal decisions make equal bits.
@@ -19,13 +20,17 @@ from collections.abc import Iterable, Iterator
 from torch import Tensor
 
 from swarm.identity import PeerId
-from swarm.machine import Command, Compute, Computed, Delivered, Event, Fetch, Finish, Received, Report, Unreached, WakeAt
+from swarm.machine import Command, Compute, Computed, Delivered, Event, Fetch, Finish, Received, Report, Send, Unreached, WakeAt
+from swarm.manifest import Exchange as ExchangeName
 
 from .butterfly import Butterfly
 from .exchange import Decision, Exchange, Table
+from .gather import Gather
 from .messages import Ballot, Commit, Holdings
 from .reduce import Checked, CheckResult
+from .strength import allowed
 from .terms import Offering, Outcome, Plan
+from .updates import CheckUpdate
 from .voices import Voices
 
 
@@ -36,13 +41,17 @@ class Round:
         self._plan, self._me = plan, me
         self._voices = Voices(plan)
         self._table = Table(plan, me, offering, self._voices)
-        self._exchange: Exchange = Butterfly(self._table)
+        if self._table.codec not in allowed(plan.codec):
+            raise ValueError(f"an update in {self._table.codec.name.lower()} has no place in a round of {plan.codec.name.lower()}")
+        self._exchange: Exchange = (Gather if plan.exchange is ExchangeName.GATHER else Butterfly)(self._table)
         self._asked: dict[int, set[tuple[PeerId, int]]] = {}
         self._decision: Decision = ()
         self._combining = False
+        self._patient_until = 0.0
 
     def start(self, now: float) -> Iterable[Command]:
         """Encode first; everything else follows from what comes."""
+        self._patient_until = now + self._plan.schedule.patience
         yield WakeAt(self._plan.schedule.commits)
         yield self._exchange.encode()
 
@@ -54,7 +63,6 @@ class Round:
         """Take note of what came, then do everything that has become possible."""
         match event:
             case Received(signed) if signed.signer in self._plan.group.members:
-                self._voices.gone.discard(signed.signer)
                 self._voices.hear(signed.signer, signed.message)
             case Delivered(sender, item, payload):
                 yield from self._take(sender, item, payload)
@@ -71,7 +79,7 @@ class Round:
         """What we have fetched is ours to check; all other bulk bytes are the exchange's."""
         name, *index = item.split(".")
         if name != "item":
-            self._exchange.take(sender, item, payload)
+            yield from self._exchange.take(sender, item, payload)
         elif self._decision:
             job = self._exchange.check(int(index[0]), self._decision[int(index[0])], payload, sender)
             yield Compute(job)
@@ -79,13 +87,13 @@ class Round:
     def _learn(self, event: Computed) -> Iterator[Command]:
         """The answer of a job."""
         match event.job, event.result:
-            case CheckResult() as job, Checked(source, index, ok, reason):
+            case (CheckResult() | CheckUpdate()) as job, Checked(source, index, ok, reason):
                 self._table.settles(index)
                 if ok:
                     self._table.hold(index, job.hash, job.payload)
                 else:
                     self._voices.gone.add(source)
-                    yield Report("bad-result", f"not taken as the result of part {index}: {reason}", source)
+                    yield self._complaint(job, source, reason)
             case _, Tensor() as average_P:
                 yield Finish(self._exchange.outcome(self._decision, average_P))
             case _, tuple() as encoded:
@@ -98,7 +106,13 @@ class Round:
     def _commit(self) -> Commit:
         hashes, norms = (tuple(each) for each in zip(*((part.hash, part.norm) for part in self._table.encoded), strict=True))
         offering = self._table.offering
-        return Commit(hashes, norms, offering.weight, offering.seed, self._plan.group.state_root)
+        return Commit(hashes, norms, offering.weight, offering.seed, self._plan.group.state_root, self._table.codec)
+
+    def _complaint(self, job: CheckResult | CheckUpdate, source: PeerId, reason: str) -> Report:
+        if isinstance(job, CheckResult):
+            return Report("bad-result", f"not taken as the result of part {job.part.index}: {reason}", source)
+        whose = self._plan.group.members[job.seat]
+        return Report("bad-update", f"not taken as the update of {'its own' if whose == source else whose}: {reason}", source)
 
     def _miss(self, peer: PeerId, item: str) -> None:
         """Nobody is waited for who cannot be reached; what it has already said still counts."""
@@ -112,9 +126,20 @@ class Round:
 
     def _advance(self, now: float) -> Iterator[Command]:
         yield from self._exchange.advance(now)
+        yield from self._ask(now)
         yield from self._hold(now)
         yield from self._vote(now)
         yield from self._decide(now)
+
+    def _ask(self, now: float) -> Iterator[Command]:
+        """Ask whoever keeps us waiting for a sign of life: who is dead will not be reached. Our commit, once more, does no harm."""
+        if now >= self._patient_until and self._me not in self._voices.ballots:
+            self._patient_until = now + self._plan.schedule.patience
+            exchanged = self._me in self._voices.holdings
+            silent = self._voices.awaited(self._voices.holdings.keys(), now) if exchanged else self._exchange.awaited(now)
+            self._voices.written_off = set(self._voices.gone) if exchanged else set()
+            if silent:
+                yield Send(tuple(sorted(silent)), self._voices.commits[self._me], self._plan.group.id)
 
     def _hold(self, now: float) -> Iterator[Command]:
         """Say what we hold, once: when it is everything that can still come, or when the time for results has passed."""
@@ -122,6 +147,7 @@ class Round:
             return
         lacking = (index for index in range(self._plan.items) if index not in self._table.held)
         if now >= self._plan.schedule.results or not any(self._is_awaited(index, now) for index in lacking):
+            self._patient_until = now + self._plan.schedule.patience
             yield self._table.tell(Holdings(tuple(self._exchange.named(index) for index in range(self._plan.items))))
 
     def _is_awaited(self, index: int, now: float) -> bool:
@@ -147,7 +173,8 @@ class Round:
         elif now >= self._plan.schedule.fetched or self._voices.is_split():
             yield self._give_up(f"{votes} of {members} members agree on the round, {quorum} are needed")
         else:
-            yield WakeAt(self._plan.schedule.next(now))
+            next_phase = self._plan.schedule.next(now)
+            yield WakeAt(next_phase if self._me in self._voices.ballots else min(next_phase, self._patient_until))
 
     def _complete(self, now: float) -> Iterator[Command]:
         """With a decision: all its items here means combine; each missing one is asked of its holders, one after the other."""

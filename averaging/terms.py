@@ -12,17 +12,26 @@ from swarm.identity import PeerId
 from swarm.manifest import Codec
 from swarm.manifest import Exchange as ExchangeName
 
-from .codecs import codec_of
+from .codecs import codec_of, result_codec
 from .groups import Group
 from .partition import Part
+
+SPARES = 2
+"""How many members stand by for the owner of a part."""
 
 
 @dataclass(frozen=True, slots=True)
 class Schedule:
     """Absolute deadlines of the phases, in the clock of ``now``."""
 
+    patience: float
+    """Seconds, not a moment: whoever has kept us waiting so long is asked for a sign of life."""
     commits: float
     parts: float
+    takeover: float
+    """When a part whose owner has not signed a result is its spares'."""
+    spares: float
+    """For the parts that go to spares."""
     results: float
     holdings: float
     fetched: float
@@ -31,12 +40,13 @@ class Schedule:
     @classmethod
     def within(cls, now: float, seconds: float) -> Schedule:
         """The phases of a round that may take ``seconds``; most of it is for those that carry bytes."""
-        shares = (0.15, 0.5, 0.72, 0.8, 1.0)
-        return cls(*(now + seconds * share for share in shares))
+        shares = (0.15, 0.45, 0.5, 0.62, 0.75, 0.82, 1.0)
+        return cls(seconds / 15, *(now + seconds * share for share in shares))
 
     def next(self, now: float) -> float:
         """The first deadline after ``now``. Raises `ValueError` where the last one has passed."""
-        return min(phase for phase in (self.commits, self.parts, self.results, self.holdings, self.fetched) if phase > now)
+        phases = (self.commits, self.parts, self.takeover, self.spares, self.results, self.holdings, self.fetched)
+        return min(phase for phase in phases if phase > now)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,14 +55,15 @@ class Plan:
 
     group: Group
     parts: tuple[Part, ...]
+    """In a gather one part: the whole update."""
     codec: Codec
     schedule: Schedule
     exchange: ExchangeName = ExchangeName.BUTTERFLY
 
     @property
     def items(self) -> int:
-        """How many things the round decides about."""
-        return len(self.parts)
+        """How many things the round decides about: one per part, in a gather one per member."""
+        return len(self.group.members) if self.exchange is ExchangeName.GATHER else len(self.parts)
 
     @property
     def head(self) -> int:
@@ -61,7 +72,13 @@ class Plan:
 
     def result_size(self, part: Part) -> int:
         """The exact bytes of the result of ``part``."""
-        return self.head + codec_of(self.codec, part.shape).size(part.numbers)
+        return self.head + codec_of(result_codec(self.codec), part.shape).size(part.numbers)
+
+    def chain(self, part: Part) -> tuple[PeerId, ...]:
+        """Who may reduce ``part``: its owner, then its spares. They are the owners of the next parts, then other members that all
+        can reach."""
+        following = (*self.parts[part.index :], *self.parts[: part.index])
+        return tuple(dict.fromkeys([*(other.owner for other in following), *self.group.dialable]))[: 1 + SPARES]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,6 +88,8 @@ class Offering:
     vector_P: Tensor
     weight: int
     seed: bytes
+    codec: Codec | None = None
+    """How we encode it, if not as the plan says (`strength.allowed`)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,9 +100,11 @@ class Outcome:
     applied: tuple[bool, ...]
     """By item."""
     included: tuple[bool, ...]
-    """Parts whose applied result contains our own update."""
+    """By part: whether our own update is in what was applied of it."""
     encoded: tuple[bytes, ...]
     """Our own parts as they were sent."""
+    owed: tuple[tuple[Part, Tensor], ...] = ()
+    """Of applied results that we have made: what encoding the sum has lost, in the measure of our own update."""
     missing: tuple[PeerId, ...]
     """Members of whose update nothing was applied: the same for all who have the average."""
     tokens: int

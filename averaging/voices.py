@@ -7,24 +7,36 @@ from collections.abc import Set
 from dataclasses import dataclass, field
 
 from swarm.identity import PeerId
+from swarm.manifest import Exchange
 from swarm.wire import Message
 
 from .groups import Group
-from .messages import Ballot, Commit, Holdings, Receipt
+from .messages import Ballot, Commit, Holdings, Receipt, Takeover
 from .robust import Claim, whole_norm
+from .strength import allowed
 from .terms import Plan
 
 
 @dataclass(slots=True)
 class Voices:
-    """Messages by member (receipts by part), and the members that cannot be reached."""
+    """Messages by member (receipts by part and member), and the members that cannot be reached."""
 
     plan: Plan
     commits: dict[PeerId, Commit] = field(default_factory=dict)
-    receipts: dict[int, Receipt] = field(default_factory=dict)
+    receipts: dict[tuple[int, PeerId], Receipt] = field(default_factory=dict)
+    calls: dict[int, set[PeerId]] = field(default_factory=dict)
+    """By part: the spares that have asked for it."""
     holdings: dict[PeerId, Holdings] = field(default_factory=dict)
     ballots: dict[PeerId, Ballot] = field(default_factory=dict)
     gone: set[PeerId] = field(default_factory=set)
+    written_off: set[PeerId] = field(default_factory=set)
+    """Those of the gone that have not been heard for long."""
+    chains: tuple[tuple[PeerId, ...], ...] = field(init=False)
+    """By part: its owner and its spares. Empty in a gather."""
+
+    def __post_init__(self) -> None:
+        is_butterfly = self.plan.exchange is Exchange.BUTTERFLY
+        self.chains = tuple(self.plan.chain(part) for part in self.plan.parts) if is_butterfly else ()
 
     @property
     def group(self) -> Group:
@@ -32,16 +44,32 @@ class Voices:
         return self.plan.group
 
     def hear(self, sender: PeerId, message: Message) -> None:
-        """Keep ``message`` if it fits the plan and is the first of its kind from ``sender``."""
+        """Keep ``message`` if it fits the plan and is the first of its kind from ``sender``; who speaks is here."""
+        self.gone.discard(sender)
+        self.written_off.discard(sender)
         match message:
-            case Commit() if len(message.hashes) == len(self.plan.parts) and message.state_root == self.group.state_root:
+            case Commit() if len(message.hashes) == len(self.plan.parts) and self._fits(message):
                 self.commits.setdefault(sender, message)
-            case Receipt() if message.part < self.plan.items and self.plan.parts[message.part].owner == sender:
-                self.receipts.setdefault(message.part, message)
+            case Receipt(part) if sender in self._chain(part):
+                self.receipts.setdefault((part, sender), message)
+            case Takeover(part) if sender in self._chain(part)[1:]:
+                self.calls.setdefault(part, set()).add(sender)
             case Holdings() if len(message.hashes) == self.plan.items:
                 self.holdings.setdefault(sender, message)
             case Ballot() if len(message.hashes) == self.plan.items:
                 self.ballots.setdefault(sender, message)
+
+    def _fits(self, commit: Commit) -> bool:
+        return commit.state_root == self.group.state_root and commit.codec in allowed(self.plan.codec)
+
+    def _chain(self, index: int) -> tuple[PeerId, ...]:
+        """Who may reduce part ``index``; nobody where there is no such part, or nothing to reduce."""
+        return self.chains[index] if index < len(self.chains) else ()
+
+    def receipts_of(self, index: int) -> set[bytes]:
+        """The hashes of all results of part ``index`` that its owner and its spares have signed."""
+        hashes = (self.receipts.get((index, peer)) for peer in self._chain(index))
+        return {receipt.hash for receipt in hashes if receipt}
 
     def awaited(self, heard: Set[PeerId], now: float) -> set[PeerId]:
         """Members worth waiting for: neither in ``heard`` nor gone, nor without a commit when that is due."""
@@ -59,8 +87,12 @@ class Voices:
         return hash_ if count >= self.group.quorum else b""
 
     def is_settled(self, index: int) -> bool:
-        """Whether no word that may still come can change what is `supported`: then it is the same for all who know that."""
-        count, unheard = self._most_held(index)[1], len(self.group.members) - len(self.holdings)
+        """Whether no word that may still come can change what is `supported`: then it is the same for all who know that.
+
+        Of those who are ``written_off`` none is expected. Should one of them speak up after all, ballots may differ: then the round
+        may be lost, but it never comes to two decisions.
+        """
+        count, unheard = self._most_held(index)[1], len(set(self.group.members) - self.holdings.keys() - self.written_off)
         return count >= self.group.quorum or count + unheard < self.group.quorum
 
     def _most_held(self, index: int) -> tuple[bytes, int]:

@@ -52,6 +52,7 @@ class Kind(IntEnum):
     RECEIPT = 21
     HOLDINGS = 22
     BALLOT = 23
+    TAKEOVER = 24
     OFFER = 30
 
 

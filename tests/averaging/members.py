@@ -19,9 +19,10 @@ from torch import Tensor
 from averaging import groups
 from averaging.averager import shelved
 from averaging.groups import Group
-from averaging.partition import plan
+from averaging.partition import plan, shaped
 from averaging.reduce import Reduced, ReducePart
 from averaging.round import Round
+from averaging.strength import allowed
 from averaging.terms import Offering, Outcome, Plan, Schedule
 from swarm.identity import PeerId, peer_id_from_digest
 from swarm.machine import (
@@ -40,7 +41,7 @@ from swarm.machine import (
     WakeAt,
     Woken,
 )
-from swarm.manifest import Codec
+from swarm.manifest import Codec, Exchange
 from swarm.seeds import derive_bytes
 from swarm.wire import Message, Signed, Stamp
 
@@ -89,6 +90,24 @@ class Weather:
 
 Lie = Callable[["Stage", PeerId, PeerId, Any], Any]
 """(stage, member, receiver, what it would send) -> what it sends instead."""
+Kill = Callable[["Stage", PeerId, Command], bool]
+"""(stage, member, what it is about to do) -> whether it dies first."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Play:
+    """What is averaged how, and by whom."""
+
+    codec: Codec = Codec.INT4
+    exchange: Exchange = Exchange.BUTTERFLY
+    is_mixed: bool = False
+    """Whether members draw a codec of their own from those that are allowed."""
+    owners: int = 16
+    lie: Lie | None = None
+    kill: Kill | None = None
+
+
+PLAIN = Play()
 
 
 @dataclass(slots=True, eq=False)
@@ -97,7 +116,7 @@ class Member:
 
     id: PeerId
     machine: Round
-    vector_P: Tensor
+    offering: Offering
     fetched: float
     crash_at: float
     alarm: int = 0
@@ -105,6 +124,11 @@ class Member:
     outcome: Outcome | None = None
     ended_at: float = 0.0
     reports: list[Report] = field(default_factory=list)
+
+    @property
+    def vector_P(self) -> Tensor:
+        """What it has brought."""
+        return self.offering.vector_P
 
     @property
     def average(self) -> Tensor | None:
@@ -115,27 +139,31 @@ class Member:
 class Stage:
     """A round of ``count`` members. `act` plays it to the end; ``members`` then tell how it ended."""
 
-    def __init__(self, seed: int, count: int, weather: Weather, *, codec: Codec = Codec.INT4, lie: Lie | None = None) -> None:
-        self._chance, self._weather, self._lie = random.Random(seed), weather, lie
+    def __init__(self, seed: int, count: int, weather: Weather, play: Play = PLAIN) -> None:
+        self._chance, self._weather, self.play = random.Random(seed), weather, play
         self._events: list[tuple[float, int, PeerId, Event, int]] = []
         self._serials = itertools.count(1)
         self.group = group_of(count)
-        self.parts = plan(count * 300, groups.owners(RUN, self.group, 16))
-        self.reduced: dict[int, tuple[tuple[bytes, ...], bytes]] = {}
-        """By part: the encoded parts that its owner has averaged, and its result."""
+        owners = groups.owners(RUN, self.group, 1 if play.exchange is Exchange.GATHER else play.owners)
+        self.parts = shaped(plan(count * 300, owners), (200, count * 300 - 200), 1)
+        self.reduced: dict[bytes, tuple[ReducePart, Reduced]] = {}
+        """By the hash of a result: how it was made."""
         noise = torch.Generator().manual_seed(seed)
         self.members: dict[PeerId, Member] = {}
         for id_ in self.group.members:
             begin, vector_P = weather.skew * self._chance.random(), torch.randn(count * 300, generator=noise)
             schedule = Schedule.within(begin, SECONDS)
-            machine = Round(
-                Plan(group=self.group, parts=self.parts, codec=codec, schedule=schedule),
-                id_,
-                Offering(vector_P=vector_P, weight=1 + self._chance.randrange(1000), seed=bytes(32)),
+            offering = Offering(
+                vector_P=vector_P,
+                weight=1 + self._chance.randrange(1000),
+                seed=bytes(32),
+                codec=self._chance.choice(allowed(play.codec)) if play.is_mixed else None,
             )
+            the_plan = Plan(group=self.group, parts=self.parts, codec=play.codec, schedule=schedule, exchange=play.exchange)
+            machine = Round(the_plan, id_, offering)
             crashes = self._chance.random() < weather.crash
             crash_at = begin + SECONDS * self._chance.random() ** 3 if crashes else float("inf")
-            self.members[id_] = Member(id_, machine, vector_P, schedule.fetched, crash_at)
+            self.members[id_] = Member(id_, machine, offering, schedule.fetched, crash_at)
             self._push(begin, id_, Woken(), alarm=-1)
 
     def act(self) -> Stage:
@@ -148,6 +176,9 @@ class Stage:
             for command in member.machine.start(now) if alarm < 0 else member.machine.handle(event, now):
                 if isinstance(command, Finish):
                     member.outcome, member.ended_at = command.outcome, now
+                    break
+                if self.play.kill and self.play.kill(self, member.id, command):
+                    member.crash_at = now
                     break
                 self._do(member, command, now)
         return self
@@ -170,7 +201,7 @@ class Stage:
             case Compute(job):
                 result = job.run()
                 if isinstance(job, ReducePart) and isinstance(result, Reduced):
-                    self.reduced[job.part.index] = (job.payloads, result.payload)
+                    self.reduced[result.hash] = (job, result)
                 if found := shelved(job, result):
                     member.shelf[found[0].hex()] = found[1]
                 self._push(now + JOB_SECONDS * self._chance.random(), member.id, Computed(job, result))
@@ -181,7 +212,7 @@ class Stage:
                 member.reports.append(command)
 
     def _told(self, sender: PeerId, receiver: PeerId, command: Any) -> Any:
-        return self._lie(self, sender, receiver, command) if self._lie else command
+        return self.play.lie(self, sender, receiver, command) if self.play.lie else command
 
     def _carry(self, sender: Member, to: PeerId, event: Event, failure: Event, now: float) -> None:
         """``event`` reaches ``to``, maybe late, maybe twice; or never, and then the sender learns of it, at once or at the end."""

@@ -6,18 +6,23 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
+import msgspec
 import pytest
 import torch
+from torch import Tensor
 
-from averaging.codecs import codec_of
+from averaging.codecs import codec_of, result_codec
 from averaging.feedback import Settle
-from averaging.messages import Ballot, Receipt
-from averaging.reduce import digest
+from averaging.messages import Ballot, Commit, Receipt
+from averaging.partition import Part
+from averaging.reduce import Reduced, ReducePart, digest, weighted_sum
+from averaging.robust import Claim, coefficients
+from averaging.updates import HEAD, EncodeUpdate
 from swarm.identity import PeerId
 from swarm.machine import Send, Ship
-from swarm.manifest import Codec
+from swarm.manifest import Codec, Exchange
 
-from .members import JOB_SECONDS, Lie, Member, Stage, Weather, peer
+from .members import JOB_SECONDS, PLAIN, Lie, Member, Play, Stage, Weather, peer
 
 CALM = Weather()
 ROUGH = Weather(slowest=1.0, lost=0.03, twice=0.1, crash=0.1, skew=0.5)
@@ -44,23 +49,76 @@ def check(stage: Stage, liars: Iterable[PeerId] = ()) -> list[Member]:
     return averaged
 
 
-def account(stage: Stage, member: Member, codec: Codec) -> None:
+def account(stage: Stage, member: Member, play: Play) -> None:
     """What was applied of an update, with what is kept of it, is the update: it was applied where it says so, and only there."""
-    outcome = member.outcome
-    for part, applied, included, payload in zip(stage.parts, outcome.applied, outcome.included, outcome.encoded, strict=True):
-        numbers_N = outcome.average_P[part.start : part.stop]
-        if not applied:
-            assert not numbers_N.any()
-            assert not included
-            continue
-        payloads, result = stage.reduced[part.index]
-        assert torch.equal(numbers_N, codec_of(codec).decode(result[-codec_of(codec).size(part.numbers) :], part.numbers))
-        assert included == (payload in payloads), f"wrong about part {part.index}"
+    outcome, codec = member.outcome, member.offering.codec or play.codec
+    if play.exchange is Exchange.BUTTERFLY:
+        results = [result_of(stage, member, part) for part in stage.parts]
+        for index, (result, payload) in enumerate(zip(results, outcome.encoded, strict=True)):
+            assert outcome.applied[index] == bool(result)
+            assert outcome.included[index] == (bool(result) and payload in {share.payload for share in result[0].shares})
+    else:
+        seat = stage.group.members.index(member.id)
+        assert outcome.included == (outcome.applied[seat],)
     residual_P = Settle(member.vector_P, outcome.encoded, stage.parts, outcome.included, codec).run()
     for part, included, payload in zip(stage.parts, outcome.included, outcome.encoded, strict=True):
-        sent_N = codec_of(codec).decode(payload, part.numbers) if included else torch.zeros(part.numbers)
+        decoded_N = codec_of(codec, part.shape).decode(payload, part.numbers)
+        sent_N = decoded_N if included else torch.zeros(part.numbers)
         own_N = member.vector_P[part.start : part.stop]
         assert torch.allclose(residual_P[part.start : part.stop] + sent_N, own_N, atol=1e-6)
+
+
+def result_of(stage: Stage, member: Member, part: Part) -> tuple[ReducePart, Reduced] | None:
+    """How the result was made that the member has applied of ``part``."""
+    outcome, head = member.outcome, -(-len(stage.members) // 8)
+    numbers_N, codec = outcome.average_P[part.start : part.stop], result_codec(stage.play.codec)
+    if not outcome.applied[part.index]:
+        assert not numbers_N.any()
+        return None
+    made = [(job, result) for job, result in stage.reduced.values() if job.part == part]
+    decoded = [codec_of(codec, part.shape).decode(result.payload[head:], part.numbers) for _, result in made]
+    return next(one for one, its_N in zip(made, decoded, strict=True) if torch.equal(its_N, numbers_N))
+
+
+def books(stage: Stage, averaged: list[Member]) -> None:
+    """What the members together have given away is in the average that they apply, or back in a residual.
+
+    Given away is ``c · decoded`` of every update that is in it; what encoding their sum has lost, whoever made it is ``owed``.
+    """
+    if not averaged:
+        return
+    if stage.play.exchange is Exchange.GATHER:
+        given_P = gathered(stage, [id_ for id_ in stage.group.members if id_ not in averaged[0].outcome.missing])
+        assert torch.equal(averaged[0].average, given_P)
+        return
+    for part in stage.parts:
+        if not (found := result_of(stage, averaged[0], part)):
+            continue
+        job, _ = found
+        decoded = (codec_of(share.codec, part.shape).decode(share.payload, part.numbers) for share in job.shares)
+        given_N = weighted_sum(decoded, (share.coefficient for share in job.shares))
+        applied_N = averaged[0].average[part.start : part.stop]
+        counts = {share.payload: share.coefficient for share in job.shares}
+        owed = [(member, lost_N) for member in averaged for its, lost_N in member.outcome.owed if its == part]
+        for member, lost_N in owed:
+            own = counts[member.outcome.encoded[part.index]]
+            assert torch.allclose(applied_N + own * lost_N, given_N, atol=1e-5)
+        if not owed and len(averaged) == len(stage.members):
+            assert torch.allclose(applied_N, given_N, atol=1e-5), "nobody keeps what the encoding has lost"
+
+
+def gathered(stage: Stage, applied: list[PeerId]) -> Tensor:
+    """The average of these members' updates, from what they brought."""
+    (whole,), offerings = stage.parts, [stage.members[id_].offering for id_ in applied]
+    codecs = [offering.codec or stage.play.codec for offering in offerings]
+    jobs = [EncodeUpdate(each.vector_P, whole, codec, each.weight) for each, codec in zip(offerings, codecs, strict=True)]
+    blobs = [job.run()[0] for job in jobs]
+    claims = [Claim(float(each.weight), blob.norm, blob.norm) for each, blob in zip(offerings, blobs, strict=True)]
+    decoded = [
+        codec_of(codec, whole.shape).decode(blob.payload[HEAD.size :], whole.numbers)
+        for codec, blob in zip(codecs, blobs, strict=True)
+    ]
+    return weighted_sum(decoded, coefficients(claims)) if applied else torch.zeros(whole.numbers)
 
 
 @pytest.mark.parametrize("count", [2, 3, 4, 7, 16])
@@ -70,22 +128,54 @@ def test_in_calm_weather_everybody_ends_early_with_everything_applied(count: int
         averaged = check(stage)
         assert len(averaged) == count
         for member in averaged:
-            account(stage, member, Codec.INT4)
+            account(stage, member, PLAIN)
             assert all(member.outcome.applied)
             assert all(member.outcome.included)
             assert member.outcome.missing == ()
             assert member.ended_at < member.fetched / 2
 
 
-@pytest.mark.parametrize(("weather", "share"), [(ROUGH, 0.8), (STORM, 0.1)], ids=["rough", "storm"])
-@pytest.mark.parametrize("codec", [Codec.INT4, Codec.FP32])
-def test_in_any_weather_averages_agree_and_nothing_is_lost(weather: Weather, share: float, codec: Codec) -> None:
+BUTTERFLY = [
+    Play(codec=Codec.INT4),
+    Play(codec=Codec.FP32),
+    Play(codec=Codec.SPARSE128),
+    Play(codec=Codec.INT8, is_mixed=True, owners=3),
+]
+GATHER = [
+    Play(codec=Codec.FP32, exchange=Exchange.GATHER),
+    Play(codec=Codec.SPARSE256, exchange=Exchange.GATHER),
+    Play(codec=Codec.SPARSE256, exchange=Exchange.GATHER, is_mixed=True),
+]
+
+
+def name(value: object) -> str | None:
+    if isinstance(value, Play):
+        return f"{value.exchange.name}-{value.codec.name}{'-mixed' if value.is_mixed else ''}".lower()
+    return None
+
+
+@pytest.mark.parametrize("play", GATHER, ids=name)
+def test_in_a_gather_everybody_ends_early_with_everything_applied(play: Play) -> None:
+    for seed, count in enumerate([2, 3, 7, 16]):
+        stage = Stage(seed, count, CALM, play).act()
+        averaged = check(stage)
+        assert len(averaged) == count
+        for member in averaged:
+            account(stage, member, play)
+            assert (member.outcome.applied, member.outcome.included, member.outcome.missing) == ((True,) * count, (True,), ())
+            assert member.ended_at < member.fetched / 2
+
+
+@pytest.mark.parametrize(("weather", "share"), [(ROUGH, 0.8), (STORM, 0.05)], ids=["rough", "storm"])
+@pytest.mark.parametrize("play", BUTTERFLY + GATHER, ids=name)
+def test_in_any_weather_averages_agree_and_nothing_is_lost(weather: Weather, share: float, play: Play) -> None:
     averages = rounds = 0
-    for seed in range(100):
-        stage = Stage(seed, 2 + seed % 7, weather, codec=codec).act()
+    for seed in range(60):
+        stage = Stage(seed, 2 + seed % 7, weather, play).act()
         averaged = check(stage)
         for member in averaged:
-            account(stage, member, codec)
+            account(stage, member, play)
+        books(stage, averaged)
         rounds += len([member for member in stage.members.values() if member.outcome])
         averages += len(averaged)
     assert averages > share * rounds, "so few averages prove nothing"
@@ -122,32 +212,49 @@ def wrong_bytes(liars: frozenset[PeerId]) -> Lie:
     return lie
 
 
+def two_commits(liars: frozenset[PeerId]) -> Lie:
+    """Liars claim ten times the tokens and another norm before every other member: the hash is the same, what it counts is not."""
+
+    def lie(stage: Stage, sender: PeerId, receiver: PeerId, command: Any) -> Any:
+        if sender not in liars or stage.group.members.index(receiver) % 2:
+            return command
+        match command:
+            case Send(_, Commit() as commit, _):
+                norms = tuple(2 * norm for norm in commit.norms)
+                return replace(command, message=msgspec.structs.replace(commit, weight=10 * commit.weight, norms=norms))
+        return command
+
+    return lie
+
+
 def other(payload: bytes) -> bytes:
     """Another payload of the same form."""
     return bytes([payload[0] ^ 1]) + payload[1:]
 
 
-@pytest.mark.parametrize("tale", [two_tongues, wrong_bytes])
+@pytest.mark.parametrize("play", [BUTTERFLY[1], GATHER[0]], ids=name)
+@pytest.mark.parametrize("tale", [two_tongues, wrong_bytes, two_commits])
 @pytest.mark.parametrize("weather", [CALM, ROUGH], ids=["calm", "rough"])
-def test_less_than_a_third_of_liars_cannot_make_two_averages(tale: Any, weather: Weather) -> None:
+def test_less_than_a_third_of_liars_cannot_make_two_averages(tale: Any, weather: Weather, play: Play) -> None:
     averages = 0
     for seed in range(100):
         count = 4 + seed % 7
         liars = frozenset(peer(number) for number in range((count - 1) // 3))
-        stage = Stage(seed, count, weather, lie=tale(liars), codec=Codec.FP32).act()
+        stage = Stage(seed, count, weather, replace(play, lie=tale(liars))).act()
         averages += len(check(stage, liars))
     assert averages > 0
 
 
-def test_who_sends_other_bytes_than_it_signed_is_left_out_and_named() -> None:
+@pytest.mark.parametrize("play", [PLAIN, *GATHER[:2]], ids=name)
+def test_who_sends_other_bytes_than_it_signed_is_left_out_and_named(play: Play) -> None:
+    """It costs nobody but the liar: the parts that it owns are its spares' from then on."""
     liar = peer(0)
-    stage = Stage(3, 7, CALM, lie=wrong_bytes(frozenset({liar}))).act()
+    stage = Stage(3, 7, CALM, replace(play, lie=wrong_bytes(frozenset({liar})))).act()
     averaged = check(stage, {liar})
     assert len(averaged) == 6
-    liars_seat = stage.group.members.index(liar)
     for member in averaged:
-        account(stage, member, Codec.INT4)
+        account(stage, member, play)
         assert {report.peer for report in member.reports} == {liar}
-        assert [part.owner == liar for part in stage.parts] == [not applied for applied in member.outcome.applied]
-    heads = [result[0] for index, (_, result) in stage.reduced.items() if stage.parts[index].owner != liar]
-    assert not any(head >> liars_seat & 1 for head in heads)
+        assert member.outcome.missing == (liar,)
+        assert all(member.outcome.included)
+    books(stage, averaged)

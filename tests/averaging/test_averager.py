@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from averaging.averager import FORMS, Averaged, Averager, Update
-from averaging.codecs import codec_of
+from averaging.codecs import Shape, codec_of, result_codec
 from averaging.feedback import ErrorFeedback
 from averaging.messages import Decline, Ready
 from swarm.identity import KeyPair, PeerId
@@ -262,7 +262,8 @@ def test_any_codec_of_the_manifest_serves(codec: Codec) -> None:
         assert one.average_P is not None
         assert other.average_P is not None
         assert torch.equal(one.average_P, other.average_P)
-        assert codec_of(codec).size(512) + 1 in {len(item) for item in people[0].post.shelf.values()}
+        size = codec_of(result_codec(codec), Shape((512,))).size(512)
+        assert size + 1 in {len(item) for item in people[0].post.shelf.values()}
 
     stage(scene, 2, with_codec(codec))
 

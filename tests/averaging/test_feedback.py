@@ -57,7 +57,7 @@ def test_with_any_codec_what_was_applied_and_what_is_owed_add_up_to_all_updates(
         update_P = whole(seed)
         sent_P = feedback.carried(update_P)
         payloads = encoded(sent_P, codec)
-        feedback.settle(sent_P, payloads, PARTS, applied, codec)
+        feedback.settle(Settle(sent_P, payloads, PARTS, applied, codec))
         total_P += update_P
         taken_P += decoded(payloads, applied, codec)
     owed_P = total_P - taken_P
@@ -71,7 +71,7 @@ def test_with_exact_numbers_the_books_balance_to_the_last_bit(history: list[tupl
     for seed, applied in enumerate(history):
         sent_P = feedback.carried(whole(seed))
         payloads = encoded(sent_P, Codec.FP32)
-        feedback.settle(sent_P, payloads, PARTS, applied, Codec.FP32)
+        feedback.settle(Settle(sent_P, payloads, PARTS, applied, Codec.FP32))
         total_P += whole(seed)
         taken_P += decoded(payloads, applied, Codec.FP32)
     assert torch.equal(feedback.residual + taken_P, total_P)
@@ -80,7 +80,7 @@ def test_with_exact_numbers_the_books_balance_to_the_last_bit(history: list[tupl
 def test_a_part_that_was_not_applied_is_owed_whole_and_an_applied_one_only_its_rounding() -> None:
     feedback, sent_P = ErrorFeedback(NUMBERS), drawn(1)
     payloads = encoded(sent_P, Codec.INT4)
-    feedback.settle(sent_P, payloads, PARTS, (True, False, True), Codec.INT4)
+    feedback.settle(Settle(sent_P, payloads, PARTS, (True, False, True), Codec.INT4))
     missed, applied = slice(PARTS[1].start, PARTS[1].stop), slice(PARTS[0].start, PARTS[0].stop)
     assert torch.equal(feedback.residual[missed], sent_P[missed])
     assert torch.equal(feedback.residual[applied], sent_P[applied] - codec_of(Codec.INT4).decode(payloads[0], PARTS[0].numbers))
@@ -89,7 +89,7 @@ def test_a_part_that_was_not_applied_is_owed_whole_and_an_applied_one_only_its_r
 
 def test_without_a_plan_everything_is_owed() -> None:
     feedback, sent_P = ErrorFeedback(NUMBERS), drawn(1)
-    feedback.settle(sent_P, (), (), (), Codec.INT4)
+    feedback.settle(Settle(sent_P, (), (), (), Codec.INT4))
     assert torch.equal(feedback.residual, sent_P)
 
 
@@ -108,9 +108,9 @@ def test_a_settlement_that_fails_leaves_the_residual_as_it_was() -> None:
     sent_P = feedback.carried(drawn(2))
     payloads = (*encoded(sent_P, Codec.INT4)[:2], b"cut short")
     with pytest.raises(Malformed):
-        feedback.settle(sent_P, payloads, PARTS, (True, True, True), Codec.INT4)
+        feedback.settle(Settle(sent_P, payloads, PARTS, (True, True, True), Codec.INT4))
     with pytest.raises(ValueError, match="zip"):
-        feedback.settle(sent_P, payloads, PARTS, (True,), Codec.INT4)
+        feedback.settle(Settle(sent_P, payloads, PARTS, (True,), Codec.INT4))
     assert torch.equal(feedback.residual, drawn(1))
     assert torch.equal(sent_P, drawn(2) + drawn(1))
 
@@ -119,7 +119,7 @@ def test_the_job_computes_what_settle_would_keep_and_does_not_touch_what_was_sen
     feedback, sent_P = ErrorFeedback(NUMBERS), drawn(3)
     job = Settle(sent_P, encoded(sent_P, Codec.INT8), PARTS, (True, True, False), Codec.INT8)
     residual_P = job.run()
-    feedback.settle(sent_P, job.encoded, list(PARTS), [True, True, False], Codec.INT8)
+    feedback.settle(job)
     assert torch.equal(feedback.residual, residual_P)
     assert torch.equal(sent_P, drawn(3))
     assert job == Settle(sent_P, job.encoded, PARTS, job.applied, Codec.INT8)
@@ -132,7 +132,7 @@ def test_coarse_codes_with_feedback_deliver_a_constant_update_in_the_long_run() 
     for _ in range(50):
         sent_P = feedback.carried(update_P)
         payloads = encoded(sent_P, Codec.INT4)
-        feedback.settle(sent_P, payloads, PARTS, (True, True, True), Codec.INT4)
+        feedback.settle(Settle(sent_P, payloads, PARTS, (True, True, True), Codec.INT4))
         taken_P += decoded(payloads, (True, True, True), Codec.INT4)
     once_P = decoded(encoded(update_P, Codec.INT4), (True, True, True), Codec.INT4)
     assert (taken_P / 50 - update_P).norm() < 0.1 * (once_P - update_P).norm()

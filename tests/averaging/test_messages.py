@@ -19,24 +19,27 @@ from averaging.messages import (
     Proposal,
     Ready,
     Receipt,
+    Takeover,
     Vote,
     bits,
     flags_of,
 )
 from swarm.errors import Malformed
 from swarm.identity import KeyPair
+from swarm.manifest import Codec
 from swarm.wire import CONTROL_LIMIT, Message, Stamp, open_frame, pack, seal, unpack
 
 HASH = bytes(range(32))
 KEY = KeyPair.from_seed(bytes(32))
-COMMIT = Commit((HASH, HASH), (1.0, 2.5), 640, HASH, HASH)
+COMMIT = Commit((HASH, HASH), (1.0, 2.5), 640, HASH, HASH, Codec.INT4)
 SAID: list[Message] = [
-    Ready(HASH),
+    Ready(HASH, 12_500, False),
     Proposal((b"frame", b"another")),
     Vote(),
     Decline(7, "the group of this round is formed"),
     COMMIT,
     Receipt(3, HASH),
+    Takeover(3),
     Holdings((HASH, b"")),
     Ballot((b"", HASH)),
 ]
@@ -56,24 +59,31 @@ def test_every_message_has_its_own_kind_and_all_are_accepted_in_a_round() -> Non
     ("form", "fields"),
     [
         (Ready, [HASH[:31]]),
+        (Ready, [HASH, -1]),
+        (Ready, [HASH, 10**8 + 1]),
+        (Ready, [HASH, 1.5]),
+        (Ready, [HASH, 1, 2]),
         (Proposal, [[]]),
         (Proposal, [[b"x"] * (MAX_MEMBERS + 1)]),
         (Decline, [-1, "why"]),
         (Decline, [1, "w" * 201]),
-        (Commit, [[], [], 1, HASH, HASH]),
-        (Commit, [[HASH], [1.0, 2.0], 1, HASH, HASH]),
-        (Commit, [[HASH] * (MAX_PARTS + 1), [1.0] * (MAX_PARTS + 1), 1, HASH, HASH]),
-        (Commit, [[HASH[1:]], [1.0], 1, HASH, HASH]),
-        (Commit, [[HASH], [1.0], 0, HASH, HASH]),
-        (Commit, [[HASH], [1.0], 1 << 50, HASH, HASH]),
-        (Commit, [[HASH], [1.0], 1, b"", HASH]),
-        (Commit, [[HASH], [1.0], 1, HASH, b""]),
+        (Commit, [[], [], 1, HASH, HASH, Codec.INT4]),
+        (Commit, [[HASH], [1.0, 2.0], 1, HASH, HASH, Codec.INT4]),
+        (Commit, [[HASH] * (MAX_PARTS + 1), [1.0] * (MAX_PARTS + 1), 1, HASH, HASH, Codec.INT4]),
+        (Commit, [[HASH[1:]], [1.0], 1, HASH, HASH, Codec.INT4]),
+        (Commit, [[HASH], [1.0], 0, HASH, HASH, Codec.INT4]),
+        (Commit, [[HASH], [1.0], 1 << 50, HASH, HASH, Codec.INT4]),
+        (Commit, [[HASH], [1.0], 1, b"", HASH, Codec.INT4]),
+        (Commit, [[HASH], [1.0], 1, HASH, b"", Codec.INT4]),
         (Receipt, [MAX_PARTS, HASH]),
         (Receipt, [-1, HASH]),
         (Receipt, [0, HASH + b"0"]),
         (Holdings, [[]]),
         (Holdings, [[HASH[:16]]]),
-        (Ballot, [[HASH] * (MAX_PARTS + 1)]),
+        (Ballot, [[HASH] * (MAX_MEMBERS + 1)]),
+        (Takeover, [MAX_PARTS]),
+        (Takeover, [-1]),
+        (Commit, [[HASH], [1.0], 1, HASH, HASH, max(Codec) + 1]),
         (Vote, ["more than a vote"]),
     ],
 )
@@ -85,7 +95,7 @@ def test_what_is_out_of_range_is_malformed(form: type[Message], fields: list[obj
 @pytest.mark.parametrize("norm", [math.nan, math.inf, -1.0, 1e31])
 def test_a_norm_is_finite_and_not_negative(norm: float) -> None:
     with pytest.raises(Malformed):
-        unpack(pack([[HASH], [norm], 1, HASH, HASH]), Commit)
+        unpack(pack([[HASH], [norm], 1, HASH, HASH, Codec.INT4]), Commit)
 
 
 def test_a_proposal_of_the_largest_group_fits_a_control_message() -> None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 
-from averaging.messages import Ballot, Commit, Holdings, Receipt
+from averaging.messages import Ballot, Commit, Holdings, Receipt, Takeover
 from averaging.partition import plan
 from averaging.robust import Claim
 from averaging.terms import Plan, Schedule
 from averaging.voices import Voices
-from swarm.manifest import Codec
+from swarm.manifest import Codec, Exchange
 from swarm.wire import Message
 
 from .members import ROOT, group_of
@@ -17,7 +18,7 @@ from .members import ROOT, group_of
 GROUP = group_of(4)
 A, B, C, D = GROUP.members
 PARTS = plan(1024, GROUP.members)
-PLAN = Plan(group=GROUP, parts=PARTS, codec=Codec.INT8, schedule=Schedule(1.0, 2.0, 3.0, 4.0, 5.0))
+PLAN = Plan(group=GROUP, parts=PARTS, codec=Codec.INT8, schedule=Schedule(10.0, 1.0, 2.0, 2.2, 2.6, 3.0, 4.0, 5.0))
 X, Y = bytes([1]) * 32, bytes([2]) * 32
 NONE = b""
 
@@ -29,8 +30,10 @@ def voices(*said: tuple[str, Message]) -> Voices:
     return heard
 
 
-def commit(weight: int = 1, root: bytes = ROOT, parts: int = 4, norms: tuple[float, ...] = (3.0, 4.0, 0.0, 0.0)) -> Commit:
-    return Commit((X,) * parts, norms[:parts], weight, X, root)
+def commit(
+    weight: int = 1, root: bytes = ROOT, parts: int = 4, norms: tuple[float, ...] = (3.0, 4.0, 0.0, 0.0), codec: Codec = Codec.INT8
+) -> Commit:
+    return Commit((X,) * parts, norms[:parts], weight, X, root, codec)
 
 
 def held(*hashes: bytes) -> Holdings:
@@ -43,20 +46,41 @@ def test_whoever_says_two_things_is_heard_once() -> None:
     assert heard.holdings[A] == held(X)
     assert heard.ballots[A].hashes == (X,) * 4
     owner = PARTS[0].owner
-    assert voices((owner, Receipt(0, X)), (owner, Receipt(0, Y))).receipts[0].hash == X
+    assert voices((owner, Receipt(0, X)), (owner, Receipt(0, Y))).receipts[0, owner].hash == X
 
 
 def test_what_does_not_fit_the_plan_is_not_heard() -> None:
-    stranger = next(member for member in GROUP.members if member != PARTS[0].owner)
+    stranger = next(member for member in GROUP.members if member not in PLAN.chain(PARTS[0]))
     heard = voices(
         (A, commit(parts=3)),
         (A, commit(root=X)),
+        (A, commit(codec=Codec.FP32)),
         (stranger, Receipt(0, X)),
         (A, Receipt(4, X)),
+        (PARTS[0].owner, Takeover(0)),
+        (stranger, Takeover(0)),
+        (A, Takeover(4)),
         (A, Holdings((X,) * 3)),
         (A, Ballot((X,) * 5)),
     )
-    assert (heard.commits, heard.receipts, heard.holdings, heard.ballots) == ({}, {}, {}, {})
+    assert (heard.commits, heard.receipts, heard.calls, heard.holdings, heard.ballots) == ({}, {}, {}, {}, {})
+
+
+def test_owner_and_spares_are_heard_about_a_part() -> None:
+    owner, *spares = PLAN.chain(PARTS[0])
+    heard = voices((owner, Receipt(0, X)), (spares[0], Receipt(0, Y)), (spares[1], Takeover(0)))
+    assert heard.receipts_of(0) == {X, Y}
+    assert heard.calls == {0: {spares[1]}}
+
+
+def test_in_a_gather_nobody_owns_anything_and_a_commit_has_one_hash() -> None:
+    the_plan = replace(PLAN, parts=plan(1024, GROUP.members[:1]), exchange=Exchange.GATHER)
+    heard = Voices(the_plan)
+    for message in (commit(), commit(parts=1), Receipt(0, X), Takeover(0), held(X, Y)):
+        heard.hear(A, message)
+    assert heard.commits[A] == commit(parts=1)
+    assert (heard.receipts, heard.calls) == ({}, {})
+    assert heard.holdings[A] == held(X, Y)
 
 
 def test_nobody_waits_for_who_is_gone_nor_when_it_is_due_for_who_has_not_committed() -> None:

@@ -1,0 +1,137 @@
+"""The gather exchange: everybody's whole update to everybody, and everybody computes the average for itself.
+
+    update.c    our update, encoded with codec c, to every member whose commit is here
+    item        one member's update (`updates`: the bytes need nothing beside them); held once it is as its sender has committed
+
+Nobody has to trust an owner, nothing is encoded twice, and a member that dies takes nothing with it but its own update. Whoever
+could not be reached directly gets an applied update by its hash from any holder. Bytes grow with the group: for very small updates
+and small groups they are fewer than those of a butterfly's two legs.
+
+Memory: the encoded updates of all members, the sum, and one decoded update.
+"""
+
+# Axes: P parameters of the whole model
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from torch import Tensor
+
+from swarm.errors import Refused
+from swarm.identity import PeerId
+from swarm.machine import Command, Compute, Job, Ship
+from swarm.manifest import Codec
+
+from .exchange import Decision, Table
+from .strength import allowed
+from .terms import Outcome
+from .updates import HEAD, CheckUpdate, CombineUpdates, EncodeUpdate, Head, blob_size, head_of
+
+
+class Gather:
+    """The `Exchange` of whole updates, from the seat of one member."""
+
+    def __init__(self, table: Table) -> None:
+        self._table, self._plan, self._voices = table, table.plan, table.voices
+        (self._whole,) = table.plan.parts
+        self._seats = {member: seat for seat, member in enumerate(table.plan.group.members)}
+        self._unchecked: dict[PeerId, bytes] = {}
+        self._checked: set[PeerId] = {table.me}
+        self._shipped: set[PeerId] = {table.me}
+
+    def encode(self) -> Compute:
+        """Our whole update."""
+        offering = self._table.offering
+        return Compute(EncodeUpdate(offering.vector_P, self._whole, self._table.codec, offering.weight))
+
+    def begin(self) -> None:
+        """We hold our own update."""
+        (mine,) = self._table.encoded
+        self._table.hold(self._seats[self._table.me], mine.hash, mine.payload)
+
+    # --- what comes in --------------------------------------------------------------------------------------------
+
+    def expect(self, sender: PeerId, item: str) -> int:
+        """The exact bytes of an update: its name says how it is encoded, so its length is known before its commit is here."""
+        codec = next((codec for codec in allowed(self._plan.codec) if item == _name(codec)), None)
+        if codec is None or sender not in self._seats:
+            raise Refused("that item has no place in this round")
+        return blob_size(self._whole, codec)
+
+    def take(self, sender: PeerId, item: str, payload: bytes) -> Iterator[Command]:
+        """An update waits for its sender's commit."""
+        yield from ()
+        if sender in self._seats and sender not in self._checked:
+            self._unchecked.setdefault(sender, payload)
+
+    def learn(self, job: Job, result: object) -> Iterator[Command]:
+        """There are no jobs but those of the round."""
+        yield from ()
+
+    # --- doing what has become possible ---------------------------------------------------------------------------
+
+    def advance(self, now: float) -> Iterator[Command]:
+        """Ship to whoever has committed, check what has come from them."""
+        (mine,) = self._table.encoded
+        for member in self._plan.group.members:
+            if member in self._voices.commits and member not in self._shipped:
+                self._shipped.add(member)
+                yield Ship(member, _name(self._table.codec), mine.payload)
+        for member in sorted(self._unchecked.keys() & self._voices.commits.keys()):
+            self._checked.add(member)
+            commit, seat = self._voices.commits[member], self._seats[member]
+            head = Head(commit.codec, commit.weight, commit.norms[0])
+            payload = self._unchecked.pop(member)
+            yield self._table.checks(
+                seat, CheckUpdate(member, seat, self._whole, payload, commit.hashes[0], self._plan.codec, head)
+            )
+
+    def awaited(self, now: float) -> set[PeerId]:
+        """Whose update is not here."""
+        return self._voices.awaited(self._checked | self._unchecked.keys(), now)
+
+    # --- items ----------------------------------------------------------------------------------------------------
+
+    def awaits(self, index: int, now: float) -> bool:
+        """Updates come from members that can be reached and have committed in time."""
+        return self._plan.group.members[index] in self._voices.awaited(self._checked, now)
+
+    def named(self, index: int) -> bytes:
+        """The hash of the update that we hold."""
+        return next(iter(self._table.held.get(index, ())), b"")
+
+    def check(self, index: int, hash_: bytes, payload: bytes, source: PeerId) -> Job:
+        """An update in order, of this hash: what its sender has told us about it does not matter any more."""
+        return CheckUpdate(source, index, self._whole, payload, hash_, self._plan.codec)
+
+    def sizes(self, index: int) -> Sequence[int]:
+        """As long as its commit says, or in turn what it may be."""
+        commit = self._voices.commits.get(self._plan.group.members[index])
+        sizes = [blob_size(self._whole, codec) for codec in allowed(self._plan.codec)]
+        return sorted(sizes, key=lambda size: size != blob_size(self._whole, commit.codec)) if commit else sizes
+
+    def combine(self, decision: Decision) -> Job:
+        """The sum over the applied updates."""
+        return CombineUpdates(tuple(self._applied(decision).values()), self._whole)
+
+    def outcome(self, decision: Decision, average_P: Tensor) -> Outcome:
+        """What became of our own update, and of the others'."""
+        applied = self._applied(decision)
+        return Outcome(
+            average_P=average_P,
+            applied=tuple(bool(hash_) for hash_ in decision),
+            included=(self._table.me in applied,),
+            encoded=tuple(mine.payload[HEAD.size :] for mine in self._table.encoded),
+            missing=tuple(member for member in self._plan.group.members if member not in applied),
+            tokens=sum(head_of(blob).weight for blob in applied.values()),
+        )
+
+    def _applied(self, decision: Decision) -> dict[PeerId, bytes]:
+        """The applied updates by member, in member order."""
+        members = self._plan.group.members
+        return {members[seat]: self._table.held[seat][hash_] for seat, hash_ in enumerate(decision) if hash_}
+
+
+def _name(codec: Codec) -> str:
+    return f"update.{codec.value}"

@@ -1,0 +1,23 @@
+"""How strongly a member may compress its update: as the run's codec says, or more so.
+
+A slow uplink may send a sparser or coarser update than a fast one in the same round: what it leaves out stays in its residual. Only
+codecs of one family go together, because the others are made for other updates (a mask without the others' mask adds nothing).
+"""
+
+from __future__ import annotations
+
+from swarm.manifest import Codec
+
+FAMILIES = (
+    (Codec.FP32, Codec.FP16),
+    (Codec.FP32, Codec.BF16),
+    (Codec.INT8, Codec.INT4),
+    (Codec.SPARSE512, Codec.SPARSE256, Codec.SPARSE128, Codec.SPARSE64),
+)
+"""Most bytes first."""
+
+
+def allowed(codec: Codec) -> tuple[Codec, ...]:
+    """The codecs that an update may have in a run of ``codec``: that one first, then smaller ones of its family."""
+    smaller = (other for family in FAMILIES if codec in family for other in family[family.index(codec) :])
+    return tuple(dict.fromkeys((codec, *smaller)))
