@@ -104,6 +104,9 @@ def cli() -> None:
     help="How the run averages. lan: one house. wan: homes. thin: slow lines, long runs. ahead: safe, training on meanwhile.",
 )
 @click.option("--codec", type=_CODECS, help="How updates travel, if not as the preset says.")
+@click.option(
+    "--exchange", type=click.Choice(["butterfly", "gather"]), help="Parts to owners, or all to all; if not as the preset."
+)
 @click.option("--round-seconds", type=float, help="Local training per round, if not as the preset says; each peer does what fits.")
 @click.option("--steps", default=500, show_default=True, help="At most this many local steps per round.")
 @click.option("--admission", type=click.Choice(["open", "invite"]), default="open", show_default=True, help="Who may join.")
@@ -134,6 +137,7 @@ def new(data: Path | None, home: Path | None, listen: Address | None, json_lines
             round_seconds=chosen["round_seconds"],
             max_steps=chosen["steps"],
             codec=chosen["codec"] or "",
+            exchange=chosen["exchange"] or "",
             admission=chosen["admission"],
             seed=chosen["seed"],
             inner=chosen["inner"],

@@ -9,7 +9,18 @@ from itertools import pairwise
 from swarm import relaxation
 from swarm.errors import ConfigError
 from swarm.identity import KeyPair
-from swarm.manifest import Admission, Codec, DataSpec, InnerOptimiser, InnerSpec, OuterOptimiser, OuterSpec, RoundSpec, RunManifest
+from swarm.manifest import (
+    Admission,
+    Codec,
+    DataSpec,
+    Exchange,
+    InnerOptimiser,
+    InnerSpec,
+    OuterOptimiser,
+    OuterSpec,
+    RoundSpec,
+    RunManifest,
+)
 from swarm.wire import PROTOCOL
 
 from .model import count, presets
@@ -34,9 +45,10 @@ class Recipe:
     rounds: int = 0
     tokens: int = 0
     preset: str = "safe"
-    """How far the run moves away from exact averages at once (`swarm.relaxation`); the next two are its own where not given."""
+    """How far the run moves away from exact averages at once (`swarm.relaxation`); the next three are its own where not given."""
     round_seconds: float | None = None
     codec: str = ""
+    exchange: str = ""
     max_steps: int = 500
     admission: str = "open"
     seed: int = 0
@@ -90,7 +102,7 @@ def _round(recipe: Recipe) -> RoundSpec:
         average_seconds=recipe.average_seconds,
         assemble_seconds=recipe.assemble_seconds,
         codec=Codec[recipe.codec.upper()] if recipe.codec else preset.codec,
-        exchange=preset.exchange,
+        exchange=Exchange[recipe.exchange.upper()] if recipe.exchange else preset.exchange,
         feedback=preset.feedback,
         group_size=preset.group_size,
         overlap=preset.overlap,

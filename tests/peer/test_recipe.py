@@ -86,6 +86,7 @@ def test_a_preset_is_in_the_manifest_field_by_field(name: str) -> None:
 def test_what_is_given_overrides_the_preset() -> None:
     spec = manifest_of(Recipe(preset="wan", codec="sparse64", round_seconds=7.0), TEXT.spec, key(0)).round
     assert (spec.codec, spec.seconds, spec.exchange) == (Codec.SPARSE64, 7.0, Exchange.GATHER)
+    assert manifest_of(Recipe(exchange="gather", codec="int4"), TEXT.spec, key(0)).round.exchange is Exchange.GATHER
 
 
 @pytest.mark.parametrize(
