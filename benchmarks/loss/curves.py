@@ -51,8 +51,6 @@ WINDOWS = 512
 """Of held-out text that an evaluation scores; the same ones for all runs of one seed."""
 DRAW_STEPS = 10
 """Steps after which a synchronous run draws new shards of the text."""
-MOMENT = 0.25
-"""Virtual seconds after the begin of a round within which a dropped peer is cut off; a round takes about as long."""
 
 KEYS = sorted((KeyPair.from_seed(bytes([n + 1]) * 32) for n in range(PEERS)), key=lambda key: key.peer_id)
 MEMBERS = tuple(key.peer_id for key in KEYS)
@@ -194,7 +192,7 @@ class _Stage:
         first = derive(self._draw, "dropped", round_)
         victims = {MEMBERS[(first + n) % PEERS] for n in range(count)}
         cuts = [(victim, other) for victim in sorted(victims) for other in MEMBERS if other != victim]
-        moment = MOMENT * (derive(self._draw, "moment", round_) % 1000) / 1000
+        moment = self._method.cut_within * (derive(self._draw, "moment", round_) % 1000) / 1000
         for cut in cuts:
             asyncio.get_running_loop().call_later(moment, network.cut, *cut)
         return cuts

@@ -52,7 +52,9 @@ class Method:
     """Of `Kind.ROUNDS`."""
     outer: OuterSpec = _AVERAGING
     dropped: float = 0.0
-    """Fraction of the peers that are cut off in the middle of every round."""
+    """Fraction of the peers that are cut off in every round, other ones each time; then they take the model from the others."""
+    cut_within: float = 0.0
+    """When: at a moment drawn from so many virtual seconds after the begin of the averaging, which takes about 0.25."""
     half: bool = False
     """float16 on the wire, where it is not ``round`` that says so."""
 
@@ -81,13 +83,23 @@ _ALL = (
     Method(
         name="swarm-int4-dropped",
         kind=Kind.ROUNDS,
-        says="int4, one of four peers cut off in the middle of every round",
+        says="int4, every round without one of the four peers",
         rate=8e-3,
         steps=10,
         round=_round(Codec.INT4),
         dropped=0.25,
     ),
-    Method(name="swarm-sparse256", kind=Kind.ROUNDS, says="top 256 of 4096, gather", rate=8e-3, steps=10, round=_SPARSE),
+    Method(
+        name="swarm-int4-cut",
+        kind=Kind.ROUNDS,
+        says="the same, but it goes in the middle of the averaging",
+        rate=8e-3,
+        steps=10,
+        round=_round(Codec.INT4),
+        dropped=0.25,
+        cut_within=0.25,
+    ),
+    Method(name="swarm-sparse256", kind=Kind.ROUNDS, says="top 256 of 4096, gather", rate=16e-3, steps=10, round=_SPARSE),
     Method(
         name="swarm-sparse256-no-feedback",
         kind=Kind.ROUNDS,

@@ -104,9 +104,9 @@ def test_promises_hold_or_not_or_were_not_looked_at() -> None:
     drawn = final(alone=3.5, synchronous_fp32=3.0, swarm_sparse256=3.3, swarm_fp32=3.1, swarm_int4=3.14, swarm_int4_dropped=3.2)
     costs = [cost("synchronous-fp32", 20, 0.3, 1000), cost("swarm-sparse256", 20, 0.1, 100)]
     found = {finding.promise: finding.holds for finding in findings(drawn, costs, [])}
-    assert list(found.values()) == [True, False, None, True, True]
+    assert list(found.values()) == [True, False, None, True, None, True]
     closer = {finding.promise: finding.holds for finding in findings({**drawn, **final(swarm_sparse256=3.31)}, [], [])}
-    assert list(closer.values()) == [False, False, None, True, None]
+    assert list(closer.values()) == [False, False, None, True, None, None]
 
 
 def test_another_preset_may_win_on_another_link() -> None:
