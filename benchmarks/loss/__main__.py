@@ -97,6 +97,8 @@ def _run(chosen: argparse.Namespace) -> int:
     settings |= {"target": target, "rates": {name: drawn[0].task.rate for name, drawn in curves.items() if drawn}}
     _print_table(curves, made, target)
     _print_findings(found)
+    if chosen.steps < STEPS:
+        print(f"The promises are about runs of {STEPS} steps; after {chosen.steps} they are only a sign.")
     if chosen.json:
         told = {"rows": made, "costs": costs, "findings": found}
         lists = {name: [asdict(one) for one in those] for name, those in told.items()}
