@@ -113,6 +113,12 @@ class Averager:
         """Go on with the residual of an earlier life (a checkpoint)."""
         self._feedback = feedback
 
+    def stand(self, round_: int) -> None:
+        """From now on we stand in ``round_``, which may be one that we have been in before, with another model: who is ready for it
+        is not told any more that it is over, and is heard as soon as we are."""
+        self._round, self._formed = round_, min(self._formed, round_ - 1)
+        self._post.reopen(round_)
+
     async def average(self, update: Update, expected: Sequence[PeerId], close_at: float, *, alone_is_fine: bool = True) -> Averaged:
         """Average ``update`` with whoever comes. ``expected`` should; the leader stops waiting for them at ``close_at``.
 

@@ -53,7 +53,7 @@ class Course:
         self._manifest, self._key, self._board, self._telling = manifest, key, board, telling
         self._loop = asyncio.get_running_loop()
         self._stands = False
-        self._heard: list[Signed[Offer]] = []
+        self._sees_better = False
         self.train_until = 0.0
         """When this round's local training ends, in the loop's clock."""
         self.seconds_left: float | None = None
@@ -120,18 +120,30 @@ class Course:
             pause = min(SELDOM_SECONDS, pause * 1.5)
 
     async def look_around(self, neighbours: Neighbours, companions: Collection[PeerId]) -> None:
-        """Ask the peers that train without us where they stand; `move` decides on their answers."""
-        roster = neighbours.roster
-        outsiders = [peer for peer in roster.in_training(self._loop.time()) if peer not in companions]
-        if self._stands and outsiders and companions:
-            self._heard = await neighbours.offers(self._loop.time() + ASK_SECONDS, outsiders[:ASKED])
+        """Ask some of the peers that train without us where they stand; where they are the better camp, `move` asks again."""
+        self._sees_better = await self._elsewhere(neighbours, companions) is not None
 
-    async def move(self, learner: Learner, sync: Sync, library: Library, companions: Collection[PeerId]) -> bool:
-        """Go over to a better camp than that of our ``companions``, where `look_around` has heard of one that is still not ours."""
-        heard, self._heard = [offer for offer in self._heard if offer.signer not in companions], []
-        own = self._own()
-        standing = better(heard, own, companions, self._manifest.organiser_id) if own else None
+    async def move(
+        self, learner: Learner, sync: Sync, library: Library, neighbours: Neighbours, companions: Collection[PeerId]
+    ) -> bool:
+        """Go over to a better camp than that of our ``companions``, where `look_around` has seen one that is still there.
+
+        It is asked again, so that we come into the round in which it is now, and not into one that is over.
+        """
+        is_due, self._sees_better = self._sees_better, False
+        standing = await self._elsewhere(neighbours, companions) if is_due else None
         return standing is not None and await self._adopt(standing, learner, sync, library)
+
+    async def _elsewhere(self, neighbours: Neighbours, companions: Collection[PeerId]) -> Standing | None:
+        """The camp to go over to, by what up to `ASKED` outsiders say, the organiser among them."""
+        here, organiser = neighbours.roster.in_training(self._loop.time()), self._manifest.organiser_id
+        outsiders = [peer for peer in here if peer not in companions]
+        own = self._own()
+        if own is None or not (outsiders and companions):
+            return None
+        asked = dict.fromkeys([organiser] * (organiser in outsiders) + list(neighbours.some(ASKED, outsiders)))
+        heard = await neighbours.offers(self._loop.time() + ASK_SECONDS, tuple(asked)[:ASKED])
+        return better(heard, len(outsiders), own, companions, organiser) if heard else None
 
     async def _adopt(self, standing: Standing, learner: Learner, sync: Sync, library: Library) -> bool:
         """Take the state that the others believe in; False where it could not be had this time."""

@@ -129,10 +129,10 @@ class Neighbours:
 
     # --- asking ---------------------------------------------------------------------------------------------------
 
-    def some(self, at_most: int = ASKED) -> tuple[PeerId, ...]:
-        """Up to ``at_most`` peers that are here, others at every call: nobody can choose an id that is always asked."""
+    def some(self, at_most: int = ASKED, among: Sequence[PeerId] | None = None) -> tuple[PeerId, ...]:
+        """Up to ``at_most`` of ``among``, or of all that are here, others at every call: no id is always asked."""
         self._draw += 1
-        here, me = self.roster.peers(asyncio.get_running_loop().time()), self._key.peer_id
+        here, me = list(self.roster.peers(asyncio.get_running_loop().time()) if among is None else among), self._key.peer_id
         turns = range(min(at_most, len(here)))
         return tuple(here.pop(derive(self._run, "some", me, self._draw, turn) % len(here)) for turn in turns)
 

@@ -13,6 +13,9 @@ from swarm.wire import Kind, Message, Signed, finite, sized
 ENOUGH = 5
 """Answers from which on two thirds must agree; a young run has fewer, and the largest camp is believed."""
 
+CLEARLY = 1.5
+"""How many times larger a camp must be to count as larger: some of it may be in flight, between two rounds or not yet heard of."""
+
 
 class Offer(Message, frozen=True):
     """A peer's signed word: at the start of the stamp's round, the model has this root. ``index`` names its chunks' hash list."""
@@ -61,21 +64,28 @@ def believed(offers: Sequence[Signed[Offer]], organiser: PeerId) -> Standing | N
 
 
 def better(
-    outsiders: Sequence[Signed[Offer]], mine: Signed[Offer], companions: Collection[PeerId], organiser: PeerId
+    heard: Sequence[Signed[Offer]], around: int, mine: Signed[Offer], companions: Collection[PeerId], organiser: PeerId
 ) -> Standing | None:
-    """Where to go instead of staying with ``companions`` (us among them), who average without ``outsiders``.
+    """Where to go instead of staying with ``companions`` (us among them); None where our camp is the one to stay in.
 
-    Two camps that have lost sight of each other: the smaller one goes, of equal ones the one without the organiser, then the one
-    that is behind. None means stay, which is what the others of our camp find, too.
+    ``heard`` is what some of the ``around`` peers say that train without us; the others are taken to be spread like them. Two camps
+    that have lost sight of each other: the one that is `CLEARLY` smaller goes, else the one without the organiser, else the one
+    without the lowest id. Who is in a camp does not change while its rounds go by, so both sides find the same whenever they look.
     """
-    elsewhere = [signed for signed in outsiders if signed.message.state_root != mine.message.state_root]
+    elsewhere = [signed for signed in heard if signed.message.state_root != mine.message.state_root]
     if not elsewhere:
         return None
     (round_, root), votes = _largest_camp(elsewhere)
-    camp = _standing(elsewhere, round_, root)
-    theirs = (votes, organiser in camp.donors, round_, root)
-    ours = (len(companions), organiser in companions, mine.stamp.round, mine.message.state_root)
-    return camp if theirs > ours else None
+    camp, each = _standing(elsewhere, round_, root), max(around, len(heard)) / len(heard)
+    theirs, ours = votes * each, len(companions) + (len(heard) - len(elsewhere)) * each
+    if max(theirs, ours) >= CLEARLY * min(theirs, ours):
+        return camp if theirs > ours else None
+    return camp if _rank(camp.donors, organiser) < _rank(companions, organiser) else None
+
+
+def _rank(camp: Collection[PeerId], organiser: PeerId) -> tuple[bool, PeerId]:
+    """Of two camps of about one size the one with the lower rank stays."""
+    return organiser not in camp, min(camp)
 
 
 def _largest_camp(offers: Sequence[Signed[Offer]]) -> tuple[tuple[int, bytes], int]:

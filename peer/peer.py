@@ -234,11 +234,13 @@ class Peer:
             ),
             averaged,
         )
-        if averaged.average_P is None or await self._course.move(self._learner, self._sync, self._library, self._members):
+        parts = (self._learner, self._sync, self._library, self.neighbours)
+        if averaged.average_P is None or await self._course.move(*parts, self._members):
             await self._show_up()
 
     async def _show_up(self) -> None:
         """After a round without us: tell the others in which one we are now, so that they expect us in it."""
+        self._averager.stand(self._learner.state.round)
         self.board.enter(Phase.WAITING)
         await self.neighbours.announce(self._loop.time() + self._manifest.round.assemble_seconds)
 

@@ -97,6 +97,11 @@ class Post:
             if isinstance(event, Received):
                 self.stray(event.signed)
 
+    def reopen(self, round_: int) -> None:
+        """Mail for ``round_`` and the one after it is not stray (any more): we may have gone back to an earlier round."""
+        self._floor = round_
+        self._closed = deque((topic for topic in self._closed if topic[0] < round_), maxlen=self._closed.maxlen)
+
     async def _on_mail(self, call: Call) -> Payload:
         signed = open_frame(bytes(call.body), *self._forms, run=self._run)
         if signed.signer != call.sender:

@@ -198,6 +198,25 @@ def test_who_has_no_group_itself_turns_nobody_away() -> None:
     stage(scene)
 
 
+def test_who_stands_in_an_earlier_round_again_turns_nobody_away_from_it() -> None:
+    async def scene(network: SimulatedNetwork, people: list[Person]) -> None:
+        a, b, _ = people
+        a.expects = ()
+        for round_ in (3, 4):
+            await a.brings(drawn(0), round_)
+        a.averager.stand(4)
+        answers = {round_: b.post.open((round_, bytes(16))) for round_ in (3, 4)}
+        for round_ in answers:
+            b.post.send((a.id,), Ready(ROOT), Stamp(MANIFEST.run_id, round_), deadline=10, failures=Inbox())
+        await asyncio.sleep(1)
+        answer = answers[3].events.get_nowait()
+        assert isinstance(answer, Received)
+        assert answer.signed.message == Decline(4, "round 3 is over, the run is at 4")
+        assert answers[4].events.empty()
+
+    stage(scene)
+
+
 def test_a_stray_ready_is_answered_with_a_refusal_and_nothing_else_is() -> None:
     async def scene(network: SimulatedNetwork, people: list[Person]) -> None:
         a, b, _ = people

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
+
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from peer.offers import Offer, believed, better
 from swarm.errors import Malformed
@@ -19,8 +23,13 @@ def says(number: int, round_: int, root: bytes, tokens: int = 0, seconds_left: f
     return open_frame(seal(key(number), Offer(root, tokens, seconds_left), Stamp(RUN, round_)), Offer, run=RUN)
 
 
-def all_say(numbers: range, round_: int, root: bytes) -> list[Signed[Offer]]:
-    """One camp."""
+_BY_ID = sorted(range(1, 9), key=lambda number: key(number).peer_id)
+LOW, HIGH = _BY_ID[:4], _BY_ID[4:]
+"""Two camps without the organiser: the first has the lower ids."""
+
+
+def camp(numbers: Iterable[int], round_: int, root: bytes) -> list[Signed[Offer]]:
+    """What the peers of one camp say."""
     return [says(number, round_, root) for number in numbers]
 
 
@@ -32,12 +41,12 @@ def all_say(numbers: range, round_: int, root: bytes) -> list[Signed[Offer]]:
         pytest.param([says(1, 3, A), says(2, 3, A), says(3, 4, B)], (3, A), id="the larger camp, though another is further"),
         pytest.param([says(1, 3, A), says(2, 4, B)], (4, B), id="of equal camps the further"),
         pytest.param([says(1, 3, A), says(2, 3, B)], (3, B), id="of equal camps at the same place always the same"),
-        pytest.param(all_say(range(1, 5), 3, A) + all_say(range(5, 7), 3, B), (3, A), id="four of six are two thirds"),
-        pytest.param(all_say(range(1, 4), 3, A) + all_say(range(4, 6), 3, B), None, id="three of five are not"),
-        pytest.param(all_say(range(0, 3), 3, A) + all_say(range(4, 6), 3, B), (3, A), id="unless the organiser is among them"),
-        pytest.param([*all_say(range(1, 4), 3, A), says(0, 2, C), says(5, 3, B)], (2, C), id="or alone says something else"),
-        pytest.param([*all_say(range(1, 5), 3, A), says(0, 9, B)], (3, A), id="two thirds outvote the organiser"),
-        pytest.param([*all_say(range(1, 5), 3, A), says(5, 1 << 31, B)], (3, A), id="a round out of this world counts as one word"),
+        pytest.param(camp(range(1, 5), 3, A) + camp(range(5, 7), 3, B), (3, A), id="four of six are two thirds"),
+        pytest.param(camp(range(1, 4), 3, A) + camp(range(4, 6), 3, B), None, id="three of five are not"),
+        pytest.param(camp(range(0, 3), 3, A) + camp(range(4, 6), 3, B), (3, A), id="unless the organiser is among them"),
+        pytest.param([*camp(range(1, 4), 3, A), says(0, 2, C), says(5, 3, B)], (2, C), id="or alone says something else"),
+        pytest.param([*camp(range(1, 5), 3, A), says(0, 9, B)], (3, A), id="two thirds outvote the organiser"),
+        pytest.param([*camp(range(1, 5), 3, A), says(5, 1 << 31, B)], (3, A), id="a round out of this world counts as one word"),
     ],
 )
 def test_what_a_newcomer_believes(offers: list[Signed[Offer]], taken: tuple[int, bytes] | None) -> None:
@@ -50,20 +59,49 @@ def test_what_a_newcomer_believes(offers: list[Signed[Offer]], taken: tuple[int,
     ("outsiders", "mine", "companions", "goes_to"),
     [
         pytest.param([], says(1, 3, A), (1, 2), None, id="nobody trains without us"),
-        pytest.param(all_say(range(3, 6), 3, A), says(1, 3, A), (1, 2), None, id="they stand where we do"),
-        pytest.param(all_say(range(3, 6), 2, B), says(1, 3, A), (1, 2), (2, B), id="the larger camp, though it is behind"),
-        pytest.param(all_say(range(3, 4), 9, B), says(1, 3, A), (1, 2), None, id="a smaller camp, though it is further"),
-        pytest.param(all_say(range(3, 5), 4, B), says(1, 3, A), (1, 2), (4, B), id="of equal camps the further"),
-        pytest.param(all_say(range(3, 5), 3, B), says(1, 4, A), (1, 2), None, id="of equal camps ours, where we are further"),
-        pytest.param([says(0, 3, B), says(3, 3, B)], says(1, 4, A), (1, 2), (3, B), id="of equal camps the organiser's"),
-        pytest.param(all_say(range(3, 5), 9, B), says(0, 4, A), (0, 1), None, id="of equal camps ours, with the organiser"),
+        pytest.param(camp(range(3, 6), 3, A), says(1, 3, A), (1, 2), None, id="they stand where we do"),
+        pytest.param(camp(range(3, 6), 2, B), says(1, 3, A), (1, 2), (2, B), id="the larger camp, though it is behind"),
+        pytest.param(camp(range(3, 4), 9, B), says(1, 3, A), (1, 2), None, id="a smaller camp, though it is further"),
+        pytest.param(
+            camp(HIGH, 9, B), says(LOW[0], 3, A), LOW, None, id="of equal camps ours, with the lowest id, however far they are"
+        ),
+        pytest.param(camp(LOW, 2, B), says(HIGH[0], 3, A), HIGH, (2, B), id="of equal camps theirs, with the lowest id"),
+        pytest.param(camp(HIGH[:3], 3, B), says(LOW[0], 3, A), LOW, None, id="of nearly equal camps ours, with the lowest id"),
+        pytest.param(camp(LOW[:3], 3, B), says(HIGH[0], 3, A), HIGH, (3, B), id="of nearly equal camps theirs: one is on its way"),
+        pytest.param(camp(LOW[:2], 3, B), says(HIGH[0], 3, A), HIGH, None, id="of two and four the four, whatever their ids"),
+        pytest.param(
+            [says(0, 3, B), *camp(HIGH[:2], 3, B)], says(LOW[0], 4, A), LOW[:3], (3, B), id="of equal camps the organiser's"
+        ),
+        pytest.param(camp(LOW[:2], 9, B), says(0, 4, A), (0, HIGH[0]), None, id="of equal camps ours, with the organiser"),
     ],
 )
 def test_when_a_camp_goes_over_to_another(
-    outsiders: list[Signed[Offer]], mine: Signed[Offer], companions: tuple[int, ...], goes_to: tuple[int, bytes] | None
+    outsiders: list[Signed[Offer]], mine: Signed[Offer], companions: Sequence[int], goes_to: tuple[int, bytes] | None
 ) -> None:
-    standing = better(outsiders, mine, {key(number).peer_id for number in companions}, ORGANISER)
+    standing = better(outsiders, len(outsiders), mine, {key(number).peer_id for number in companions}, ORGANISER)
     assert (standing and (standing.round, standing.state_root)) == goes_to
+
+
+@given(st.lists(st.integers(0, 12), min_size=2, max_size=13, unique=True), st.data())
+def test_of_two_camps_exactly_one_goes(everybody: list[int], data: st.DataObject) -> None:
+    size = data.draw(st.integers(1, len(everybody) - 1))
+    camps = {root: (members, data.draw(st.integers(0, 9))) for root, members in ((A, everybody[:size]), (B, everybody[size:]))}
+
+    def goes(mine: bytes, other: bytes) -> bool:
+        members, round_ = camps[mine]
+        heard = camp(camps[other][0], camps[other][1], other)
+        return better(heard, len(heard), says(members[0], round_, mine), {key(n).peer_id for n in members}, ORGANISER) is not None
+
+    assert goes(A, B) != goes(B, A)
+
+
+def test_a_few_answers_speak_for_all_that_train_without_us() -> None:
+    ten = {key(number).peer_id for number in range(1, 11)}
+    heard = camp(range(11, 16), 3, B)
+    assert better(heard, 5, says(1, 3, A), ten, ORGANISER) is None
+    assert better(heard, 40, says(1, 3, A), ten, ORGANISER) is not None
+    with_ours = camp(range(11, 14), 3, B) + camp(range(14, 16), 3, A)
+    assert better(with_ours, 10, says(1, 3, A), ten, ORGANISER) is None  # six there, fourteen here
 
 
 def test_donors_are_those_who_have_the_state_that_is_believed() -> None:

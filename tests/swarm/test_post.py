@@ -127,6 +127,22 @@ def test_mail_for_a_round_that_is_over_or_far_away_is_stray() -> None:
     stage(scene)
 
 
+def test_who_goes_back_to_an_earlier_round_hears_its_mail_again() -> None:
+    async def scene(network: SimulatedNetwork, a: Peer, b: Peer) -> None:
+        for round_ in (2, 3):
+            b.post.open((round_, NO_GROUP))
+            b.post.close((round_, NO_GROUP))
+        b.post.reopen(2)
+        for round_ in (1, 2, 3, 4):
+            a.says(b, Call(f"ready {round_}"), round_)
+        await asyncio.sleep(1)
+        assert sorted(signed.stamp.round for signed in b.strays) == [1, 4]
+        assert words(b.post.open((2, NO_GROUP))) == ["ready 2"]
+        assert words(b.post.open((3, NO_GROUP))) == ["ready 3"]
+
+    stage(scene)
+
+
 def test_what_nobody_has_read_when_a_machine_ends_is_stray() -> None:
     async def scene(network: SimulatedNetwork, a: Peer, b: Peer) -> None:
         b.post.open((1, NO_GROUP))

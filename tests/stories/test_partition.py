@@ -1,0 +1,75 @@
+"""A network falls in two for a minute, and becomes one again: what each side does meanwhile, and who goes over to whom."""
+
+from __future__ import annotations
+
+from functools import cache
+
+import pytest
+
+from peer.rehearsal import Notebook, Rehearsed, Script, rehearse
+from swarm.simulation.faults import Faults
+
+from .promises import check, missed
+
+PEERS, APART, ROUNDS = 16, (24.0, 84.0), 32
+NAMES = [f"p{number}" for number in range(PEERS)]
+HEALED_IN = 45.0
+"""Virtual seconds after which nobody may be in a camp of its own any more."""
+
+
+@cache
+def story(here: int) -> Rehearsed:
+    """The first ``here`` peers, the organiser p0 among them, and the others do not see each other for a minute."""
+    faults = Faults().split(NAMES[:here], NAMES[here:], between=APART)
+    return rehearse(Script(peers=PEERS, rounds=ROUNDS, seed=2, step_seconds=0.6, faults=faults, patience=1000))
+
+
+def averaged(book: Notebook, begin: float, end: float) -> list[int]:
+    """Members of each average that this peer had between two times."""
+    told = zip(book.rounds, book.told_at, strict=True)
+    return [report.members for report, at in told if begin < at <= end and report.round not in missed(book)]
+
+
+def sides(here: int) -> tuple[list[Notebook], list[Notebook]]:
+    books = story(here).notebooks
+    return [books[name] for name in NAMES[:here]], [books[name] for name in NAMES[here:]]
+
+
+@pytest.mark.parametrize("here", [8, 12])
+def test_in_the_end_all_are_one_again_with_one_model(here: int) -> None:
+    told = story(here)
+    parted = {
+        report.round
+        for book in told.notebooks.values()
+        for report, at in zip(book.rounds, book.told_at, strict=True)
+        if at > APART[0]
+    }
+    check(told, ROUNDS - 1, parted=parted)
+    for book in told.notebooks.values():
+        assert set(averaged(book, APART[1] + HEALED_IN, 1000)) == {PEERS}
+
+
+@pytest.mark.parametrize("here", [8, 12])
+def test_meanwhile_each_side_is_by_itself_and_a_half_or_more_trains_on_as_one(here: int) -> None:
+    """A quarter waits in vain for the many that it knows and cannot reach: it averages in pairs now and then, until it is found."""
+    for side, size in zip(sides(here), (here, PEERS - here), strict=True):
+        for book in side:
+            assert averaged(book, 0, APART[0])[0] == PEERS
+            alone = averaged(book, APART[0], APART[1])
+            assert max(alone, default=0) <= size
+            if size >= PEERS / 2:
+                assert len(alone) >= 5
+                assert set(alone) == {size}
+
+
+def test_the_side_with_two_thirds_decides_even_the_round_in_which_it_happened() -> None:
+    large, _ = sides(12)
+    for book in large:
+        assert not missed(book)
+
+
+def test_of_two_halves_the_organisers_stays_and_the_other_goes_over() -> None:
+    ours, theirs = sides(8)
+    moved = [[fields["round"] for name, fields in book.events if name == "synced"][1:] for book in (*ours, *theirs)]
+    assert not moved[0]
+    assert all(moved[8:]), "everybody from the other side takes the organiser's model"
