@@ -14,7 +14,7 @@ Rule 2: an owner is out for us when it cannot be reached, has not committed in t
         Then the first of its spares that is not out gets our part: we still have the encoded bytes.
 Rule 3: an owner that was thought gone and a spare may both come to a result. They are two items; the round applies at most one.
         We name the one that stands first in the chain of those that we hold, as all others do.
-Rule 4: what an average loses in its own encoding stays with whoever made it, in its own residual (CocktailSGD, Wang et al. 2023).
+Rule 4: what an average loses in its own encoding is lost: handing it back, in whatever way, costs more than it brings (decision 12).
 """
 
 # Axes: P parameters of the whole model
@@ -22,7 +22,9 @@ Rule 4: what an average loses in its own encoding stays with whoever made it, in
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence, Set
+from functools import cached_property
 
+import torch
 from torch import Tensor
 
 from swarm.errors import Busy, Refused
@@ -33,7 +35,7 @@ from swarm.manifest import Codec
 from .codecs import codec_of, result_codec
 from .duty import Duty
 from .exchange import Decision, Table
-from .messages import Receipt, flags_of
+from .messages import flags_of
 from .partition import Part
 from .reduce import Checked, CheckPart, CheckResult, DecodeResults, EncodeParts, Reduced, ReducePart
 from .strength import allowed
@@ -55,6 +57,11 @@ class Butterfly:
         self._results = {f"result.{part.index}": part for part in self._plan.parts}
         self._early: dict[tuple[int, PeerId], bytes] = {}
         self._shipped: set[tuple[int, PeerId]] = set()
+
+    @cached_property
+    def _average_P(self) -> Tensor:
+        """Where results are put as they come."""
+        return torch.empty_like(self._table.offering.vector_P)
 
     def encode(self) -> Compute:
         """Our update, part by part."""
@@ -175,7 +182,10 @@ class Butterfly:
 
     def check(self, index: int, hash_: bytes, payload: bytes, source: PeerId) -> Job:
         """Hash and form of a result."""
-        return CheckResult(self._plan.parts[index], payload, hash_, result_codec(self._plan.codec), self._plan.head, source)
+        part, codec = self._plan.parts[index], result_codec(self._plan.codec)
+        is_first = index not in self._table.held and not self._table.pending[index]
+        out_N = self._average_P[part.start : part.stop] if is_first else None
+        return CheckResult(part, payload, hash_, codec, self._plan.head, source, out_N)
 
     def sizes(self, index: int) -> Sequence[int]:
         """All results of a part have the same length."""
@@ -183,11 +193,9 @@ class Butterfly:
 
     def combine(self, decision: Decision) -> Job:
         """The numbers of the applied results, one after the other."""
-        numbers = (
-            (part, self._table.held[part.index][hash_][self._plan.head :] if hash_ else None)
-            for part, hash_ in zip(self._plan.parts, decision, strict=True)
-        )
-        return DecodeResults(tuple(numbers), self._table.offering.vector_P.numel(), result_codec(self._plan.codec))
+        decided = zip(self._plan.parts, decision, strict=True)
+        results = ((part, self._table.decoded[part.index, hash_]) for part, hash_ in decided if hash_)
+        return DecodeResults(tuple(results), self._average_P)
 
     def outcome(self, decision: Decision, average_P: Tensor) -> Outcome:
         """What became of our own parts, and of the others'."""
@@ -198,7 +206,7 @@ class Butterfly:
             applied=tuple(bool(hash_) for hash_ in decision),
             included=tuple(self._me in members for members in included),
             encoded=tuple(part.payload for part in self._table.encoded),
-            owed=tuple(self._owed(decision)),
+            decoded=tuple(part.vector_N for part in self._table.encoded),
             missing=tuple(member for member in self._plan.group.members if member not in present),
             tokens=self._voices.tokens(present),
         )
@@ -210,14 +218,6 @@ class Butterfly:
         members = self._plan.group.members
         flags = flags_of(self._table.held[part.index][hash_][: self._plan.head], len(members))
         return {member for member, flag in zip(members, flags, strict=True) if flag}
-
-    def _owed(self, decision: Decision) -> Iterator[tuple[Part, Tensor]]:
-        """Rule 4. Where several have made the same result, it is the first of the chain that keeps what it lost."""
-        for index, duty in self._duties.items():
-            made, receipts = Receipt(index, decision[index]) if decision[index] else None, self._voices.receipts
-            makers = [peer for peer in self._chains[index] if made and receipts.get((index, peer)) == made]
-            if duty.owed_N is not None and makers[:1] == [self._me]:
-                yield duty.part, duty.owed_N
 
 
 def _part(part: Part, codec: Codec) -> str:

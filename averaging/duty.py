@@ -6,13 +6,9 @@ A spare gets parts only from members that miss the result. Where it has the owne
 hands that on instead of making another one: so those who had it already and those who get it now hold the same item.
 """
 
-# Axes: N numbers of one part
-
 from __future__ import annotations
 
 from collections.abc import Iterator
-
-from torch import Tensor
 
 from swarm.identity import PeerId
 from swarm.machine import Command, Compute, Report, Ship
@@ -30,10 +26,10 @@ class Duty:
 
     def __init__(self, table: Table, part: Part, rank: int) -> None:
         self.part, self.rank = part, rank
-        self.owed_N: Tensor | None = None
-        """What the result that we have made has lost of the sum, in the measure of our own update; None where we made none."""
         self._table, self._voices = table, table.voices
         self._inputs: dict[PeerId, bytes] = {}
+        self._vectors: dict[PeerId, Tensor | None] = {}
+        """The same, decoded: kept from the check to the reduction, in all as many numbers as the whole update has."""
         self._unchecked: dict[PeerId, bytes] = {}
         self._checked: set[PeerId] = {table.me}
         self._served: set[PeerId] = {table.me}
@@ -41,7 +37,8 @@ class Duty:
 
     def begin(self) -> None:
         """Our own voice."""
-        self._inputs[self._table.me] = self._table.encoded[self.part.index].payload
+        mine = self._table.encoded[self.part.index]
+        self._inputs[self._table.me], self._vectors[self._table.me] = mine.payload, mine.vector_N
 
     def take(self, sender: PeerId, payload: bytes) -> None:
         """A part waits for its sender's commit; of two of one sender the first counts."""
@@ -59,7 +56,7 @@ class Duty:
     def learn(self, job: CheckPart, verdict: Checked) -> Iterator[Command]:
         """A part is what its sender has committed to, or it is left out."""
         if verdict.ok:
-            self._inputs[verdict.sender] = job.payload
+            self._inputs[verdict.sender], self._vectors[verdict.sender] = job.payload, verdict.vector_N
         else:
             self._voices.gone.add(verdict.sender)
             yield Report("bad-part", f"left out of our part: {verdict.reason}", verdict.sender)
@@ -73,16 +70,17 @@ class Duty:
         if self._reducing or (self.awaited(now) and now < (schedule.spares if self.rank else schedule.parts)):
             return
         self._reducing = True
-        members, index, me = self._table.plan.group.members, self.part.index, self._table.me
+        members, index = self._table.plan.group.members, self.part.index
         included = [member for member in members if member in self._inputs]  # canonical order: same bits everywhere
         counts = coefficients([self._voices.claim(member, index) for member in included])
         shares = tuple(
-            Share(self._inputs[member], self._voices.commits[member].codec, count)
+            Share(self._inputs[member], self._voices.commits[member].codec, count, self._vectors.get(member))
             for member, count in zip(included, counts, strict=True)
         )
+        self._vectors.clear()
         head = bits([member in self._inputs for member in members])
         codec = result_codec(self._table.plan.codec)
-        yield Compute(ReducePart(self.part, shares, codec, head, own=dict(zip(included, counts, strict=True))[me]))
+        yield Compute(ReducePart(self.part, shares, codec, head))
 
     def awaited(self, now: float) -> set[PeerId]:
         """Whose part, or the result in its stead, is still worth waiting for."""
@@ -95,8 +93,7 @@ class Duty:
     def publish(self, reduced: Reduced) -> Iterator[Command]:
         """Our result, to all."""
         index = self.part.index
-        self._table.hold(index, reduced.hash, reduced.payload)
-        self.owed_N = reduced.owed_N
+        self._table.hold(index, reduced.hash, reduced.payload, reduced.vector_N)
         yield self._table.tell(Receipt(index, reduced.hash))
         for member in self._table.others:
             yield Ship(member, f"result.{index}", reduced.payload)
@@ -107,7 +104,7 @@ class Duty:
         senders = (self._unchecked.keys() | self._checked) - self._served
         if self.rank and senders and not self._reducing:
             if (index, self._table.me) not in self._voices.receipts:
-                yield self._table.tell(Receipt(index, hash_, is_copy=True))
+                yield self._table.tell(Receipt(index, hash_))
             self._served |= senders
             for member in sorted(senders):
                 yield Ship(member, f"result.{index}", self._table.held[index][hash_])

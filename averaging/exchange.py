@@ -45,6 +45,8 @@ class Table:
     """Our own update as it travels; empty until it is encoded."""
     held: dict[int, dict[bytes, bytes]] = field(default_factory=dict)
     """By item: hash and checked bytes. Two owners may have come to two results of one part; then we may hold both."""
+    decoded: dict[tuple[int, bytes], Tensor] = field(default_factory=dict)
+    """By item and hash: the numbers, where a check or a reduction has left them."""
     pending: Counter[int] = field(default_factory=Counter)
     """By item: how many of its bytes are being fetched or checked just now."""
 
@@ -63,9 +65,11 @@ class Table:
         self.voices.hear(self.me, message)
         return Send(self.others, message, self.plan.group.id)
 
-    def hold(self, index: int, hash_: bytes, payload: bytes) -> None:
-        """From now on we have this item."""
+    def hold(self, index: int, hash_: bytes, payload: bytes, vector_N: Tensor | None = None) -> None:
+        """From now on we have this item; ``vector_N`` is what it decodes to, where that is known."""
         self.held.setdefault(index, {})[hash_] = payload
+        if vector_N is not None:
+            self.decoded[index, hash_] = vector_N
 
     def checks(self, index: int, job: Job) -> Compute:
         """Have the bytes of an item checked; `settles` when the answer is here."""

@@ -44,6 +44,8 @@ class Settle:
     codec: CodecName
     owed: tuple[tuple[Part, Tensor], ...] = ()
     decay: float = 1.0
+    decoded: tuple[Tensor | None, ...] = ()
+    """By part: what ``encoded`` decodes to, where it is known already."""
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Settle):
@@ -60,14 +62,26 @@ class Settle:
 
     def run(self) -> Tensor:
         """The residual, a new ``[P]`` float32 tensor; what no part covers stays whole. Raises `ValueError` for unequal lengths."""
-        residual_P = self.sent_P.clone()
-        for payload, part, applied in zip(self.encoded, self.parts, self.applied, strict=True):
+        residual_P = torch.empty_like(self.sent_P)
+        stop = 0
+        known = self.decoded or (None,) * len(self.parts)
+        for payload, vector_N, part, applied in zip(self.encoded, known, self.parts, self.applied, strict=True):
+            left_N, sent_N = residual_P[part.start : part.stop], self.sent_P[part.start : part.stop]
+            residual_P[stop : part.start] = self.sent_P[stop : part.start]
             if applied:
-                left_N = residual_P[part.start : part.stop]
-                left_N.sub_(codec_of(self.codec, part.shape).decode(payload, part.numbers)).mul_(self.decay)
+                torch.sub(sent_N, self._decoded(payload, part) if vector_N is None else vector_N, out=left_N)
+                if self.decay != 1:
+                    left_N.mul_(self.decay)
+            else:
+                left_N.copy_(sent_N)
+            stop = part.stop
+        residual_P[stop:] = self.sent_P[stop:]
         for part, lost_N in self.owed:
             residual_P[part.start : part.stop].add_(lost_N * self.decay)
         return residual_P
+
+    def _decoded(self, payload: bytes, part: Part) -> Tensor:
+        return codec_of(self.codec, part.shape).decode(payload, part.numbers)
 
 
 class ErrorFeedback:

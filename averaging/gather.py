@@ -123,6 +123,7 @@ class Gather:
             applied=tuple(bool(hash_) for hash_ in decision),
             included=(self._table.me in applied,),
             encoded=tuple(mine.payload[HEAD.size :] for mine in self._table.encoded),
+            decoded=tuple(mine.vector_N for mine in self._table.encoded),
             missing=tuple(member for member in self._plan.group.members if member not in applied),
             tokens=sum(head_of(blob).weight for blob in applied.values()),
         )

@@ -90,7 +90,7 @@ class Round:
             case (CheckResult() | CheckUpdate()) as job, Checked(source, index, ok, reason):
                 self._table.settles(index)
                 if ok:
-                    self._table.hold(index, job.hash, job.payload)
+                    self._table.hold(index, job.hash, job.payload, event.result.vector_N)
                 else:
                     self._voices.gone.add(source)
                     yield self._complaint(job, source, reason)

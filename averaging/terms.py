@@ -103,8 +103,8 @@ class Outcome:
     """By part: whether our own update is in what was applied of it."""
     encoded: tuple[bytes, ...]
     """Our own parts as they were sent."""
-    owed: tuple[tuple[Part, Tensor], ...] = ()
-    """Of applied results that we have made: what encoding the sum has lost, in the measure of our own update."""
+    decoded: tuple[Tensor | None, ...] = ()
+    """What they decode to, where it is known."""
     missing: tuple[PeerId, ...]
     """Members of whose update nothing was applied: the same for all who have the average."""
     tokens: int

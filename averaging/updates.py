@@ -18,13 +18,14 @@ import torch
 from torch import Tensor
 
 from swarm.errors import Malformed
+from swarm.hashing import digest
 from swarm.identity import PeerId
 from swarm.manifest import Codec as CodecName
 
 from .codecs import codec_of
 from .messages import MAX_WEIGHT
 from .partition import Part
-from .reduce import Checked, EncodedPart, digest, is_near, norm, weighted_sum
+from .reduce import Checked, EncodedPart, is_near, norm, weighted_sum
 from .robust import LARGEST, Claim, coefficients
 from .strength import allowed
 
@@ -89,9 +90,10 @@ class EncodeUpdate:
         """The blob, alone in a tuple. Raises `ValueError` for NaN or infinity."""
         codec = codec_of(self.codec, self.part.shape)
         numbers = codec.encode(self.vector_P)
-        measured = norm(codec.decode(numbers, self.part.numbers))
+        vector_P = codec.decode(numbers, self.part.numbers)
+        measured = norm(vector_P)
         blob = Head(self.codec, self.weight, measured).pack() + numbers
-        return (EncodedPart(blob, digest(blob), measured),)
+        return (EncodedPart(blob, digest(blob), measured, vector_P),)
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,12 +20,12 @@ from swarm.manifest import Codec as CodecName
 
 from .dense import BFloat16, Float16, Float32
 from .places import BitMap, IndexList
-from .port import ONE_TENSOR, Codec, Shape
+from .port import ONE_TENSOR, Codec, Raw, Shape
 from .quantised import Quantised
 from .sparse import Sparse, Strided
 from .values import Blocks, SignAndSize
 
-__all__ = ["ONE_TENSOR", "Codec", "Shape", "bytes_per_parameter", "codec_of", "is_sparse", "result_codec"]
+__all__ = ["ONE_TENSOR", "Codec", "Raw", "Shape", "bytes_per_parameter", "codec_of", "is_exact", "is_sparse", "result_codec"]
 
 _MANY = 1 << 24
 """Numbers of a part that is large enough for the ends not to count."""
@@ -77,6 +77,11 @@ _RESULT: Mapping[CodecName, CodecName] = MappingProxyType(
 def codec_of(name: CodecName, shape: Shape = ONE_TENSOR) -> Codec:
     """The codec that a manifest names, for numbers of ``shape``."""
     return _DENSE[name] if name in _DENSE else _SPARSE[name](shape)
+
+
+def is_exact(name: CodecName, norm: float) -> bool:
+    """Whether numbers of this L2 norm come back bit for bit, so that nobody needs to decode them to know."""
+    return name is CodecName.FP32 and norm <= Float32.limit
 
 
 def is_sparse(name: CodecName) -> bool:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from swarm.errors import Malformed
 
-from .port import reach_of, require_finite, require_length, require_vector
+from .port import PIECE, Raw, reach_of, require_finite, require_length, require_vector, room_for
 
 
 class _Dense:
@@ -39,13 +39,15 @@ class _Dense:
             vector_N = vector_N.clamp(-self.limit, self.limit)
         return vector_N.to(self._dtype).view(self._bits).numpy().astype(self._wire, copy=False).tobytes()
 
-    def decode(self, payload: bytes, numbers: int) -> Tensor:
+    def decode(self, payload: Raw, numbers: int, out: Tensor | None = None) -> Tensor:
         """``[numbers]`` float32. Raises `Malformed` for a wrong length, NaN, infinity, or a value beyond ``limit``."""
         require_length(payload, self.size(numbers))
-        bits_N = torch.from_numpy(np.frombuffer(payload, self._wire).astype(self._wire.newbyteorder("=")))
-        vector_N = bits_N.view(self._dtype).to(torch.float32)
-        if not reach_of(vector_N) <= self.limit:
-            raise Malformed("a value is NaN, infinite or out of range")
+        raw_N, vector_N = np.frombuffer(payload, self._wire), room_for(numbers, out)
+        for start in range(0, numbers, PIECE):
+            bits = torch.from_numpy(raw_N[start : start + PIECE].astype(self._wire.newbyteorder("=")))
+            piece = vector_N[start : start + PIECE].copy_(bits.view(self._dtype))
+            if not reach_of(piece) <= self.limit:
+                raise Malformed("a value is NaN, infinite or out of range")
         return vector_N
 
 

@@ -28,6 +28,11 @@ class Shape:
 ONE_TENSOR = Shape()
 
 
+Raw = bytes | bytearray | memoryview
+PIECE = 1 << 16
+"""Numbers handled at a time: what one pass has touched is still in the core's cache for the next."""
+
+
 class Codec(Protocol):
     """One way to write N float32 numbers. Axes: N numbers of one part."""
 
@@ -37,8 +42,11 @@ class Codec(Protocol):
     def encode(self, vector_N: Tensor) -> bytes:
         """``vector_N`` (float32, finite) as ``size(N)`` bytes. Deterministic: same bits in, same bytes out, on any thread count."""
 
-    def decode(self, payload: bytes, numbers: int) -> Tensor:
-        """``[numbers]`` float32, all finite. Raises `Malformed` for a wrong length, NaN, infinity or a scale out of range."""
+    def decode(self, payload: Raw, numbers: int, out: Tensor | None = None) -> Tensor:
+        """``[numbers]`` float32, all finite; in ``out`` where given, which after an error holds anything.
+
+        Raises `Malformed` for a wrong length, NaN, infinity or a scale out of range.
+        """
 
 
 def require_vector(vector_N: Tensor) -> Tensor:
@@ -61,7 +69,16 @@ def require_finite(vector_N: Tensor) -> float:
     return reach
 
 
-def require_length(payload: bytes, size: int) -> None:
+def room_for(numbers: int, out: Tensor | None) -> Tensor:
+    """Where ``numbers`` decoded values go: ``out``, or a new vector. Raises `ValueError` where ``out`` is no such room."""
+    if out is None:
+        return torch.empty(numbers, dtype=torch.float32)
+    if out.shape != (numbers,) or out.dtype != torch.float32 or not out.is_contiguous():
+        raise ValueError(f"{numbers} float32 numbers do not go there")
+    return out
+
+
+def require_length(payload: Raw, size: int) -> None:
     """Raise `Malformed` where ``payload`` does not have exactly ``size`` bytes."""
     if len(payload) != size:
         raise Malformed(f"{len(payload)} bytes came where the numbers take {size}")

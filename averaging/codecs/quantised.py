@@ -22,7 +22,7 @@ from torch import Tensor
 from swarm.errors import Malformed
 
 from .bits import pack, unpack
-from .port import require_length, require_vector
+from .port import Raw, require_length, require_vector, room_for
 
 Floats = NDArray[np.float32]
 Bytes = NDArray[np.uint8]
@@ -76,7 +76,7 @@ class Quantised:
         pieces = [self._quantise(numbers_N[start : start + self._piece]) for start in range(0, len(numbers_N), self._piece)]
         return b"".join([*(scales.astype(_HALF, copy=False).data for scales, _ in pieces), *(codes.data for _, codes in pieces)])
 
-    def decode(self, payload: bytes, numbers: int) -> Tensor:
+    def decode(self, payload: Raw, numbers: int, out: Tensor | None = None) -> Tensor:
         """``[numbers]`` float32, all finite. Raises `Malformed` for whatever `encode` cannot have made."""
         require_length(payload, self.size(numbers))
         blocks = self._blocks(numbers)
@@ -85,13 +85,17 @@ class Quantised:
             raise Malformed("a scale is NaN, infinite or negative")
         scales_B = raw_B.view(_HALF).astype(np.float32)
         codes = np.frombuffer(payload, np.uint8, offset=_HALF.itemsize * blocks)
-        numbers_BK, scales_B1 = torch.empty(blocks, self.block), torch.from_numpy(scales_B)[:, None]
+        vector_N, scales_B1 = room_for(numbers, out), torch.from_numpy(scales_B)[:, None]
         for start in range(0, numbers, self._piece):
             stop = min(start + self._piece, numbers)
             codes_BK = self._codes(codes[start * self.bits // 8 : -(-stop * self.bits // 8)], stop - start)
             here = slice(start // self.block, self._blocks(stop))
-            torch.mul(torch.from_numpy(codes_BK), scales_B1[here], out=numbers_BK[here])
-        return numbers_BK.view(-1)[:numbers]
+            piece, scales = vector_N[start:stop], scales_B1[here]
+            if len(piece) % self.block:
+                piece.copy_((torch.from_numpy(codes_BK) * scales).view(-1)[: len(piece)])
+            else:
+                torch.mul(torch.from_numpy(codes_BK), scales, out=piece.view(-1, self.block))
+        return vector_N
 
     def _quantise(self, numbers_N: Floats) -> tuple[NDArray[np.float16], Bytes]:
         """Scales and packed codes of whole blocks (the last may be short)."""

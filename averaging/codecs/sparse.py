@@ -15,12 +15,11 @@ from dataclasses import dataclass
 from itertools import accumulate, pairwise
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from .chunks import cut_of
 from .places import Places
-from .port import Codec, Shape, require_finite, require_length, require_vector
+from .port import Codec, Raw, Shape, require_finite, require_length, require_vector, room_for
 from .select import largest
 from .values import Values
 
@@ -46,16 +45,17 @@ class Sparse:
         positions_M = largest(numbers_N, cut)
         return self.places.encode(positions_M, cut) + self.values.encode(numbers_N[positions_M], cut)
 
-    def decode(self, payload: bytes, numbers: int) -> Tensor:
+    def decode(self, payload: Raw, numbers: int, out: Tensor | None = None) -> Tensor:
         """``[numbers]`` float32, zero where nothing travelled. Raises `Malformed` for whatever `encode` cannot have made."""
         cut = cut_of(self.shape, numbers, self.share)
         head = self.places.size(cut)
         require_length(payload, head + self.values.size(cut))
         raw = np.frombuffer(payload, np.uint8)
         positions_M = self.places.decode(raw[:head], cut)
-        numbers_N = np.zeros(numbers, np.float32)
-        numbers_N[positions_M] = self.values.decode(raw[head:], cut)
-        return torch.from_numpy(numbers_N)
+        values_M = self.values.decode(raw[head:], cut)
+        vector_N = room_for(numbers, out).zero_()
+        vector_N.numpy()[positions_M] = values_M
+        return vector_N
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,9 +80,9 @@ class Strided:
         require_finite(vector_N)
         return self._codec.encode(vector_N[self._first :: self.stride])
 
-    def decode(self, payload: bytes, numbers: int) -> Tensor:
+    def decode(self, payload: Raw, numbers: int, out: Tensor | None = None) -> Tensor:
         """``[numbers]`` float32, zero where nothing travelled. Raises `Malformed` as the inner codec does."""
-        vector_N = torch.zeros(numbers)
+        vector_N = room_for(numbers, out).zero_()
         vector_N[self._first :: self.stride] = self._codec.decode(payload, self._count(numbers))
         return vector_N
 

@@ -105,7 +105,7 @@ def test_a_sum_without_sense_is_refused(vectors: list[Tensor], shares: list[floa
 @given(st.lists(st.floats(-(2.0**100), 2.0**100, width=32), max_size=50))
 def test_the_norm_is_finite_and_near_the_exact_one(values: list[float]) -> None:
     exact = math.hypot(*values)
-    assert norm(torch.tensor(values, dtype=torch.float32)) == pytest.approx(exact, rel=1e-9, abs=1e-150)
+    assert norm(torch.tensor(values, dtype=torch.float32)) == pytest.approx(exact, rel=1e-5, abs=1e-150)
 
 
 # --- the jobs -----------------------------------------------------------------------------------------------------
@@ -118,7 +118,8 @@ def test_a_round_of_honest_members_ends_near_the_mean_on_every_member(codec: Cod
     parts = plan(numbers, members)
     sent = [EncodeParts(update, parts, codec).run() for update in updates]
     norms = [math.hypot(*(part.norm for part in encoded)) for encoded in sent]
-    results: list[tuple[Part, bytes | None]] = []
+    average_P = torch.full((numbers,), math.nan)
+    results: list[tuple[Part, Tensor]] = []
     for part in parts:
         mine = [encoded[part.index] for encoded in sent]
         for member, one in zip(members, mine, strict=True):
@@ -127,18 +128,24 @@ def test_a_round_of_honest_members_ends_near_the_mean_on_every_member(codec: Cod
         job = ReducePart(part, tuple(Share(one.payload, codec, share) for one, share in zip(mine, shares, strict=True)), codec)
         reduced = job.run()
         assert replace(job).run() == reduced
-        assert CheckResult(part, reduced.payload, reduced.hash, codec).run() == Checked(part.owner, part.index, True)
-        results.append((part, reduced.payload))
-    average_P = DecodeResults(tuple(results), numbers, codec).run()
+        room_N = average_P[part.start : part.stop] if part.index else None  # two are put where they belong, one is not
+        verdict = CheckResult(part, reduced.payload, reduced.hash, codec, out_N=room_N).run()
+        assert verdict == Checked(part.owner, part.index, True)
+        assert verdict.vector_N is not None
+        assert reduced.vector_N is not None
+        assert torch.equal(verdict.vector_N, reduced.vector_N)
+        results.append((part, verdict.vector_N))
+    assert DecodeResults(tuple(results), average_P).run() is average_P
     exact_P = torch.stack(updates).mean(0)
     assert float((average_P - exact_P).norm() / exact_P.norm()) < (1.0 if is_sparse(codec) else {Codec.INT4: 0.3}.get(codec, 0.06))
 
 
 def test_what_was_not_applied_is_zero() -> None:
     parts = plan(1000, [ALICE, BOB])
-    payload = codec_of(Codec.FP32).encode(torch.ones(parts[1].numbers))
-    average_P = DecodeResults(((parts[0], None), (parts[1], payload)), 1000, Codec.FP32).run()
+    applied = ((parts[1], torch.ones(parts[1].numbers)),)
+    average_P = DecodeResults(applied, torch.full((1000,), math.nan)).run()
     assert average_P.tolist() == [0.0] * parts[0].numbers + [1.0] * parts[1].numbers
+    assert DecodeResults((), torch.full((1000,), math.nan)).run().tolist() == [0.0] * 1000
 
 
 @ALL
