@@ -13,13 +13,13 @@ Rule 4: when the queue is empty, idle donors are asked for what has been under w
 
 from __future__ import annotations
 
-import hashlib
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import median
 
 from swarm.errors import Busy, TooLate
+from swarm.hashing import digest
 from swarm.identity import PeerId
 from swarm.machine import Command, Compute, Computed, Delivered, Event, Fetch, Finish, Report, Unreached, WakeAt
 
@@ -53,7 +53,7 @@ class CheckChunk:
 
     def run(self) -> bool:
         """Whether the chunk is what the root promised."""
-        return hashlib.sha256(self.payload).digest() == self.hash
+        return digest(self.payload) == self.hash
 
 
 @dataclass(frozen=True, slots=True)

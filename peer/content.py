@@ -1,6 +1,6 @@
 """Content addressing: bytes in chunks, a hash per chunk, one root over the hashes. The corpus and the model's state both use it.
 
-    bytes ──► chunk 0 │ chunk 1 │ … ──► sha256 each ──► root = sha256( domain ‖ length ‖ hashes )
+    bytes ──► chunk 0 │ chunk 1 │ … ──► BLAKE3 each ──► root = sha256( domain ‖ length ‖ hashes )
 
 Whoever trusts the root checks the list of hashes by it, and then every chunk by itself, from whichever peer it comes (a Merkle
 tree of one level: at 32 bytes per chunk even a terabyte's list is small beside one of its chunks times the peers that serve it).
@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+
+from swarm.hashing import digest
 
 Buffer = bytes | bytearray | memoryview
 
@@ -27,9 +29,9 @@ def chunk_length(index: int, length: int, chunk: int) -> int:
 
 
 def chunked_hashes(data: Buffer, chunk: int) -> list[bytes]:
-    """SHA-256 of every ``chunk`` bytes of ``data``, in order."""
+    """The digest of every ``chunk`` bytes of ``data``, in order."""
     with memoryview(data).cast("B") as view:
-        return [hashlib.sha256(view[at : at + chunk]).digest() for at in range(0, len(view), chunk)]
+        return [digest(view[at : at + chunk]) for at in range(0, len(view), chunk)]
 
 
 def root_of(hashes: Sequence[bytes], length: int, domain: bytes) -> bytes:

@@ -35,6 +35,8 @@ from .state import SharedState
 HELD_OUT_BYTES = 10_240
 """Scored by an evaluation, so that it costs about as much as a few local steps whatever the model."""
 SAMPLE_BYTES = 240
+NEAR_ROUNDS = 3
+"""Whoever is at most this far away from the others' round goes on training as if it had taken part."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,10 +94,16 @@ class Learner:
         return self._ahead.steps if self._ahead else 0
 
     def adopt(self, state: SharedState) -> None:
-        """Go on from ``state``, which came from other peers or a checkpoint. A newcomer's schedule begins where the run is."""
+        """Go on from ``state``, which came from other peers or a checkpoint. A newcomer's schedule begins where the run is.
+
+        The local optimiser warms up again, unless the weights are from about the same time as ours: after one missed round they
+        differ by as much as after any round, and 30 slow steps would cost more than the round did.
+        """
+        is_near = bool(self._inner.position) and abs(state.round - self.state.round) <= NEAR_ROUNDS
         self.state = state
         self._outer = Outer(self._manifest.outer, self.numbers, state.momentum_P)
-        self._inner.rewarm(None if self._inner.position else state.round * self._manifest.round.max_steps)
+        if not is_near:
+            self._inner.rewarm(None if self._inner.position else state.round * self._manifest.round.max_steps)
 
     def work(self, task: Assignment) -> Work:
         """Train locally from the shared state on this round's shards."""

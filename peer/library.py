@@ -35,7 +35,7 @@ class Content(Protocol):
 
     @property
     def hashes(self) -> Sequence[bytes]:
-        """SHA-256 of every chunk."""
+        """The digest of every chunk (`swarm.hashing`)."""
 
     def chunk(self, index: int) -> Payload:
         """The bytes of one chunk. Raises `IndexError`."""

@@ -210,14 +210,21 @@ class Neighbours:
         peers = here if len(here) <= TOLD else dict.fromkeys([*leading, *self.some(TOLD - LEADERS_TOLD)])
         await self._ask(tuple(peers), lambda peer: self._ways.transport.request(peer, "progress", record, deadline=deadline))
 
-    async def publish_and_discover(self, interval: float) -> None:
-        """For ever: put our record, get everybody's. A failing DHT is weather: the next time, again."""
-        loop = asyncio.get_running_loop()
+    async def publish_and_discover(self, often: float, seldom: float) -> None:
+        """For ever: put our record, get everybody's. A failing DHT is weather: the next time, again.
+
+        Every ``often`` seconds while peers come and go or one we know is missing; twice as long each time, up to ``seldom``, while
+        nothing of the kind happens. Absent peers are remembered for minutes, so a swarm that has come apart keeps looking.
+        """
+        loop, interval, known = asyncio.get_running_loop(), often, -1
         while True:
             deadline = loop.time() + max(interval, 5.0)
             await self._ways.directory.put(TOPIC, self.sealed_progress(), seconds=6 * interval, deadline=deadline)
             self._hear_all(await self._ways.directory.get(TOPIC, Progress, deadline=deadline))
-            self.roster.forget_older_than(loop.time() - 20 * interval)
+            self.roster.forget_older_than(loop.time() - 20 * often)
+            here = len(self.roster.peers(loop.time()))
+            interval = min(2 * interval, seldom) if here == known == len(self.roster) else often
+            known = here
             await asyncio.sleep(interval)
 
     def _hear(self, signed: Signed[Progress]) -> None:

@@ -6,12 +6,12 @@ partial/text-77e0…/3        a folder goes when its download is done; a model's
 
 from __future__ import annotations
 
-import hashlib
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
 from swarm.errors import DiskTrouble
+from swarm.hashing import digest
 
 from .files import trouble
 
@@ -36,9 +36,7 @@ class Partial:
             if index not in chunks and (payload := self._read(name, index)) is not None:
                 chunks[index] = payload
         self._chunks[name] = {
-            index: payload
-            for index, payload in chunks.items()
-            if index < len(hashes) and hashlib.sha256(payload).digest() == hashes[index]
+            index: payload for index, payload in chunks.items() if index < len(hashes) and digest(payload) == hashes[index]
         }
         return self._chunks[name]
 

@@ -16,8 +16,8 @@ from swarm.membership.progress import Phase, Progress
 from swarm.transport.post import Post
 
 from .ahead import meanwhile
-from .bandwidth import Metered, Uplink
 from .anchor import Anchors
+from .bandwidth import Metered, Uplink
 from .board import Board
 from .course import JOIN_PATIENCE, Course, Found
 from .keeper import Keeper
@@ -99,7 +99,7 @@ class Peer:
         self._sync = Sync(self._manifest, self._library, self.neighbours, arithmetic, self._telling.progress, anchors)
         self._averager = Averager(self._manifest, me.key, post, arithmetic, tasks, self._telling.note)
         interval = min(SELDOM_SECONDS, max(OFTEN_SECONDS, self._manifest.round.seconds))
-        tasks.create_task(self.neighbours.publish_and_discover(interval), name="membership")
+        tasks.create_task(self.neighbours.publish_and_discover(interval, SELDOM_SECONDS), name="membership")
         tasks.create_task(self._look_around(interval), name="look around")
         tasks.create_task(self._meter(), name="meter")
         if self._id == self._manifest.organiser_id:

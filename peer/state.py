@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from swarm.errors import WrongContent
+from swarm.hashing import digest
 
 from .content import chunk_count, chunk_length, root_of
 
@@ -53,7 +54,7 @@ class SharedState:
 
     @cached_property
     def _hashes(self) -> list[bytes]:
-        return [hashlib.sha256(chunk(self, index)).digest() for index in range(chunk_count(self.length, CHUNK))]
+        return [digest(chunk(self, index)) for index in range(chunk_count(self.length, CHUNK))]
 
 
 def bytes_of(tensor: Tensor) -> memoryview:
@@ -82,7 +83,7 @@ def chunk(state: SharedState, index: int) -> memoryview:
 
 
 def chunk_hashes(state: SharedState) -> list[bytes]:
-    """SHA-256 of every chunk, in order; computed once per state."""
+    """The digest of every chunk, in order; computed once per state."""
     return state._hashes
 
 
@@ -120,7 +121,7 @@ class StateContent:
 
     @property
     def hashes(self) -> Sequence[bytes]:
-        """SHA-256 of every chunk."""
+        """The digest of every chunk."""
         return chunk_hashes(self.state)
 
     def chunk(self, index: int) -> memoryview:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Mapping
 
 import pytest
 
 from peer.catchup import MARGIN, PATIENCE, PIPELINE, SHORTEST_REST, UNDER_WAY, CatchUp, CheckChunk, Fetched, Headway, Wanted
+from swarm.hashing import digest
 from swarm.identity import PeerId
 from swarm.machine import Compute, Computed, Delivered, Fetch, Finish, Report, Unreached, WakeAt, Woken
 from tests.playbook import play
@@ -19,7 +19,7 @@ END = 1000.0
 
 def wanted(count: int) -> Wanted:
     chunks = CHUNKS[:count]
-    return Wanted(tuple(hashlib.sha256(chunk).digest() for chunk in chunks), tuple(map(len, chunks)), END)
+    return Wanted(tuple(digest(chunk) for chunk in chunks), tuple(map(len, chunks)), END)
 
 
 def download(count: int, *donors: PeerId, have: Mapping[int, bytes] | None = None) -> CatchUp:
@@ -28,7 +28,7 @@ def download(count: int, *donors: PeerId, have: Mapping[int, bytes] | None = Non
 
 def check(donor: PeerId, index: int, payload: bytes | None = None) -> CheckChunk:
     payload = CHUNKS[index] if payload is None else payload
-    return CheckChunk(index, donor, payload, hashlib.sha256(CHUNKS[index]).digest())
+    return CheckChunk(index, donor, payload, digest(CHUNKS[index]))
 
 
 class Scene:

@@ -1,10 +1,9 @@
 """Content addressing: chunks, hashes, one root."""
 
-import hashlib
-
 import pytest
 
 from peer.content import chunk_count, chunk_length, chunked_hashes, root_of
+from swarm.hashing import digest
 
 
 @pytest.mark.parametrize(("length", "lengths"), [(0, []), (1, [1]), (4, [4]), (5, [4, 1]), (8, [4, 4])])
@@ -19,7 +18,7 @@ def test_a_chunk_that_is_not_there_has_no_length(index):
 
 
 def test_each_chunk_is_hashed_by_itself():
-    assert chunked_hashes(b"abcdef", 4) == [hashlib.sha256(b"abcd").digest(), hashlib.sha256(b"ef").digest()]
+    assert chunked_hashes(b"abcdef", 4) == [digest(b"abcd"), digest(b"ef")]
     assert chunked_hashes(memoryview(bytearray(b"abcdef")), 4) == chunked_hashes(b"abcdef", 4)
 
 

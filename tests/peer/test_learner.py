@@ -5,7 +5,7 @@ import torch
 
 from peer.data import corpus as corpora
 from peer.inner import Trained
-from peer.learner import Assignment, Learner
+from peer.learner import NEAR_ROUNDS, Assignment, Learner
 from peer.recipe import Recipe, manifest_of
 from peer.state import SharedState, state_root
 from swarm.identity import KeyPair
@@ -61,9 +61,11 @@ def test_a_newcomer_takes_up_the_runs_schedule_and_one_that_was_away_keeps_its_o
     learner.adopt(SharedState(2, torch.zeros(learner.numbers)))
     learner.work(task(1))
     joined = learner.export_inner()["counters"].tolist()
-    learner.adopt(SharedState(3, torch.zeros(learner.numbers)))
     assert joined == [2 * 3 + 1, 1]
-    assert learner.export_inner()["counters"].tolist() == [7, 0]
+    learner.adopt(SharedState(2 + NEAR_ROUNDS, torch.zeros(learner.numbers)))
+    assert learner.export_inner()["counters"].tolist() == [7, 1], "after a round or two it just goes on"
+    learner.adopt(SharedState(3 + 2 * NEAR_ROUNDS, torch.zeros(learner.numbers)))
+    assert learner.export_inner()["counters"].tolist() == [7, 0], "after many it warms up again"
 
 
 def test_momentum_is_part_of_the_state_and_whoever_takes_it_over_steps_alike():

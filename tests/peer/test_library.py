@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from peer.compute import Inline
 from peer.library import INDEX_SECONDS, KEPT, Library, Order, Serving
 from peer.partial import Partial
 from swarm.errors import Busy, Refused, TooLate, Unreachable, WrongContent
+from swarm.hashing import digest
 from swarm.machine import Report
 from swarm.simulation.clock import simulate
 from swarm.simulation.network import Link
@@ -22,7 +22,7 @@ from swarm.simulation.network import Link
 from .company import Company, key, soon
 
 PIECES = tuple(bytes([n]) * 2000 for n in range(6))
-HASHES = tuple(hashlib.sha256(piece).digest() for piece in PIECES)
+HASHES = tuple(digest(piece) for piece in PIECES)
 ROOT = bytes([9]) * 32
 
 

@@ -292,7 +292,7 @@ async def test_everybody_finds_everybody_by_the_directory_and_a_broken_record_th
     company = Company()
     members = [company.member(n) for n in range(5)]
     async with asyncio.TaskGroup() as tasks:
-        going_on = [tasks.create_task(member.neighbours.publish_and_discover(5.0)) for member in members]
+        going_on = [tasks.create_task(member.neighbours.publish_and_discover(5.0, 20.0)) for member in members]
         assert await company.directory(7).put(TOPIC, progress_of(7, contact=contact_of(8)), seconds=100, deadline=soon())
         await asyncio.sleep(30)
         assert not any(task.done() for task in going_on)

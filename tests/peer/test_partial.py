@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 
 import pytest
 
 from peer.partial import Partial
+from swarm.hashing import digest
 
 PIECES = (b"one", b"two", b"three")
-HASHES = tuple(hashlib.sha256(piece).digest() for piece in PIECES)
+HASHES = tuple(digest(piece) for piece in PIECES)
 ROOT, OTHER = bytes([1]) * 32, bytes([2]) * 32
 
 
