@@ -49,7 +49,7 @@ class Update:
     """Lengths of the tensors in the vector, in order; empty where it is one."""
     codec: Codec | None = None
     """How to encode it, if not as the manifest says: smaller, for a slow uplink (`strength.allowed`)."""
-    line: Line = Line()
+    line: Line = field(default_factory=Line)
     """What we tell the others of our own line."""
 
 
@@ -143,7 +143,9 @@ class Averager:
         outcome = await self._exchange(update, group, carried_P)
         parts = self._parts(group, update)
         codec = update.codec or self._manifest.round.codec
-        settled = Settle(carried_P, outcome.encoded, parts, outcome.included, codec, outcome.owed, self._manifest.round.feedback)
+        settled = Settle(
+            carried_P, outcome.encoded, parts, outcome.included, codec, self._manifest.round.feedback, outcome.decoded
+        )
         keeps_all = outcome.average_P is None
         await self._arithmetic.run(lambda: feedback.adopt(carried_P) if keeps_all else feedback.settle(settled))
         seconds = asyncio.get_running_loop().time() - began

@@ -14,7 +14,7 @@ Rule 2: an owner is out for us when it cannot be reached, has not committed in t
         Then the first of its spares that is not out gets our part: we still have the encoded bytes.
 Rule 3: an owner that was thought gone and a spare may both come to a result. They are two items; the round applies at most one.
         We name the one that stands first in the chain of those that we hold, as all others do.
-Rule 4: what an average loses in its own encoding is lost: handing it back, in whatever way, costs more than it brings (decision 12).
+Rule 4: what an average loses in its own encoding is lost: every way of handing it back costs more than it brings (decision 12).
 """
 
 # Axes: P parameters of the whole model

@@ -6,9 +6,13 @@ A spare gets parts only from members that miss the result. Where it has the owne
 hands that on instead of making another one: so those who had it already and those who get it now hold the same item.
 """
 
+# Axes: N numbers of one part
+
 from __future__ import annotations
 
 from collections.abc import Iterator
+
+from torch import Tensor
 
 from swarm.identity import PeerId
 from swarm.machine import Command, Compute, Report, Ship

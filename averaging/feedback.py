@@ -3,7 +3,6 @@
     sent     = update + residual                      carried: changes nothing, so a round that fails may be asked again
     residual = β · (sent − decode(encoded))           settle, parts that were applied with us: what the codec left out
              = sent                                   all other parts: everything, whatever β
-             + β · owed                               parts whose average we have encoded: what that left out of everybody's
 
 Two phases, because only the end of a round tells whether a part was applied. Between them the old residual stands untouched.
 β (`RoundSpec.feedback`) below 1 forgets what has waited for many rounds, as very sparse codecs want it (0.95 in SparseLoCo,
@@ -11,7 +10,7 @@ arXiv:2508.15706). It is taken where something was applied, so ``sent`` = update
 round that fails costs nothing.
 
 Memory: 4 bytes per parameter for good; from the beginning of a round to its end 4 more (``sent``), while it settles another 4 and
-one decoded part. An owner keeps 4 bytes per number of its part until the round ends.
+one decoded part.
 """
 
 # Axes: P parameters of the whole model
@@ -31,10 +30,10 @@ from .partition import Part
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Settle:
-    """The second phase as a job: what stays behind of ``sent_P``. Equal to another one over the same tensor objects.
+    """The second phase as a job: what stays behind of ``sent_P``. Equal to another one over the same tensor object.
 
     ``encoded`` and ``applied`` go with ``parts``: the bytes we sent, and whether the group applied the part with our share in it.
-    ``owed``: what the results that we made ourselves have lost (`terms.Outcome`). ``decay`` is β.
+    ``decay`` is β.
     """
 
     sent_P: Tensor
@@ -42,7 +41,6 @@ class Settle:
     parts: tuple[Part, ...]
     applied: tuple[bool, ...]
     codec: CodecName
-    owed: tuple[tuple[Part, Tensor], ...] = ()
     decay: float = 1.0
     decoded: tuple[Tensor | None, ...] = ()
     """By part: what ``encoded`` decodes to, where it is known already."""
@@ -57,8 +55,7 @@ class Settle:
 
     @property
     def _values(self) -> tuple[object, ...]:
-        owed = tuple((part, id(lost_N)) for part, lost_N in self.owed)
-        return self.encoded, self.parts, self.applied, self.codec, owed, self.decay
+        return self.encoded, self.parts, self.applied, self.codec, self.decay
 
     def run(self) -> Tensor:
         """The residual, a new ``[P]`` float32 tensor; what no part covers stays whole. Raises `ValueError` for unequal lengths."""
@@ -76,8 +73,6 @@ class Settle:
                 left_N.copy_(sent_N)
             stop = part.stop
         residual_P[stop:] = self.sent_P[stop:]
-        for part, lost_N in self.owed:
-            residual_P[part.start : part.stop].add_(lost_N * self.decay)
         return residual_P
 
     def _decoded(self, payload: bytes, part: Part) -> Tensor:

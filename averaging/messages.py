@@ -106,8 +106,6 @@ class Receipt(Message, frozen=True):
 
     part: int
     hash: bytes
-    is_copy: bool = False
-    """Whether somebody else has made it, and a spare hands it on."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.part < MAX_PARTS:

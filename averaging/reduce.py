@@ -105,8 +105,6 @@ class Reduced:
 
     payload: bytes
     hash: bytes
-    owed_N: Tensor | None = field(default=None, compare=False)
-    """What encoding has lost of the sum, as an update of whoever reduced: with its coefficient it is exactly that. Stays here."""
     vector_N: Tensor | None = field(default=None, compare=False, repr=False)
     """The average as everybody will decode it."""
 
@@ -184,16 +182,12 @@ class ReducePart:
     codec: CodecName
     head: bytes = b""
     """What stands before the numbers in the result: whose they are."""
-    own: float = 0.0
-    """The coefficient of whoever reduces, 0 where its update is not in it."""
 
     def run(self) -> Reduced:
         """The encoded average, bit for bit what every other member would get."""
         sum_N = weighted_sum((share.decoded(self.part) for share in self.shares), (share.coefficient for share in self.shares))
         result = encoded(sum_N, self.part, self.codec, self.head)
-        has_lost = result.vector_N.data_ptr() != sum_N.data_ptr()
-        owed_N = (sum_N - result.vector_N).div_(self.own) if has_lost and self.own else None
-        return Reduced(result.payload, result.hash, owed_N, result.vector_N)
+        return Reduced(result.payload, result.hash, result.vector_N)
 
 
 @dataclass(frozen=True, slots=True)
