@@ -83,13 +83,14 @@ class Course:
         """
         give_up_at = self._loop.time() + JOIN_PATIENCE
         while True:
-            standing, answers = await sync.standing(self._own(), min(give_up_at, self._loop.time() + ASK_SECONDS))
+            asked_at = self._loop.time()
+            standing, answers = await sync.standing(self._own(), min(give_up_at, asked_at + ASK_SECONDS))
             if answers == 0 and alone_is_fine:
                 break
             if standing and self._stands and standing.state_root == self._board.state_root:
                 self.companions = standing.donors
                 break
-            if standing and await self._adopt(standing, learner, sync, library):
+            if standing and await self._adopt(standing, asked_at, learner, sync, library):
                 break
             if self._loop.time() >= give_up_at:
                 fact = "no peer of the run gave us its model"
@@ -103,7 +104,8 @@ class Course:
         deadline, pause = self._loop.time() + patience, POLL_SECONDS
         self._board.enter(Phase.SYNCING)
         while True:
-            standing, answers = await sync.standing(self._own(), self._loop.time() + ASK_SECONDS)
+            asked_at = self._loop.time()
+            standing, answers = await sync.standing(self._own(), asked_at + ASK_SECONDS)
             late = self._loop.time() + pause >= deadline
             if answers == 0 or standing is None:
                 if answers == 0 or late:
@@ -112,7 +114,7 @@ class Course:
                 self.companions = standing.donors
                 if late:
                     return Found.SAME
-            elif (late or standing.round > self._board.round) and await self._adopt(standing, learner, sync, library):
+            elif (late or standing.round > self._board.round) and await self._adopt(standing, asked_at, learner, sync, library):
                 return Found.OTHERS
             elif late:
                 return Found.NOBODY
@@ -130,9 +132,9 @@ class Course:
 
         It is asked again, so that we come into the round in which it is now, and not into one that is over.
         """
-        is_due, self._sees_better = self._sees_better, False
+        is_due, self._sees_better, asked_at = self._sees_better, False, self._loop.time()
         standing = await self._elsewhere(neighbours, companions) if is_due else None
-        return standing is not None and await self._adopt(standing, learner, sync, library)
+        return standing is not None and await self._adopt(standing, asked_at, learner, sync, library)
 
     async def _elsewhere(self, neighbours: Neighbours, companions: Collection[PeerId]) -> Standing | None:
         """The camp to go over to, by what up to `ASKED` outsiders say, the organiser among them."""
@@ -145,15 +147,18 @@ class Course:
         heard = await neighbours.offers(self._loop.time() + ASK_SECONDS, tuple(asked)[:ASKED])
         return better(heard, len(outsiders), own, companions, organiser) if heard else None
 
-    async def _adopt(self, standing: Standing, learner: Learner, sync: Sync, library: Library) -> bool:
-        """Take the state that the others believe in; False where it could not be had this time."""
+    async def _adopt(self, standing: Standing, asked_at: float, learner: Learner, sync: Sync, library: Library) -> bool:
+        """Take the state that the others believe in; False where it could not be had this time.
+
+        What they had left of their round when we asked has been running since: for the slowest answer, and for the download.
+        """
         deadline = self._loop.time() + max(JOIN_PATIENCE, self._manifest.round.seconds)
         state = await sync.state(standing, learner.numbers, deadline)
         if state is None:
             return False
         learner.adopt(state)
         self._board.run_tokens = max(self._board.run_tokens, standing.tokens)
-        self.seconds_left = standing.seconds_left
+        self.seconds_left = max(0.0, standing.seconds_left - (self._loop.time() - asked_at))
         self.stand_on(state, library)
         self.companions = standing.donors
         root = self._board.state_root.hex()

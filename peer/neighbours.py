@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+import math
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
@@ -172,12 +173,13 @@ class Neighbours:
                 raise Impostor("an offer counts for its signer only")
             return offer
 
-        return await self._ask(peers or self.some(), ask)
+        return await self._ask(peers or self.some(), ask, GREETING_SECONDS)
 
-    async def _ask(self, peers: Sequence[PeerId], call: Callable[[PeerId], Awaitable[T]]) -> list[T]:
+    async def _ask(self, peers: Sequence[PeerId], call: Callable[[PeerId], Awaitable[T]], hurry: float = math.inf) -> list[T]:
         """Ask all at once; the answers that came and hold, in the order of ``peers``. Who cannot be reached is noted in the roster.
 
-        Whatever else a peer answers costs its own answer and nothing more.
+        Whatever else a peer answers costs its own answer and nothing more. Once one has answered, the others have ``hurry``
+        seconds: answers grow old while somebody is waited for whom the network has swallowed.
         """
 
         async def one(peer: PeerId) -> T | None:
@@ -191,7 +193,8 @@ class Neighbours:
 
         async with asyncio.TaskGroup() as tasks:
             asked = [tasks.create_task(one(peer)) for peer in peers if peer != self._key.peer_id]
-        return [answer for task in asked if (answer := task.result()) is not None]
+            await first_and_soon(asked, math.inf, hurry)
+        return [answer for task in asked if not task.cancelled() and (answer := task.result()) is not None]
 
     # --- telling --------------------------------------------------------------------------------------------------
 
@@ -254,7 +257,6 @@ async def greet(transport: Transport, peers: Sequence[PeerId], contact: bytes, d
 
     Once one has answered, the others have `GREETING_SECONDS`: an entry that is behind a silent firewall delays nobody.
     """
-    loop = asyncio.get_running_loop()
 
     async def one(peer: PeerId) -> Welcome | None:
         try:
@@ -264,14 +266,20 @@ async def greet(transport: Transport, peers: Sequence[PeerId], contact: bytes, d
 
     async with asyncio.TaskGroup() as tasks:
         asked = [tasks.create_task(one(peer)) for peer in peers]
-        waiting = set(asked)
-        while waiting and loop.time() < deadline:
-            done, waiting = await asyncio.wait(waiting, timeout=deadline - loop.time(), return_when=asyncio.FIRST_COMPLETED)
-            if any(task.result() for task in done):
-                deadline = min(deadline, loop.time() + GREETING_SECONDS)
-        for task in waiting:
-            task.cancel()
+        await first_and_soon(asked, deadline, GREETING_SECONDS)
     return [welcome for task in asked if not task.cancelled() and (welcome := task.result())]
+
+
+async def first_and_soon(tasks: Sequence[asyncio.Task[T | None]], deadline: float, hurry: float) -> None:
+    """Wait for all ``tasks`` until ``deadline``, and not longer than ``hurry`` seconds once one has a result; cancel the others."""
+    loop, waiting = asyncio.get_running_loop(), set(tasks)
+    while waiting and (now := loop.time()) < deadline:
+        patience = None if math.isinf(deadline) else deadline - now
+        done, waiting = await asyncio.wait(waiting, timeout=patience, return_when=asyncio.FIRST_COMPLETED)
+        if any(task.result() is not None for task in done if not task.cancelled()):
+            deadline = min(deadline, loop.time() + hurry)
+    for task in waiting:
+        task.cancel()
 
 
 async def fetch_manifest(

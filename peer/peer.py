@@ -90,6 +90,7 @@ class Peer:
             raise _first(errors) from None
 
     async def _live(self, tasks: asyncio.TaskGroup) -> None:
+        self._tasks = tasks
         me, transport, arithmetic = self._me, self._ports.ways.transport, self._ports.arithmetic
         metered = Metered(transport, self._uplink, self._loop.time)
         post = Post(metered, me.key, self._manifest.run_id, tasks, FORMS)
@@ -242,7 +243,8 @@ class Peer:
         """After a round without us: tell the others in which one we are now, so that they expect us in it."""
         self._averager.stand(self._learner.state.round)
         self.board.enter(Phase.WAITING)
-        await self.neighbours.announce(self._loop.time() + self._manifest.round.assemble_seconds)
+        deadline = self._loop.time() + self._manifest.round.assemble_seconds
+        self._tasks.create_task(self.neighbours.announce(deadline), name="announce")  # who does not answer must not make us late
 
     async def save_if_due(self) -> None:
         """A checkpoint now and then, and always at the end."""
