@@ -142,7 +142,7 @@ class Averager:
             return Averaged(average_P=carried_P, members=group.members, round=update.round, tokens=update.tokens)
         outcome = await self._exchange(update, group, carried_P)
         parts = self._parts(group, update)
-        codec = update.codec or self._manifest.round.codec
+        codec = self._manifest.round.codec if update.codec is None else update.codec
         settled = Settle(
             carried_P, outcome.encoded, parts, outcome.included, codec, self._manifest.round.feedback, outcome.decoded
         )

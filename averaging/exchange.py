@@ -53,7 +53,7 @@ class Table:
     @property
     def codec(self) -> Codec:
         """How our own update is encoded."""
-        return self.offering.codec or self.plan.codec
+        return self.plan.codec if self.offering.codec is None else self.offering.codec
 
     @property
     def others(self) -> tuple[PeerId, ...]:

@@ -19,7 +19,7 @@ from torch import Tensor
 from averaging import groups
 from averaging.averager import shelved
 from averaging.groups import Group
-from averaging.partition import plan, shaped
+from averaging.partition import Part, plan, shaped
 from averaging.reduce import Reduced, ReducePart
 from averaging.round import Round
 from averaging.strength import allowed
@@ -165,6 +165,11 @@ class Stage:
             crash_at = begin + SECONDS * self._chance.random() ** 3 if crashes else float("inf")
             self.members[id_] = Member(id_, machine, offering, schedule.fetched, crash_at)
             self._push(begin, id_, Woken(), alarm=-1)
+
+    def chain(self, part: Part) -> tuple[PeerId, ...]:
+        """The owner of ``part`` and its spares."""
+        schedule = Schedule.within(0.0, SECONDS)
+        return Plan(group=self.group, parts=self.parts, codec=self.play.codec, schedule=schedule).chain(part)
 
     def act(self) -> Stage:
         """Everything, in the order of its time."""

@@ -18,7 +18,7 @@ from averaging.feedback import ErrorFeedback
 from averaging.messages import Decline, Ready
 from swarm.identity import KeyPair, PeerId
 from swarm.machine import Received, Report
-from swarm.manifest import Codec, DataSpec, InnerSpec, ModelSpec, OuterSpec, RoundSpec, RunManifest
+from swarm.manifest import Codec, DataSpec, Exchange, InnerSpec, ModelSpec, OuterSpec, RoundSpec, RunManifest
 from swarm.simulation.clock import simulate
 from swarm.simulation.network import Link, SimulatedNetwork
 from swarm.transport.post import Inbox, Post
@@ -59,10 +59,17 @@ class Person:
         return self.key.peer_id
 
     async def brings(
-        self, vector_P: Tensor, round_: int = 0, *, close_at: float = 5.0, root: bytes = ROOT, **more: bool
+        self,
+        vector_P: Tensor,
+        round_: int = 0,
+        *,
+        close_at: float = 5.0,
+        root: bytes = ROOT,
+        codec: Codec | None = None,
+        **more: bool,
     ) -> Averaged:
         """Average it with everybody."""
-        update = Update(round=round_, vector_P=vector_P, tokens=100, seed=bytes(32), state_root=root)
+        update = Update(round=round_, vector_P=vector_P, tokens=100, seed=bytes(32), state_root=root, codec=codec)
         expected = [peer for peer in self.expects if peer != self.id]
         return await self.averager.average(update, expected, close_at, **more)
 
@@ -285,6 +292,32 @@ def test_any_codec_of_the_manifest_serves(codec: Codec) -> None:
         assert size + 1 in {len(item) for item in people[0].post.shelf.values()}
 
     stage(scene, 2, with_codec(codec))
+
+
+@pytest.mark.parametrize("exchange", list(Exchange))
+def test_a_slow_uplink_sends_a_smaller_update_than_the_others(exchange: Exchange) -> None:
+    async def scene(network: SimulatedNetwork, people: list[Person]) -> None:
+        averages = await asyncio.gather(
+            people[0].brings(drawn(0)), people[1].brings(drawn(1), codec=Codec.INT4), people[2].brings(drawn(2))
+        )
+        assert all(each.average_P is not None and torch.equal(each.average_P, averages[0].average_P) for each in averages)
+        assert [each.missing for each in averages] == [()] * 3
+        errors = [float(residual(person).norm() / drawn(seat).norm()) for seat, person in enumerate(people)]
+        assert 0 < max(errors[0], errors[2]) < 0.02 < errors[1] < 0.2
+
+    stage(scene, 3, msgspec.structs.replace(MANIFEST, round=msgspec.structs.replace(ROUND, exchange=exchange)))
+
+
+@pytest.mark.parametrize("feedback", [0.0, 0.5])
+def test_the_residual_decays_as_the_manifest_says(feedback: float) -> None:
+    async def scene(network: SimulatedNetwork, people: list[Person]) -> None:
+        await together(people)
+        whole = codec_of(Codec.INT8)
+        shares = [drawn(0)[:512], drawn(0)[512:]]
+        left = torch.cat([share - whole.decode(whole.encode(share), len(share)) for share in shares])
+        assert torch.allclose(residual(people[0]), feedback * left, atol=1e-7)
+
+    stage(scene, 2, msgspec.structs.replace(MANIFEST, round=msgspec.structs.replace(ROUND, feedback=feedback)))
 
 
 def with_codec(codec: Codec) -> RunManifest:

@@ -76,8 +76,9 @@ WITHOUT_D = (*HASHES[:3], NONE)
 class Seat:
     """One member's machine. Arithmetic that it asks for is done at once, unless it is of a ``slow`` kind."""
 
-    def __init__(self, me: PeerId = A, slow: type | None = None) -> None:
-        self.machine = Round(PLAN, me, Offering(vector_P=VECTORS[me], weight=WEIGHTS[me], seed=bytes(32)))
+    def __init__(self, me: PeerId = A, slow: type | None = None, machine: Round | None = None) -> None:
+        offering = Offering(vector_P=VECTORS[me], weight=WEIGHTS[me], seed=bytes(32))
+        self.machine = machine or Round(PLAN, me, offering)
         self.slow, self.waiting, self.wakes = slow, list[Computed](), list[float]()
         self.began = self._through(self.machine.start(0.0), 0.0)
 

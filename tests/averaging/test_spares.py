@@ -234,6 +234,24 @@ def test_a_killed_owner_costs_no_part_of_the_average(victims: tuple[int, ...], p
     assert whole == rounds
 
 
+@pytest.mark.parametrize("phase", ["encode", "commit", "exchange", "holdings", "ballot", "apply"])
+def test_a_killed_sender_that_owns_nothing_costs_its_own_update_at_most(phase: str) -> None:
+    def kill(stage: Stage, member: PeerId, command: Command) -> bool:
+        seats = {peer for part in stage.parts for peer in stage.chain(part)}
+        return member == next(peer for peer in stage.group.members if peer not in seats) and PHASES[phase](command)
+
+    for seed in range(12):
+        stage = Stage(seed, 7, CALM, replace(PLAIN, owners=3, kill=kill)).act()
+        averaged = check(stage)
+        assert len(averaged) == 6
+        for member in averaged:
+            account(stage, member, PLAIN)
+            assert all(member.outcome.applied)
+            assert all(member.outcome.included)
+            assert member.ended_at < member.fetched / 2
+        books(stage, averaged)
+
+
 @pytest.mark.parametrize("phase", ["encode", "commit", "exchange", "check", "holdings", "ballot", "apply"])
 def test_in_a_gather_a_killed_member_costs_its_own_update_at_most(phase: str) -> None:
     for seed in range(12):
