@@ -143,9 +143,7 @@ class Averager:
         outcome = await self._exchange(update, group, carried_P)
         parts = self._parts(group, update)
         codec = self._manifest.round.codec if update.codec is None else update.codec
-        settled = Settle(
-            carried_P, outcome.encoded, parts, outcome.included, codec, self._manifest.round.feedback, outcome.decoded
-        )
+        settled = Settle(carried_P, outcome.encoded, parts, outcome.included, codec, self._manifest.round.feedback, outcome.decoded)
         keeps_all = outcome.average_P is None
         await self._arithmetic.run(lambda: feedback.adopt(carried_P) if keeps_all else feedback.settle(settled))
         seconds = asyncio.get_running_loop().time() - began

@@ -57,6 +57,18 @@ class Settle:
     def _values(self) -> tuple[object, ...]:
         return self.encoded, self.parts, self.applied, self.codec, self.decay
 
+    @property
+    def leaves_nothing(self) -> bool:
+        """Whether everything was applied as it was: then the residual is zero, and nobody has to compute it."""
+        if not all(self.applied) or len(self.decoded) != len(self.parts):
+            return False
+        sent = (self.sent_P[part.start : part.stop] for part in self.parts)
+        is_same = all(
+            vector_N is not None and vector_N.data_ptr() == sent_N.data_ptr()
+            for vector_N, sent_N in zip(self.decoded, sent, strict=True)
+        )
+        return is_same and sum(part.numbers for part in self.parts) == len(self.sent_P)
+
     def run(self) -> Tensor:
         """The residual, a new ``[P]`` float32 tensor; what no part covers stays whole. Raises `ValueError` for unequal lengths."""
         residual_P = torch.empty_like(self.sent_P)
@@ -80,23 +92,30 @@ class Settle:
 
 
 class ErrorFeedback:
-    """The residual of one peer: one float32 vector of P ``numbers`` for as long as it lives, a second one while it settles."""
+    """The residual of one peer: one float32 vector of P ``numbers``, none while nothing is owed; a second one while it settles."""
 
     def __init__(self, numbers: int) -> None:
-        self._residual_P = torch.zeros(numbers, dtype=torch.float32)
+        self._numbers = numbers
+        self._residual_P: Tensor | None = None
 
     @property
     def residual(self) -> Tensor:
         """What is still owed, ``[P]`` float32: for checkpoints and figures. Do not write into it."""
-        return self._residual_P
+        return torch.zeros(self._numbers, dtype=torch.float32) if self._residual_P is None else self._residual_P
 
     def carried(self, update_P: Tensor) -> Tensor:
-        """What to send this round, a new ``[P]`` tensor. Changes no state. Raises `ValueError` for another length."""
-        return self._fitting(update_P) + self._residual_P
+        """What to send this round, ``[P]``: ``update_P`` itself where nothing is owed, so nobody may write into either.
+
+        Changes no state. Raises `ValueError` for another length.
+        """
+        return self._fitting(update_P) if self._residual_P is None else self._fitting(update_P) + self._residual_P
 
     def settle(self, settled: Settle) -> None:
         """Keep what was not applied. After an error the residual is as it was before."""
-        self.adopt(settled.run())
+        if settled.leaves_nothing:
+            self.reset()
+        else:
+            self.adopt(settled.run())
 
     def adopt(self, residual_P: Tensor) -> None:
         """Take the residual that a `Settle` job computed elsewhere, or one from a checkpoint; the tensor becomes ours."""
@@ -104,9 +123,9 @@ class ErrorFeedback:
 
     def reset(self) -> None:
         """Owe nothing: after the model was replaced, what was learnt on the old one no longer fits."""
-        self._residual_P = torch.zeros_like(self._residual_P)
+        self._residual_P = None
 
     def _fitting(self, vector_P: Tensor) -> Tensor:
-        if vector_P.shape != self._residual_P.shape or vector_P.dtype != torch.float32:
-            raise ValueError(f"{len(self._residual_P)} float32 numbers were expected")
+        if vector_P.shape != (self._numbers,) or vector_P.dtype != torch.float32:
+            raise ValueError(f"{self._numbers} float32 numbers were expected")
         return vector_P

@@ -23,7 +23,7 @@ from swarm.ticket import Address, Entry, Ticket
 from swarm.transport import Call, Payload, Route
 from swarm.transport.http import HttpTransport
 
-from . import invitation
+from . import invitation, memory
 from .compute import Compute
 from .data import corpus as corpora
 from .data.corpus import Corpus
@@ -124,6 +124,7 @@ class _Life:
     async def live(self) -> None:
         """Open everything, run the peer, close everything. Without a sealed manifest the ticket's entries are asked for it."""
         corpus = self._corpus
+        memory.keep()
         async with HttpTransport(self._key, self._run, self._ticket.secret, self._contacts) as transport:
             bound = await self._listen(transport)
             sealed = self._sealed or await self._fetch_manifest(transport)

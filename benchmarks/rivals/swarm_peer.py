@@ -16,6 +16,7 @@ import torch
 from averaging.averager import FORMS, Averaged, Averager, Update
 from benchmarks.rivals.numbers import error_of, update_of
 from benchmarks.rivals.stage import Scene, Times, Verdict, act, note
+from peer import memory
 from peer.compute import Compute
 from swarm.identity import KeyPair, PeerId
 from swarm.manifest import Codec, DataSpec, Exchange, InnerSpec, ModelSpec, OuterSpec, RoundSpec, RunManifest
@@ -50,6 +51,7 @@ class SwarmPeer:
     """One peer's edge of the averaging room, without a model."""
 
     def __init__(self) -> None:
+        memory.keep()  # as every peer does
         self._loop = asyncio.new_event_loop()
         threading.Thread(target=self._loop.run_forever, daemon=True, name="loop").start()
         self._arithmetic = Compute()

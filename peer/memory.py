@@ -1,0 +1,24 @@
+"""Memory that stays ours: large vectors come and go in every round, and fresh pages cost more than what is done with them.
+
+glibc hands every block above 32 MiB back to the system when it is freed and asks for it again the next time; the system then clears
+it page by page. A 10-million-parameter averaging spends a fifth of its CPU time on that. The process keeps its peak instead.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import sys
+
+_TRIM_THRESHOLD, _TOP_PAD, _MMAP_THRESHOLD = -1, -2, -3  # malloc.h
+_NEVER = (1 << 31) - 1  # mallopt takes an int
+
+
+def keep() -> bool:
+    """Never return freed memory to the system, as far as the C library can be told so (glibc). False where it cannot."""
+    if not sys.platform.startswith("linux"):
+        return False
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is None:
+        return False
+    settings = {_MMAP_THRESHOLD: _NEVER, _TRIM_THRESHOLD: _NEVER, _TOP_PAD: 64 << 20}
+    return all([mallopt(name, value) for name, value in settings.items()])
