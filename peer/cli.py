@@ -221,13 +221,16 @@ def demo(json_lines: bool, **chosen: Any) -> None:
 @click.argument("peers", type=click.IntRange(1, 1000))
 @click.option("--rounds", default=5, show_default=True, type=click.IntRange(1))
 @click.option("--seed", default=0, show_default=True, help="Same seed, same rehearsal, to the last bit.")
+@click.option("--churn", default=0.0, show_default=True, help="Chance that a peer crashes in a round; it comes back as a newcomer.")
+@click.option("--loss", default=0.0, show_default=True, help="Chance that a message is lost.")
+@click.option("--jitter", default=0.02, show_default=True, help="Seconds that a message may take longer than another.")
 @_json
-def rehearse(peers: int, rounds: int, seed: int, json_lines: bool) -> None:
+def rehearse(peers: int, rounds: int, seed: int, json_lines: bool, **weather: float) -> None:
     """Run a swarm of PEERS simulated peers in this process, on virtual time, with the code that real peers run."""
-    from .rehearsal import rehearse_and_tell
+    from .rehearsal import rehearse_and_tell, script_of
 
     try:
-        rehearse_and_tell(peers, rounds, seed, Reporter(sys.stdout, json_lines))
+        rehearse_and_tell(script_of(peers, rounds, seed, **weather), Reporter(sys.stdout, json_lines))
     except SwarmError as error:
         Reporter(sys.stdout if json_lines else sys.stderr, json_lines).error(error)
         _exit(error.exit_status)

@@ -7,6 +7,7 @@ signer, the newest by (round, seq), gone after its life, refused where its seal 
 from __future__ import annotations
 
 import random
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -56,8 +57,8 @@ class Board:
         self.network = network
         self.quality = quality or Quality()
         self.chance = random.Random(seed)
-        self.bytes_read = 0
-        """Of all the records that readers found: the part of a look at the DHT that grows with the run."""
+        self.looked: Counter[PeerId] = Counter()
+        """Bytes of the records that each reader found: the part of a look at the DHT that grows with the run."""
         self._run = run
         self._forms = dict(forms)
         self._topics: dict[str, dict[PeerId, list[_Posted]]] = {topic: {} for topic in forms}
@@ -79,7 +80,7 @@ class Board:
             for posted in records
             if (posted.seen_from <= now or signer == reader) and now < posted.seen_until and not self.has_bad_luck()
         )
-        self.bytes_read += sum(len(signed.raw) for signed in found)
+        self.looked[reader] += sum(len(signed.raw) for signed in found)
         return found
 
     def has_bad_luck(self) -> bool:

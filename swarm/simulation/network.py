@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -80,6 +81,8 @@ class SimulatedNetwork:
         """Told of every request that its receiver has handled: (time, sender, receiver, route, call)."""
         self.transcript = Transcript() if transcript is None else transcript
         self.messages = 0
+        self.sent: Counter[PeerId] = Counter()
+        """Bytes that left each peer, over all its lives."""
         self._random = random.Random(seed)
         self._link = link or Link()
         self._hosts: dict[PeerId, _Host] = {}
@@ -211,6 +214,7 @@ class SimulatedNetwork:
         leaves = source.uplink_free_at = max(loop.time(), source.uplink_free_at) + size / link.bandwidth
         source.up += size
         self.messages += 1
+        self.sent[source.peer] += size
         is_lost = link.loss > 0 and self._random.random() < link.loss
         await loop.reach(leaves + link.latency + link.jitter * self._random.random())
         if target.frozen:

@@ -11,11 +11,6 @@ FRESH_BITS_PER_BYTE = 8.0
 """Of a model that knows nothing."""
 
 
-def missed(book: Notebook) -> set[int]:
-    """The rounds that this peer had no average of, as it said itself."""
-    return {fields["round"] for name, fields in book.events if name == "warning" and fields["code"] == "round-missed"}
-
-
 def check(story: Rehearsed, last: int, *, gone: Collection[str] = (), parted: Collection[int] = ()) -> None:
     """All that are not ``gone`` reach the end of round ``last`` with the same model, and agreed all the way there.
 
@@ -28,7 +23,7 @@ def check(story: Rehearsed, last: int, *, gone: Collection[str] = (), parted: Co
             name: report.state_root
             for name, book in living.items()
             for report in book.rounds
-            if report.round == round_ and round_ not in missed(book)
+            if report.round == round_ and round_ not in book.missed
         }
         assert len(set(said.values())) <= 1 or round_ in parted, f"round {round_} has several results: {said}"
     ends = {name: final(book, last) for name, book in living.items()}

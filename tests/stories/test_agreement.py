@@ -8,7 +8,7 @@ from peer.rehearsal import Script, rehearse
 from swarm.simulation.faults import Faults, churn
 from swarm.simulation.network import Link
 
-from .promises import check, missed
+from .promises import check
 
 
 @pytest.mark.parametrize("peers", [1, 2, 3, 5, 8, 12])
@@ -18,7 +18,7 @@ def test_on_good_lines_everybody_is_in_every_round(peers: int) -> None:
         check(story, 2)
         for book in story.notebooks.values():
             assert [report.members for report in book.rounds] == [peers] * 3
-            assert not missed(book)
+            assert not book.missed
 
 
 @pytest.mark.parametrize("seed", range(6))

@@ -9,7 +9,7 @@ import pytest
 from peer.rehearsal import Rehearsed, Script, rehearse
 from swarm.simulation.faults import Faults
 
-from .promises import check, missed
+from .promises import check
 
 ROUND = (4.4, 6.2)
 """Virtual seconds from the middle of one round to the middle of the next, in the calm story of four."""
@@ -34,7 +34,7 @@ def test_a_crash_at_any_moment_of_a_round_costs_one_member_and_little_time(victi
         at += int(victim[1]) * 0.045  # the victims crash between each other's moments
         story = rehearse(Script(peers=4, rounds=3, seed=1, faults=Faults().crash(victim, at=at)))
         check(story, 2, gone=[victim])
-        assert all(missed(book) == set() for name, book in story.notebooks.items() if name != victim), f"at {at}"
+        assert all(book.missed == set() for name, book in story.notebooks.items() if name != victim), f"at {at}"
         assert story.virtual_seconds < 1.5 * calm().virtual_seconds + AVERAGE_SECONDS / 2, f"at {at}"
 
 
@@ -59,8 +59,8 @@ def test_a_peer_that_freezes_for_half_a_minute_is_left_behind_and_catches_up(who
     story = rehearse(Script(peers=4, rounds=12, seed=1, step_seconds=SLOW, faults=faults))
     others = [book for name, book in story.notebooks.items() if name != who]
     check(story, 11)
-    assert all(len(missed(book)) <= 1 for book in others), "the others lose a round at most"
-    assert missed(story.notebooks[who])
+    assert all(len(book.missed) <= 1 for book in others), "the others lose a round at most"
+    assert story.notebooks[who].missed
     assert any(name == "synced" and fields["round"] > 1 for name, fields in story.notebooks[who].events)
     assert story.notebooks[who].rounds[-1].members == 4
 
@@ -77,7 +77,7 @@ def test_a_network_that_falls_in_two_is_one_again_when_it_heals() -> None:
     check(story, 11, parted=range(8))
     assert all(book.rounds[-1].members == 8 for book in story.notebooks.values())
     for name in here:
-        assert len(missed(story.notebooks[name])) <= 1, "the larger side loses a round at most"
+        assert len(story.notebooks[name].missed) <= 1, "the larger side loses a round at most"
 
 
 def test_who_comes_late_takes_the_others_model_and_is_in_the_next_round() -> None:

@@ -9,7 +9,7 @@ import pytest
 from peer.rehearsal import Notebook, Rehearsed, Script, rehearse
 from swarm.simulation.faults import Faults
 
-from .promises import check, missed
+from .promises import check
 
 PEERS, APART, ROUNDS = 16, (24.0, 84.0), 32
 NAMES = [f"p{number}" for number in range(PEERS)]
@@ -27,7 +27,7 @@ def story(here: int) -> Rehearsed:
 def averaged(book: Notebook, begin: float, end: float) -> list[int]:
     """Members of each average that this peer had between two times."""
     told = zip(book.rounds, book.told_at, strict=True)
-    return [report.members for report, at in told if begin < at <= end and report.round not in missed(book)]
+    return [report.members for report, at in told if begin < at <= end and report.round not in book.missed]
 
 
 def sides(here: int) -> tuple[list[Notebook], list[Notebook]]:
@@ -65,7 +65,7 @@ def test_meanwhile_each_side_is_by_itself_and_a_half_or_more_trains_on_as_one(he
 def test_the_side_with_two_thirds_decides_even_the_round_in_which_it_happened() -> None:
     large, _ = sides(12)
     for book in large:
-        assert not missed(book)
+        assert not book.missed
 
 
 def test_of_two_halves_the_organisers_stays_and_the_other_goes_over() -> None:

@@ -8,7 +8,7 @@ from peer.recipe import Recipe
 from peer.rehearsal import Rehearsed, Script, rehearse
 from swarm.simulation.network import Link
 
-from .promises import check, missed
+from .promises import check
 
 RECIPE = Recipe(model="tiny", max_steps=1000, round_seconds=5.0, average_seconds=20.0)
 TIMES = 10.0
@@ -24,7 +24,7 @@ def story(seed: int, slower: dict[str, float]) -> Rehearsed:
 def test_a_peer_ten_times_slower_gives_what_it_can_and_delays_nobody(seed: int) -> None:
     calm, lame = story(seed, {}), story(seed, {"p2": TIMES})
     check(lame, ROUNDS - 1)
-    assert all(missed(book) == set() for book in lame.notebooks.values())
+    assert all(book.missed == set() for book in lame.notebooks.values())
     assert all(report.members == 5 for report in lame.notebooks["p0"].rounds), "its update is in every average"
     steps, before = (sum(report.local_steps for report in told.notebooks["p2"].rounds) for told in (lame, calm))
     assert before / TIMES / 2 <= steps <= before / TIMES * 2, "whole steps only"
@@ -35,6 +35,6 @@ def test_a_peer_ten_times_slower_gives_what_it_can_and_delays_nobody(seed: int) 
 def test_most_being_slow_changes_nothing_either() -> None:
     lame = story(1, {f"p{number}": TIMES for number in range(1, 5)})
     check(lame, ROUNDS - 1)
-    assert all(missed(book) == set() for book in lame.notebooks.values())
+    assert all(book.missed == set() for book in lame.notebooks.values())
     fast = sum(report.local_steps for report in lame.notebooks["p0"].rounds)
     assert all(sum(report.local_steps for report in lame.notebooks[f"p{n}"].rounds) * 2 < fast for n in range(1, 5))

@@ -1,0 +1,70 @@
+"""What a larger swarm costs each of its peers: messages, bytes and looks at the DHT per round, rehearsed with more and more.
+
+    python -m benchmarks.scale [--peers 64,128,256,512,1000] [--rounds 5] [--churn 0] [--json FILE]
+
+``mean`` is over all peers, ``most`` the peer that sent most: a leader, or an owner of parts. ``directory`` is what a peer reads of
+others' records in looks at the DHT: it grows with the run, as everybody keeps the whole membership. ``in average`` is the share of
+peers whose work is in the average of a round: a group has 64 seats. Bytes count 200 for the head of each message.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import time
+from pathlib import Path
+
+from peer.rehearsal import rehearse, script_of
+
+Row = dict[str, float | int | bool | str]
+
+
+def measure(peers: int, rounds: int, churn: float) -> Row:
+    """One rehearsal."""
+    began = time.process_time()
+    told = rehearse(script_of(peers, rounds, 0, churn=churn))
+    up, looked = (sorted(sent.values()) for sent in (told.sent, told.looked))
+    reports = [report for book in told.notebooks.values() for report in book.rounds if report.round not in book.missed]
+    return {
+        "peers": peers,
+        "rounds": rounds,
+        "messages": told.messages / peers / rounds,
+        "kilobytes_mean": statistics.fmean(up) / rounds / 1e3,
+        "kilobytes_most": up[-1] / rounds / 1e3,
+        "directory_kilobytes": statistics.fmean(looked) / rounds / 1e3,
+        "in_average": len(reports) / peers / rounds,
+        "virtual_seconds": told.virtual_seconds,
+        "cpu_seconds": time.process_time() - began,
+        "crashes": told.crashes,
+        "state_roots_equal": told.state_roots_equal,
+        "transcript": told.transcript,
+    }
+
+
+def main() -> None:
+    """The command."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--peers", default="64,128,256,512,1000")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--churn", type=float, default=0.0)
+    parser.add_argument("--json", type=Path)
+    chosen = parser.parse_args()
+    print("per peer and round:                kB sent          kB read    in                virtual   CPU")
+    print("peers  rounds  messages       mean       most  directory  average  roots equal    seconds    seconds")
+    rows = []
+    for peers in map(int, chosen.peers.split(",")):
+        row = measure(peers, chosen.rounds, chosen.churn)
+        rows.append(row)
+        print(
+            f"{row['peers']:5} {row['rounds']:7} {row['messages']:9.0f} {row['kilobytes_mean']:10.1f} "
+            f"{row['kilobytes_most']:10.1f} {row['directory_kilobytes']:10.1f} {row['in_average']:8.2f} {row['state_roots_equal']!s:>12} "
+            f"{row['virtual_seconds']:10.0f} {row['cpu_seconds']:10.0f}",
+            flush=True,
+        )
+    if chosen.json:
+        chosen.json.write_text(json.dumps({"rows": rows}, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

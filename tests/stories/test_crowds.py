@@ -1,0 +1,38 @@
+"""Many peers come and go, on bad lines: the run goes on, whoever ends ends with one model, and it can all be had again."""
+
+from __future__ import annotations
+
+import pytest
+
+from peer.rehearsal import Rehearsed, rehearse, script_of
+
+
+def crowd(peers: int, rounds: int, seed: int, churn: float) -> Rehearsed:
+    return rehearse(script_of(peers, rounds, seed, churn=churn, loss=0.01, jitter=0.1))
+
+
+def ends(story: Rehearsed, rounds: int) -> set[str]:
+    """The models of all who had an average in the last round."""
+    return story.roots(rounds - 1)
+
+
+@pytest.mark.parametrize("seed", [0, 2])
+def test_those_who_are_there_agree_though_others_crash_and_come_back_all_the_time(seed: int) -> None:
+    story = crowd(20, 8, seed, churn=0.05)
+    assert story.leftovers == ()
+    assert story.crashes > 0
+    assert len(ends(story, 8)) == 1
+    assert story.state_roots_equal
+
+
+def test_a_story_with_churn_is_the_same_every_time() -> None:
+    one, same, other = (crowd(10, 4, seed, churn=0.1) for seed in (5, 5, 6))
+    assert one.transcript == same.transcript != other.transcript
+    assert one.crashes == same.crashes
+
+
+@pytest.mark.xfail(
+    strict=True, reason="newcomers who know a few of many form a group of their own beside the run's (averaging/assembly)"
+)
+def test_newcomers_never_form_a_group_beside_the_others() -> None:
+    assert crowd(32, 8, 1, churn=0.05).state_roots_equal
