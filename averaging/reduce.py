@@ -244,10 +244,8 @@ OTHER_HASH = "the bytes do not have the hash that was signed"
 
 def encoded(vector_N: Tensor, part: Part, codec: CodecName, head: bytes = b"") -> EncodedPart:
     """``vector_N`` as it travels, after ``head``: hash of both, norm of what the others will decode, and these numbers."""
-    way, measured = codec_of(codec, part.shape), norm(vector_N)
-    numbers = way.encode(vector_N)
+    way, measured = codec_of(codec, part.shape), norm(vector_N) if is_exact(codec, 0) else math.inf
+    decoded_N = vector_N if is_exact(codec, measured) else torch.empty_like(vector_N)
+    numbers = way.encode(vector_N, None if decoded_N is vector_N else decoded_N)
     payload = b"".join((head, numbers)) if head else numbers
-    if is_exact(codec, measured):
-        return EncodedPart(payload, digest(payload), measured, vector_N)
-    decoded_N = way.decode(numbers, part.numbers)
-    return EncodedPart(payload, digest(payload), norm(decoded_N), decoded_N)
+    return EncodedPart(payload, digest(payload), measured if decoded_N is vector_N else norm(decoded_N), decoded_N)

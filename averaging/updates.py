@@ -89,8 +89,8 @@ class EncodeUpdate:
     def run(self) -> tuple[EncodedPart, ...]:
         """The blob, alone in a tuple. Raises `ValueError` for NaN or infinity."""
         codec = codec_of(self.codec, self.part.shape)
-        numbers = codec.encode(self.vector_P)
-        vector_P = codec.decode(numbers, self.part.numbers)
+        vector_P = torch.empty_like(self.vector_P)
+        numbers = codec.encode(self.vector_P, vector_P)
         measured = norm(vector_P)
         blob = Head(self.codec, self.weight, measured).pack() + numbers
         return (EncodedPart(blob, digest(blob), measured, vector_P),)

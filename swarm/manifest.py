@@ -124,7 +124,7 @@ class RoundSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, array_l
     owners: int = 16
     """At most this many members own a part each; more only add messages."""
     overlap: float = 0.0
-    """Of ``seconds``: how long a peer trains on while the average is under way; 0: it waits. That progress is in the next average."""
+    """Of ``seconds``: how long a peer trains on while the average is under way; 0: it waits. The next average has that progress."""
 
     def __post_init__(self) -> None:
         finite("round.seconds", self.seconds, 0.1, 86400)

@@ -32,12 +32,15 @@ class _Dense:
         """Exact bytes of ``numbers`` encoded values."""
         return numbers * self._wire.itemsize
 
-    def encode(self, vector_N: Tensor) -> bytes:
+    def encode(self, vector_N: Tensor, decoded: Tensor | None = None) -> bytes:
         """``vector_N`` (float32) clamped to ``limit`` and rounded to nearest even. Raises `ValueError` for NaN or infinity."""
         vector_N = require_vector(vector_N)
         if require_finite(vector_N) > self.limit:
             vector_N = vector_N.clamp(-self.limit, self.limit)
-        return vector_N.to(self._dtype).view(self._bits).numpy().astype(self._wire, copy=False).tobytes()
+        narrow_N = vector_N.to(self._dtype)
+        if decoded is not None:
+            decoded.copy_(narrow_N)
+        return narrow_N.view(self._bits).numpy().astype(self._wire, copy=False).tobytes()
 
     def decode(self, payload: Raw, numbers: int, out: Tensor | None = None) -> Tensor:
         """``[numbers]`` float32. Raises `Malformed` for a wrong length, NaN, infinity, or a value beyond ``limit``."""

@@ -39,8 +39,11 @@ class Codec(Protocol):
     def size(self, numbers: int) -> int:
         """Exact bytes of ``numbers`` encoded values."""
 
-    def encode(self, vector_N: Tensor) -> bytes:
-        """``vector_N`` (float32, finite) as ``size(N)`` bytes. Deterministic: same bits in, same bytes out, on any thread count."""
+    def encode(self, vector_N: Tensor, decoded: Tensor | None = None) -> bytes:
+        """``vector_N`` (float32, finite) as ``size(N)`` bytes. Deterministic: same bits in, same bytes out, on any thread count.
+
+        Into ``decoded``, where given, goes what `decode` will read in them: cheaper than to decode them.
+        """
 
     def decode(self, payload: Raw, numbers: int, out: Tensor | None = None) -> Tensor:
         """``[numbers]`` float32, all finite; in ``out`` where given, which after an error holds anything.

@@ -70,10 +70,14 @@ class Quantised:
         """Exact bytes of ``numbers`` encoded values."""
         return _HALF.itemsize * self._blocks(numbers) + -(-numbers * self.bits // 8)
 
-    def encode(self, vector_N: Tensor) -> bytes:
+    def encode(self, vector_N: Tensor, decoded: Tensor | None = None) -> bytes:
         """``vector_N`` (float32) as scales and codes. Raises `ValueError` for NaN or infinity."""
         numbers_N = require_vector(vector_N).numpy()
-        pieces = [self._quantise(numbers_N[start : start + self._piece]) for start in range(0, len(numbers_N), self._piece)]
+        out_N = None if decoded is None else decoded.numpy()
+        pieces = []
+        for start in range(0, len(numbers_N), self._piece):
+            here = slice(start, start + self._piece)
+            pieces.append(self._quantise(numbers_N[here], None if out_N is None else out_N[here]))
         return b"".join([*(scales.astype(_HALF, copy=False).data for scales, _ in pieces), *(codes.data for _, codes in pieces)])
 
     def decode(self, payload: Raw, numbers: int, out: Tensor | None = None) -> Tensor:
@@ -97,8 +101,8 @@ class Quantised:
                 torch.mul(torch.from_numpy(codes_BK), scales, out=piece.view(-1, self.block))
         return vector_N
 
-    def _quantise(self, numbers_N: Floats) -> tuple[NDArray[np.float16], Bytes]:
-        """Scales and packed codes of whole blocks (the last may be short)."""
+    def _quantise(self, numbers_N: Floats, out_N: Floats | None) -> tuple[NDArray[np.float16], Bytes]:
+        """Scales and packed codes of whole blocks (the last may be short); into ``out_N`` what they come back as."""
         numbers_BK = _in_blocks(numbers_N, self.block)
         # the bits of magnitudes have the order of the magnitudes, NaN and infinity last, and whole numbers compare faster
         peaks_B = (numbers_BK.view(np.int32) & _MAGNITUDE).max(axis=1)
@@ -112,6 +116,12 @@ class Quantised:
             np.clip(codes_BK, -self.top, self.top, out=codes_BK)
         codes_BK += np.float32(_ROUNDING + self.top + 1)
         codes_N = codes_BK.view(np.uint32).astype(np.uint8).reshape(-1)[: len(numbers_N)]
+        if out_N is not None:
+            codes_BK -= np.float32(_ROUNDING + self.top + 1)
+            if len(out_N) % self.block:
+                out_N[:] = (codes_BK * scales_B[:, None]).reshape(-1)[: len(out_N)]
+            else:
+                np.multiply(codes_BK, scales_B[:, None], out=out_N.reshape(-1, self.block))
         return halves_B, pack(codes_N, 4) if self.bits == 4 else codes_N
 
     def _codes(self, raw: Bytes, numbers: int) -> NDArray[np.int8]:

@@ -38,12 +38,15 @@ class Sparse:
         cut = cut_of(self.shape, numbers, self.share)
         return self.places.size(cut) + self.values.size(cut)
 
-    def encode(self, vector_N: Tensor) -> bytes:
+    def encode(self, vector_N: Tensor, decoded: Tensor | None = None) -> bytes:
         """Places and values of the largest of ``vector_N`` (float32). Raises `ValueError` for NaN or infinity."""
         numbers_N = require_vector(vector_N).numpy()
         cut = cut_of(self.shape, len(numbers_N), self.share)
         positions_M = largest(numbers_N, cut)
-        return self.places.encode(positions_M, cut) + self.values.encode(numbers_N[positions_M], cut)
+        payload = self.places.encode(positions_M, cut) + self.values.encode(numbers_N[positions_M], cut)
+        if decoded is not None:
+            self.decode(payload, len(numbers_N), decoded)
+        return payload
 
     def decode(self, payload: Raw, numbers: int, out: Tensor | None = None) -> Tensor:
         """``[numbers]`` float32, zero where nothing travelled. Raises `Malformed` for whatever `encode` cannot have made."""
@@ -74,11 +77,14 @@ class Strided:
         """Exact bytes of ``numbers`` encoded values; it may differ from round to round by those of one number per tensor."""
         return self._codec.size(self._count(numbers))
 
-    def encode(self, vector_N: Tensor) -> bytes:
+    def encode(self, vector_N: Tensor, decoded: Tensor | None = None) -> bytes:
         """What the inner codec makes of this round's numbers. Raises `ValueError` for NaN or infinity, wherever they are."""
         vector_N = require_vector(vector_N)
         require_finite(vector_N)
-        return self._codec.encode(vector_N[self._first :: self.stride])
+        payload = self._codec.encode(vector_N[self._first :: self.stride])
+        if decoded is not None:
+            self.decode(payload, len(vector_N), decoded)
+        return payload
 
     def decode(self, payload: Raw, numbers: int, out: Tensor | None = None) -> Tensor:
         """``[numbers]`` float32, zero where nothing travelled. Raises `Malformed` as the inner codec does."""

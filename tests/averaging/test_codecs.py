@@ -65,8 +65,13 @@ def shaped_vectors(draw: st.DrawFn) -> tuple[Tensor, Shape]:
 def test_what_comes_back_is_as_near_as_promised(name: CodecName, shaped: tuple[Tensor, Shape]) -> None:
     vector_N, shape = shaped
     codec = codec_of(name, shape)
-    payload = codec.encode(vector_N)
+    told_N, put_N = torch.full_like(vector_N, 7), torch.full_like(vector_N, 7)
+    payload = codec.encode(vector_N, told_N)
     back_N = codec.decode(payload, len(vector_N))
+    assert payload == codec.encode(vector_N)
+    assert codec.decode(payload, len(vector_N), put_N) is put_N
+    assert torch.equal(back_N.view(torch.int32), told_N.view(torch.int32)), "encoding tells what decoding will find, bit for bit"
+    assert torch.equal(back_N.view(torch.int32), put_N.view(torch.int32))
     assert len(payload) == codec.size(len(vector_N))
     assert back_N.shape == vector_N.shape
     assert back_N.dtype == torch.float32
