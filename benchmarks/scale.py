@@ -58,8 +58,8 @@ def main() -> None:
         rows.append(row)
         print(
             f"{row['peers']:5} {row['rounds']:7} {row['messages']:9.0f} {row['kilobytes_mean']:10.1f} "
-            f"{row['kilobytes_most']:10.1f} {row['directory_kilobytes']:10.1f} {row['in_average']:8.2f} {row['state_roots_equal']!s:>12} "
-            f"{row['virtual_seconds']:10.0f} {row['cpu_seconds']:10.0f}",
+            f"{row['kilobytes_most']:10.1f} {row['directory_kilobytes']:10.1f} {row['in_average']:8.2f} "
+            f"{row['state_roots_equal']!s:>12} {row['virtual_seconds']:10.0f} {row['cpu_seconds']:10.0f}",
             flush=True,
         )
     if chosen.json:

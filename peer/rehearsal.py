@@ -102,7 +102,7 @@ class Notebook:
 
     tell: Callable[[RoundReport], None]
     rounds: list[RoundReport] = field(default_factory=list)
-    on_round: Callable[[], None] = bool
+    on_round: Callable[[], object] = bool
     """Called at the end of every round, also of one without an average."""
     told_at: list[float] = field(default_factory=list)
     """Virtual seconds at which each of ``rounds`` was over."""

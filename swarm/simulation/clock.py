@@ -115,7 +115,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
             self._jump()
         for _ in range(len(self._ready)):  # what these callbacks make ready has its turn next time
             handle = self._ready.popleft()
-            if self._held and (waiting := self._held.get(handle._context.get(owner))) is not None:
+            if self._held and (waiting := self._held.get(_owner_of(handle))) is not None:
                 waiting.append(handle)
             elif not handle.cancelled():
                 handle._run()
@@ -170,6 +170,12 @@ class VirtualLoop(asyncio.BaseEventLoop):
 
     def _write_to_self(self) -> None:
         """Part of the loop's inner contract: there is no other thread that could have to wake this one."""
+
+
+def _owner_of(handle: asyncio.Handle) -> object:
+    """Whose callback it is. asyncio keeps the context to itself until Python 3.12, which has ``Handle.get_context``, too."""
+    context: Context = handle._context  # type: ignore[attr-defined]
+    return context.get(owner)
 
 
 def running_loop() -> VirtualLoop:

@@ -1,0 +1,180 @@
+"""A swarm of real processes that is never left alone: somebody comes or is killed every 0.5 to 2 seconds.
+
+    python -m benchmarks.soak [--minutes 30] [--peers 8] [--seed 0] [--json FILE]
+
+Then the same for as long without anybody coming or going, for the loss; both train on one fresh tiny model, the same text. A round
+is ``decided`` where two thirds of those who told of it had an average of it. Growth is of those who lived through the second half:
+open files, and bytes of memory of their own, from the middle to the end, in percent (the median of the peers).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import statistics
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from benchmarks.nursery import POLL_SECONDS, Event, Nursery, Nursling, complaints, divergent, wait_for
+
+RUN = ("--model", "tiny", "--rounds", "1000000", "--round-seconds", "2", "--steps", "100", "--evaluate-every", "5")
+BETWEEN_SECONDS = (0.5, 2.0)
+"""From one spawn or kill to the next."""
+KILL_SHARE = 0.4
+ELDERS = 2
+"""Peers that are never killed: somebody has to live through it all for its growth to be seen."""
+TELL_SECONDS = 10.0
+LEAST = 4
+"""Below so many peers nobody is killed; from twice the usual number on nobody comes."""
+
+
+@dataclass(slots=True)
+class Tally:
+    """What one run came to."""
+
+    kills: int = 0
+    spawns: int = 0
+    halfway: dict[str, tuple[int, int]] = field(default_factory=dict)
+    rounds: dict[int, list[bool]] = field(default_factory=dict)
+    """For each round whether each peer that told of it had an average."""
+    score: float = float("nan")
+
+    @property
+    def decided(self) -> int:
+        """Rounds of which two thirds had an average."""
+        return sum(3 * sum(had) >= 2 * len(had) for had in self.rounds.values())
+
+
+class Soak:
+    """One run of ``peers``, for ``seconds``; with ``chance`` somebody comes or goes all the time."""
+
+    def __init__(self, nursery: Nursery, name: str, peers: int, chance: random.Random | None) -> None:
+        self._nursery, self._name, self._peers, self._chance = nursery, name, peers, chance
+        self.tally = Tally()
+        self.everybody: list[Nursling] = []
+        self._living: list[Nursling] = []
+
+    def run(self, seconds: float) -> dict[str, Any]:
+        """All of it; the figures."""
+        founder, self._ticket = self._nursery.found(f"{self._name}-0", *RUN, "--start-with", str(self._peers))
+        self._add(founder)
+        while len(self._living) < self._peers:
+            self._come()
+        for peer in self._living:
+            wait_for(peer, "round", 120)
+        began = told = time.monotonic()
+        due = began + self._pause()
+        while (now := time.monotonic()) < began + seconds:
+            self._hear()
+            if self._chance and now >= due:
+                self._disturb(self._chance)
+                due = now + self._pause()
+            if not self.tally.halfway and now >= began + seconds / 2:
+                self.tally.halfway = {peer.name: size for peer in self._living if (size := peer.size())}
+            if now >= told + TELL_SECONDS:
+                told = now
+                self._tell(now - began)
+            time.sleep(POLL_SECONDS)
+        self._hear()
+        return self._figures()
+
+    def _add(self, peer: Nursling) -> None:
+        self.everybody.append(peer)
+        self._living.append(peer)
+
+    def _come(self) -> None:
+        self._add(self._nursery.join(f"{self._name}-{len(self.everybody)}", self._ticket))
+
+    def _pause(self) -> float:
+        return self._chance.uniform(*BETWEEN_SECONDS) if self._chance else 0.0
+
+    def _disturb(self, chance: random.Random) -> None:
+        """A spawn or a ``kill -9``."""
+        crowded, few = len(self._living) >= 2 * self._peers, len(self._living) <= LEAST
+        if not few and (crowded or chance.random() < KILL_SHARE):
+            victim = chance.choice(self._living[ELDERS:])
+            self._living.remove(victim)
+            victim.kill()
+            self.tally.kills += 1
+        else:
+            self._come()
+            self.tally.spawns += 1
+
+    def _hear(self) -> None:
+        for peer in self._living:
+            for event in peer.poll():
+                self._note(peer, event)
+        for peer in [peer for peer in self._living if not peer.is_alive]:
+            self._living.remove(peer)
+            print(f"{peer.name} has ended by itself: {peer.events[-1:]} {peer.stderr[-500:]}", file=sys.stderr)
+
+    def _note(self, peer: Nursling, event: Event) -> None:
+        if event["event"] == "round":
+            self.tally.rounds.setdefault(event["round"], []).append(event["round"] not in peer.missed)
+            if event["bits_per_byte"] is not None:
+                self.tally.score = event["bits_per_byte"]
+
+    def _tell(self, seconds: float) -> None:
+        tally, latest = self.tally, max(self.tally.rounds, default=0)
+        members = max((event["members"] for peer in self._living for event in peer.decided()[-1:]), default=0)
+        print(
+            f"{self._name} {seconds:5.0f} s  round {latest}  decided {tally.decided}/{len(tally.rounds)}  "
+            f"peers {len(self._living)} ({members} in the last average)  "
+            f"kills {tally.kills}  spawns {tally.spawns}  bits/byte {tally.score:.3f}",
+            flush=True,
+        )
+
+    def _figures(self) -> dict[str, Any]:
+        grown = [
+            (now[0] / then[0] - 1, now[1] / then[1] - 1)
+            for peer in self._living
+            if (then := self.tally.halfway.get(peer.name)) and (now := peer.size())
+        ]
+        files, memory = ([100 * pair[index] for pair in grown] for index in (0, 1))
+        return {
+            "rounds": len(self.tally.rounds),
+            "decided": self.tally.decided,
+            "divergent_roots": len(divergent(self.everybody)),
+            "kills": self.tally.kills,
+            "spawns": self.tally.spawns,
+            "fd_growth": statistics.median(files) if files else None,
+            "rss_growth": statistics.median(memory) if memory else None,
+            "bits_per_byte": self.tally.score,
+        }
+
+
+def soak(name: str, peers: int, seconds: float, chance: random.Random | None) -> dict[str, Any]:
+    """One run, in a nursery of its own; what its peers wrote to standard error is shown."""
+    with Nursery() as nursery:
+        figures = Soak(nursery, name, peers, chance).run(seconds)
+        if said := complaints(nursery.everybody):
+            print(f"standard error of the peers of {name!r}:\n{said}", file=sys.stderr)
+    return figures
+
+
+def main() -> None:
+    """The command."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--minutes", type=float, default=30.0)
+    parser.add_argument("--peers", type=int, default=8)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--json", type=Path)
+    chosen = parser.parse_args()
+    seconds = 60 * chosen.minutes
+    try:
+        stormy = soak("churn", chosen.peers, seconds, random.Random(chosen.seed))
+        calm = soak("calm", chosen.peers, seconds, None)
+    except KeyboardInterrupt:
+        raise SystemExit(130) from None
+    told = {"minutes": chosen.minutes, **stormy, "bits_per_byte_without_churn": calm["bits_per_byte"]}
+    print(json.dumps(told, indent=1))
+    if chosen.json:
+        chosen.json.write_text(json.dumps(told, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
