@@ -312,7 +312,8 @@ def test_a_rehearsal_is_the_same_again_to_the_last_bit(tmp_path: Path) -> None:
         said = swarm("rehearse", "8", "--rounds", "2", "--seed", "1", "--json", cwd=tmp_path)
         assert (said.returncode, said.stderr) == (0, "")
         told.append(events_of(said.stdout)[-1])
-    fields = "event peers rounds seed transcript seconds virtual_seconds messages state_roots_equal".split()
+    fields = "event peers rounds seed transcript seconds virtual_seconds messages state_roots_equal "
+    fields = (fields + "crashes messages_per_peer_per_round bytes_per_peer_per_round").split()
     assert [list(event) for event in told] == [fields, fields]
     for event in told:
         event.pop("seconds")
