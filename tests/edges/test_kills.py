@@ -7,8 +7,8 @@ from benchmarks.soak import soak
 
 
 def test_survivors_of_kills_agree_and_go_on() -> None:
-    rows = ours(range(3), peers=5, victims=2)
-    assert [row["answered"] for row in rows] == [3] * 3
+    rows = ours(range(1), peers=5, victims=2)
+    assert [row["answered"] for row in rows] == [3]
     assert all(row["equal"] for row in rows)
 
 
