@@ -33,7 +33,7 @@ _CHUNK = 1 << 16
 
 
 def norm(vector_N: Tensor) -> float:
-    """The L2 norm of ``vector_N``, squared and summed in float64: finite for all finite float32 numbers, and exact to some 1e-15."""
+    """The L2 norm of ``vector_N``, squared and summed in float64: finite for all finite numbers, exact to some 1e-15."""
     squares, wide = 0.0, torch.empty(min(len(vector_N), _CHUNK), dtype=torch.float64)
     for chunk in torch.split(vector_N, _CHUNK):
         here = wide[: len(chunk)].copy_(chunk)
