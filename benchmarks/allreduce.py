@@ -130,9 +130,9 @@ class Stage:
 def one_round(cast: Cast) -> Round:
     """Everybody averages once; what that took, of the machine as well."""
     cast.all("refill")
-    cpu, busy, loopback, began = meters.cpu_of(cast.pids), meters.busy(), meters.loopback_bytes(), time.monotonic()
+    cpu, busy, loopback, began = meters.cpu_of(cast.pids), meters.busy(), meters.sent_bytes(), time.monotonic()
     times = [Times(**told) for told in cast.all("average")]
-    loopback, wall = meters.loopback_bytes() - loopback, time.monotonic() - began
+    loopback, wall = meters.sent_bytes() - loopback, time.monotonic() - began
     cpu, busy = meters.cpu_of(cast.pids) - cpu, meters.busy() - busy
     foreign = max(0.0, busy - cpu) / (wall * (psutil.cpu_count() or 1))
     return Round(times, cpu, min(1.0, foreign), loopback)

@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -28,20 +29,24 @@ PATIENCE_SECONDS = 300.0
 _LAST_LINES = 12
 
 
-class Actor:
-    """One peer in a process of its own. ``log`` is where its standard error goes."""
+class NotMeasured(RuntimeError):
+    """A measurement that did not come about, and why."""
 
-    def __init__(self, module: str, log: Path) -> None:
+
+class Actor:
+    """One peer in a process of its own. ``log`` is where its standard error goes; ``through`` begins the command that starts it."""
+
+    def __init__(self, module: str, log: Path, *, through: Sequence[str] = (), **environment: str) -> None:
         self._log, self._module = log, module
-        environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore", "HIVEMIND_LOGLEVEL": "ERROR"}
+        usual = {"OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore", "HIVEMIND_LOGLEVEL": "ERROR"}
         with log.open("wb") as errors:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", module],
+                [*through, sys.executable, "-m", module],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=errors,
                 cwd=ROOT,
-                env=environment,
+                env=os.environ | usual | environment,
                 start_new_session=True,
             )
         self.pid = self._process.pid
@@ -55,25 +60,33 @@ class Actor:
         self._answers.put(b"")
 
     def tell(self, do: str, **what: Any) -> None:
-        """Give an order; `answer` waits for what comes of it."""
+        """Give an order; `answer` waits for what comes of it. Raises `NotMeasured` where the process is gone."""
         assert self._process.stdin
-        self._process.stdin.write(json.dumps({"do": do, **what}).encode() + b"\n")
-        self._process.stdin.flush()
+        try:
+            self._process.stdin.write(json.dumps({"do": do, **what}).encode() + b"\n")
+            self._process.stdin.flush()
+        except OSError as error:
+            raise self._failed("the process has ended") from error
 
     def answer(self) -> Any:
-        """What came of the last order. Raises `RuntimeError` with the end of its log where it failed, ended or hangs."""
+        """What came of the last order. Raises `NotMeasured` with the end of its log where it failed, ended or hangs."""
         try:
             line = self._answers.get(timeout=PATIENCE_SECONDS)
         except queue.Empty:
-            raise RuntimeError(f"{self._module} has not answered for {PATIENCE_SECONDS:g} s") from None
-        found = json.loads(line) if line else {"error": "the process ended"}
+            raise self._failed(f"no answer for {PATIENCE_SECONDS:g} s") from None
+        found = json.loads(line) if line else {"error": "the process has ended"}
         if "error" in found:
-            last = "\n".join(self._log.read_text(errors="replace").splitlines()[-_LAST_LINES:])
-            raise RuntimeError(f"{self._module}: {found['error']}\n{last}")
+            raise self._failed(found["error"])
         return found["ok"]
 
+    def _failed(self, what: str) -> NotMeasured:
+        last = self._log.read_text(errors="replace").splitlines()[-_LAST_LINES:]
+        return NotMeasured("\n".join((f"{self._module}: {what}", *last)))
+
     def end(self) -> None:
-        """Kill the whole family, also those of it that have left its process group."""
+        """Kill the whole family, also those of it that have left its process group. Once: later its number may be another's."""
+        if self._process.returncode is not None:
+            return
         members = family(self.pid)
         with suppress(ProcessLookupError):
             os.killpg(self.pid, signal.SIGKILL)
@@ -82,9 +95,16 @@ class Actor:
                 member.kill()
         self._process.wait()
         for pipe in (self._process.stdin, self._process.stdout):
-            if pipe:
-                with suppress(OSError):
+            with suppress(OSError):  # what was still to be written to a peer that is gone
+                if pipe:
                     pipe.close()
+
+
+def together(actors: Sequence[Actor], do: str, orders: Iterable[Mapping[str, Any]]) -> list[Any]:
+    """Give everybody its order, then hear everybody. Raises `NotMeasured` for the first that fails."""
+    for actor, order in zip(actors, orders, strict=True):
+        actor.tell(do, **order)
+    return [actor.answer() for actor in actors]
 
 
 class Cast:
@@ -115,13 +135,10 @@ class Cast:
 
     def all(self, do: str, **what: Any) -> list[Any]:
         """The same order to everybody, at the same time; their answers by seat."""
-        for actor in self._actors:
-            actor.tell(do, **what)
-        return [actor.answer() for actor in self._actors]
+        return together(self._actors, do, [what] * self.peers)
 
     def enter(self, **scene: Any) -> None:
         """Begin a scene, whose other fields are ours: everybody prepares, then hears of everybody."""
-        for seat, actor in enumerate(self._actors):
-            actor.tell("prepare", seat=seat, peers=self.peers, folder=self._folder.name, **scene)
-        cards = [actor.answer() for actor in self._actors]
+        ours = {"peers": self.peers, "folder": self._folder.name}
+        cards = together(self._actors, "prepare", [{"seat": seat, **ours, **scene} for seat in range(self.peers)])
         self.all("meet", cards=cards)

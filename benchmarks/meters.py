@@ -1,4 +1,4 @@
-"""What processes cost, read from /proc: CPU, memory, bytes on loopback. Linux only.
+"""What processes cost, read from /proc: CPU, memory, bytes on an interface. Linux only.
 
 A peer is a process and all its descendants: hivemind's has five.
 """
@@ -44,9 +44,12 @@ def busy() -> float:
     return float(times.user + times.nice + times.system + times.irq + times.softirq)
 
 
-def loopback_bytes() -> int:
-    """Bytes that the loopback interface has carried, packet heads included, whoever sent them."""
-    return int(psutil.net_io_counters(pernic=True)["lo"].bytes_sent)
+def sent_bytes(interface: str = "lo") -> int:
+    """Bytes that ``interface`` has sent, packet heads included, whoever sent them. Raises `ValueError` where it is not there."""
+    counters = psutil.net_io_counters(pernic=True)
+    if interface not in counters:
+        raise ValueError(f"there is no interface {interface}")
+    return int(counters[interface].bytes_sent)
 
 
 def pss_of(pids: Sequence[int]) -> float:

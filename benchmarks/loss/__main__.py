@@ -24,12 +24,13 @@ from typing import Any
 
 import torch
 
+from benchmarks.cast import NotMeasured
 from peer.model import presets
 from swarm.manifest import RoundSpec
 
 from . import sweep, table, wire
 from .curves import Curve, step_seconds, text_name
-from .lab import Lab, WireError
+from .lab import Lab
 from .methods import METHODS, QUICK
 from .table import Finding, Row
 from .wire import Cost, Effort
@@ -146,7 +147,7 @@ def _shares(lab: Lab, names: Sequence[str]) -> dict[str, float]:
         try:
             shares[name], cost = wire.share_of_round(lab, name, LARGE_LINK, LARGE_MODEL, round_seconds)
             _tell(f"  {name:28} {cost.seconds:6.2f} s, {cost.bytes / 1e6:.2f} MB: {shares[name]:.1%} of the time")
-        except WireError as error:
+        except NotMeasured as error:
             _tell(f"  {name:28} not measured ({error})")
     return shares
 

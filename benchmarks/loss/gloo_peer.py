@@ -9,7 +9,7 @@ from typing import Any
 import torch
 import torch.distributed as distributed
 
-from benchmarks.loss.counters import sent_bytes
+from benchmarks.meters import sent_bytes
 from benchmarks.rivals.stage import act
 
 

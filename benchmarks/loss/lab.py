@@ -13,94 +13,21 @@ Rule 3: where namespaces are not allowed all hosts are loopback, unshaped, and `
 
 from __future__ import annotations
 
-import json
-import os
-import queue
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
 import threading
 from collections.abc import Sequence
 from contextlib import ExitStack, suppress
+from pathlib import Path
 from types import TracebackType
-from typing import Any
 
-import psutil
-
-from benchmarks.meters import family
+from benchmarks.cast import Actor, NotMeasured
 
 SUBNET = "10.77.0"
 _SMALLEST_BUCKET = 3_000
-
-
-class WireError(Exception):
-    """A measurement that did not come about, and why."""
-
-
-class Worker:
-    """A process on one host that obeys orders (`benchmarks.rivals.stage`): a JSON line to it, a JSON line back."""
-
-    def __init__(self, command: Sequence[str], environment: dict[str, str]) -> None:
-        self._log = tempfile.TemporaryFile()  # noqa: SIM115 - closed by `close`
-        self._process = subprocess.Popen(
-            command,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self._log,
-            env=environment,
-            start_new_session=True,
-        )
-        self._answers: queue.Queue[bytes] = queue.Queue()
-        threading.Thread(target=self._listen, daemon=True).start()
-
-    def _listen(self) -> None:
-        assert self._process.stdout
-        for line in self._process.stdout:
-            self._answers.put(line)
-        self._answers.put(b"")
-
-    def tell(self, do: str, **what: Any) -> None:
-        """Give an order. Raises `WireError` where the process is gone."""
-        assert self._process.stdin
-        try:
-            self._process.stdin.write(json.dumps({"do": do, **what}).encode() + b"\n")
-            self._process.stdin.flush()
-        except OSError as error:
-            raise WireError(f"a peer has ended: {self._last_words()}") from error
-
-    def hear(self, seconds: float) -> Any:
-        """The answer to the last order. Raises `WireError` for an error, the process's end, or none within ``seconds``."""
-        try:
-            line = self._answers.get(timeout=seconds)
-        except queue.Empty:
-            raise WireError(f"no answer within {seconds:g} s: {self._last_words()}") from None
-        if not line:
-            raise WireError(f"a peer has ended: {self._last_words()}")
-        answer = json.loads(line)
-        if "error" in answer:
-            raise WireError(answer["error"])
-        return answer["ok"]
-
-    def close(self) -> None:
-        """End the process and everything it has started, also what has left its process group."""
-        members = family(self._process.pid)
-        with suppress(ProcessLookupError):
-            os.killpg(self._process.pid, signal.SIGKILL)
-        for member in members:
-            with suppress(psutil.NoSuchProcess):
-                member.kill()
-        self._process.wait()
-        for pipe in (self._process.stdin, self._process.stdout, self._log):
-            with suppress(OSError):  # what was still to be written to a peer that is gone
-                if pipe:
-                    pipe.close()
-
-    def _last_words(self) -> str:
-        self._log.seek(0, os.SEEK_END)
-        self._log.seek(max(0, self._log.tell() - 600))
-        return self._log.read().decode(errors="replace").strip().replace("\n", " | ")
+_COMMAND_SECONDS = 20.0
 
 
 class Lab:
@@ -110,6 +37,7 @@ class Lab:
         self._count = hosts
         self._holders: list[subprocess.Popen[bytes]] = []
         self._stack = ExitStack()
+        self._started = 0
         self.why_not = ""
         """Why links cannot be shaped; empty where they can."""
 
@@ -123,9 +51,10 @@ class Lab:
         if self.shaped:
             try:
                 self._build()
-            except (WireError, OSError) as error:
+            except (NotMeasured, OSError) as error:
                 self._stack.close()
                 self._holders, self.why_not = [], str(error)
+        self._folder = Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix="swarm-benchmark-")))
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
@@ -150,14 +79,14 @@ class Lab:
             self._inside(host + 1, "tc", "qdisc", "replace", "dev", "eth0", "root", "tbf", *limits)
             self._inside(0, "tc", "qdisc", "replace", "dev", f"port{host}", "root", "tbf", *limits)
 
-    def crew(self, module: str) -> list[Worker]:
+    def crew(self, module: str) -> list[Actor]:
         """``python -m module`` on every host; `dismiss` ends them, and so does the end of the lab."""
-        environment = {**os.environ, "OMP_NUM_THREADS": "1", "HIVEMIND_LOGLEVEL": "INFO", "HIVEMIND_COLORS": "False"}
         workers = []
         for host in range(self._count):
-            enter = ["nsenter", f"--net=/proc/{self._holders[host + 1].pid}/ns/net"] if self.shaped else []
-            workers.append(Worker([*enter, sys.executable, "-m", module], environment))
-            self._stack.callback(workers[-1].close)
+            log, self._started = self._folder / f"{self._started}.log", self._started + 1
+            through = self._door(host + 1) if self.shaped else []
+            workers.append(Actor(module, log, through=through, HIVEMIND_LOGLEVEL="INFO", HIVEMIND_COLORS="False"))
+            self._stack.callback(workers[-1].end)
         return workers
 
     # --- building -------------------------------------------------------------------------------------------------
@@ -174,7 +103,7 @@ class Lab:
             holder.stdin.write(b"\n")  # what cat repeats proves that the namespace stands
             holder.stdin.flush()
             if holder.stdout.readline() != b"\n":
-                raise WireError("this user may not make network namespaces (root may)")
+                raise NotMeasured("this user may not make network namespaces (root may)")
         self._inside(0, "ip", "link", "add", "bridge", "type", "bridge")
         self._inside(0, "ip", "link", "set", "bridge", "up")
         for host in range(self._count):
@@ -191,12 +120,16 @@ class Lab:
         return (self._inside(1, *command) if self.shaped else _run(command)).strip()
 
     def _inside(self, holder: int, *command: str) -> str:
-        return _run(["nsenter", f"--net=/proc/{self._holders[holder].pid}/ns/net", *command])
+        return _run([*self._door(holder), *command])
+
+    def _door(self, holder: int) -> list[str]:
+        """What a command begins with that is to run in a namespace."""
+        return ["nsenter", f"--net=/proc/{self._holders[holder].pid}/ns/net"]
 
 
-def dismiss(workers: Sequence[Worker]) -> None:
+def dismiss(workers: Sequence[Actor]) -> None:
     """End all of them, side by side."""
-    threads = [threading.Thread(target=worker.close) for worker in workers]
+    threads = [threading.Thread(target=worker.end) for worker in workers]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -211,9 +144,12 @@ def _obstacle() -> str:
 
 
 def _run(command: Sequence[str]) -> str:
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=20)
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=_COMMAND_SECONDS)
+    except subprocess.TimeoutExpired as error:
+        raise NotMeasured(str(error)) from error
     if done.returncode:
-        raise WireError(f"{' '.join(command[2:])}: {done.stderr.strip()}")
+        raise NotMeasured(f"{' '.join(command[2:])}: {done.stderr.strip()}")
     return done.stdout
 
 

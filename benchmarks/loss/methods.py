@@ -6,7 +6,7 @@ A step is one local batch of every peer, so at equal steps all methods have seen
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum, auto
 from types import MappingProxyType
 
@@ -68,96 +68,67 @@ def _round(codec: Codec, exchange: Exchange = Exchange.BUTTERFLY, feedback: floa
     return RoundSpec(codec=codec, exchange=exchange, feedback=feedback, average_seconds=120.0, assemble_seconds=5.0)
 
 
-_SPARSE = _round(Codec.SPARSE256, Exchange.GATHER, 0.95)
-_DILOCO = OuterSpec(learning_rate=0.7, momentum=0.9, optimiser=OuterOptimiser.NESTEROV)
+_SYNCHRONOUS = Method(
+    name="synchronous-fp32", kind=Kind.SYNCHRONOUS, says="data parallel, gloo, fp32 gradients every step", rate=8e-3
+)
+_OURS = Method(name="swarm-fp32", kind=Kind.ROUNDS, says="ours, fp32 butterfly", rate=8e-3, steps=10, round=_round(Codec.FP32))
+_FP16 = replace(_OURS, name="swarm-fp16", says="local SGD, fp16 butterfly", round=_round(Codec.FP16))
+_INT4 = replace(_OURS, name="swarm-int4", says="int4 butterfly, the default", round=_round(Codec.INT4))
+_DROPPED = replace(_INT4, name="swarm-int4-dropped", says="int4, every round without one of the four peers", dropped=0.25)
+_SPARSE = replace(
+    _OURS,
+    name="swarm-sparse256",
+    says="top 256 of 4096, gather",
+    rate=16e-3,
+    round=_round(Codec.SPARSE256, Exchange.GATHER, 0.95),
+)
+_HIVEMIND = Method(
+    name="hivemind-local",
+    kind=Kind.HIVEMIND_LOCAL,
+    says="hivemind.Optimizer, local updates, fp16 weights",
+    rate=8e-3,
+    steps=10,
+    half=True,
+)
+_DILOCO = replace(
+    _OURS,
+    name="diloco-h10",
+    says="DiLoCo 0.7/0.9 as published, fp32",
+    rate=2e-3,
+    outer=OuterSpec(learning_rate=0.7, momentum=0.9, optimiser=OuterOptimiser.NESTEROV),
+)
 
 _ALL = (
     Method(name="alone", kind=Kind.ALONE, says="one peer without a swarm", rate=8e-3, steps=10),
-    Method(name="synchronous-fp32", kind=Kind.SYNCHRONOUS, says="data parallel, gloo, fp32 gradients every step", rate=8e-3),
-    Method(name="synchronous-fp16", kind=Kind.SYNCHRONOUS, says="the same with fp16 gradients", rate=8e-3, half=True),
-    Method(name="swarm-fp32", kind=Kind.ROUNDS, says="ours, fp32 butterfly", rate=8e-3, steps=10, round=_round(Codec.FP32)),
-    Method(name="swarm-fp16", kind=Kind.ROUNDS, says="local SGD, fp16 butterfly", rate=8e-3, steps=10, round=_round(Codec.FP16)),
-    Method(name="swarm-fp16-h5", kind=Kind.ROUNDS, says="the same, twice as often", rate=8e-3, steps=5, round=_round(Codec.FP16)),
-    Method(name="swarm-int4", kind=Kind.ROUNDS, says="int4 butterfly, the default", rate=8e-3, steps=10, round=_round(Codec.INT4)),
-    Method(name="swarm-int4-h30", kind=Kind.ROUNDS, says="the same, seldom", rate=8e-3, steps=30, round=_round(Codec.INT4)),
-    Method(
-        name="swarm-int4-dropped",
-        kind=Kind.ROUNDS,
-        says="int4, every round without one of the four peers",
-        rate=8e-3,
-        steps=10,
-        round=_round(Codec.INT4),
-        dropped=0.25,
-    ),
-    Method(
-        name="swarm-int4-cut",
-        kind=Kind.ROUNDS,
-        says="the same, but it goes in the middle of the averaging",
-        rate=8e-3,
-        steps=10,
-        round=_round(Codec.INT4),
-        dropped=0.25,
-        cut_within=0.25,
-    ),
-    Method(name="swarm-sparse256", kind=Kind.ROUNDS, says="top 256 of 4096, gather", rate=16e-3, steps=10, round=_SPARSE),
-    Method(
+    _SYNCHRONOUS,
+    replace(_SYNCHRONOUS, name="synchronous-fp16", says="the same with fp16 gradients", half=True),
+    _OURS,
+    _FP16,
+    replace(_FP16, name="swarm-fp16-h5", says="the same, twice as often", steps=5),
+    _INT4,
+    replace(_INT4, name="swarm-int4-h30", says="the same, seldom", steps=30),
+    _DROPPED,
+    replace(_DROPPED, name="swarm-int4-cut", says="the same, but it goes in the middle of the averaging", cut_within=0.25),
+    _SPARSE,
+    replace(
+        _SPARSE,
         name="swarm-sparse256-no-feedback",
-        kind=Kind.ROUNDS,
         says="the same, what compression loses stays lost",
         rate=8e-3,
-        steps=10,
         round=_round(Codec.SPARSE256, Exchange.GATHER, 0.0),
     ),
-    Method(
-        name="hivemind-local",
-        kind=Kind.HIVEMIND_LOCAL,
-        says="hivemind.Optimizer, local updates, fp16 weights",
-        rate=8e-3,
-        steps=10,
-        half=True,
-    ),
-    Method(
-        name="hivemind-local-h20",
-        kind=Kind.HIVEMIND_LOCAL,
-        says="the same, half as often",
-        rate=8e-3,
-        steps=20,
-        half=True,
-    ),
-    Method(
-        name="hivemind-local-h30",
-        kind=Kind.HIVEMIND_LOCAL,
-        says="the same, seldom",
-        rate=8e-3,
-        steps=30,
-        half=True,
-    ),
-    Method(
+    _HIVEMIND,
+    replace(_HIVEMIND, name="hivemind-local-h20", says="the same, half as often", steps=20),
+    replace(_HIVEMIND, name="hivemind-local-h30", says="the same, seldom", steps=30),
+    replace(
+        _HIVEMIND,
         name="hivemind-gradients",
         kind=Kind.HIVEMIND_GRADIENTS,
         says="hivemind.Optimizer, fp16 gradients of 160 sequences",
         rate=16e-3,
-        steps=10,
-        half=True,
     ),
-    Method(
-        name="diloco-h10",
-        kind=Kind.ROUNDS,
-        says="DiLoCo 0.7/0.9 as published, fp32",
-        rate=2e-3,
-        steps=10,
-        round=_round(Codec.FP32),
-        outer=_DILOCO,
-    ),
-    Method(
-        name="diloco-h30",
-        kind=Kind.ROUNDS,
-        says="the same, seldom",
-        rate=2e-3,
-        steps=30,
-        round=_round(Codec.FP32),
-        outer=_DILOCO,
-    ),
+    _DILOCO,
+    replace(_DILOCO, name="diloco-h30", says="the same, seldom", steps=30),
 )
 
 METHODS: Mapping[str, Method] = MappingProxyType({method.name: method for method in _ALL})

@@ -18,7 +18,7 @@ import hivemind
 import torch
 from hivemind.compression import Float16Compression
 
-from benchmarks.loss.counters import sent_bytes
+from benchmarks.meters import sent_bytes
 from benchmarks.rivals.stage import act
 from peer.model import build, presets
 

@@ -17,9 +17,9 @@ import torch
 
 from averaging.averager import FORMS, Averager, Update
 from averaging.layout import Layout
-from benchmarks.loss.counters import sent_bytes
 from benchmarks.loss.curves import KEYS, MEMBERS
 from benchmarks.loss.methods import METHODS
+from benchmarks.meters import sent_bytes
 from benchmarks.rivals.stage import act, note
 from peer.compute import Compute
 from peer.model import build, presets

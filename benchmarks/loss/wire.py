@@ -11,13 +11,13 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from benchmarks.cast import Actor, NotMeasured, together
 from peer.model import count, presets
 
-from .lab import Lab, WireError, Worker, dismiss
+from .lab import Lab, dismiss
 from .methods import BATCH, METHODS, PEERS, RIVALS, Kind, Method
 
 PORT = 47_000
-PATIENCE_SECONDS = 300.0
 Tell = Callable[[str], None]
 
 
@@ -61,7 +61,7 @@ def measure(lab: Lab, names: Sequence[str], links: Sequence[float], effort: Effo
                 size = f"{cost.bytes / 1e3:9,.1f} kB" if cost.bytes < 1e7 else f"{cost.bytes / 1e6:9,.2f} MB"
                 where = f"{cost.mbit:g} Mbit/s" if cost.mbit else "loopback"
                 tell(f"  {where:>11}  {cost.method:28} {cost.seconds:8.3f} s  {size}  {cost.note}")
-        except WireError as error:
+        except NotMeasured as error:
             tell(f"  not measured: {', '.join(method.name for method in mine)} ({error})")
     return costs
 
@@ -121,13 +121,13 @@ def _optimizer(lab: Lab, methods: Sequence[Method], links: Iterable[float], effo
             workers = lab.crew("benchmarks.loss.optimizer_peer")
             try:
                 yield _live(lab, workers, method, mbit, effort)
-            except WireError as error:
+            except NotMeasured as error:
                 tell(f"  not measured: {method.name} at {mbit:g} Mbit/s ({error})")
             finally:
                 dismiss(workers)
 
 
-def _live(lab: Lab, workers: Sequence[Worker], method: Method, mbit: float, effort: Effort) -> Cost:
+def _live(lab: Lab, workers: Sequence[Actor], method: Method, mbit: float, effort: Effort) -> Cost:
     """Let `hivemind.Optimizer` train. An epoch costs its time without that of its steps, however many it made of them.
 
     The table charges that for every ``method.steps`` steps, as if no epoch had been longer than it was meant to be.
@@ -135,9 +135,9 @@ def _live(lab: Lab, workers: Sequence[Worker], method: Method, mbit: float, effo
     entries: list[str] = []
     for host, worker in enumerate(workers):
         worker.tell("join", host=lab.address(host), entries=entries, interface=lab.interface)
-        entries = worker.hear(PATIENCE_SECONDS) if not host else entries
+        entries = worker.answer() if not host else entries
     for worker in workers[1:]:
-        worker.hear(PATIENCE_SECONDS)
+        worker.answer()
     order = {
         "run": "loss",
         "model": effort.model,
@@ -159,7 +159,7 @@ def _live(lab: Lab, workers: Sequence[Worker], method: Method, mbit: float, effo
     sent = statistics.fmean(new["sent"] - old["sent"] for old, new in pairs) / _shares(lab)
     groups = [size for old, new in pairs for size in new["groups"][len(old["groups"]) :]]
     if not steps or not epochs:
-        raise WireError(f"{method.name} has made {steps:g} steps in {epochs:g} epochs within {effort.optimizer_seconds:g} s")
+        raise NotMeasured(f"{method.name} has made {steps:g} steps in {epochs:g} epochs within {effort.optimizer_seconds:g} s")
     note = f"{epochs:.0f} epochs of {steps / epochs:.0f} steps, {_whole(groups)} of {len(groups)} averagings with all {PEERS} peers"
     return Cost(
         method=method.name,
@@ -175,7 +175,7 @@ def _whole(groups: Sequence[int]) -> int:
     return sum(size == PEERS for size in groups)
 
 
-def _exchanges(lab: Lab, workers: Sequence[Worker], method: Method, mbit: float, rounds: int) -> Cost:
+def _exchanges(lab: Lab, workers: Sequence[Actor], method: Method, mbit: float, rounds: int) -> Cost:
     """``rounds`` exchanges after one that opens the connections: the median of the slowest peer's seconds, and the mean bytes."""
     _exchange(workers)
     before = sum(together(workers, "sent", [{}] * PEERS))
@@ -191,19 +191,12 @@ def _exchanges(lab: Lab, workers: Sequence[Worker], method: Method, mbit: float,
     )
 
 
-def _exchange(workers: Sequence[Worker]) -> float:
+def _exchange(workers: Sequence[Actor]) -> float:
     done = together(workers, "exchange", [{}] * PEERS)
     for one in done:
         if one["fault"]:
-            raise WireError(one["fault"])
+            raise NotMeasured(one["fault"])
     return max(one["seconds"] for one in done)
-
-
-def together(workers: Sequence[Worker], do: str, orders: Sequence[dict[str, Any]]) -> list[Any]:
-    """Give everybody its order, then hear everybody. Raises `WireError` for the first that fails."""
-    for worker, order in zip(workers, orders, strict=True):
-        worker.tell(do, **order)
-    return [worker.hear(PATIENCE_SECONDS) for worker in workers]
 
 
 def _seats(lab: Lab, **more: Any) -> list[dict[str, Any]]:

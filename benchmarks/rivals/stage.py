@@ -84,8 +84,8 @@ class Rival(Protocol):
         """The last scene is over: leave nothing behind that outlives the process."""
 
 
-def act(rival: Rival) -> None:
-    """Do what the parent says until it says no more. Never returns."""
+def act(rival: object) -> None:
+    """Do what the parent says until it says no more: call the methods that it names. Never returns."""
     answers = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)  # whatever a library prints goes to the log, not among the answers
     orders = _orders()
@@ -98,7 +98,7 @@ def act(rival: Rival) -> None:
             answers.write(json.dumps({"error": f"{type(error).__name__}: {error}"}) + "\n")
 
 
-def _obey(rival: Rival, do: str, **what: Any) -> Any:
+def _obey(rival: Any, do: str, **what: Any) -> Any:
     match do:
         case "prepare":
             return rival.prepare(Scene(**what))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -12,8 +13,8 @@ from typing import Any
 import psutil
 import pytest
 
-from benchmarks.cast import Cast
-from benchmarks.meters import MemoryWatch, cpu_of, family, peak_rss_of
+from benchmarks.cast import Cast, NotMeasured
+from benchmarks.meters import MemoryWatch, cpu_of, family, peak_rss_of, sent_bytes
 from benchmarks.rivals.stage import Scene, Times, Verdict, act
 
 FAR = 120
@@ -83,14 +84,14 @@ def test_everybody_hears_of_everybody_and_answers_by_seat() -> None:
 
 def test_an_error_of_a_peer_is_told_and_ends_them_all() -> None:
     members: list[psutil.Process] = []
-    with pytest.raises(RuntimeError, match="ValueError: I fell"):
+    with pytest.raises(NotMeasured, match="ValueError: I fell"):
         play("fall", "average", members)
     assert_gone(members)
 
 
 def test_the_death_of_a_peer_is_told_and_its_children_die_too() -> None:
     members: list[psutil.Process] = []
-    with pytest.raises(RuntimeError, match="the process ended"):
+    with pytest.raises(NotMeasured, match="the process has ended"):
         play("die", "check", members)
     assert_gone(members)
 
@@ -110,6 +111,16 @@ def test_peers_go_with_a_parent_that_is_killed() -> None:
         members = [psutil.Process(int(pid)) for pid in parent.stdout.readline().split()]
         parent.kill()
     assert_gone(members)
+
+
+def test_what_crosses_an_interface_is_counted_where_there_is_one() -> None:
+    before = sent_bytes("lo")
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        with socket.create_connection(server.getsockname()) as line:
+            line.sendall(bytes(1000))
+        assert sent_bytes("lo") >= before + 1000
+    with pytest.raises(ValueError, match="no interface nowhere"):
+        sent_bytes("nowhere")
 
 
 if __name__ == "__main__":

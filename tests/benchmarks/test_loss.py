@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 
-from benchmarks.loss.counters import sent_bytes
 from benchmarks.loss.curves import Curve, Points, Task
 from benchmarks.loss.methods import METHODS, PRESETS, QUICK
 from benchmarks.loss.sweep import HIGHEST, LOWEST, best_rate, beyond
@@ -146,15 +145,3 @@ def test_a_sweep_goes_on_beyond_an_edge_until_its_limits() -> None:
 def test_every_method_that_is_named_exists() -> None:
     assert {*PRESETS, *QUICK} <= METHODS.keys()
     assert all(method.name == name for name, method in METHODS.items())
-
-
-def test_the_counter_of_an_interface() -> None:
-    table = (
-        "Inter-|   Receive                                         |  Transmit\n"
-        " face |bytes packets errs drop fifo frame compressed multicast|bytes packets errs drop fifo colls carrier compressed\n"
-        "    lo:  100  1 0 0 0 0 0 0  200 1 0 0 0 0 0 0\n"
-        "  eth0: 12345678 90 0 0 0 0 0 0 7654321 80 0 0 0 0 0 0\n"
-    )
-    assert sent_bytes("eth0", table) == 7654321
-    with pytest.raises(ValueError, match="no interface eth1"):
-        sent_bytes("eth1", table)
