@@ -18,9 +18,11 @@ import argparse
 import asyncio
 import contextlib
 import json
+import os
 import signal
 import statistics
 import sys
+import threading
 import time
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
@@ -66,6 +68,17 @@ def state_of(numbers: int) -> SharedState:
 def say(**line: object) -> None:
     """One line for the parent."""
     print(json.dumps(line), flush=True)
+
+
+def go_with_the_parent() -> None:
+    """The parent holds the other end of standard input: however it ends, so does this process."""
+
+    def wait() -> None:
+        while os.read(0, 1):
+            pass
+        os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()
 
 
 @dataclass(frozen=True)
@@ -178,7 +191,8 @@ class Child:
     async def start(cls, *words: object) -> Child:
         """This very file in another role."""
         command = [sys.executable, "-m", "benchmarks.join", *map(str, words)]
-        return cls(await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE))
+        pipe = asyncio.subprocess.PIPE
+        return cls(await asyncio.create_subprocess_exec(*command, stdin=pipe, stdout=pipe))
 
     async def line(self) -> Line | None:
         """The next line; None at the end."""
@@ -198,9 +212,10 @@ async def measure(model: str, mbit: float) -> Line:
     """One join; what came of it."""
     numbers, rate = count(presets[model]), mbit * 1e6 / 8
     async with contextlib.AsyncExitStack() as stack:
-        donors = [await Child.start("--role", f"donor{number}", "--model", model) for number in range(DONORS)]
-        for donor in donors:
-            stack.push_async_callback(donor.end)
+        donors: list[Child] = []
+        for number in range(DONORS):
+            donors.append(await Child.start("--role", f"donor{number}", "--model", model))
+            stack.push_async_callback(donors[-1].end)
         relay = Relay(rate)
         ports, root = [], ""
         for donor in donors:
@@ -247,6 +262,8 @@ def main() -> None:
     chosen = parser.parse_args()
     torch.set_num_threads(1)
     numbers = count(presets[chosen.model])
+    if chosen.role:
+        go_with_the_parent()
     if chosen.role.startswith("donor"):
         asyncio.run(donate(int(chosen.role.removeprefix("donor")), numbers))
     elif chosen.role == "newcomer":

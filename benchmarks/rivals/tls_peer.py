@@ -9,8 +9,8 @@ from __future__ import annotations
 import os
 import socket
 import ssl
-import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from benchmarks.rivals.stage import Scene, Times, Verdict, act
@@ -36,12 +36,12 @@ class TlsPeer:
     def meet(self, cards: list[Any]) -> None:
         """Connect to everybody, and let everybody connect."""
         self._sources: list[ssl.SSLSocket] = []
-        door = threading.Thread(target=self._accept)
-        door.start()
+        self._threads = ThreadPoolExecutor(2 * (self._scene.peers - 1))
+        door = self._threads.submit(self._accept)
         context = client_context(self._key, _RUN)
         ports = [port for seat, port in enumerate(cards) if seat != self._scene.seat]
         self._targets = [context.wrap_socket(_tuned(socket.create_connection(("127.0.0.1", port)))) for port in ports]
-        door.join()
+        door.result()
         self._sent = 0
 
     def _accept(self) -> None:
@@ -57,12 +57,10 @@ class TlsPeer:
     def average(self) -> Times:
         """Everything to everybody, at once."""
         began = time.monotonic()
-        sending = [threading.Thread(target=self._send, args=(target,)) for target in self._targets]
-        receiving = [threading.Thread(target=_receive, args=pair) for pair in zip(self._sources, self._incoming, strict=True)]
-        for thread in (*sending, *receiving):
-            thread.start()
-        for thread in (*sending, *receiving):
-            thread.join()
+        sending = [self._threads.submit(self._send, target) for target in self._targets]
+        receiving = [self._threads.submit(_receive, *pair) for pair in zip(self._sources, self._incoming, strict=True)]
+        for done in (*sending, *receiving):
+            done.result()
         self._sent += len(self._outgoing) * len(self._targets)
         return Times(called=began, began=began, ended=time.monotonic(), sent=self._sent)
 
@@ -79,6 +77,7 @@ class TlsPeer:
         """Close everything."""
         for connection in (*self._targets, *self._sources):
             connection.close()
+        self._threads.shutdown()
         self._targets, self._sources, self._incoming, self._outgoing = [], [], [], b""
 
     def close(self) -> None:
