@@ -53,7 +53,8 @@ class Board:
     def __init__(
         self, manifest: RunManifest, me: PeerId, name: str, version: str, parameters: int, clock: Callable[[], float]
     ) -> None:
-        self._manifest, self._me, self._name, self._version, self._parameters = manifest, me, name, version, parameters
+        self._manifest, self._me, self._name, self._version = manifest, me, name, version
+        self._blank = _blank(manifest, me, version, parameters)
         self._clock = clock
         self._began = clock()
         self._process = psutil.Process()
@@ -127,32 +128,21 @@ class Board:
 
     def snapshot(self, roster: Sequence[tuple[Row, float, bool]]) -> Snapshot:
         """The picture now. ``roster``: the others, seconds since each was heard, and whether it is present."""
-        manifest, now = self._manifest, self._clock()
+        now = self._clock()
         rows = self._rows(roster)
         health, reason = self._health(rows)
-        memory = self._process.memory_info().rss
-        return Snapshot(
-            run=manifest.run_id.hex(),
-            run_name=manifest.name,
-            model=f"{manifest.model.name} {manifest.model.layers}x{manifest.model.width}",
-            parameters=self._parameters,
-            version=self._version,
-            peer=self._me,
+        return msgspec.structs.replace(
+            self._blank,
             health=health,
             reason=reason,
             uptime=now - self._began,
             round=self.round,
-            rounds=manifest.rounds,
             tokens=self.run_tokens,
-            tokens_goal=manifest.tokens,
-            seconds_left=max(0, manifest.rounds - self.round) * self.round_seconds,
+            seconds_left=max(0, self._manifest.rounds - self.round) * self.round_seconds,
             phase=self.phase.name.lower(),
             fetching=self.fetching,
             step=self.step,
-            max_steps=manifest.round.max_steps,
             phase_left=max(0.0, self.phase_ends - now),
-            codec=manifest.round.codec.name.lower(),
-            relaxation=words_of(manifest.round),
             losses=self._losses,
             evaluations=self._evaluations,
             members=self.members,
@@ -164,9 +154,7 @@ class Board:
             up=tuple(self.meter.up),
             down=tuple(self.meter.down),
             cpu=self.cpu,
-            cores=psutil.cpu_count() or 1,
-            memory=memory,
-            memory_total=psutil.virtual_memory().total,
+            memory=self._process.memory_info().rss,
             given_seconds=now - self._began,
             given_tokens=self.given_tokens,
             given_rounds=self.given_rounds,
@@ -215,6 +203,26 @@ class Board:
         if self.reason:
             return "DEGRADED", self.reason
         return "HEALTHY", ""
+
+
+def _blank(manifest: RunManifest, me: PeerId, version: str, parameters: int) -> Snapshot:
+    """What stays as it is for the life of this peer: the run, and the computer."""
+    return Snapshot(
+        run=manifest.run_id.hex(),
+        run_name=manifest.name,
+        model=f"{manifest.model.name} {manifest.model.layers}x{manifest.model.width}",
+        parameters=parameters,
+        version=version,
+        peer=me,
+        health="SYNCING",
+        rounds=manifest.rounds,
+        tokens_goal=manifest.tokens,
+        max_steps=manifest.round.max_steps,
+        codec=manifest.round.codec.name.lower(),
+        relaxation=words_of(manifest.round),
+        cores=psutil.cpu_count() or 1,
+        memory_total=psutil.virtual_memory().total,
+    )
 
 
 def _with_stragglers(rows: Sequence[PeerRow]) -> list[PeerRow]:

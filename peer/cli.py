@@ -70,7 +70,7 @@ _CODECS = click.Choice(["fp32", "fp16", "bf16", "int8", "int4", "sparse512", "sp
 _data = click.option("--data", type=click.Path(exists=True, path_type=Path), help="Text to train on. Default: Python's library.")
 _run = _options(
     click.option(
-        "--model", default="nano", show_default=True, help="tiny (9k parameters), nano (0.1M), small (10M), base (124M class)."
+        "--model", default="nano", show_default=True, help="tiny (11k parameters), nano (0.1M), small (10M), base (124M class)."
     ),
     click.option("--seed", default=0, show_default=True, help="Of the fresh model."),
 )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -29,6 +31,15 @@ def allowed_error(codec: Codec, vector_N: Tensor) -> Tensor:
         allowed_N[taken_N] = allowed_error(codec.inner(taken_shape(codec.shape, codec.stride)), vector_N[taken_N])
         return allowed_N
     return _of_selected(codec, exact_N) if isinstance(codec, Sparse) else _of_blocks(codec, exact_N)
+
+
+def assert_unmoved(codec: Codec, vector_N: Tensor, change: Callable[[], None]) -> None:
+    """Bytes, and the numbers that come back, are the same before and after ``change``."""
+    payload = codec.encode(vector_N)
+    back_N = codec.decode(payload, len(vector_N))
+    change()
+    assert codec.encode(vector_N) == payload
+    assert torch.equal(codec.decode(payload, len(vector_N)), back_N)
 
 
 def taken_shape(shape: Shape, stride: int) -> Shape:

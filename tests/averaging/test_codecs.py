@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import struct
-from collections.abc import Iterator
 from itertools import pairwise
 
 import pytest
@@ -19,7 +18,7 @@ from averaging.codecs.quantised import Quantised
 from swarm.errors import Malformed
 from swarm.manifest import Codec as CodecName
 
-from .bounds import allowed_error
+from .bounds import allowed_error, assert_unmoved
 
 LARGEST = 3.4028234663852886e38
 ALL = pytest.mark.parametrize("name", list(CodecName))
@@ -38,13 +37,6 @@ vectors = st.one_of(
     st.builds(lambda numbers, value: torch.full((numbers,), value), st.integers(0, 600), values),
 )
 check = settings(max_examples=150, deadline=None)
-
-
-@pytest.fixture
-def threads() -> Iterator[None]:
-    before = torch.get_num_threads()
-    yield
-    torch.set_num_threads(before)
 
 
 @st.composite
@@ -187,12 +179,7 @@ def test_the_bytes_depend_neither_on_threads_nor_on_memory_layout(name: CodecNam
 def test_the_bytes_do_not_depend_on_the_pieces_that_the_vector_is_walked_in(
     name: CodecName, piece: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    codec, vector_N = codec_of(name), drawn(70_001, 6, 1e-3)
-    payload = codec.encode(vector_N)
-    back_N = codec.decode(payload, len(vector_N))
-    monkeypatch.setattr(quantised, "_PIECE", piece)
-    assert codec.encode(vector_N) == payload
-    assert torch.equal(codec.decode(payload, len(vector_N)), back_N)
+    assert_unmoved(codec_of(name), drawn(70_001, 6, 1e-3), lambda: monkeypatch.setattr(quantised, "_PIECE", piece))
 
 
 @ALL

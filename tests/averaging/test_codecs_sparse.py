@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import math
 import struct
-from collections.abc import Iterator
 from fractions import Fraction
 
 import numpy as np
@@ -21,7 +20,7 @@ from averaging.partition import ALIGN
 from swarm.errors import Malformed
 from swarm.manifest import Codec as CodecName
 
-from .bounds import chunks_of, selected
+from .bounds import assert_unmoved, chunks_of, selected
 
 LISTED = {CodecName.SPARSE64: 64, CodecName.SPARSE128: 128, CodecName.SPARSE256: 256, CodecName.SPARSE512: 512}
 SPARSE = pytest.mark.parametrize("name", [*LISTED, CodecName.MASKED])
@@ -43,13 +42,6 @@ def two_tensors() -> Tensor:
     vector_N = torch.full((32,), 0.5)
     vector_N[[5, 9, 16, 31]] = torch.tensor([3.0, -1.0, 2.0, 2.0])
     return vector_N
-
-
-@pytest.fixture
-def threads() -> Iterator[None]:
-    before = torch.get_num_threads()
-    yield
-    torch.set_num_threads(before)
 
 
 shapes = st.lists(st.sampled_from([0, 1, 15, 16, 17, 255, 4095, 4096, 4097, 9000]), max_size=5).map(lambda cut: Shape(tuple(cut)))
@@ -183,11 +175,7 @@ def test_the_bytes_do_not_depend_on_how_much_is_worked_on_at_a_time(
     name: CodecName, at_a_time: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     codec, vector_N = codec_of(name, Shape((50_000, 300, 300, 20_000), 3)), heavy(70_600, 6)
-    payload = codec.encode(vector_N)
-    back_N = codec.decode(payload, len(vector_N))
-    monkeypatch.setattr(chunks, "_AT_A_TIME", at_a_time)
-    assert codec.encode(vector_N) == payload
-    assert torch.equal(codec.decode(payload, len(vector_N)), back_N)
+    assert_unmoved(codec, vector_N, lambda: monkeypatch.setattr(chunks, "_AT_A_TIME", at_a_time))
 
 
 @SPARSE
