@@ -20,6 +20,7 @@ from swarm.wire import NO_GROUP, Message, Signed, Stamp, open_frame, seal
 
 from . import groups
 from .assembly import Assembly, Call, LeftOut
+from .codecs import Raw
 from .feedback import ErrorFeedback, Settle
 from .groups import Group, Line
 from .messages import Ballot, Commit, Decline, Holdings, Proposal, Ready, Receipt, Takeover, Vote
@@ -80,7 +81,7 @@ class _Line:
     stamp: Stamp
     deadline: float
     inbox: Inbox
-    shelved: dict[str, bytes] = field(default_factory=dict)
+    shelved: dict[str, Raw] = field(default_factory=dict)
 
 
 class Averager:
@@ -236,7 +237,7 @@ class Averager:
             self._post.send((signed.signer,), decline, Stamp(self._run, signed.stamp.round), deadline=deadline, failures=Inbox())
 
 
-def shelved(job: object, result: object) -> tuple[bytes, bytes] | None:
+def shelved(job: object, result: object) -> tuple[bytes, Raw] | None:
     """(hash, payload) where a job has made or verified an item that others may have missed."""
     match job, result:
         case _, Reduced(payload, hash_):

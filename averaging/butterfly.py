@@ -32,7 +32,7 @@ from swarm.identity import PeerId
 from swarm.machine import Command, Compute, Job, Ship
 from swarm.manifest import Codec
 
-from .codecs import codec_of, result_codec
+from .codecs import Raw, codec_of, result_codec
 from .duty import Duty
 from .exchange import Decision, Table
 from .messages import flags_of
@@ -55,7 +55,7 @@ class Butterfly:
         }
         self._names = {_part(part, codec): (part, codec) for part in self._plan.parts for codec in allowed(self._plan.codec)}
         self._results = {f"result.{part.index}": part for part in self._plan.parts}
-        self._early: dict[tuple[int, PeerId], bytes] = {}
+        self._early: dict[tuple[int, PeerId], Raw] = {}
         self._shipped: set[tuple[int, PeerId]] = set()
 
     @cached_property
@@ -95,7 +95,7 @@ class Butterfly:
         """The names that copies of the signed results of ``part`` have, and the hashes of these."""
         return {f"copy.{part.index}.{hash_.hex()}": hash_ for hash_ in self._voices.receipts_of(part.index)}
 
-    def take(self, sender: PeerId, item: str, payload: bytes) -> Iterator[Command]:
+    def take(self, sender: PeerId, item: str, payload: Raw) -> Iterator[Command]:
         """A part for us waits for its sender's commit, a result for its receipt; a copy has one."""
         if item in self._names and self._names[item][0].index in self._duties:
             self._duties[self._names[item][0].index].take(sender, payload)
@@ -159,7 +159,7 @@ class Butterfly:
                 else:
                     yield Ship(peer, _part(part, self._table.codec), self._table.encoded[index].payload)
 
-    def _examine(self, index: int, hash_: bytes, payload: bytes, source: PeerId) -> Iterator[Command]:
+    def _examine(self, index: int, hash_: bytes, payload: Raw, source: PeerId) -> Iterator[Command]:
         if hash_ not in self._table.held.get(index, ()):
             yield self._table.checks(index, self.check(index, hash_, payload, source))
 
@@ -180,7 +180,7 @@ class Butterfly:
         receipts = (self._voices.receipts.get((index, peer)) for peer in self._chains[index])
         return next((receipt.hash for receipt in receipts if receipt and receipt.hash in held), next(iter(held)))
 
-    def check(self, index: int, hash_: bytes, payload: bytes, source: PeerId) -> Job:
+    def check(self, index: int, hash_: bytes, payload: Raw, source: PeerId) -> Job:
         """Hash and form of a result."""
         part, codec = self._plan.parts[index], result_codec(self._plan.codec)
         is_first = index not in self._table.held and not self._table.pending[index]
@@ -216,7 +216,7 @@ class Butterfly:
         if not hash_:
             return set()
         members = self._plan.group.members
-        flags = flags_of(self._table.held[part.index][hash_][: self._plan.head], len(members))
+        flags = flags_of(bytes(self._table.held[part.index][hash_][: self._plan.head]), len(members))
         return {member for member, flag in zip(members, flags, strict=True) if flag}
 
 

@@ -17,7 +17,7 @@ from torch import Tensor
 from swarm.identity import PeerId
 from swarm.machine import Command, Compute, Report, Ship
 
-from .codecs import result_codec
+from .codecs import Raw, result_codec
 from .exchange import Table
 from .messages import Receipt, Takeover, bits
 from .partition import Part
@@ -31,10 +31,10 @@ class Duty:
     def __init__(self, table: Table, part: Part, rank: int) -> None:
         self.part, self.rank = part, rank
         self._table, self._voices = table, table.voices
-        self._inputs: dict[PeerId, bytes] = {}
+        self._inputs: dict[PeerId, Raw] = {}
         self._vectors: dict[PeerId, Tensor | None] = {}
         """The same, decoded: kept from the check to the reduction, in all as many numbers as the whole update has."""
-        self._unchecked: dict[PeerId, bytes] = {}
+        self._unchecked: dict[PeerId, Raw] = {}
         self._checked: set[PeerId] = {table.me}
         self._served: set[PeerId] = {table.me}
         self._called = self._reducing = False
@@ -44,7 +44,7 @@ class Duty:
         mine = self._table.encoded[self.part.index]
         self._inputs[self._table.me], self._vectors[self._table.me] = mine.payload, mine.vector_N
 
-    def take(self, sender: PeerId, payload: bytes) -> None:
+    def take(self, sender: PeerId, payload: Raw) -> None:
         """A part waits for its sender's commit; of two of one sender the first counts."""
         if sender not in self._checked:
             self._unchecked.setdefault(sender, payload)

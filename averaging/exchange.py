@@ -25,6 +25,7 @@ from swarm.machine import Command, Compute, Job, Send
 from swarm.manifest import Codec
 from swarm.wire import Message
 
+from .codecs import Raw
 from .reduce import EncodedPart
 from .terms import Offering, Outcome, Plan
 from .voices import Voices
@@ -43,7 +44,7 @@ class Table:
     voices: Voices
     encoded: tuple[EncodedPart, ...] = ()
     """Our own update as it travels; empty until it is encoded."""
-    held: dict[int, dict[bytes, bytes]] = field(default_factory=dict)
+    held: dict[int, dict[bytes, Raw]] = field(default_factory=dict)
     """By item: hash and checked bytes. Two owners may have come to two results of one part; then we may hold both."""
     decoded: dict[tuple[int, bytes], Tensor] = field(default_factory=dict)
     """By item and hash: the numbers, where a check or a reduction has left them."""
@@ -65,7 +66,7 @@ class Table:
         self.voices.hear(self.me, message)
         return Send(self.others, message, self.plan.group.id)
 
-    def hold(self, index: int, hash_: bytes, payload: bytes, vector_N: Tensor | None = None) -> None:
+    def hold(self, index: int, hash_: bytes, payload: Raw, vector_N: Tensor | None = None) -> None:
         """From now on we have this item; ``vector_N`` is what it decodes to, where that is known."""
         self.held.setdefault(index, {})[hash_] = payload
         if vector_N is not None:
@@ -93,7 +94,7 @@ class Exchange(Protocol):
     def expect(self, sender: PeerId, item: str) -> int:
         """The exact bytes of ``item`` from ``sender``. Raises `Refused` for what has no place in this exchange."""
 
-    def take(self, sender: PeerId, item: str, payload: bytes) -> Iterator[Command]:
+    def take(self, sender: PeerId, item: str, payload: Raw) -> Iterator[Command]:
         """Bulk bytes of the right length from the right peer; whether they are what was promised is arithmetic."""
 
     def learn(self, job: Job, result: object) -> Iterator[Command]:
@@ -111,7 +112,7 @@ class Exchange(Protocol):
     def named(self, index: int) -> bytes:
         """The hash under which we hold an item: of several the one that most others will name, too. Empty for none."""
 
-    def check(self, index: int, hash_: bytes, payload: bytes, source: PeerId) -> Job:
+    def check(self, index: int, hash_: bytes, payload: Raw, source: PeerId) -> Job:
         """The check of bytes that ``source`` gave us for an item by its hash. Its answer is a `Checked`."""
 
     def sizes(self, index: int) -> Sequence[int]:

@@ -24,7 +24,7 @@ from torch import Tensor
 
 from swarm.manifest import Codec as CodecName
 
-from .codecs import codec_of
+from .codecs import Raw, codec_of
 from .partition import Part
 
 
@@ -37,7 +37,7 @@ class Settle:
     """
 
     sent_P: Tensor
-    encoded: tuple[bytes, ...]
+    encoded: tuple[Raw, ...]
     parts: tuple[Part, ...]
     applied: tuple[bool, ...]
     codec: CodecName
@@ -51,7 +51,7 @@ class Settle:
         return self.sent_P is other.sent_P and self._values == other._values
 
     def __hash__(self) -> int:
-        return hash((id(self.sent_P), self._values))
+        return hash((id(self.sent_P), self.parts, self.applied, self.codec, self.decay))  # not all bytes have a hash
 
     @property
     def _values(self) -> tuple[object, ...]:
@@ -87,7 +87,7 @@ class Settle:
         residual_P[stop:] = self.sent_P[stop:]
         return residual_P
 
-    def _decoded(self, payload: bytes, part: Part) -> Tensor:
+    def _decoded(self, payload: Raw, part: Part) -> Tensor:
         return codec_of(self.codec, part.shape).decode(payload, part.numbers)
 
 

@@ -23,6 +23,7 @@ from swarm.identity import PeerId
 from swarm.machine import Command, Compute, Job, Ship
 from swarm.manifest import Codec
 
+from .codecs import Raw
 from .exchange import Decision, Table
 from .strength import allowed
 from .terms import Outcome
@@ -36,7 +37,7 @@ class Gather:
         self._table, self._plan, self._voices = table, table.plan, table.voices
         (self._whole,) = table.plan.parts
         self._seats = {member: seat for seat, member in enumerate(table.plan.group.members)}
-        self._unchecked: dict[PeerId, bytes] = {}
+        self._unchecked: dict[PeerId, Raw] = {}
         self._checked: set[PeerId] = {table.me}
         self._shipped: set[PeerId] = {table.me}
 
@@ -59,7 +60,7 @@ class Gather:
             raise Refused("that item has no place in this round")
         return blob_size(self._whole, codec)
 
-    def take(self, sender: PeerId, item: str, payload: bytes) -> Iterator[Command]:
+    def take(self, sender: PeerId, item: str, payload: Raw) -> Iterator[Command]:
         """An update waits for its sender's commit."""
         yield from ()
         if sender in self._seats and sender not in self._checked:
@@ -101,7 +102,7 @@ class Gather:
         """The hash of the update that we hold."""
         return next(iter(self._table.held.get(index, ())), b"")
 
-    def check(self, index: int, hash_: bytes, payload: bytes, source: PeerId) -> Job:
+    def check(self, index: int, hash_: bytes, payload: Raw, source: PeerId) -> Job:
         """An update in order, of this hash: what its sender has told us about it does not matter any more."""
         return CheckUpdate(source, index, self._whole, payload, hash_, self._plan.codec)
 
@@ -128,7 +129,7 @@ class Gather:
             tokens=sum(head_of(blob).weight for blob in applied.values()),
         )
 
-    def _applied(self, decision: Decision) -> dict[PeerId, bytes]:
+    def _applied(self, decision: Decision) -> dict[PeerId, Raw]:
         """The applied updates by member, in member order."""
         members = self._plan.group.members
         return {members[seat]: self._table.held[seat][hash_] for seat, hash_ in enumerate(decision) if hash_}

@@ -22,7 +22,7 @@ from swarm.hashing import digest
 from swarm.identity import PeerId
 from swarm.manifest import Codec as CodecName
 
-from .codecs import codec_of, is_exact
+from .codecs import Raw, codec_of, exact_codec
 from .partition import Part
 
 NORM_TOLERANCE = 1e-4
@@ -73,11 +73,11 @@ def weighted_sum(vectors: Iterable[Tensor], coefficients: Iterable[float], *, ch
 class EncodedPart:
     """One part of our update as it travels; ``norm`` is that of the decoded numbers, which is what the others can measure."""
 
-    payload: bytes
+    payload: Raw
     hash: bytes
     norm: float
     vector_N: Tensor = field(compare=False, repr=False)
-    """What the others will read in the payload; a view of our own vector where nothing is lost."""
+    """What the others will read in the payload. Where nothing is lost both are views of our own vector: nobody may write to it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +96,7 @@ class Checked:
 class Reduced:
     """The average of one part, as whoever reduces it sends it to all."""
 
-    payload: bytes
+    payload: Raw
     hash: bytes
     vector_N: Tensor | None = field(default=None, compare=False, repr=False)
     """The average as everybody will decode it."""
@@ -106,7 +106,7 @@ class Reduced:
 class Share:
     """One member's encoded numbers of a part, and how much they count."""
 
-    payload: bytes
+    payload: Raw
     codec: CodecName
     coefficient: float
     vector_N: Tensor | None = field(default=None, compare=False, repr=False)
@@ -147,7 +147,7 @@ class CheckPart:
 
     sender: PeerId
     part: Part
-    payload: bytes
+    payload: Raw
     hash: bytes
     norm: float
     codec: CodecName
@@ -157,10 +157,9 @@ class CheckPart:
         if digest(self.payload) != self.hash:
             return Checked(self.sender, self.part.index, False, OTHER_HASH)
         try:
-            vector_N = codec_of(self.codec, self.part.shape).decode(self.payload, self.part.numbers)
+            vector_N, measured = read(self.payload, self.part, self.codec)
         except Malformed as error:
             return Checked(self.sender, self.part.index, False, error.fact)
-        measured = norm(vector_N)
         if not is_near(self.norm, measured):
             return Checked(self.sender, self.part.index, False, f"the norm is {measured:.6g}, {self.norm:.6g} was signed")
         return Checked(self.sender, self.part.index, True, vector_N=vector_N)
@@ -191,7 +190,7 @@ class CheckResult:
     """
 
     part: Part
-    payload: bytes
+    payload: Raw
     hash: bytes
     codec: CodecName
     head: int = 0
@@ -237,8 +236,25 @@ OTHER_HASH = "the bytes do not have the hash that was signed"
 
 def encoded(vector_N: Tensor, part: Part, codec: CodecName, head: bytes = b"") -> EncodedPart:
     """``vector_N`` as it travels, after ``head``: hash of both, norm of what the others will decode, and these numbers."""
-    way, measured = codec_of(codec, part.shape), norm(vector_N) if is_exact(codec, 0) else math.inf
-    decoded_N = vector_N if is_exact(codec, measured) else torch.empty_like(vector_N)
-    numbers = way.encode(vector_N, None if decoded_N is vector_N else decoded_N)
+    exact, decoded_N, measured = exact_codec(codec), vector_N, math.inf
+    if exact:
+        measured = norm(vector_N)
+    if exact and measured <= exact.limit:
+        numbers: Raw = exact.bytes_of(vector_N)
+    else:
+        decoded_N = torch.empty_like(vector_N)
+        numbers = codec_of(codec, part.shape).encode(vector_N, decoded_N)
+        measured = norm(decoded_N)
     payload = b"".join((head, numbers)) if head else numbers
-    return EncodedPart(payload, digest(payload), measured if decoded_N is vector_N else norm(decoded_N), decoded_N)
+    return EncodedPart(payload, digest(payload), measured, decoded_N)
+
+
+def read(payload: Raw, part: Part, codec: CodecName) -> tuple[Tensor, float]:
+    """The numbers of ``payload``, to be read only, and their norm. Raises `Malformed` for whatever `encoded` cannot have made."""
+    if exact := exact_codec(codec):
+        vector_N = exact.numbers_in(payload, part.numbers)
+        measured = norm(vector_N)
+        if measured <= exact.limit:
+            return vector_N, measured
+    vector_N = codec_of(codec, part.shape).decode(payload, part.numbers)
+    return vector_N, norm(vector_N)

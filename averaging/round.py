@@ -24,6 +24,7 @@ from swarm.machine import Command, Compute, Computed, Delivered, Event, Fetch, F
 from swarm.manifest import Exchange as ExchangeName
 
 from .butterfly import Butterfly
+from .codecs import Raw
 from .exchange import Decision, Exchange, Table
 from .gather import Gather
 from .messages import Ballot, Commit, Holdings
@@ -75,7 +76,7 @@ class Round:
 
     # --- taking note ----------------------------------------------------------------------------------------------
 
-    def _take(self, sender: PeerId, item: str, payload: bytes) -> Iterator[Command]:
+    def _take(self, sender: PeerId, item: str, payload: Raw) -> Iterator[Command]:
         """What we have fetched is ours to check; all other bulk bytes are the exchange's."""
         name, *index = item.split(".")
         if name != "item":

@@ -12,7 +12,7 @@ from swarm.identity import PeerId
 from swarm.manifest import Codec
 from swarm.manifest import Exchange as ExchangeName
 
-from .codecs import codec_of, result_codec
+from .codecs import Raw, codec_of, result_codec
 from .groups import Group
 from .partition import Part
 
@@ -101,7 +101,7 @@ class Outcome:
     """By item."""
     included: tuple[bool, ...]
     """By part: whether our own update is in what was applied of it."""
-    encoded: tuple[bytes, ...]
+    encoded: tuple[Raw, ...]
     """Our own parts as they were sent."""
     decoded: tuple[Tensor | None, ...] = ()
     """What they decode to, where it is known."""

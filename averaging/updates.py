@@ -22,7 +22,7 @@ from swarm.hashing import digest
 from swarm.identity import PeerId
 from swarm.manifest import Codec as CodecName
 
-from .codecs import codec_of
+from .codecs import Raw, codec_of
 from .messages import MAX_WEIGHT
 from .partition import Part
 from .reduce import Checked, EncodedPart, is_near, norm, weighted_sum
@@ -50,7 +50,7 @@ class Head:
         return Claim(float(self.weight), self.norm, self.norm)
 
 
-def head_of(blob: bytes) -> Head:
+def head_of(blob: Raw) -> Head:
     """Read the head. Raises `Malformed` for what no member may claim."""
     if len(blob) < HEAD.size:
         raise Malformed("the update has no head")
@@ -107,7 +107,7 @@ class CheckUpdate:
     source: PeerId
     seat: int
     part: Part
-    payload: bytes
+    payload: Raw
     hash: bytes
     codec: CodecName
     head: Head | None = None
@@ -137,7 +137,7 @@ class CheckUpdate:
 class CombineUpdates:
     """The average of the applied ``blobs``, which are checked, in member order."""
 
-    blobs: tuple[bytes, ...]
+    blobs: tuple[Raw, ...]
     part: Part
 
     def run(self) -> Tensor:

@@ -129,7 +129,7 @@ class CatchUp:
         """Keep what holds, drop who lies or leaves, ask on."""
         match event:
             case Delivered(sender, item, payload) if sender in self._donors:
-                yield from self._take(self._donors[sender], int(item), sender, payload, now)
+                yield from self._take(self._donors[sender], int(item), sender, bytes(payload), now)
             case Computed(CheckChunk(index, donor, payload, _), ok):
                 yield from self._judge(index, donor, payload, bool(ok))
             case Unreached(peer, item, code) if peer in self._donors:

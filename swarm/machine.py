@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar
 
+from .hashing import Bytes
 from .identity import PeerId
 from .wire import NO_GROUP, Message, Signed
 
@@ -42,7 +43,7 @@ class Delivered:
 
     sender: PeerId
     item: str
-    payload: bytes
+    payload: Bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,11 +95,14 @@ class Send:
 
 @dataclass(frozen=True, slots=True)
 class Ship:
-    """Send bulk bytes; ``item`` names them for the receiver. Comes back as `Unreached` with ``item`` where it fails."""
+    """Send bulk bytes, to which nobody writes any more; ``item`` names them for the receiver.
+
+    Comes back as `Unreached` with ``item`` where it fails.
+    """
 
     to: PeerId
     item: str
-    payload: bytes
+    payload: Bytes
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,7 +25,7 @@ from .quantised import Quantised
 from .sparse import Sparse, Strided
 from .values import Blocks, SignAndSize
 
-__all__ = ["ONE_TENSOR", "Codec", "Raw", "Shape", "bytes_per_parameter", "codec_of", "is_exact", "is_sparse", "result_codec"]
+__all__ = ["ONE_TENSOR", "Codec", "Raw", "Shape", "bytes_per_parameter", "codec_of", "exact_codec", "is_sparse", "result_codec"]
 
 _MANY = 1 << 24
 """Numbers of a part that is large enough for the ends not to count."""
@@ -79,9 +79,10 @@ def codec_of(name: CodecName, shape: Shape = ONE_TENSOR) -> Codec:
     return _DENSE[name] if name in _DENSE else _SPARSE[name](shape)
 
 
-def is_exact(name: CodecName, norm: float) -> bool:
-    """Whether numbers of this L2 norm come back bit for bit, so that nobody needs to decode them to know."""
-    return name is CodecName.FP32 and norm <= Float32.limit
+def exact_codec(name: CodecName) -> Float32 | None:
+    """The codec of ``name`` if its bytes are the numbers themselves, so that neither side needs to make one of the other."""
+    codec = _DENSE.get(name)
+    return codec if isinstance(codec, Float32) else None
 
 
 def is_sparse(name: CodecName) -> bool:

@@ -46,8 +46,9 @@ class _Dense:
         """``[numbers]`` float32. Raises `Malformed` for a wrong length, NaN, infinity, or a value beyond ``limit``."""
         require_length(payload, self.size(numbers))
         raw_N, vector_N = np.frombuffer(payload, self._wire), room_for(numbers, out)
+        is_fixed = not raw_N.flags.writeable  # torch takes no memory that it may not write to
         for start in range(0, numbers, PIECE):
-            bits = torch.from_numpy(raw_N[start : start + PIECE].astype(self._wire.newbyteorder("=")))
+            bits = torch.from_numpy(raw_N[start : start + PIECE].astype(self._wire.newbyteorder("="), copy=is_fixed))
             piece = vector_N[start : start + PIECE].copy_(bits.view(self._dtype))
             if not reach_of(piece) <= self.limit:
                 raise Malformed("a value is NaN, infinite or out of range")
@@ -59,6 +60,19 @@ class Float32(_Dense):
 
     _dtype, _bits, _wire = torch.float32, torch.int32, np.dtype("<i4")
     limit = 2.0**100
+
+    def bytes_of(self, vector_N: Tensor) -> memoryview:
+        """What `encode` makes of numbers within ``limit``, none of which is looked at. To be read only: it may be their memory."""
+        return require_vector(vector_N).numpy().astype("<f4", copy=False).data.cast("B")
+
+    def numbers_in(self, payload: Raw, numbers: int) -> Tensor:
+        """What `decode` makes of ``payload`` where it is in order, which is not looked at. To be read only: it may be its memory.
+
+        Raises `Malformed` for a wrong length.
+        """
+        require_length(payload, self.size(numbers))
+        raw_N = np.frombuffer(payload, "<f4")
+        return torch.from_numpy(raw_N.astype(np.float32, copy=not raw_N.flags.writeable))
 
 
 class Float16(_Dense):

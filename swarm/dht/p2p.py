@@ -221,7 +221,7 @@ class P2P:
         servicer = self._servicers.get(verb)
         if servicer is None or not self._is_open:
             raise Refused("this peer keeps no records")
-        raw, contact, tags = _decode(_REQUEST, call.body)
+        raw, contact, tags = _decode(_REQUEST, bytes(call.body))
         if contact and self._contacts.learn(contact).signer != call.sender:
             raise Malformed("the contact of somebody else")
         request = _parse(servicer.form, raw)

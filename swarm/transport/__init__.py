@@ -30,7 +30,7 @@ class Call:
 
     sender: PeerId
     argument: str
-    body: bytes
+    body: Payload
     host: str = ""
 
 

@@ -20,6 +20,7 @@ from enum import IntEnum
 
 from ..errors import Malformed, SwarmError
 from ..identity import PeerId, petname
+from . import Payload
 from .envelope import pack_refusal, read_refusal
 from .stream import Stream
 
@@ -41,7 +42,7 @@ class _Say(IntEnum):
     DONE = 200
 
 
-Take = Callable[[str, int, Callable[[], Awaitable[bytes]]], Awaitable[bytes]]
+Take = Callable[[str, int, Callable[[], Awaitable[Payload]]], Awaitable[bytes]]
 """(path, length, how to get the body) -> the reply. Raises what `pack_refusal` knows."""
 
 
@@ -62,12 +63,12 @@ async def serve(stream: Stream, take: Take, idle_seconds: float) -> None:
         stream.abort()
 
 
-async def _answer(stream: Stream, take: Take, head: bytes) -> bool:
+async def _answer(stream: Stream, take: Take, head: Payload) -> bool:
     """One message; False where the lane is of no use afterwards."""
     length, size, padded = _HEAD.unpack(head)
     asked = taken = False
 
-    async def body() -> bytes:
+    async def body() -> Payload:
         nonlocal asked, taken
         asked = True
         await stream.write(_VERDICT.pack(_Say.GO, 0))

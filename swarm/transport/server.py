@@ -209,7 +209,7 @@ class Server:
         with self._guard.room(len(memoryview(reply).cast("B"))):
             return await self._send(request, reply)
 
-    async def _answer(self, call: Call, name: str, length: int, read: Callable[[], Awaitable[bytes]]) -> Payload:
+    async def _answer(self, call: Call, name: str, length: int, read: Callable[[], Awaitable[Payload]]) -> Payload:
         """The reply to ``call``, whose body is read only when route, length and room allow it."""
         route = self._routes.get(name)
         if route is None:
@@ -226,7 +226,7 @@ class Server:
         await response.write_eof()
         sender, host = cast(PeerId, connection.peer), request.remote or ""
 
-        async def take(path: str, length: int, body: Callable[[], Awaitable[bytes]]) -> bytes:
+        async def take(path: str, length: int, body: Callable[[], Awaitable[Payload]]) -> bytes:
             try:
                 self._guard.pace(sender, asyncio.get_running_loop().time())
                 name, argument = read_path("POST", path)
@@ -244,7 +244,7 @@ class Server:
         await serve(Stream(cast(asyncio.Transport, request.transport), connection), take, self._guard.limits.idle_seconds)
         return response
 
-    async def _read(self, read: Callable[[], Awaitable[bytes]], length: int, allowance: Allowance) -> bytes:
+    async def _read(self, read: Callable[[], Awaitable[Payload]], length: int, allowance: Allowance) -> Payload:
         """The whole body, or `TooLate`; `Malformed` where the connection ended before it."""
         seconds = min(allowance.seconds, self._guard.limits.patience(length))
         try:

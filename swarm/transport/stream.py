@@ -9,15 +9,19 @@ aiohttp's parser and stream cost one and a half times the work of TLS itself for
 from __future__ import annotations
 
 import asyncio
-import io
+import ctypes
 
 from ..errors import Malformed, SwarmError, Unreachable
 
 CHUNK = 1 << 18
 """Bytes handed to TLS at once: what has been encrypted still fits a core's cache when it is sent."""
-_FIRST = 4 << 20
 _EARLY = 1024
 """Bytes that may come before anybody waits for them: the head of the next message."""
+
+
+_unwritten = ctypes.pythonapi.PyByteArray_FromStringAndSize
+_unwritten.restype = ctypes.py_object
+_unwritten.argtypes = (ctypes.c_char_p, ctypes.c_ssize_t)
 
 
 class Stream(asyncio.BufferedProtocol):
@@ -77,21 +81,16 @@ class Stream(asyncio.BufferedProtocol):
 
     # --- what we call ---------------------------------------------------------------------------------------------
 
-    async def read(self, length: int) -> bytes:
-        """Exactly ``length`` bytes, each copied once. Memory follows what has arrived: it grows fourfold each time it is full.
+    async def read(self, length: int) -> bytearray:
+        """Exactly ``length`` bytes, each written once, and none before it has come: the system gives memory for no more.
 
         Raises `Unreachable` where the connection ends before, `Malformed` where much more came than was asked for. After an error,
         a timeout or a cancellation the stream is of no use any more: `abort` it.
         """
-        buffer, size = io.BytesIO(), 0
-        while size < length:
-            grown = min(length, max(_FIRST, 4 * size))
-            buffer.seek(grown - 1)
-            buffer.write(b"\0")
-            with buffer.getbuffer() as view, view[size:] as rest:
-                await self.read_into(rest, len(rest))
-            size = grown
-        return buffer.getvalue()
+        body: bytearray = _unwritten(None, length)
+        with memoryview(body) as view:
+            await self.read_into(view, length)
+        return body
 
     async def read_into(self, target: memoryview, least: int) -> int:
         """At least ``least`` bytes into ``target``; how many came."""

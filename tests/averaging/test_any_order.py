@@ -56,7 +56,7 @@ def account(stage: Stage, member: Member, play: Play) -> None:
         results = [result_of(stage, member, part) for part in stage.parts]
         for index, (result, payload) in enumerate(zip(results, outcome.encoded, strict=True)):
             assert outcome.applied[index] == bool(result)
-            assert outcome.included[index] == (bool(result) and payload in {share.payload for share in result[0].shares})
+            assert outcome.included[index] == (bool(result) and payload in [share.payload for share in result[0].shares])
     else:
         seat = stage.group.members.index(member.id)
         assert outcome.included == (outcome.applied[seat],)

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from fractions import Fraction
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -143,6 +144,38 @@ def test_a_round_of_honest_members_ends_near_the_mean_on_every_member(codec: Cod
     assert DecodeResults(tuple(results), average_P).run() is average_P
     exact_P = torch.stack(updates).mean(0)
     assert float((average_P - exact_P).norm() / exact_P.norm()) < (1.0 if is_sparse(codec) else {Codec.INT4: 0.3}.get(codec, 0.06))
+
+
+def test_float32_is_sent_and_summed_where_it_lies() -> None:
+    part, vector = plan(5000, [ALICE])[0], drawn(5000, 1)
+    (sent,) = EncodeParts(vector, (part,), Codec.FP32).run()
+    assert np.shares_memory(np.frombuffer(sent.payload, np.uint8), vector.numpy())
+    came = bytearray(sent.payload)
+    verdict = CheckPart(ALICE, part, came, sent.hash, sent.norm, Codec.FP32).run()
+    assert verdict.ok
+    assert verdict.vector_N is not None
+    assert np.shares_memory(np.frombuffer(came, np.uint8), verdict.vector_N.numpy())
+    assert torch.equal(verdict.vector_N, vector)
+
+
+@pytest.mark.parametrize("holds", [bytes, bytearray, memoryview])
+@pytest.mark.parametrize("wrong", [math.nan, math.inf, -(2.0**101)])
+def test_a_float32_out_of_range_is_found_whatever_holds_the_bytes(holds: type, wrong: float) -> None:
+    part, vector = plan(5000, [ALICE])[0], drawn(5000, 1)
+    vector[4321] = wrong
+    payload = holds(vector.numpy().tobytes())
+    verdict = CheckPart(ALICE, part, payload, digest(payload), norm(vector), Codec.FP32).run()
+    assert verdict == Checked(ALICE, 0, False, "a value is NaN, infinite or out of range")
+    verdict = CheckResult(part, payload, digest(payload), Codec.FP32).run()
+    assert verdict == Checked(ALICE, 0, False, "a value is NaN, infinite or out of range")
+
+
+def test_a_large_but_honest_float32_is_taken() -> None:
+    part, vector = plan(5000, [ALICE])[0], torch.full((5000,), 2.0**99)
+    (sent,) = EncodeParts(vector, (part,), Codec.FP32).run()
+    verdict = CheckPart(ALICE, part, bytearray(sent.payload), sent.hash, sent.norm, Codec.FP32).run()
+    assert verdict.ok
+    assert torch.equal(verdict.vector_N, vector)
 
 
 def test_what_was_not_applied_is_zero() -> None:
