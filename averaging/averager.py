@@ -67,6 +67,8 @@ class Averaged:
     """Whether a leader turned us away: then there is a group, and its result is worth waiting for."""
     alone: bool = False
     """Whether nobody else came, though others are here."""
+    is_void: bool = False
+    """Whether the others cannot have an average either, as far as we can tell: then there is nothing to wait for."""
     round: int = 0
     tokens: int = 0
     """Behind the updates that were applied, by their senders' own word."""
@@ -153,6 +155,7 @@ class Averager:
             members=group.members,
             missing=outcome.missing,
             reason=outcome.reason,
+            is_void=outcome.is_void,
             round=update.round,
             tokens=outcome.tokens,
             seconds=seconds,

@@ -7,7 +7,9 @@
     4 apply     the ballot that 2/3 cast; a missing item is fetched by its hash from any holder
 
 Rule 1: every wait has a deadline from the `Schedule`; nobody waits for who cannot be reached, or has not committed in time. Whoever
-        is silent is asked for a sign of life, so a member that has died is known long before the deadlines.
+        is silent is asked for a sign of life, so a member that has died is known long before the deadlines. Where those who are
+        left are too few for a decision, the round is given up; the others cannot decide it either, unless with words of the dead
+        that we have missed: then they are further than we are, which is found out as after any round that was missed.
 Rule 2: an item is (index, hash). A decision needs 2/3 of the ballots and everybody casts one, so there is at most one decision.
 Rule 3: what is not applied counts as zero for everybody and stays in the sender's residual.
 Rule 4: the average follows from the items alone, so equal decisions make equal bits.
@@ -15,6 +17,7 @@ Rule 4: the average follows from the items alone, so equal decisions make equal 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator
 
 from torch import Tensor
@@ -49,6 +52,8 @@ class Round:
         self._decision: Decision = ()
         self._combining = False
         self._patient_until = 0.0
+        self._doubted: dict[PeerId, float] = {}
+        """Who cannot be reached, and when to ask once more; `inf` where that has been done."""
 
     def start(self, now: float) -> Iterable[Command]:
         """Encode first; everything else follows from what comes."""
@@ -122,12 +127,15 @@ class Round:
             self._table.settles(int(index[0]))
         else:
             self._voices.gone.add(peer)
+            if not item and self._doubted.get(peer) == math.inf:
+                self._voices.dead.add(peer)
 
     # --- doing what has become possible ---------------------------------------------------------------------------
 
     def _advance(self, now: float) -> Iterator[Command]:
         yield from self._exchange.advance(now)
         yield from self._ask(now)
+        yield from self._doubt(now)
         yield from self._hold(now)
         yield from self._vote(now)
         yield from self._decide(now)
@@ -141,6 +149,15 @@ class Round:
             self._voices.written_off = set(self._voices.gone) if exchanged else set()
             if silent:
                 yield Send(tuple(sorted(silent)), self._voices.commits[self._me], self._plan.group.id)
+
+    def _doubt(self, now: float) -> Iterator[Command]:
+        """Ask those who cannot be reached once more, a little later, before we believe that too few are left."""
+        gone = set() if self._voices.can_decide_without(self._voices.gone) else self._voices.gone
+        later = now + self._plan.schedule.patience / 4
+        self._doubted = {peer: self._doubted.get(peer, later) for peer in gone}
+        if due := sorted(peer for peer, at in self._doubted.items() if at <= now):
+            self._doubted.update(dict.fromkeys(due, math.inf))
+            yield Send(tuple(due), self._voices.commits[self._me], self._plan.group.id)
 
     def _hold(self, now: float) -> Iterator[Command]:
         """Say what we hold, once: when it is everything that can still come, or when the time for results has passed."""
@@ -171,11 +188,13 @@ class Round:
             if self._me not in self._voices.ballots:  # whoever has missed a ballot may be one short of the decision
                 yield self._table.tell(Ballot(hashes))
             yield from self._complete(now)
-        elif now >= self._plan.schedule.fetched or self._voices.is_split():
-            yield self._give_up(f"{votes} of {members} members agree on the round, {quorum} are needed")
+        elif (is_split := self._voices.is_split()) or now >= self._plan.schedule.fetched:
+            dead = f", and {len(self._voices.dead)} cannot be reached" if self._voices.dead else ""
+            reason = f"{votes} of {members} members agree on the round, {quorum} are needed{dead}"
+            yield self._give_up(reason, is_void=is_split)
         else:
-            next_phase = self._plan.schedule.next(now)
-            yield WakeAt(next_phase if self._me in self._voices.ballots else min(next_phase, self._patient_until))
+            times = [self._plan.schedule.next(now), *self._doubted.values()]
+            yield WakeAt(min(times if self._me in self._voices.ballots else [*times, self._patient_until]))
 
     def _complete(self, now: float) -> Iterator[Command]:
         """With a decision: all its items here means combine; each missing one is asked of its holders, one after the other."""
@@ -203,9 +222,17 @@ class Round:
             self._table.pending[index] += 1
             yield Fetch(way[0], f"item.{index}.{hash_.hex()}", way[1])
 
-    def _give_up(self, reason: str) -> Finish[Outcome]:
+    def _give_up(self, reason: str, *, is_void: bool = False) -> Finish[Outcome]:
         nothing = (False,) * self._plan.items
-        missing = tuple(member for member in self._plan.group.members if member not in self._voices.commits)
         return Finish(
-            Outcome(average_P=None, applied=nothing, included=nothing, encoded=(), missing=missing, tokens=0, reason=reason)
+            Outcome(
+                average_P=None,
+                applied=nothing,
+                included=nothing,
+                encoded=(),
+                missing=tuple(member for member in self._plan.group.members if member not in self._voices.commits),
+                tokens=0,
+                reason=reason,
+                is_void=is_void,
+            )
         )

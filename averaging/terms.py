@@ -110,3 +110,5 @@ class Outcome:
     tokens: int
     """Behind the updates that were applied, by their senders' word."""
     reason: str = ""
+    is_void: bool = False
+    """Where there is no average: whether the others cannot have one either, as far as we can tell."""

@@ -31,6 +31,8 @@ class Voices:
     gone: set[PeerId] = field(default_factory=set)
     written_off: set[PeerId] = field(default_factory=set)
     """Those of the gone that have not been heard for long."""
+    dead: set[PeerId] = field(default_factory=set)
+    """Those of the gone that could not be reached later either."""
     chains: tuple[tuple[PeerId, ...], ...] = field(init=False)
     """By part: its owner and its spares. Empty in a gather."""
 
@@ -47,6 +49,7 @@ class Voices:
         """Keep ``message`` if it fits the plan and is the first of its kind from ``sender``; who speaks is here."""
         self.gone.discard(sender)
         self.written_off.discard(sender)
+        self.dead.discard(sender)
         match message:
             case Commit() if len(message.hashes) == len(self.plan.parts) and self._fits(message):
                 self.commits.setdefault(sender, message)
@@ -109,8 +112,13 @@ class Voices:
         return sorted(member for member, held in self.holdings.items() if held.hashes[index] == hash_)
 
     def is_split(self) -> bool:
-        """Whether no ballots that may still come can make a decision any more."""
-        return self.leading()[1] + len(self.group.members) - len(self.ballots) < self.group.quorum
+        """Whether no ballots that may still come can make a decision any more: one is expected of everybody but the ``dead``."""
+        return not self.can_decide_without(self.dead)
+
+    def can_decide_without(self, silent: Set[PeerId]) -> bool:
+        """Whether there may be a decision though none of ``silent`` says another word."""
+        still = set(self.group.members) - self.ballots.keys() - silent
+        return self.leading()[1] + len(still) >= self.group.quorum
 
     def tokens(self, members: Set[PeerId]) -> int:
         """The sum of the weights that ``members`` have committed to, as far as we have heard."""

@@ -27,7 +27,7 @@ import psutil
 
 Event = dict[str, Any]
 """A JSON line of a peer, with ``at``: seconds of the monotonic clock when it was read here."""
-LOADED = ["peer.cli", "peer.launch", "peer.recipe", "torch", "swarm.dht.node"]
+LOADED = ["benchmarks.nurse"]
 POLL_SECONDS = 0.02
 _DIE_WITH_PARENT = 1
 

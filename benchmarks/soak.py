@@ -3,8 +3,13 @@
     python -m benchmarks.soak [--minutes 30] [--peers 8] [--seed 0] [--json FILE]
 
 Then the same for as long without anybody coming or going, for the loss; both train on one fresh tiny model, the same text. A round
-is ``decided`` where two thirds of those who told of it had an average of it. Growth is of those who lived through the second half:
-open files, and bytes of memory of their own, from the middle to the end, in percent (the median of the peers).
+is ``decided`` where two thirds of those who told of it had an average of it.
+
+``fd_growth`` and ``rss_growth``: how much the open files and the bytes of memory of its own of a peer grew over the second half, in
+percent. The run is as strong all the time (`SPREAD`), so whoever keeps nothing of those who have left grows by nothing. A peer is
+measured every second; the line through its measurements (least squares) says what it had at the middle and at the end, because
+a single look would find this or that connection by chance. Counted are those that lived through the whole half, and of these the
+median.
 """
 
 from __future__ import annotations
@@ -24,12 +29,14 @@ from benchmarks.nursery import POLL_SECONDS, Event, Nursery, Nursling, complaint
 RUN = ("--model", "tiny", "--rounds", "1000000", "--round-seconds", "2", "--steps", "100", "--evaluate-every", "5")
 BETWEEN_SECONDS = (0.5, 2.0)
 """From one spawn or kill to the next."""
-KILL_SHARE = 0.4
+SPREAD = 1
+"""The most by which the living may be more or fewer than usual: who measures growth must not measure a growing swarm."""
 ELDERS = 2
 """Peers that are never killed: somebody has to live through it all for its growth to be seen."""
 TELL_SECONDS = 10.0
-LEAST = 4
-"""Below so many peers nobody is killed; from twice the usual number on nobody comes."""
+MEASURE_SECONDS = 1.0
+Measured = list[tuple[float, int, int]]
+"""Of one peer: seconds, open files, bytes of memory of its own."""
 
 
 @dataclass(slots=True)
@@ -38,7 +45,8 @@ class Tally:
 
     kills: int = 0
     spawns: int = 0
-    halfway: dict[str, tuple[int, int]] = field(default_factory=dict)
+    measured: dict[str, Measured] = field(default_factory=dict)
+    """By peer, in the second half."""
     rounds: dict[int, list[bool]] = field(default_factory=dict)
     """For each round whether each peer that told of it had an average."""
     score: float = float("nan")
@@ -66,21 +74,22 @@ class Soak:
             self._come()
         for peer in self._living:
             wait_for(peer, "round", 120)
-        began = told = time.monotonic()
-        due = began + self._pause()
+        began = told = measured = time.monotonic()
+        due, halfway = began + self._pause(), began + seconds / 2
         while (now := time.monotonic()) < began + seconds:
             self._hear()
             if self._chance and now >= due:
                 self._disturb(self._chance)
                 due = now + self._pause()
-            if not self.tally.halfway and now >= began + seconds / 2:
-                self.tally.halfway = {peer.name: size for peer in self._living if (size := peer.size())}
+            if now >= max(halfway, measured + MEASURE_SECONDS):
+                measured = now
+                self._measure(now - halfway)
             if now >= told + TELL_SECONDS:
                 told = now
                 self._tell(now - began)
             time.sleep(POLL_SECONDS)
         self._hear()
-        return self._figures()
+        return self._figures(seconds / 2)
 
     def _add(self, peer: Nursling) -> None:
         self.everybody.append(peer)
@@ -94,8 +103,8 @@ class Soak:
 
     def _disturb(self, chance: random.Random) -> None:
         """A spawn or a ``kill -9``."""
-        crowded, few = len(self._living) >= 2 * self._peers, len(self._living) <= LEAST
-        if not few and (crowded or chance.random() < KILL_SHARE):
+        more = len(self._living) - self._peers
+        if len(self._living) > ELDERS and (more >= SPREAD or (more > -SPREAD and chance.random() < 0.5)):
             victim = chance.choice(self._living[ELDERS:])
             self._living.remove(victim)
             victim.kill()
@@ -103,6 +112,11 @@ class Soak:
         else:
             self._come()
             self.tally.spawns += 1
+
+    def _measure(self, seconds: float) -> None:
+        for peer in self._living:
+            if size := peer.size():
+                self.tally.measured.setdefault(peer.name, []).append((seconds, *size))
 
     def _hear(self) -> None:
         for peer in self._living:
@@ -128,13 +142,10 @@ class Soak:
             flush=True,
         )
 
-    def _figures(self) -> dict[str, Any]:
-        grown = [
-            (now[0] / then[0] - 1, now[1] / then[1] - 1)
-            for peer in self._living
-            if (then := self.tally.halfway.get(peer.name)) and (now := peer.size())
-        ]
-        files, memory = ([100 * pair[index] for pair in grown] for index in (0, 1))
+    def _figures(self, half: float) -> dict[str, Any]:
+        here = {peer.name for peer in self._living}
+        whole = [all_ for name, all_ in self.tally.measured.items() if name in here and all_[0][0] < 2 * MEASURE_SECONDS]
+        files, memory = ([growth(all_, what, half) for all_ in whole] for what in (1, 2))
         return {
             "rounds": len(self.tally.rounds),
             "decided": self.tally.decided,
@@ -145,6 +156,14 @@ class Soak:
             "rss_growth": statistics.median(memory) if memory else None,
             "bits_per_byte": self.tally.score,
         }
+
+
+def growth(measured: Measured, what: int, seconds: float) -> float:
+    """By how many percent column ``what`` grows in ``seconds``, by the line through all of it."""
+    if len(measured) < 2:
+        return 0.0
+    line = statistics.linear_regression([row[0] for row in measured], [float(row[what]) for row in measured])
+    return 100 * line.slope * seconds / line.intercept
 
 
 def soak(name: str, peers: int, seconds: float, chance: random.Random | None) -> dict[str, Any]:

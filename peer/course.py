@@ -9,9 +9,10 @@ Rule 3: a peer that missed a round waits for its result and takes it. Where ther
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from enum import Enum, auto
 
+from averaging.averager import Averaged
 from swarm.errors import NobodyThere
 from swarm.identity import KeyPair, PeerId
 from swarm.manifest import RunManifest
@@ -54,6 +55,7 @@ class Course:
         self._loop = asyncio.get_running_loop()
         self._stands = False
         self._sees_better = False
+        self._took = 0.0
         self.train_until = 0.0
         """When this round's local training ends, in the loop's clock."""
         self.seconds_left: float | None = None
@@ -99,25 +101,50 @@ class Course:
         if not self._stands:
             self.stand_on(learner.state, library)
 
-    async def rejoin(self, learner: Learner, sync: Sync, library: Library, patience: float) -> Found:
-        """After a round without us: wait up to ``patience`` seconds for the others to have its result, and take that."""
-        deadline, pause = self._loop.time() + patience, POLL_SECONDS
+    @property
+    def is_quick(self) -> bool:
+        """Whether the others may wait for us while we take over their state: by how long the last time took."""
+        return 2 * self._took <= self._manifest.round.assemble_seconds
+
+    @property
+    def is_late(self) -> bool:
+        """Whether the state that we have taken over is that of a round which the others are averaging already."""
+        return self.seconds_left == 0 and self.is_quick
+
+    async def rejoin(
+        self, learner: Learner, sync: Sync, library: Library, missed: Averaged, ask_to_wait: Callable[[], None]
+    ) -> Found:
+        """After a round that we have ``missed``: wait a while for the others to have its result, and take that.
+
+        ``ask_to_wait`` is called once where they have a group without us: at once, or where we are late for their next round, too,
+        when we have the state of that. Then we come to the one after it.
+        """
+        spec, may_ask, pause = self._manifest.round, missed.declined and self.is_quick, POLL_SECONDS
+        has_no_result = missed.alone or missed.is_void
+        patience = spec.average_seconds if missed.declined else 0.0 if has_no_result else spec.assemble_seconds
+        deadline, otherwise = self._loop.time() + patience, Found.NOBODY
         self._board.enter(Phase.SYNCING)
+        if may_ask and missed.round <= self._board.round:
+            may_ask = False
+            ask_to_wait()
         while True:
             asked_at = self._loop.time()
             standing, answers = await sync.standing(self._own(), asked_at + ASK_SECONDS)
             late = self._loop.time() + pause >= deadline
             if answers == 0 or standing is None:
                 if answers == 0 or late:
-                    return Found.NOBODY
+                    return otherwise
             elif standing.state_root == self._board.state_root:
                 self.companions = standing.donors
                 if late:
                     return Found.SAME
             elif (late or standing.round > self._board.round) and await self._adopt(standing, asked_at, learner, sync, library):
-                return Found.OTHERS
+                if late or not (may_ask and self.is_late):
+                    return Found.OTHERS
+                may_ask, pause, otherwise = False, POLL_SECONDS, Found.OTHERS
+                ask_to_wait()
             elif late:
-                return Found.NOBODY
+                return otherwise
             await asyncio.sleep(pause)
             pause = min(SELDOM_SECONDS, pause * 1.5)
 
@@ -153,9 +180,11 @@ class Course:
         What they had left of their round when we asked has been running since: for the slowest answer, and for the download.
         """
         deadline = self._loop.time() + max(JOIN_PATIENCE, self._manifest.round.seconds)
+        self._board.enter(Phase.SYNCING)
         state = await sync.state(standing, learner.numbers, deadline)
         if state is None:
             return False
+        self._took = self._loop.time() - asked_at
         learner.adopt(state)
         self._board.run_tokens = max(self._board.run_tokens, standing.tokens)
         self.seconds_left = max(0.0, standing.seconds_left - (self._loop.time() - asked_at))

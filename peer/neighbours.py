@@ -207,10 +207,20 @@ class Neighbours:
     async def announce(self, deadline: float) -> None:
         """Tell up to `TOLD` peers directly, for the moments that cannot wait for the DHT (joining, leaving): in a small run
         everybody; in a large one who may lead our round, because those wait for whom they expect, and others drawn."""
-        record = self.sealed_progress()
         here = self.roster.peers(asyncio.get_running_loop().time())
-        leading = leaders(self._run, self._describe()[0], here)[:LEADERS_TOLD]
-        peers = here if len(here) <= TOLD else dict.fromkeys([*leading, *self.some(TOLD - LEADERS_TOLD)])
+        leading = self._leading(self._describe()[0], here)
+        await self._tell(here if len(here) <= TOLD else dict.fromkeys([*leading, *self.some(TOLD - LEADERS_TOLD)]), deadline)
+
+    async def announce_to_next(self, deadline: float) -> None:
+        """Tell those who may lead the round after ours."""
+        here = self.roster.peers(asyncio.get_running_loop().time())
+        await self._tell(self._leading(self._describe()[0] + 1, here), deadline)
+
+    def _leading(self, round_: int, here: Iterable[PeerId]) -> list[PeerId]:
+        return leaders(self._run, round_, here)[:LEADERS_TOLD]
+
+    async def _tell(self, peers: Iterable[PeerId], deadline: float) -> None:
+        record = self.sealed_progress()
         await self._ask(tuple(peers), lambda peer: self._ways.transport.request(peer, "progress", record, deadline=deadline))
 
     async def publish_and_discover(self, often: float, seldom: float) -> None:

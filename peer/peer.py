@@ -149,6 +149,9 @@ class Peer:
         if resumed:
             self._course.stand_on(self._learner.state, self._library)
         await self._course.join(self._learner, self._sync, self._library, alone_is_fine=resumed or self._me.founder)
+        if self._course.is_late:
+            turned_away = Averaged(average_P=None, declined=True, round=self.board.round)
+            await self._course.rejoin(self._learner, self._sync, self._library, turned_away, self._ask_to_wait)
         await self._show_up()
         if self._learner.state.round == 0:
             await self._wait_for_company()
@@ -210,11 +213,10 @@ class Peer:
 
     async def conclude(self, update: Update, averaged: Averaged) -> None:
         """The next state: the outer step on the average; or, where there was none with us, what the others have now."""
-        spec = self._manifest.round
         if averaged.average_P is None:
             self._telling.warn("round-missed", averaged.reason, round=update.round)
-            patience = spec.average_seconds if averaged.declined else 0.0 if averaged.alone else spec.assemble_seconds
-            found = await self._course.rejoin(self._learner, self._sync, self._library, patience)
+            parts = (self._learner, self._sync, self._library)
+            found = await self._course.rejoin(*parts, averaged, self._ask_to_wait)
             has_signed = not (averaged.declined or averaged.alone)
             if found is Found.OTHERS or (found is Found.SAME and not has_signed):
                 await self._show_up()
@@ -235,8 +237,8 @@ class Peer:
             ),
             averaged,
         )
-        parts = (self._learner, self._sync, self._library, self.neighbours)
-        if averaged.average_P is None or await self._course.move(*parts, self._members):
+        ways = (self._sync, self._library, self.neighbours)
+        if averaged.average_P is None or await self._course.move(self._learner, *ways, self._members):
             await self._show_up()
 
     async def _show_up(self) -> None:
@@ -245,6 +247,13 @@ class Peer:
         self.board.enter(Phase.WAITING)
         deadline = self._loop.time() + self._manifest.round.assemble_seconds
         self._tasks.create_task(self.neighbours.announce(deadline), name="announce")  # who does not answer must not make us late
+
+    def _ask_to_wait(self) -> None:
+        """The group of this round stands without us, and its result is soon ours. Who leads the next one must know before we have
+        that, else we are late for every round that is shorter than the way to its state."""
+        self.board.enter(Phase.AVERAGING)
+        deadline = self._loop.time() + self._manifest.round.assemble_seconds
+        self._tasks.create_task(self.neighbours.announce_to_next(deadline), name="announce")
 
     async def save_if_due(self) -> None:
         """A checkpoint now and then, and always at the end."""

@@ -393,6 +393,45 @@ def test_where_everybody_is_gone_it_still_ends_with_a_reason() -> None:
     assert end.missing == (B, C, D)
 
 
+LATER = 0.5 + AT.patience / 4
+
+
+def test_where_too_few_are_left_for_a_decision_the_round_is_given_up_once_the_others_were_asked_again() -> None:
+    seat = Seat()
+    seat.tell(Unreached(C), Unreached(D))
+    again = Send((C, D), commit(A), GROUP.id)
+    assert again not in seat.tell(Woken(), now=LATER - 0.1)
+    assert LATER in seat.wakes
+    assert again in seat.tell(Woken(), now=LATER)
+    assert seat.tell(Unreached(C), now=LATER) == []
+    end = outcome(seat.tell(Unreached(D), now=LATER))
+    assert (end.average_P, end.is_void) == (None, True)
+    assert end.reason == "0 of 4 members agree on the round, 3 are needed, and 2 cannot be reached"
+
+
+def test_whoever_speaks_again_is_not_given_up() -> None:
+    seat = Seat()
+    seat.tell(Unreached(C), Unreached(D))
+    seat.tell(Woken(), now=LATER)
+    seat.tell(Unreached(C), *commits(C), now=LATER)
+    assert not any(isinstance(command, Finish) for command in seat.tell(Unreached(D), now=LATER))
+    assert seat.tell(Unreached(C), now=LATER) == [], "that is the first time since it has spoken"
+
+
+def test_the_ballots_of_the_dead_still_count() -> None:
+    seat = after_exchange()
+    told = seat.tell(*ballots(HASHES, C, D), Unreached(C), Unreached(D), now=3.1)
+    assert outcome(told + seat.tell(*ballots(HASHES, B), now=3.1)).applied == (True,) * 4
+
+
+def test_a_bulk_item_that_cannot_be_delivered_makes_nobody_dead() -> None:
+    seat = Seat()
+    seat.tell(*commits(B, C, D), Unreached(C), Unreached(D))
+    seat.tell(Woken(), now=LATER)
+    again = seat.tell(Unreached(C, "part.2.2"), Unreached(D, "part.3.2"), now=LATER)
+    assert not any(isinstance(command, Finish) for command in again)
+
+
 def test_arithmetic_that_takes_longer_than_the_round_ends_it_at_once() -> None:
     seat = Seat(slow=EncodeParts)
     assert seat.tell(*commits(B, C, D), Woken(), now=AT.fetched) == []

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from peer.neighbours import ASKED, TOPIC, WELCOME_PEERS, Welcome, fetch_manifest, greet
+from averaging.groups import leaders
+from peer.neighbours import ASKED, LEADERS_TOLD, TOPIC, WELCOME_PEERS, Welcome, fetch_manifest, greet
 from peer.offers import Offer
 from swarm.errors import Refused, WrongVersion
 from swarm.membership.contacts import Contact
@@ -285,6 +286,18 @@ async def test_an_announcement_reaches_everybody_at_once() -> None:
     for other in members[1:]:
         assert not other.neighbours.roster.is_present(key(0).peer_id, soon(0))
         assert other.neighbours.roster.is_present(key(3 - other.number).peer_id, soon(0))
+
+
+@on_virtual_time
+async def test_who_comes_late_tells_those_who_may_lead_the_next_round() -> None:
+    company = Company()
+    members = [company.member(n) for n in range(20)]
+    introduce(*members)
+    late, others = members[0], members[1:]
+    late.phase = Phase.AVERAGING
+    await late.neighbours.announce_to_next(soon())
+    told = {other.transport.me for other in others if late.transport.me in other.neighbours.roster.at_round(1, soon(0))}
+    assert told == set(leaders(RUN, 1, [other.transport.me for other in others])[:LEADERS_TOLD])
 
 
 @on_virtual_time

@@ -6,8 +6,10 @@ from functools import cache
 
 import pytest
 
+from peer.recipe import Recipe
 from peer.rehearsal import Rehearsed, Script, rehearse
 from swarm.simulation.faults import Faults
+from swarm.simulation.network import Link
 
 from .promises import check
 
@@ -88,6 +90,18 @@ def test_who_comes_late_takes_the_others_model_and_is_in_the_next_round() -> Non
     assert members[:came] == [4] * came
     assert members[came + 1 :] == [5] * (5 - came)
     assert came > 0
+
+
+@pytest.mark.parametrize("seed", range(1, 7))
+def test_who_comes_into_rounds_that_are_as_short_as_the_way_to_their_state_is_waited_for(seed: int) -> None:
+    """Whoever must first have a state and then come is late for every such round."""
+    hasty = Recipe(model="tiny", max_steps=2, round_seconds=0.3, average_seconds=AVERAGE_SECONDS)
+    link = Link(latency=0.02, jitter=0.02, bandwidth=2.5e6)
+    story = rehearse(Script(peers=5, rounds=30, seed=seed, recipe=hasty, link=link, step_seconds=0.1, arrivals={"p4": (12.0,)}))
+    check(story, 29)
+    came = next(fields["round"] for name, fields in story.notebooks["p4"].events if name == "synced")
+    members = [report.members for report in story.notebooks["p0"].rounds]
+    assert members[came + 2 :] == [5] * (28 - came)
 
 
 def test_the_founder_vanishes_and_a_newcomer_joins_through_another() -> None:
