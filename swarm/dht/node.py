@@ -190,6 +190,7 @@ class HivemindDirectory:
         now = asyncio.get_running_loop().time()
         if now >= self._refresh_at:
             self._refresh_at = now + REFRESH_SECONDS
+            self._node.blacklist.clear()  # it counts the failures of all peers that ever were, for a backoff that we do not use
             await self._visit([*places, node_id(self._me)])
         else:
             await self._visit(places)

@@ -170,7 +170,7 @@ class Lanes:
         ours.users += 1
         try:
             async with ours.seats:
-                lane = self._free(ours) or await self._open(to)
+                lane = self._free(ours) or await self._open_lane(to)
                 try:
                     return await lane.send(path, body)
                 finally:
@@ -178,6 +178,7 @@ class Lanes:
                         ours.idle.append(lane)
         finally:
             ours.users -= 1
+            self._drop_stale()
 
     def close(self) -> None:
         """End all that are idle; the others end with those who use them."""
@@ -185,15 +186,14 @@ class Lanes:
             while ours.idle:
                 ours.idle.pop().abort()
 
-    async def _open(self, to: PeerId) -> Lane:
-        """A new lane. A good moment to drop those of peers that have left."""
+    def _drop_stale(self) -> None:
+        """End what has lain idle for too long: a peer that has lost its power does not say that it is gone."""
         for peer, ours in list(self._peers.items()):
             for lane in [lane for lane in ours.idle if not self._is_fresh(lane)]:
                 ours.idle.remove(lane)
                 lane.abort()
             if not ours.idle and not ours.users:
                 del self._peers[peer]
-        return await self._open_lane(to)
 
     def _free(self, ours: _ToOne) -> Lane | None:
         """The lane that was used last, if it can still be used; those that cannot are dropped."""

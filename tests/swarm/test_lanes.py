@@ -8,6 +8,7 @@ import ssl
 import struct
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import cast
 
 import pytest
 
@@ -16,7 +17,8 @@ from swarm.identity import PeerId
 from swarm.ticket import Address
 from swarm.transport import Allowance, Call, Route
 from swarm.transport.guard import Limits
-from swarm.transport.lanes import REPLY_LIMIT
+from swarm.transport.lanes import REPLY_LIMIT, Lane, Lanes
+from swarm.transport.stream import Stream
 from swarm.transport.tls import client_context
 from tests.swarm.loopback import BULK, RUN, Loopback, key, soon
 
@@ -230,6 +232,37 @@ async def test_a_lane_on_which_nothing_is_said_is_closed() -> None:
         _, address = await net.peer(2, BULK)
         async with lane(address) as (reader, _):
             assert await end_of(reader) == b""
+
+
+async def test_lanes_to_a_peer_that_is_not_needed_any_more_end_though_no_other_lane_is_opened() -> None:
+    ended = asyncio.Event()
+
+    class Silent:
+        """A stream whose other side never says that it is gone."""
+
+        is_open = True
+
+        async def write(self, body: bytes) -> None: ...
+
+        async def read_into(self, target: memoryview, least: int) -> int:
+            self.answers += 1
+            target[: VERDICT.size] = VERDICT.pack(100 * (2 - self.answers % 2), 0)
+            return VERDICT.size
+
+        def abort(self) -> None:
+            self.is_open = False
+
+        answers = 0
+
+    async def open_lane(to: PeerId) -> Lane:
+        return Lane(to, cast(Stream, Silent()), ended.set if to == BORIS else lambda: None)
+
+    lanes = Lanes(open_lane, parallel=1, idle_seconds=0.2)
+    await lanes.send(BORIS, "/swarm/1/bulk/x", memoryview(b"1"))
+    while not ended.is_set():
+        await lanes.send(key(3).peer_id, "/swarm/1/bulk/x", memoryview(b"1"))
+        await asyncio.sleep(0.01)
+    lanes.close()
 
 
 async def test_a_server_that_breaks_the_order_of_a_lane_is_left() -> None:
