@@ -82,6 +82,7 @@ class Duty:
             for member, count in zip(included, counts, strict=True)
         )
         self._vectors.clear()
+        self._inputs = dict.fromkeys(self._inputs, b"")  # the job has the bytes; from here on it counts only who has sent some
         head = bits([member in self._inputs for member in members])
         codec = result_codec(self._table.plan.codec)
         yield Compute(ReducePart(self.part, shares, codec, head))

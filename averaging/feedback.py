@@ -9,8 +9,8 @@ Two phases, because only the end of a round tells whether a part was applied. Be
 arXiv:2508.15706). It is taken where something was applied, so ``sent`` = update + β · what the codec left out, as there; but a
 round that fails costs nothing.
 
-Memory: 4 bytes per parameter for good; from the beginning of a round to its end 4 more (``sent``), while it settles another 4 and
-one decoded part.
+Memory: 4 bytes per parameter for good; from the beginning of a round to its end 4 more (``sent``), and another 4 for what the
+others read in it, which becomes the next residual.
 """
 
 # Axes: P parameters of the whole model
@@ -69,9 +69,28 @@ class Settle:
         )
         return is_same and sum(part.numbers for part in self.parts) == len(self.sent_P)
 
-    def run(self) -> Tensor:
-        """The residual, a new ``[P]`` float32 tensor; what no part covers stays whole. Raises `ValueError` for unequal lengths."""
-        residual_P = torch.empty_like(self.sent_P)
+    @property
+    def spent_P(self) -> Tensor | None:
+        """The vector whose pieces ``decoded`` are, in the places of the parts: room for the residual once nobody reads them."""
+        if not self.decoded or len(self.decoded) != len(self.parts):
+            return None
+        first_N = self.decoded[0]
+        whole = first_N is not None and first_N.untyped_storage().nbytes() == self.sent_P.nbytes
+        if first_N is None or not whole or first_N.untyped_storage().data_ptr() == self.sent_P.untyped_storage().data_ptr():
+            return None
+        spent_P = first_N.as_strided(self.sent_P.shape, (1,), 0)
+        places = (spent_P[part.start : part.stop].data_ptr() for part in self.parts)
+        lie_there = all(
+            vector_N is not None and vector_N.data_ptr() == place for vector_N, place in zip(self.decoded, places, strict=True)
+        )
+        return spent_P if lie_there else None
+
+    def run(self, room_P: Tensor | None = None) -> Tensor:
+        """The residual, ``[P]`` float32, in ``room_P`` (`spent_P`, or any other) or a new tensor; what no part covers stays whole.
+
+        Raises `ValueError` for unequal lengths.
+        """
+        residual_P = torch.empty_like(self.sent_P) if room_P is None else room_P
         stop = 0
         known = self.decoded or (None,) * len(self.parts)
         for payload, vector_N, part, applied in zip(self.encoded, known, self.parts, self.applied, strict=True):
@@ -111,11 +130,11 @@ class ErrorFeedback:
         return self._fitting(update_P) if self._residual_P is None else self._fitting(update_P) + self._residual_P
 
     def settle(self, settled: Settle) -> None:
-        """Keep what was not applied. After an error the residual is as it was before."""
+        """Keep what was not applied, in the memory of what was decoded. After an error the residual is as it was before."""
         if settled.leaves_nothing:
             self.reset()
         else:
-            self.adopt(settled.run())
+            self.adopt(settled.run(settled.spent_P))
 
     def adopt(self, residual_P: Tensor) -> None:
         """Take the residual that a `Settle` job computed elsewhere, or one from a checkpoint; the tensor becomes ours."""

@@ -138,7 +138,12 @@ class EncodeParts:
 
     def run(self) -> tuple[EncodedPart, ...]:
         """One `EncodedPart` per part. Raises `ValueError` for NaN or infinity."""
-        return tuple(encoded(self.vector_P[part.start : part.stop], part, self.codec) for part in self.parts)
+        room_P = None if exact_codec(self.codec) else torch.empty_like(self.vector_P)
+        made = []
+        for part in self.parts:
+            here = slice(part.start, part.stop)
+            made.append(encoded(self.vector_P[here], part, self.codec, out_N=None if room_P is None else room_P[here]))
+        return tuple(made)
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,15 +239,18 @@ class DecodeResults:
 OTHER_HASH = "the bytes do not have the hash that was signed"
 
 
-def encoded(vector_N: Tensor, part: Part, codec: CodecName, head: bytes = b"") -> EncodedPart:
-    """``vector_N`` as it travels, after ``head``: hash of both, norm of what the others will decode, and these numbers."""
+def encoded(vector_N: Tensor, part: Part, codec: CodecName, head: bytes = b"", *, out_N: Tensor | None = None) -> EncodedPart:
+    """``vector_N`` as it travels, after ``head``: hash of both, norm of what the others will decode, and these numbers.
+
+    The numbers are put into ``out_N``, where given, unless they are ``vector_N`` itself.
+    """
     exact, decoded_N, measured = exact_codec(codec), vector_N, math.inf
     if exact:
         measured = norm(vector_N)
     if exact and measured <= exact.limit:
         numbers: Raw = exact.bytes_of(vector_N)
     else:
-        decoded_N = torch.empty_like(vector_N)
+        decoded_N = torch.empty_like(vector_N) if out_N is None else out_N
         numbers = codec_of(codec, part.shape).encode(vector_N, decoded_N)
         measured = norm(decoded_N)
     payload = b"".join((head, numbers)) if head else numbers

@@ -75,9 +75,10 @@ class Quantised:
         numbers_N = require_vector(vector_N).numpy()
         out_N = None if decoded is None else decoded.numpy()
         pieces = []
+        scratch_BK = np.empty((min(self._piece // self.block, self._blocks(len(numbers_N))), self.block), np.float32)
         for start in range(0, len(numbers_N), self._piece):
             here = slice(start, start + self._piece)
-            pieces.append(self._quantise(numbers_N[here], None if out_N is None else out_N[here]))
+            pieces.append(self._quantise(numbers_N[here], None if out_N is None else out_N[here], scratch_BK))
         return b"".join([*(scales.astype(_HALF, copy=False).data for scales, _ in pieces), *(codes.data for _, codes in pieces)])
 
     def decode(self, payload: Raw, numbers: int, out: Tensor | None = None) -> Tensor:
@@ -101,17 +102,21 @@ class Quantised:
                 torch.mul(torch.from_numpy(codes_BK), scales, out=piece.view(-1, self.block))
         return vector_N
 
-    def _quantise(self, numbers_N: Floats, out_N: Floats | None) -> tuple[NDArray[np.float16], Bytes]:
-        """Scales and packed codes of whole blocks (the last may be short); into ``out_N`` what they come back as."""
+    def _quantise(self, numbers_N: Floats, out_N: Floats | None, scratch_BK: Floats) -> tuple[NDArray[np.float16], Bytes]:
+        """Scales and packed codes of whole blocks (the last may be short); into ``out_N`` what they come back as.
+
+        ``scratch_BK`` has room for as many blocks: the same memory for piece after piece stays in the cache.
+        """
         numbers_BK = _in_blocks(numbers_N, self.block)
+        codes_BK = scratch_BK[: len(numbers_BK)]
         # the bits of magnitudes have the order of the magnitudes, NaN and infinity last, and whole numbers compare faster
-        peaks_B = (numbers_BK.view(np.int32) & _MAGNITUDE).max(axis=1)
+        peaks_B = np.bitwise_and(numbers_BK.view(np.int32), _MAGNITUDE, out=codes_BK.view(np.int32)).max(axis=1)
         if peaks_B.max(initial=0) >= _INFINITY:
             raise ValueError("NaN or infinity must not leave this peer")
         halves_B = _scales(peaks_B.view(np.float32), self.top)
         scales_B = torch.from_numpy(halves_B).to(torch.float32).numpy()
         inverse_B = np.divide(np.float32(1), scales_B, out=np.zeros_like(scales_B), where=scales_B > 0)
-        codes_BK = numbers_BK * inverse_B[:, None]
+        _scaled(numbers_BK, inverse_B, codes_BK)
         if scales_B.max(initial=0) >= _LARGEST:  # else no number is beyond the reach of its scale
             np.clip(codes_BK, -self.top, self.top, out=codes_BK)
         codes_BK += np.float32(_ROUNDING + self.top + 1)
@@ -119,9 +124,9 @@ class Quantised:
         if out_N is not None:
             codes_BK -= np.float32(_ROUNDING + self.top + 1)
             if len(out_N) % self.block:
-                out_N[:] = (codes_BK * scales_B[:, None]).reshape(-1)[: len(out_N)]
+                out_N[:] = _scaled(codes_BK, scales_B).reshape(-1)[: len(out_N)]
             else:
-                np.multiply(codes_BK, scales_B[:, None], out=out_N.reshape(-1, self.block))
+                _scaled(codes_BK, scales_B, out_N.reshape(-1, self.block))
         return halves_B, pack(codes_N, 4) if self.bits == 4 else codes_N
 
     def _codes(self, raw: Bytes, numbers: int) -> NDArray[np.int8]:
@@ -130,6 +135,13 @@ class Quantised:
         if not codes.all():
             raise Malformed("a code is zero")
         return _in_blocks((codes - np.uint8(self.top + 1)).view(np.int8), self.block)
+
+
+def _scaled(numbers_BK: Floats, scales_B: Floats, out_BK: Floats | None = None) -> Floats:
+    """Every block times its own scale, in ``out_BK`` where given: torch takes half of numpy's time where one side is repeated."""
+    room_BK = None if out_BK is None else torch.from_numpy(out_BK)
+    scaled: Floats = torch.mul(torch.from_numpy(numbers_BK), torch.from_numpy(scales_B)[:, None], out=room_BK).numpy()
+    return scaled
 
 
 def _in_blocks(values: NDArray[Any], block: int) -> NDArray[Any]:

@@ -127,6 +127,21 @@ def test_the_job_computes_what_settle_would_keep_and_does_not_touch_what_was_sen
     assert job != Settle(sent_P.clone(), job.encoded, PARTS, job.applied, Codec.INT8)
 
 
+def test_the_residual_takes_the_place_of_what_was_decoded_where_that_is_one_vector() -> None:
+    for codec, is_one in ((Codec.INT8, True), (Codec.FP32, False)):
+        feedback, sent_P = ErrorFeedback(NUMBERS), drawn(3)
+        made = EncodeParts(sent_P, PARTS, codec).run()
+        payloads, decoded = tuple(part.payload for part in made), tuple(part.vector_N for part in made)
+        job = Settle(sent_P, payloads, PARTS, (True, True, False), codec, 0.5, decoded)
+        assert Settle(sent_P, payloads, PARTS, job.applied, codec, 0.5, tuple(each.clone() for each in decoded)).spent_P is None
+        assert (job.spent_P is not None) == is_one
+        expected_P = Settle(sent_P, payloads, PARTS, job.applied, codec, 0.5).run()
+        feedback.settle(job)
+        assert torch.equal(feedback.residual, expected_P)
+        assert torch.equal(sent_P, drawn(3)), "what may still be on its way is never written to"
+        assert (feedback.residual.data_ptr() == decoded[0].data_ptr()) == is_one
+
+
 def test_coarse_codes_with_feedback_deliver_a_constant_update_in_the_long_run() -> None:
     feedback, update_P, taken_P = ErrorFeedback(NUMBERS), drawn(4), torch.zeros(NUMBERS)
     for _ in range(50):
