@@ -27,6 +27,7 @@ from rich.table import Table
 from torch import Tensor
 
 from averaging.codecs import Codec, Shape, codec_of
+from peer import memory
 from peer.data.corpus import build
 from peer.learner import Assignment, Learner
 from peer.recipe import Recipe, manifest_of
@@ -160,6 +161,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path, metavar="FILE")
     chosen = parser.parse_args()
     torch.set_num_threads(1)
+    memory.keep()  # as every peer does
     vector_N, pieces = update(20 if chosen.quick else 200)
     entrants = ours(Shape(pieces), len(vector_N)) + hiveminds()
     rows, failed = measure(entrants, vector_N, 4 if chosen.quick else 25)

@@ -58,12 +58,15 @@ def pack_twelve(values_N: Shorts) -> Bytes:
 
 def unpack_twelve(raw: Bytes, numbers: int) -> Shorts:
     """The ``numbers`` values behind `pack_twelve`. Raises `Malformed` where the bits behind the last one are not zero."""
-    triples = _filled(raw, 3).reshape(-1, 3)
-    middle = triples[:, 1].astype(np.int16)
-    values = np.empty((len(triples), 2), np.int16)
-    np.bitwise_or(triples[:, 0], (middle & 15) << 8, out=values[:, 0])
-    np.bitwise_or(middle >> 4, triples[:, 2].astype(np.int16) << 4, out=values[:, 1])
-    return _without_padding(values.reshape(-1), numbers)
+    pairs = -(-len(raw) // 3)
+    padded = np.zeros(3 * pairs + 1, np.uint8)
+    padded[: len(raw)] = raw
+    words = np.ndarray(pairs, "<u4", padded, strides=(3,)).copy()  # each begins with the three bytes of a pair
+    high = words << 4
+    high &= 0x0FFF0000
+    words &= 0x0FFF
+    words |= high
+    return _without_padding(words.view("<i2"), numbers)
 
 
 def pack_flags(flags_N: NDArray[np.bool_]) -> Bytes:

@@ -8,6 +8,7 @@ has exactly as many numbers as the cut says, in ascending order, inside the chun
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Protocol
 
 import numpy as np
@@ -31,8 +32,8 @@ class Places(Protocol):
     def encode(self, positions_M: Positions, cut: Cut) -> bytes:
         """``positions_M`` in ``size(cut)`` bytes."""
 
-    def decode(self, raw: Bytes, cut: Cut) -> Positions:
-        """``[cut.kept]``, ascending. Raises `Malformed` for whatever `encode` cannot have made."""
+    def decode(self, raw: Bytes, cut: Cut) -> Iterator[Positions]:
+        """Ascending, for one of ``cut.by_kept()`` after the other. Raises `Malformed` for whatever `encode` cannot have made."""
 
 
 class IndexList:
@@ -49,16 +50,14 @@ class IndexList:
             indices_M[run.travelling] = (positions_M[run.travelling].reshape(run.chunks, run.kept) - _starts(run)).reshape(-1)
         return pack_twelve(indices_M).tobytes()
 
-    def decode(self, raw: Bytes, cut: Cut) -> Positions:
+    def decode(self, raw: Bytes, cut: Cut) -> Iterator[Positions]:
         """The positions. Raises `Malformed` where indices do not ascend or leave their chunk, or the padding is not zero."""
         indices_M = unpack_twelve(raw, cut.kept)
-        positions_M = np.empty(cut.kept, np.int64)
         for run in cut.by_kept():
             indices_CK = indices_M[run.travelling].reshape(run.chunks, run.kept)
             if (indices_CK[:, 1:] <= indices_CK[:, :-1]).any() or (indices_CK[:, -1] >= run.length).any():
                 raise Malformed("the indices of a chunk do not ascend, or leave it")
-            np.add(indices_CK, _starts(run), out=positions_M[run.travelling].reshape(run.chunks, run.kept))
-        return positions_M
+            yield np.add(indices_CK, _starts(run)).reshape(-1)
 
 
 class BitMap:
@@ -74,17 +73,17 @@ class BitMap:
         flags_N[positions_M] = True
         return pack_flags(flags_N).tobytes()
 
-    def decode(self, raw: Bytes, cut: Cut) -> Positions:
+    def decode(self, raw: Bytes, cut: Cut) -> Iterator[Positions]:
         """The positions. Raises `Malformed` where a chunk has another number of them, or the padding is not zero."""
         positions_M = np.flatnonzero(unpack_flags(raw, cut.numbers))
         if len(positions_M) != cut.kept:
             raise Malformed(f"{len(positions_M)} numbers are marked, {cut.kept} travel")
-        for run in cut.runs:
+        for run in cut.by_kept():
             positions_CK = positions_M[run.travelling].reshape(run.chunks, run.kept)
             starts_C1 = _starts(run)
             if (positions_CK[:, :1] < starts_C1).any() or (positions_CK[:, -1:] >= starts_C1 + run.length).any():
                 raise Malformed("a chunk has more marked numbers than another of its length")
-        return positions_M
+            yield positions_M[run.travelling]
 
 
 def _starts(run: Run) -> Positions:

@@ -54,10 +54,12 @@ class Sparse:
         head = self.places.size(cut)
         require_length(payload, head + self.values.size(cut))
         raw = np.frombuffer(payload, np.uint8)
-        positions_M = self.places.decode(raw[:head], cut)
-        values_M = self.values.decode(raw[head:], cut)
-        vector_N = room_for(numbers, out).zero_()
-        vector_N.numpy()[positions_M] = values_M
+        vector_N = room_for(numbers, out)
+        numbers_N = vector_N.numpy()
+        places, values = self.places.decode(raw[:head], cut), self.values.decode(raw[head:], cut)
+        for run, positions, found in zip(cut.by_kept(), places, values, strict=True):
+            numbers_N[run.numbers] = 0
+            numbers_N[positions] = found
         return vector_N
 
 
