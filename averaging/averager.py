@@ -39,7 +39,10 @@ FORMS: dict[type[Message], bool] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Update:
-    """What a peer brings: ``vector_P`` = start − end (float32), the ``tokens`` behind it and the ``seed`` of their data."""
+    """What a peer brings: ``vector_P`` = start − end (float32), the ``tokens`` behind it and the ``seed`` of their data.
+
+    ``vector_P`` is never written to again, by nobody: as float32 it travels from where it lies, and may do so after the round.
+    """
 
     round: int
     vector_P: Tensor
