@@ -12,11 +12,13 @@ Rule 3: a silent leader is replaced: deputy k proposes k/4 of ``patience`` after
 Rule 4: who comes late or with another model gets a reason, keeps its update, and comes again in the next round.
         It ends by that only where a leader says so, or where nobody is left who could still come.
 Rule 5: what came before we began is heard before anything is decided.
+Rule 6: fewer than ``least`` are no group, whoever proposes them: a few who do not see the others must not go on without them.
+        In a council nobody sits beside another delegate of its own cell (`cells`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import cast
 
@@ -26,11 +28,16 @@ from swarm.machine import Command, Event, Finish, Received, Send, Unreached, Wak
 from swarm.wire import Signed, open_frame
 
 from . import groups
+from .cells import Cells
 from .groups import Group
-from .messages import Decline, Proposal, Ready, Vote
+from .messages import Because, Decline, Proposal, Ready, Vote
 
 DEPUTIES = 3
 """How many of the first in the order of leaders get every `Ready`."""
+WITNESSES = 2
+"""So many of them that say that there is a group without us are believed, whoever leads."""
+GROWTH, YOUNG = 2, 64
+"""Nobody is believed who claims a crowd of more than `GROWTH` times those that we know, or than `YOUNG` where we know few."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +48,8 @@ class LeftOut:
     round: int
     declined: bool = False
     """Whether a leader turned us away: then there is a group without us."""
+    by: PeerId | None = None
+    """Who told us so."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,6 +66,24 @@ class Call:
     patience: float
     """Seconds: how long the others wait for a leader beyond that, and how often it looks whether the missing are alive."""
     group_size: int
+    least: int = 1
+    """Members without whom there is no group."""
+    crowd: int = 1
+    """Peers of the last round."""
+    council: Cells | None = None
+    """In a council: the cells whose delegates come."""
+    leads: PeerId | None = None
+    """Who leads if it is there; else a hash decides."""
+
+    def fits(self, seated: Sequence[Signed[Ready]], unseated: int) -> bool:
+        """Whether those who are ``seated`` may be a group: neither too few nor too many, and who speaks for others may."""
+        words, known = [signed.message for signed in seated], max(YOUNG, self.crowd, 1 + len(self.expected))
+        if self.council:
+            speaks = len({self.council.cell_of(signed.signer) for signed in seated}) == len(seated)
+        else:
+            speaks = all(word.peers == 1 for word in words)
+        is_sane = unseated + sum(word.peers for word in words) <= GROWTH * known
+        return speaks and is_sane and self.least <= len(seated) <= self.group_size
 
 
 class Assembly:
@@ -68,6 +95,7 @@ class Assembly:
         self._round = call.me.stamp.round
         self._ready: dict[PeerId, Signed[Ready]] = {self._me: call.me}
         self._gone: set[PeerId] = set()
+        self._witnesses: set[PeerId] = set()
         self._votes: dict[PeerId, Signed[Vote]] = {}
         self._group: Group | None = None
         self._proposed = False
@@ -77,12 +105,14 @@ class Assembly:
         self._left: LeftOut | None = None
         self._told: set[PeerId] = set()
         self._order = groups.leaders(call.run, self._round, {self._me, *call.expected})
+        if call.leads in self._order:
+            self._order = [call.leads, *(peer for peer in self._order if peer != call.leads)]
 
     def start(self, now: float) -> Iterable[Command]:
         """Say that we are ready, to the leaders; a leader says it to everybody, which also shows who is gone."""
         audience = [peer for peer in self._order if peer != self._me]
-        if self._me not in self._order[:DEPUTIES]:
-            audience = self._order[:DEPUTIES]
+        if self._me not in self._order[: self._deputies]:
+            audience = self._order[: self._deputies]
         self._told.update(audience)
         if audience:
             yield Send(tuple(audience), self._call.me.message)
@@ -98,13 +128,18 @@ class Assembly:
             case Received(signed) if isinstance(signed.message, Vote):
                 self._votes.setdefault(signed.signer, cast("Signed[Vote]", signed))
             case Received(signed) if isinstance(signed.message, Decline) and not self._group:
-                self._hear_decline(signed.signer, signed.message)
+                yield from self._hear_decline(signed.signer, signed.message)
             case Unreached(peer):
                 yield from self._lose(peer)
             case Woken():
                 self._listening = False
         if self._left or not self._listening:
             yield from self._think(now)
+
+    @property
+    def _deputies(self) -> int:
+        """How many hear everybody. In a council all: it is small, and who of its cell comes is known to nobody before."""
+        return len(self._order) if self._call.council else DEPUTIES
 
     def _hear_ready(self, signed: Signed[Ready]) -> Iterator[Command]:
         peer = signed.signer
@@ -123,19 +158,24 @@ class Assembly:
         if fresh:
             yield Send(fresh, self._call.me.message)
 
-    def _hear_decline(self, peer: PeerId, decline: Decline) -> None:
-        """One that we would follow has turned us away; or somebody will not come, and maybe nobody is left."""
+    def _hear_decline(self, peer: PeerId, decline: Decline) -> Iterator[Command]:
+        """One that we would follow has turned us away, or several that may lead; or nobody is left who could still come."""
         leading = [p for p in self._order if p not in self._gone or p == peer][:DEPUTIES]
         follows = peer in leading and (self._me not in leading or leading.index(peer) < leading.index(self._me))
         self._gone.add(peer)
-        if follows or not set(self._order) - self._gone - {self._me}:
-            self._left = LeftOut(decline.reason, decline.round, declined=True)
+        if decline.because is Because.ABSENT:
+            follows = False
+            yield from self._lose(peer)
+        elif peer in self._order[:DEPUTIES]:
+            self._witnesses.add(peer)
+        if follows or len(self._witnesses) >= WITNESSES or not set(self._order) - self._gone - {self._me}:
+            self._left = LeftOut(decline.reason, decline.round, decline.because is Because.FORMED, peer)
 
     def _hear_proposal(self, proposal: Proposal) -> Iterator[Command]:
         seated = self._check(proposal)
         if seated is None:
             return  # a list that does not hold, or without us: not ours to vote on
-        yield from self._vote(groups.formed(self._call.run, seated))
+        yield from self._vote(groups.formed(self._call.run, seated, proposal.unseated))
 
     def _check(self, proposal: Proposal) -> list[Signed[Ready]] | None:
         """The members of a proposal that we may sign: genuine, of this round, of one model (ours), and with us on it."""
@@ -145,12 +185,13 @@ class Assembly:
                 signed = open_frame(raw, Ready, run=self._call.run, limit=4096)
             except TheirFault:
                 return None
-            if signed.stamp.round != self._round or signed.message.state_root != self._call.me.message.state_root:
+            here = (signed.stamp.round, signed.stamp.group)
+            if here != (self._round, self._call.me.stamp.group) or signed.message.state_root != self._call.me.message.state_root:
                 return None
             seated.append(signed)
         members = {signed.signer for signed in seated}
-        fits = self._me in members and len(members) == len(seated) <= self._call.group_size
-        return seated if fits else None
+        is_ours = self._me in members and len(members) == len(seated)
+        return seated if is_ours and self._call.fits(seated, proposal.unseated) else None
 
     def _vote(self, group: Group) -> Iterator[Command]:
         self._group = group
@@ -184,7 +225,9 @@ class Assembly:
                 self._complete_since = now
             rank = [peer for peer in self._order if peer not in self._gone].index(self._me)
             turn = self._complete_since + (min(self._order.index(self._me), 7) if rank else 0) * call.patience / 4
-            if not self._group and not self._proposed and rank < DEPUTIES and now >= turn:
+            if len(self._here) < call.least:
+                turn = max(turn, call.close_at)  # somebody may come whom we do not expect
+            if not self._group and not self._proposed and rank < self._deputies and now >= turn:
                 yield from self._propose()
                 yield from self._think(now)
                 return
@@ -206,21 +249,32 @@ class Assembly:
             self._looked_at = now
             yield Send(tuple(sorted(missing)), self._call.me.message)
 
+    @property
+    def _here(self) -> list[Signed[Ready]]:
+        """Who has come and has not gone."""
+        return [signed for peer, signed in self._ready.items() if peer not in self._gone]
+
     def _propose(self) -> Iterator[Command]:
         self._proposed = True
-        here = [signed for peer, signed in self._ready.items() if peer not in self._gone]
-        root = groups.majority_root(here, self._call.me.message.state_root)
-        same = [signed for signed in here if signed.message.state_root == root]
-        seated = groups.seats(self._call.run, same, self._call.group_size)
-        members = {signed.signer for signed in seated}
+        root = groups.majority_root(self._here, self._call.me.message.state_root)
+        same = [signed for signed in self._here if signed.message.state_root == root]
+        if self._call.council:
+            same = groups.speakers(self._call.council, same)
+        seated = groups.seats(self._call.run, same, self._call.group_size, self._me)
+        members, unseated = {signed.signer for signed in seated}, len(same) - len(seated)
         others = tuple(sorted(members - {self._me}))
-        if others:
-            yield Send(others, Proposal(tuple(signed.raw for signed in seated)))
-        for peer in sorted(self._ready.keys() - members - self._gone - {self._me}):
+        is_group = self._call.fits(seated, unseated)
+        if others and is_group:
+            yield Send(others, Proposal(tuple(signed.raw for signed in seated), unseated))
+        too_few = f"only {len(seated)} came, {self._call.least} are needed"
+        for peer in sorted(self._ready.keys() - (members if is_group else {self._me}) - self._gone - {self._me}):
             same_root = self._ready[peer].message.state_root == root
             why = "all seats of this round are taken" if same_root else "your model differs from the majority's; fetch theirs"
-            yield Send((peer,), Decline(self._round, why))
-        if self._me in members:
-            yield from self._vote(groups.formed(self._call.run, seated))
-        else:
+            said = Decline(self._round, why) if is_group else Decline(self._round, too_few, Because.TOO_FEW)
+            yield Send((peer,), said)
+        if is_group and self._me in members:
+            yield from self._vote(groups.formed(self._call.run, seated, unseated))
+        elif is_group:
             self._left = LeftOut("our model differs from the majority's", self._round, declined=True)
+        else:
+            self._left = LeftOut(too_few, self._round)

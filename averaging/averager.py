@@ -7,24 +7,28 @@ want sent, runs their arithmetic away from the event loop, and keeps the results
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import cast
 
 from torch import Tensor
 
-from swarm.identity import KeyPair, PeerId
+from swarm.identity import KeyPair, PeerId, digest_of
 from swarm.machine import Arithmetic, Command, Compute, Computed, Fetch, Report, Send, Ship, drive
 from swarm.manifest import Codec, Exchange, RunManifest
 from swarm.transport.post import Inbox, Post
-from swarm.wire import NO_GROUP, Message, Signed, Stamp, open_frame, seal
+from swarm.wire import COUNCIL, NO_GROUP, Message, Signed, Stamp, hall_of, open_frame, seal
 
 from . import groups
 from .assembly import Assembly, Call, LeftOut
+from .cells import Cells
 from .codecs import Raw
 from .feedback import ErrorFeedback, Settle
 from .groups import Group, Line
-from .messages import Ballot, Commit, Decline, Holdings, Proposal, Ready, Receipt, Takeover, Vote
+from .messages import Ballot, Because, Commit, Decline, Holdings, Proposal, Ready, Receipt, Takeover, Vote
 from .partition import Part, plan, shaped
+from .record import Frame, Leave, Record, Replay
 from .reduce import Checked, CheckResult, EncodedPart, Reduced
 from .round import Round
 from .terms import Offering, Outcome, Plan, Schedule
@@ -57,10 +61,27 @@ class Update:
     """What we tell the others of our own line."""
 
 
+@dataclass(frozen=True, slots=True)
+class Company:
+    """With whom to average. ``expected`` should come; the leader stops waiting for them at ``close_at`` (the loop's clock)."""
+
+    expected: Sequence[PeerId]
+    close_at: float
+    alone_is_fine: bool = True
+    """Whether the average is the update itself where nobody comes; else it is kept for later."""
+    least: int = 1
+    """Members without whom there is no group (`cells.least`)."""
+    crowd: int = 1
+    """Peers that were ready for the last round."""
+    leads: PeerId | None = None
+    """Who leads if it is there; else a hash decides."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Averaged:
-    """What became of it. ``average_P`` is None where nothing was decided with us: then ``reason`` says why, and the whole
-    update is kept for the next round. ``round`` is where the run stands, as far as a leader told us."""
+    """What became of it. ``average_P`` is None where nothing was decided, ``members`` are empty where it was without us: then
+    ``reason`` says why, and the whole update is kept for the next round. ``round`` is where the run stands, as far as a leader
+    told us."""
 
     average_P: Tensor | None
     members: tuple[PeerId, ...] = ()
@@ -68,6 +89,8 @@ class Averaged:
     reason: str = ""
     declined: bool = False
     """Whether a leader turned us away: then there is a group, and its result is worth waiting for."""
+    by: PeerId | None = None
+    """Who turned us away."""
     alone: bool = False
     """Whether nobody else came, though others are here."""
     is_void: bool = False
@@ -77,6 +100,10 @@ class Averaged:
     """Behind the updates that were applied, by their senders' own word."""
     seconds: float = 0.0
     """From the standing group to the average."""
+    crowd: int = 1
+    """Peers that were ready for this round, as all its members know it."""
+    record: Record | None = None
+    """The same for those who were not in the group."""
 
 
 @dataclass(slots=True)
@@ -104,9 +131,11 @@ class Averager:
         self._manifest, self._key, self._post, self._arithmetic, self._tasks, self._report = (
             manifest, key, post, arithmetic, tasks, report,
         )  # fmt: skip
-        self._run = manifest.run_id
+        self._run, self._me = manifest.run_id, key.peer_id
         self._round = 0
         self._formed = -1
+        self._conferred: deque[int] = deque(maxlen=64)
+        """Rounds in whose council we were."""
         self._feedback: ErrorFeedback | None = None
         post.stray = self._answer_stray
 
@@ -125,60 +154,81 @@ class Averager:
         self._round, self._formed = round_, min(self._formed, round_ - 1)
         self._post.reopen(round_)
 
-    async def average(self, update: Update, expected: Sequence[PeerId], close_at: float, *, alone_is_fine: bool = True) -> Averaged:
-        """Average ``update`` with whoever comes. ``expected`` should; the leader stops waiting for them at ``close_at``.
+    async def average(self, update: Update, company: Company) -> Averaged:
+        """Average ``update`` with whoever comes of the ``company``.
 
-        Where nobody comes, the average is the update itself, unless ``alone_is_fine`` says no: then it is kept for later.
         Always returns: at the latest after ``assemble_seconds`` and ``average_seconds`` of the manifest beyond ``close_at``.
         """
         self._round = update.round
         feedback = self._feedback = self._feedback or ErrorFeedback(update.vector_P.numel())
         carried_P = await self._arithmetic.run(lambda: feedback.carried(update.vector_P))
-        group = await self._assemble(update, expected, close_at)
+        group = await self._assemble(update, company)
         alone = isinstance(group, Group) and len(group.members) == 1
-        if alone and not alone_is_fine:
+        if alone and not company.alone_is_fine:
             group = LeftOut("nobody else came, though others are here", update.round)
         if isinstance(group, LeftOut):
             await self._arithmetic.run(lambda: feedback.adopt(carried_P))
-            return Averaged(average_P=None, reason=group.reason, declined=group.declined, alone=alone, round=group.round)
+            return replace(_without(group), alone=alone)
         self._formed = update.round
-        began = asyncio.get_running_loop().time()
         if alone:
             await self._arithmetic.run(feedback.reset)
-            return Averaged(average_P=carried_P, members=group.members, round=update.round, tokens=update.tokens)
-        outcome = await self._exchange(update, group, carried_P)
+            return Averaged(average_P=carried_P, members=group.members, round=update.round, tokens=update.tokens, crowd=group.crowd)
+        outcome, averaged = await self._exchange(update, group, carried_P)
         parts = self._parts(group, update)
         codec = self._manifest.round.codec if update.codec is None else update.codec
         settled = Settle(carried_P, outcome.encoded, parts, outcome.included, codec, self._manifest.round.feedback, outcome.decoded)
         keeps_all = outcome.average_P is None
         await self._arithmetic.run(lambda: feedback.adopt(carried_P) if keeps_all else feedback.settle(settled))
-        seconds = asyncio.get_running_loop().time() - began
-        return Averaged(
-            average_P=outcome.average_P,
-            members=group.members,
-            missing=outcome.missing,
-            reason=outcome.reason,
-            is_void=outcome.is_void,
-            round=update.round,
-            tokens=outcome.tokens,
-            seconds=seconds,
-        )
+        return averaged
 
-    async def _assemble(self, update: Update, expected: Sequence[PeerId], close_at: float) -> Group | LeftOut:
-        spec = self._manifest.round
-        stamp = Stamp(self._run, update.round)
-        said = Ready(update.state_root, update.line.up, update.line.dialable)
+    def abstain(self, round_: int) -> None:
+        """We are not in the council of ``round_``: whoever waits for us there should know."""
+        topic = (round_, COUNCIL)
+        self._post.open(topic)
+        self._post.close(topic)
+
+    async def confer(self, update: Update, cells: Cells, company: Company) -> Averaged:
+        """In a council: average ``update``, the average of our cell, with those of the others. What of it is lost, see `accept`."""
+        group = await self._assemble(update, company, cells)
+        if isinstance(group, LeftOut):
+            return _without(group)
+        self._conferred.append(update.round)
+        return (await self._exchange(update, group, update.vector_P))[1]
+
+    async def accept(self, record: Record, frame: Frame, brought_P: Tensor, delegate: PeerId) -> Tensor:
+        """The council's average, ``[P]``, from its ``record``; what it has left of our cell's average rides with our next update.
+
+        Raises `Malformed` for a record that no council can have made.
+        """
+        average_P = await self._arithmetic.run(Replay(record, frame).run)
+        left_P = await self._arithmetic.run(Leave(record, frame, brought_P, delegate).run)
+        self.owe(left_P)
+        return average_P
+
+    def owe(self, left_P: Tensor) -> None:
+        """``left_P`` of our cell's average was not applied: it rides with the next updates of all its members."""
+        if self._feedback:
+            self._feedback.adopt(self._feedback.residual + left_P)
+
+    async def _assemble(self, update: Update, company: Company, council: Cells | None = None) -> Group | LeftOut:
+        spec, hall = self._manifest.round, COUNCIL if council else NO_GROUP
+        stamp = Stamp(self._run, update.round, hall)
+        said = Ready(update.state_root, update.line.up, update.line.dialable, update.line.peers)
         ready = open_frame(seal(self._key, said, stamp), Ready, run=self._run)
-        close_at = max(close_at, asyncio.get_running_loop().time() + spec.assemble_seconds / 4)  # we may be late ourselves
+        close_at = max(company.close_at, asyncio.get_running_loop().time() + spec.assemble_seconds / 4)  # we may be late ourselves
         call = Call(
             run=self._run,
             me=ready,
-            expected=tuple(expected),
+            expected=tuple(company.expected),
             close_at=close_at,
             patience=spec.assemble_seconds,
             group_size=spec.group_size,
+            least=company.least,
+            crowd=company.crowd,
+            council=council,
+            leads=company.leads,
         )
-        topic = (update.round, NO_GROUP)
+        topic = (update.round, hall)
         inbox = self._post.open(topic)
         line = _Line(stamp, close_at + 2 * spec.assemble_seconds, inbox)
         try:
@@ -186,9 +236,11 @@ class Averager:
         finally:
             self._post.close(topic)
 
-    async def _exchange(self, update: Update, group: Group, carried_P: Tensor) -> Outcome:
-        spec, now = self._manifest.round, asyncio.get_running_loop().time()
-        schedule = Schedule.within(now, spec.average_seconds)
+    async def _exchange(self, update: Update, group: Group, carried_P: Tensor) -> tuple[Outcome, Averaged]:
+        """What the round of ``group`` came to, for us and for everybody else."""
+        spec, loop = self._manifest.round, asyncio.get_running_loop()
+        began = loop.time()
+        schedule = Schedule.within(began, spec.average_seconds)
         parts = self._parts(group, update)
         the_plan = Plan(group=group, parts=parts, codec=spec.codec, schedule=schedule, exchange=spec.exchange)
 
@@ -198,10 +250,24 @@ class Averager:
         inbox = self._post.open(topic, machine.expect)
         line = _Line(Stamp(self._run, update.round, group.id), schedule.fetched, inbox)
         try:
-            return await drive(machine, lambda command: self._act(command, line), inbox.events)
+            outcome: Outcome = await drive(machine, lambda command: self._act(command, line), inbox.events)
         finally:
             self._post.close(topic)
             self._post.shelf = {name: payload for name, payload in self._post.shelf.items() if name in line.shelved}
+
+        averaged = Averaged(
+            average_P=outcome.average_P,
+            members=group.members,
+            missing=outcome.missing,
+            reason=outcome.reason,
+            is_void=outcome.is_void,
+            round=update.round,
+            tokens=outcome.tokens,
+            seconds=loop.time() - began,
+            crowd=group.crowd,
+            record=recorded(outcome, group, parts),
+        )
+        return outcome, averaged
 
     def _parts(self, group: Group, update: Update) -> tuple[Part, ...]:
         numbers, spec = update.vector_P.numel(), self._manifest.round
@@ -215,7 +281,7 @@ class Averager:
         stamp = line.stamp
         match command:
             case Send(to, message, group):
-                its_stamp = Stamp(stamp.run, stamp.round, group)
+                its_stamp = Stamp(stamp.run, stamp.round, stamp.group if group == NO_GROUP else group)
                 self._post.send(to, message, its_stamp, deadline=line.deadline, failures=line.inbox)
             case Ship(to, item, payload):
                 self._post.ship(to, stamp.group, item, payload, deadline=line.deadline, failures=line.inbox)
@@ -236,11 +302,39 @@ class Averager:
         line.inbox.events.put_nowait(Computed(job, result))
 
     def _answer_stray(self, signed: Signed[Message]) -> None:
-        """Somebody is ready for a round whose group stands already, with us: tell it where the run is."""
-        if isinstance(signed.message, Ready) and signed.stamp.round <= self._formed:
-            deadline = asyncio.get_running_loop().time() + self._manifest.round.assemble_seconds
-            decline = Decline(self._round, f"round {signed.stamp.round} is over, the run is at {self._round}")
-            self._post.send((signed.signer,), decline, Stamp(self._run, signed.stamp.round), deadline=deadline, failures=Inbox())
+        """Somebody is ready for a round whose group stands already, or for a council or a round in which we are not: tell it."""
+        if not isinstance(signed.message, Ready):
+            return
+        if signed.stamp.group == COUNCIL and signed.stamp.round not in self._conferred:
+            self._decline(signed, Decline(self._round, "we do not speak for our cell", Because.ABSENT))
+        elif signed.stamp.round > self._round + 1:
+            self._decline(signed, Decline(self._round, "still catching up", Because.ABSENT))
+        elif signed.stamp.round <= self._formed:
+            self._decline(signed, Decline(self._round, f"round {signed.stamp.round} is over, the run is at {self._round}"))
+
+    def _decline(self, signed: Signed[Message], decline: Decline) -> None:
+        deadline = asyncio.get_running_loop().time() + self._manifest.round.assemble_seconds
+        stamp = Stamp(self._run, signed.stamp.round, hall_of(signed.stamp.group))
+        self._post.send((signed.signer,), decline, stamp, deadline=deadline, failures=Inbox())
+
+
+def _without(left: LeftOut) -> Averaged:
+    """There is no group for us."""
+    return Averaged(average_P=None, reason=left.reason, declined=left.declined, by=left.by, round=left.round)
+
+
+def recorded(outcome: Outcome, group: Group, parts: Sequence[Part]) -> Record | None:
+    """What others need to come to the same model; None where nothing was decided."""
+    if outcome.average_P is None:
+        return None
+    return Record(
+        round=group.round,
+        members=tuple(digest_of(member) for member in group.members),
+        crowd=group.crowd,
+        tokens=outcome.tokens,
+        stops=tuple(part.stop for part in parts),
+        items=cast("tuple[bytes, ...]", outcome.items),  # whatever lies in memory packs alike
+    )
 
 
 def shelved(job: object, result: object) -> tuple[bytes, Raw] | None:

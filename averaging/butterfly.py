@@ -209,6 +209,7 @@ class Butterfly:
             decoded=tuple(part.vector_N for part in self._table.encoded),
             missing=tuple(member for member in self._plan.group.members if member not in present),
             tokens=self._voices.tokens(present),
+            items=self._table.items(decision),
         )
 
     def _included(self, part: Part, hash_: bytes) -> set[PeerId]:

@@ -72,6 +72,10 @@ class Table:
         if vector_N is not None:
             self.decoded[index, hash_] = vector_N
 
+    def items(self, decision: Decision) -> tuple[Raw, ...]:
+        """The applied items, all of which we hold; an empty one for each that was not applied."""
+        return tuple(self.held[index][hash_] if hash_ else b"" for index, hash_ in enumerate(decision))
+
     def checks(self, index: int, job: Job) -> Compute:
         """Have the bytes of an item checked; `settles` when the answer is here."""
         self.pending[index] += 1

@@ -127,6 +127,7 @@ class Gather:
             decoded=tuple(mine.vector_N for mine in self._table.encoded),
             missing=tuple(member for member in self._plan.group.members if member not in applied),
             tokens=sum(head_of(blob).weight for blob in applied.values()),
+            items=self._table.items(decision),
         )
 
     def _applied(self, decision: Decision) -> dict[PeerId, Raw]:

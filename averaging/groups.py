@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import hashlib
+import struct
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from types import MappingProxyType
 
 from swarm.identity import PeerId, digest_of
 from swarm.seeds import shuffled
-from swarm.wire import Signed
+from swarm.wire import COUNCIL, NO_GROUP, Signed, hall_of
 
-from .messages import Ready, Vote
+from .cells import Cells
+from .messages import MAX_CROWD, Ready, Vote
 from .partition import water_filled
 
 CLAIM_CAP = 4
@@ -21,10 +23,12 @@ CLAIM_CAP = 4
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """A peer's own word about its line: ``up`` in kilobytes per second (0: not measured yet), and whether others can dial it."""
+    """A peer's own word about its line: ``up`` in kilobytes per second (0: not measured yet), whether others can dial it, and how
+    many ``peers`` it speaks for."""
 
     up: int = 0
     dialable: bool = True
+    peers: int = 1
 
 
 NO_WORDS: Mapping[PeerId, Line] = MappingProxyType({})
@@ -42,6 +46,13 @@ class Group:
     """The signatures under the roster: at least two thirds of the members."""
     lines: tuple[Line, ...] = ()
     """What the members said of their lines, in their order; empty where nobody was asked."""
+    unseated: int = 0
+    """How many more were ready, by the leader's word."""
+
+    @property
+    def crowd(self) -> int:
+        """How many peers were ready for this round, those included for whom the members speak."""
+        return min(MAX_CROWD, self.unseated + (sum(line.peers for line in self.lines) or len(self.members)))
 
     @property
     def dialable(self) -> tuple[PeerId, ...]:
@@ -60,21 +71,36 @@ def quorum(members: int) -> int:
     return -(-2 * members // 3)
 
 
-def form(run: bytes, round_: int, members: Iterable[PeerId], state_root: bytes, lines: Mapping[PeerId, Line] = NO_WORDS) -> Group:
+def form(
+    run: bytes,
+    round_: int,
+    members: Iterable[PeerId],
+    state_root: bytes,
+    lines: Mapping[PeerId, Line] = NO_WORDS,
+    unseated: int = 0,
+) -> Group:
     """The group of ``members``; its id (16 bytes) commits to run, round, model, everybody in it, and their ``lines``: who says one
     thing to a leader and another to its deputy makes two groups, not one that cuts the vector in two ways."""
     ordered = tuple(sorted(set(members)))
     said = tuple(lines.get(member, Line()) for member in ordered)
-    digest = hashlib.sha256(b"swarm-group-v2" + run + round_.to_bytes(4, "little") + state_root)
+    digest = hashlib.sha256(b"swarm-group-v3" + run + struct.pack("<II", round_, unseated) + state_root)
     for member, line in zip(ordered, said, strict=True):
-        digest.update(digest_of(member) + line.up.to_bytes(4, "little") + bytes([line.dialable]))
-    return Group(digest.digest()[:16], round_, ordered, state_root, lines=said)
+        digest.update(digest_of(member) + struct.pack("<I?I", line.up, line.dialable, line.peers))
+    return Group(_in_hall(digest.digest(), NO_GROUP), round_, ordered, state_root, lines=said, unseated=unseated)
 
 
-def formed(run: bytes, ready: Sequence[Signed[Ready]]) -> Group:
-    """The group of those who said that they are ``ready``, at least one, all for one round and one model."""
-    lines = {signed.signer: Line(signed.message.up, signed.message.dialable) for signed in ready}
-    return form(run, ready[0].stamp.round, lines, ready[0].message.state_root, lines)
+def formed(run: bytes, ready: Sequence[Signed[Ready]], unseated: int = 0) -> Group:
+    """The group of those who said that they are ``ready``, at least one, all for one round, one model and one hall."""
+    said = ((signed.signer, signed.message) for signed in ready)
+    lines = {signer: Line(word.up, word.dialable, word.peers) for signer, word in said}
+    stamp, root = ready[0].stamp, ready[0].message.state_root
+    group = form(run, stamp.round, lines, root, lines, unseated)
+    return replace(group, id=_in_hall(group.id, hall_of(stamp.group)))
+
+
+def _in_hall(digest: bytes, hall: bytes) -> bytes:
+    """16 bytes of ``digest`` that belong to ``hall``."""
+    return bytes([digest[0] & ~COUNCIL[0] | hall[0]]) + digest[1:16]
 
 
 def leaders(run: bytes, round_: int, candidates: Iterable[PeerId]) -> list[PeerId]:
@@ -82,13 +108,25 @@ def leaders(run: bytes, round_: int, candidates: Iterable[PeerId]) -> list[PeerI
     return [PeerId(peer) for peer in shuffled(run, candidates, "leader", round_)]
 
 
-def seats(run: bytes, ready: Sequence[Signed[Ready]], size: int) -> list[Signed[Ready]]:
-    """Up to ``size`` of those who came, drawn by hash where there are more. Those without a seat keep their update."""
+def seats(run: bytes, ready: Sequence[Signed[Ready]], size: int, leader: PeerId | None = None) -> list[Signed[Ready]]:
+    """Up to ``size`` of those who came, drawn by hash where there are more, ``leader`` always among them: the others ask it what
+    came of the round. Those without a seat keep their update."""
     by_peer = {signed.signer: signed for signed in ready}
     if len(by_peer) <= size:
         return [by_peer[peer] for peer in sorted(by_peer)]
     round_ = ready[0].stamp.round
-    return [by_peer[PeerId(peer)] for peer in sorted(shuffled(run, by_peer, "seat", round_)[:size])]
+    drawn = shuffled(run, by_peer, "seat", round_)
+    first = [leader] if leader in by_peer else []
+    return [by_peer[PeerId(peer)] for peer in sorted([*dict.fromkeys([*first, *drawn])][:size])]
+
+
+def speakers(cells: Cells, ready: Iterable[Signed[Ready]]) -> list[Signed[Ready]]:
+    """Of those who came to a council one for each cell, in the order of their ids."""
+    by_cell: dict[int, dict[PeerId, Signed[Ready]]] = {}
+    for signed in ready:
+        by_cell.setdefault(cells.cell_of(signed.signer), {})[signed.signer] = signed
+    chosen = [came[cells.delegate(came)] for came in by_cell.values()]
+    return sorted(chosen, key=lambda signed: signed.signer)
 
 
 def owners(run: bytes, group: Group, at_most: int) -> tuple[PeerId, ...]:

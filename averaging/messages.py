@@ -7,6 +7,7 @@ Receipt, Takeover                   who has reduced what         (`butterfly`)
 
 from __future__ import annotations
 
+from enum import IntEnum
 from typing import ClassVar
 
 from swarm.manifest import Codec
@@ -14,6 +15,8 @@ from swarm.wire import Kind, Message, finite, sized
 
 MAX_PARTS = 64
 MAX_MEMBERS = 256
+MAX_CROWD = 1 << 20
+"""Peers that anybody may claim to have seen."""
 MAX_UP = 10**8
 """Kilobytes per second: what a peer may claim of its line."""
 MAX_WEIGHT = 1 << 50
@@ -33,10 +36,12 @@ class Ready(Message, frozen=True):
     """Kilobytes per second that I can send, as far as I have measured; 0 where I have not."""
     dialable: bool = True
     """Whether others can open connections to me: whoever owns a part must hear from all."""
+    peers: int = 1
+    """How many peers I speak for: 1, or the crowd of my cell where I am its delegate (`cells`)."""
 
     def __post_init__(self) -> None:
         sized("state_root", self.state_root, 32)
-        if not 0 <= self.up <= MAX_UP:
+        if not (0 <= self.up <= MAX_UP and 1 <= self.peers <= MAX_CROWD):
             raise ValueError("ready: out of range")
 
 
@@ -46,16 +51,31 @@ class Proposal(Message, frozen=True):
     kind: ClassVar[Kind] = Kind.PROPOSAL
 
     ready: tuple[bytes, ...]
+    unseated: int = 0
+    """How many more were ready, for whom there was no seat."""
 
     def __post_init__(self) -> None:
         if not 1 <= len(self.ready) <= MAX_MEMBERS:
             raise ValueError(f"a group has 1 to {MAX_MEMBERS} members")
+        if not 0 <= self.unseated <= MAX_CROWD:
+            raise ValueError("proposal: out of range")
 
 
 class Vote(Message, frozen=True):
     """I take part in the group that the stamp names. A peer signs at most one per round, so it is never in two groups."""
 
     kind: ClassVar[Kind] = Kind.VOTE
+
+
+class Because(IntEnum):
+    """Why there is no place in a group."""
+
+    FORMED = 0
+    """It has been formed: its result is worth waiting for."""
+    TOO_FEW = 1
+    """Too few came to form one."""
+    ABSENT = 2
+    """We do not come ourselves."""
 
 
 class Decline(Message, frozen=True):
@@ -65,6 +85,7 @@ class Decline(Message, frozen=True):
 
     round: int
     reason: str
+    because: Because = Because.FORMED
 
     def __post_init__(self) -> None:
         if not 0 <= self.round < 1 << 32 or len(self.reason) > 200:

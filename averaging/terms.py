@@ -109,6 +109,8 @@ class Outcome:
     """Members of whose update nothing was applied: the same for all who have the average."""
     tokens: int
     """Behind the updates that were applied, by their senders' word."""
+    items: tuple[Raw, ...] = ()
+    """The applied items as they were hashed; an empty one for each that was not."""
     reason: str = ""
     is_void: bool = False
     """Where there is no average: whether the others cannot have one either, as far as we can tell."""

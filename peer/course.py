@@ -10,9 +10,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Collection
+from dataclasses import dataclass
 from enum import Enum, auto
 
 from averaging.averager import Averaged
+from averaging.cells import Cells
 from swarm.errors import NobodyThere
 from swarm.identity import KeyPair, PeerId
 from swarm.manifest import RunManifest
@@ -24,6 +26,7 @@ from .learner import Learner
 from .library import Library
 from .neighbours import ASKED, Neighbours
 from .offers import Offer, Standing, better
+from .replay import Replays
 from .state import SharedState, StateContent, state_root
 from .sync import POLL_SECONDS, Sync
 from .telling import Telling
@@ -47,6 +50,16 @@ class Found(Enum):
     """Nobody answers, or nothing that could be had."""
 
 
+@dataclass(frozen=True, slots=True)
+class Means:
+    """With what a peer gets to where the others are."""
+
+    learner: Learner
+    sync: Sync
+    library: Library
+    replays: Replays
+
+
 class Course:
     """The shared state of one peer: what it trains from, and what it offers to others."""
 
@@ -62,6 +75,13 @@ class Course:
         """What the others have left of the round that we came into; None in a round of our own."""
         self.companions: tuple[PeerId, ...] = ()
         """Who said last that it stands in the very round and model that we do: they will come to its average."""
+        self.crowd = 1
+        """Peers that were ready for the last round, by the word of all who were in it."""
+
+    @property
+    def cells(self) -> Cells:
+        """Who averages with whom in the round that we are in."""
+        return Cells.of(self._manifest.run_id, self._board.round, self.crowd, self._manifest.round.group_size)
 
     def stand_on(self, state: SharedState, library: Library) -> None:
         """From now on this is the state that we train from and hand to newcomers."""
@@ -76,9 +96,9 @@ class Course:
             return None
         ahead = {Phase.TRAINING: self.train_until - self._loop.time(), Phase.WAITING: self._manifest.round.seconds}
         left = max(0.0, ahead.get(self._board.phase, 0.0))
-        return self._board.round, Offer(self._board.state_root, self._board.run_tokens, left)
+        return self._board.round, Offer(self._board.state_root, self._board.run_tokens, left, self.crowd)
 
-    async def join(self, learner: Learner, sync: Sync, library: Library, *, alone_is_fine: bool) -> None:
+    async def join(self, means: Means, *, alone_is_fine: bool) -> None:
         """Find where the run stands and take its state; ``alone_is_fine`` where nobody answers (a founder, or a checkpoint).
 
         Raises `NobodyThere` where nobody gave us a state in `JOIN_PATIENCE`.
@@ -86,20 +106,20 @@ class Course:
         give_up_at = self._loop.time() + JOIN_PATIENCE
         while True:
             asked_at = self._loop.time()
-            standing, answers = await sync.standing(self._own(), min(give_up_at, asked_at + ASK_SECONDS))
+            standing, answers = await means.sync.standing(self._own(), min(give_up_at, asked_at + ASK_SECONDS))
             if answers == 0 and alone_is_fine:
                 break
             if standing and self._stands and standing.state_root == self._board.state_root:
-                self.companions = standing.donors
+                self.companions, self.crowd = standing.donors, standing.crowd
                 break
-            if standing and await self._adopt(standing, asked_at, learner, sync, library):
+            if standing and await self._adopt(standing, asked_at, means):
                 break
             if self._loop.time() >= give_up_at:
                 fact = "no peer of the run gave us its model"
                 raise NobodyThere(fact, "the run may be over; ask the organiser, or try again in a minute")
             await asyncio.sleep(POLL_SECONDS)
         if not self._stands:
-            self.stand_on(learner.state, library)
+            self.stand_on(means.learner.state, means.library)
 
     @property
     def is_quick(self) -> bool:
@@ -111,9 +131,7 @@ class Course:
         """Whether the state that we have taken over is that of a round which the others are averaging already."""
         return self.seconds_left == 0 and self.is_quick
 
-    async def rejoin(
-        self, learner: Learner, sync: Sync, library: Library, missed: Averaged, ask_to_wait: Callable[[], None]
-    ) -> Found:
+    async def rejoin(self, means: Means, missed: Averaged, ask_to_wait: Callable[[], None]) -> Found:
         """After a round that we have ``missed``: wait a while for the others to have its result, and take that.
 
         ``ask_to_wait`` is called once where they have a group without us: at once, or where we are late for their next round, too,
@@ -129,7 +147,12 @@ class Course:
             ask_to_wait()
         while True:
             asked_at = self._loop.time()
-            standing, answers = await sync.standing(self._own(), asked_at + ASK_SECONDS)
+            late = self._loop.time() + pause >= deadline
+            if not late and not await means.sync.is_news(self._own(), asked_at + ASK_SECONDS):
+                await asyncio.sleep(pause)
+                pause = min(SELDOM_SECONDS, pause * 1.5)
+                continue
+            standing, answers = await means.sync.standing(self._own(), asked_at + ASK_SECONDS)
             late = self._loop.time() + pause >= deadline
             if answers == 0 or standing is None:
                 if answers == 0 or late:
@@ -138,7 +161,7 @@ class Course:
                 self.companions = standing.donors
                 if late:
                     return Found.SAME
-            elif (late or standing.round > self._board.round) and await self._adopt(standing, asked_at, learner, sync, library):
+            elif (late or standing.round > self._board.round) and await self._adopt(standing, asked_at, means):
                 if late or not (may_ask and self.is_late):
                     return Found.OTHERS
                 may_ask, pause, otherwise = False, POLL_SECONDS, Found.OTHERS
@@ -152,16 +175,14 @@ class Course:
         """Ask some of the peers that train without us where they stand; where they are the better camp, `move` asks again."""
         self._sees_better = await self._elsewhere(neighbours, companions) is not None
 
-    async def move(
-        self, learner: Learner, sync: Sync, library: Library, neighbours: Neighbours, companions: Collection[PeerId]
-    ) -> bool:
+    async def move(self, means: Means, neighbours: Neighbours, companions: Collection[PeerId]) -> bool:
         """Go over to a better camp than that of our ``companions``, where `look_around` has seen one that is still there.
 
         It is asked again, so that we come into the round in which it is now, and not into one that is over.
         """
         is_due, self._sees_better, asked_at = self._sees_better, False, self._loop.time()
         standing = await self._elsewhere(neighbours, companions) if is_due else None
-        return standing is not None and await self._adopt(standing, asked_at, learner, sync, library)
+        return standing is not None and await self._adopt(standing, asked_at, means)
 
     async def _elsewhere(self, neighbours: Neighbours, companions: Collection[PeerId]) -> Standing | None:
         """The camp to go over to, by what up to `ASKED` outsiders say, the organiser among them."""
@@ -172,24 +193,27 @@ class Course:
             return None
         asked = dict.fromkeys([organiser] * (organiser in outsiders) + list(neighbours.some(ASKED, outsiders)))
         heard = await neighbours.offers(self._loop.time() + ASK_SECONDS, tuple(asked)[:ASKED])
+        if self.cells.count > 1:  # cells do not take their steps at the same moment: who is a round away is no other camp
+            heard = [said for said in heard if abs(said.stamp.round - self._board.round) != 1]
         return better(heard, len(outsiders), own, companions, organiser) if heard else None
 
-    async def _adopt(self, standing: Standing, asked_at: float, learner: Learner, sync: Sync, library: Library) -> bool:
+    async def _adopt(self, standing: Standing, asked_at: float, means: Means) -> bool:
         """Take the state that the others believe in; False where it could not be had this time.
 
         What they had left of their round when we asked has been running since: for the slowest answer, and for the download.
         """
         deadline = self._loop.time() + max(JOIN_PATIENCE, self._manifest.round.seconds)
         self._board.enter(Phase.SYNCING)
-        state = await sync.state(standing, learner.numbers, deadline)
+        state = await means.replays.state(standing, deadline) if self._stands else None
+        state = state or await means.sync.state(standing, means.learner.numbers, deadline)
         if state is None:
             return False
         self._took = self._loop.time() - asked_at
-        learner.adopt(state)
+        means.learner.adopt(state)
         self._board.run_tokens = max(self._board.run_tokens, standing.tokens)
         self.seconds_left = max(0.0, standing.seconds_left - (self._loop.time() - asked_at))
-        self.stand_on(state, library)
-        self.companions = standing.donors
+        self.stand_on(state, means.library)
+        self.companions, self.crowd = standing.donors, standing.crowd
         root = self._board.state_root.hex()
         self._telling.say("synced", round=state.round, donors=len(standing.donors), state_root=root)
         return True

@@ -146,6 +146,14 @@ class Learner:
         """What names the data of our local steps in ``round_``, for whoever wants to do them again."""
         return derive_bytes(self._draw, "batches", round_, self._me)
 
+    def after(self, state: SharedState, average_P: Tensor | None) -> SharedState:
+        """What `conclude` would make of ``state``; changes nothing."""
+        if average_P is None:
+            return SharedState(state.round + 1, state.anchor_P, state.momentum_P)
+        outer = Outer(self._manifest.outer, self.numbers, state.momentum_P)
+        anchor_P = outer.step(state.anchor_P, average_P, state.round)
+        return SharedState(state.round + 1, anchor_P, outer.momentum_P)
+
     def conclude(self, average_P: Tensor | None) -> SharedState:
         """The state of the next round: the outer step on the average, or the same model where there is none."""
         state = self.state

@@ -104,11 +104,11 @@ class Library:
         if not (number.isascii() and number.isdigit() and int(number) < len(content.hashes)):
             raise Malformed(f"there is no chunk {number[:20]!r}")
         chunk = content.chunk(int(number))
-        await self._take_turn(len(chunk))
+        await self.take_turn(len(chunk))
         return chunk
 
-    async def _take_turn(self, size: int) -> None:
-        """Wait until ``size`` bytes may leave. Raises `Busy` where that would take too long."""
+    async def take_turn(self, size: int) -> None:
+        """Wait until ``size`` bytes for a newcomer may leave. Raises `Busy` where that would take too long."""
         now = asyncio.get_running_loop().time()
         if self._handing_out >= self._serving.parallel or self._bucket.wait(size, now) > self._serving.patience:
             raise Busy("other newcomers are being served; come again")

@@ -11,6 +11,7 @@ from typing import TypeVar
 
 import msgspec
 
+from averaging.cells import Cells
 from averaging.groups import leaders
 from swarm.dht.directory import Directory
 from swarm.errors import Impostor, Malformed, Refused, SwarmError, TheirFault, Unreachable, Weather, WrongVersion
@@ -18,7 +19,7 @@ from swarm.identity import KeyPair, PeerId
 from swarm.manifest import RunManifest, open_manifest
 from swarm.membership.contacts import Contact, Contacts
 from swarm.membership.progress import Progress
-from swarm.membership.roster import Roster
+from swarm.membership.roster import PATIENCE, Roster
 from swarm.seeds import derive
 from swarm.transport import Call, Payload, Route, Transport
 from swarm.wire import CONTROL_LIMIT, Signed, Stamp, finite, open_frame, pack, seal, unpack
@@ -30,6 +31,8 @@ ASKED = 8
 """Peers asked at a time where one answer is enough, and donors of one download."""
 TOLD, LEADERS_TOLD = 32, 8
 """Peers told at once where we are, and how many of them because they may lead: the same few however large the run is."""
+MANY = 64
+"""From more peers on we look at the DHT less often."""
 WELCOME_PEERS = 40
 WELCOME_BYTES = CONTROL_LIMIT - 4096
 """Room for the records in a welcome: whoever makes theirs as large as they may be must not make everybody's welcome too large."""
@@ -92,6 +95,11 @@ class Neighbours:
             "offer": self._on_offer, "progress": self._on_progress,
         }.items():  # fmt: skip
             ways.transport.serve(Route(name, handler))
+
+    @property
+    def me(self) -> PeerId:
+        """Our own id."""
+        return self._key.peer_id
 
     # --- answering ------------------------------------------------------------------------------------------------
 
@@ -204,12 +212,14 @@ class Neighbours:
         self._seq += 1
         return seal(self._key, progress, Stamp(self._run, round=round_, seq=self._seq))
 
-    async def announce(self, deadline: float) -> None:
+    async def announce(self, deadline: float, cells: Cells) -> None:
         """Tell up to `TOLD` peers directly, for the moments that cannot wait for the DHT (joining, leaving): in a small run
-        everybody; in a large one who may lead our round, because those wait for whom they expect, and others drawn."""
+        everybody; in a large one who may lead our round, because those wait for whom they expect, and others drawn; in a crowd
+        those of our cell."""
         here = self.roster.peers(asyncio.get_running_loop().time())
-        leading = self._leading(self._describe()[0], here)
-        await self._tell(here if len(here) <= TOLD else dict.fromkeys([*leading, *self.some(TOLD - LEADERS_TOLD)]), deadline)
+        near = here if cells.count == 1 else cells.beside(self.me, here)
+        leading = self._leading(self._describe()[0], near)
+        await self._tell(near if len(near) <= TOLD else dict.fromkeys([*leading, *self.some(TOLD - LEADERS_TOLD, near)]), deadline)
 
     async def announce_to_next(self, deadline: float) -> None:
         """Tell those who may lead the round after ours."""
@@ -228,15 +238,18 @@ class Neighbours:
 
         Every ``often`` seconds while peers come and go or one we know is missing; twice as long each time, up to ``seldom``, while
         nothing of the kind happens. Absent peers are remembered for minutes, so a swarm that has come apart keeps looking.
+        A look brings a record of everybody: beyond `MANY` peers all of this is slower in proportion, so that it costs the same.
         """
         loop, interval, known = asyncio.get_running_loop(), often, -1
         while True:
             deadline = loop.time() + max(interval, 5.0)
             await self._ways.directory.put(TOPIC, self.sealed_progress(), seconds=6 * interval, deadline=deadline)
             self._hear_all(await self._ways.directory.get(TOPIC, Progress, deadline=deadline))
-            self.roster.forget_older_than(loop.time() - 20 * often)
+            slower = max(1.0, len(self.roster) / MANY)
+            self.roster.patience = max(PATIENCE, 3 * slower * often)
+            self.roster.forget_older_than(loop.time() - 20 * slower * often)
             here = len(self.roster.peers(loop.time()))
-            interval = min(2 * interval, seldom) if here == known == len(self.roster) else often
+            interval = min(2 * interval, slower * seldom) if here == known == len(self.roster) else slower * often
             known = here
             await asyncio.sleep(interval)
 

@@ -7,6 +7,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
+from averaging.messages import MAX_CROWD
 from swarm.identity import PeerId
 from swarm.wire import Kind, Message, Signed, finite, sized
 
@@ -27,12 +28,16 @@ class Offer(Message, frozen=True):
     """Tokens of the whole run, by the donor's own count: for people and for the end of a run by tokens."""
     seconds_left: float
     """Until the donor stops training in this round: all of it while it waits for the round to begin, 0 while it averages."""
+    crowd: int = 1
+    """Peers that were ready for the round before: all who have the model know the same number."""
 
     def __post_init__(self) -> None:
         sized("state_root", self.state_root, 32)
         finite("seconds_left", self.seconds_left, 0, 1e6)
         if not 0 <= self.tokens < 1 << 62:
             raise ValueError("offer: tokens out of range")
+        if not 1 <= self.crowd <= MAX_CROWD:
+            raise ValueError("offer: crowd out of range")
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +49,7 @@ class Standing:
     tokens: int
     seconds_left: float
     donors: tuple[PeerId, ...]
+    crowd: int = 1
 
 
 def believed(offers: Sequence[Signed[Offer]], organiser: PeerId) -> Standing | None:
@@ -99,4 +105,5 @@ def _standing(offers: Sequence[Signed[Offer]], round_: int, root: bytes) -> Stan
     camp = [signed for signed in offers if (signed.stamp.round, signed.message.state_root) == (round_, root)]
     seconds = sorted(signed.message.seconds_left for signed in camp)[len(camp) // 2]
     tokens = sorted(signed.message.tokens for signed in camp)[len(camp) // 2]
-    return Standing(round_, root, tokens, seconds, tuple(sorted(signed.signer for signed in camp)))
+    crowd = sorted(signed.message.crowd for signed in camp)[len(camp) // 2]
+    return Standing(round_, root, tokens, seconds, tuple(sorted(signed.signer for signed in camp)), crowd)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 
 from averaging.averager import FORMS, Averaged, Averager, Update
+from averaging.record import Frame, Record
 from swarm.errors import SwarmError
 from swarm.identity import PeerId
 from swarm.manifest import RunManifest
@@ -19,15 +20,17 @@ from .ahead import meanwhile
 from .anchor import Anchors
 from .bandwidth import Metered, Uplink
 from .board import Board
-from .course import JOIN_PATIENCE, Course, Found
+from .course import JOIN_PATIENCE, Course, Found, Means
 from .keeper import Keeper
 from .learner import Assignment, Learner, Work
 from .library import Library
 from .loop import train
+from .meeting import Meeting
 from .model import count
 from .neighbours import Neighbours
 from .partial import Partial
 from .ports import LocalTraining, Ports, Self
+from .replay import Replays
 from .status import Snapshot
 from .sync import POLL_SECONDS, Sync
 from .telling import Lesson, Telling
@@ -106,7 +109,12 @@ class Peer:
         if self._id == self._manifest.organiser_id:
             tasks.create_task(anchors.keep_telling(me.key, self._course.offer, self.neighbours.some), name="anchor")
         try:
-            self._learner = await self._make_learner()
+            self._learner = learner = await self._make_learner()
+            frame = Frame(spec=self._manifest.round, tensors=learner.tensors)
+            self._replays = Replays(learner, frame, self._library, transport, arithmetic)
+            self._means = Means(learner, self._sync, self._library, self._replays)
+            parts = (self._course, self.neighbours, self._averager, self._means)
+            self._meeting = Meeting(self._manifest, *parts, self._ask_to_wait)
             await train(self)
             await self._keeper.export(self._learner)
         finally:
@@ -129,7 +137,7 @@ class Peer:
         self.board.enter(Phase.LEAVING)
         try:
             async with asyncio.timeout(LAST_SAVE_SECONDS):
-                await self.neighbours.announce(self._loop.time() + GOODBYE_SECONDS)
+                await self.neighbours.announce(self._loop.time() + GOODBYE_SECONDS, self._course.cells)
                 if self.board.given_rounds:
                     await self._keeper.save_if_due(self._learner, self._averager, now=True)
         except TimeoutError:
@@ -148,10 +156,10 @@ class Peer:
         resumed = await self._keeper.restore(self._learner, self._averager)
         if resumed:
             self._course.stand_on(self._learner.state, self._library)
-        await self._course.join(self._learner, self._sync, self._library, alone_is_fine=resumed or self._me.founder)
+        await self._course.join(self._means, alone_is_fine=resumed or self._me.founder)
         if self._course.is_late:
             turned_away = Averaged(average_P=None, declined=True, round=self.board.round)
-            await self._course.rejoin(self._learner, self._sync, self._library, turned_away, self._ask_to_wait)
+            await self._course.rejoin(self._means, turned_away, self._ask_to_wait)
         await self._show_up()
         if self._learner.state.round == 0:
             await self._wait_for_company()
@@ -200,12 +208,9 @@ class Peer:
 
     async def average(self, update: Update) -> Averaged:
         """The average with whoever is there."""
-        spec, now, roster = self._manifest.round, self._loop.time(), self.neighbours.roster
+        spec = self._manifest.round
         self.board.enter(Phase.AVERAGING, spec.average_seconds)
-        still_here = {peer for peer in self._members if peer not in roster or roster.is_present(peer, now)}
-        expected = sorted((still_here | {*roster.at_round(update.round, now), *self._course.companions}) - {self._id})
-        close_at = self._course.train_until + spec.assemble_seconds
-        averaging = self._averager.average(update, expected, close_at, alone_is_fine=not roster.in_training(now))
+        averaging = self._meeting.average(update, self._members)
         is_last = self._manifest.is_finished(update.round + 1, self.board.run_tokens)
         if not spec.overlap or is_last or not self._work.is_usable:
             return await averaging
@@ -213,20 +218,28 @@ class Peer:
 
     async def conclude(self, update: Update, averaged: Averaged) -> None:
         """The next state: the outer step on the average; or, where there was none with us, what the others have now."""
-        if averaged.average_P is None:
+        is_without_us = not averaged.members
+        if averaged.average_P is None or is_without_us:
             self._telling.warn("round-missed", averaged.reason, round=update.round)
-            parts = (self._learner, self._sync, self._library)
-            found = await self._course.rejoin(*parts, averaged, self._ask_to_wait)
+        if averaged.average_P is None:
+            found = await self._course.rejoin(self._means, averaged, self._ask_to_wait)
             has_signed = not (averaged.declined or averaged.alone)
             if found is Found.OTHERS or (found is Found.SAME and not has_signed):
                 await self._show_up()
                 return
         state = await self._ports.arithmetic.run(lambda: self._learner.conclude(averaged.average_P))
+        if averaged.record or averaged.average_P is None:
+            self._replays.keep(update.state_root, averaged.record or Record(update.round, crowd=self._course.crowd))
+        if averaged.average_P is not None:
+            self._course.crowd = averaged.crowd
+        self.board.run_tokens += averaged.tokens
+        self._course.stand_on(state, self._library)
+        if is_without_us and averaged.average_P is not None:
+            await self._show_up()
+            return
         if averaged.average_P is not None:
             self._members = self._telling.members(averaged)
             self.board.given_rounds += 1
-        self.board.run_tokens += averaged.tokens
-        self._course.stand_on(state, self._library)
         self._telling.round_finished(
             Lesson(
                 round=update.round,
@@ -237,8 +250,7 @@ class Peer:
             ),
             averaged,
         )
-        ways = (self._sync, self._library, self.neighbours)
-        if averaged.average_P is None or await self._course.move(self._learner, *ways, self._members):
+        if averaged.average_P is None or await self._course.move(self._means, self.neighbours, self._members):
             await self._show_up()
 
     async def _show_up(self) -> None:
@@ -246,7 +258,8 @@ class Peer:
         self._averager.stand(self._learner.state.round)
         self.board.enter(Phase.WAITING)
         deadline = self._loop.time() + self._manifest.round.assemble_seconds
-        self._tasks.create_task(self.neighbours.announce(deadline), name="announce")  # who does not answer must not make us late
+        telling = self.neighbours.announce(deadline, self._course.cells)
+        self._tasks.create_task(telling, name="announce")  # who does not answer must not make us late
 
     def _ask_to_wait(self) -> None:
         """The group of this round stands without us, and its result is soon ours. Who leads the next one must know before we have

@@ -50,7 +50,7 @@ ARRIVAL_SECONDS = 2.0
 AWAY_SECONDS = 10.0
 """Virtual seconds until a crashed peer comes back, on average."""
 CROWD = 64
-"""From more peers on, a rehearsed round has one local step instead of four."""
+"""From more peers on, a rehearsed round has one local step instead of four, and at most four owners instead of sixteen."""
 ENTRIES = 8
 """Peers that the ticket of a rehearsal with churn names: any of them may be away."""
 START_WITH = 256
@@ -361,11 +361,11 @@ def script_of(peers: int, rounds: int, seed: int, *, churn: float = 0.0, loss: f
         raise ConfigError(
             "churn and loss are chances from 0 to below 1, jitter is seconds", "swarm rehearse 64 --churn 0.02 --loss 0.01"
         )
-    steps = 4 if peers <= CROWD else 1
+    steps, owners = (4, 16) if peers <= CROWD else (1, 4)
     recipe = Recipe(model="tiny", max_steps=steps, round_seconds=5.0, average_seconds=20.0)
     entries = [f"p{number}" for number in range(min(peers, ENTRIES if churn else 1))]
     link = Link(latency=0.04, jitter=jitter, bandwidth=2.5e6, loss=loss)
-    return Script(peers=peers, rounds=rounds, seed=seed, recipe=recipe, link=link, churn=churn, entries=entries)
+    return Script(peers=peers, rounds=rounds, seed=seed, recipe=recipe, link=link, churn=churn, entries=entries, owners=owners)
 
 
 def rehearse_and_tell(script: Script, reporter: Reporter) -> None:

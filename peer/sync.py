@@ -18,13 +18,15 @@ from .content import chunk_count, chunk_length
 from .data import corpus as corpora
 from .data.corpus import Corpus
 from .library import Library, Order
-from .neighbours import Neighbours
+from .neighbours import MANY, Neighbours
 from .offers import Offer, Standing, believed
 from .state import CHUNK, SharedState, assemble, blob_length, state_root_from
 
 Tell = Callable[[str, Headway], None]
 """(what is being fetched, how far it is)."""
 POLL_SECONDS = 0.25
+SCOUTS = 2
+"""Peers that are asked in a crowd whether there is anything new, before more are."""
 
 
 class Sync:
@@ -78,6 +80,14 @@ class Sync:
         if own is None and self._anchors:
             return await self._anchors.choose(offers, deadline), len(offers)
         return believed([*offers, *([own] if own else [])], self._manifest.organiser_id), len(offers)
+
+    async def is_news(self, own: Signed[Offer] | None, deadline: float) -> bool:
+        """Whether it is worth asking where the run stands: in a small run always, in a crowd where one of a few says so."""
+        neighbours = self._neighbours
+        if own is None or len(neighbours.roster) <= MANY:
+            return True
+        offers = await neighbours.offers(deadline, neighbours.some(SCOUTS))
+        return not offers or any(offer.stamp.round > own.stamp.round for offer in offers)
 
     async def state(self, standing: Standing, numbers: int, deadline: float) -> SharedState | None:
         """The state that ``standing`` names; None where its donors left or moved on before it was whole (weather: ask again)."""

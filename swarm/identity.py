@@ -38,6 +38,7 @@ def peer_id_from_digest(digest: bytes) -> PeerId:
     return PeerId(base64.b32encode(digest).decode().rstrip("=").lower())
 
 
+@lru_cache(maxsize=1 << 12)
 def digest_of(peer: PeerId) -> bytes:
     """The 32 bytes behind an id. Raises `ValueError` where the text is not an id."""
     if not _FORM.fullmatch(peer):

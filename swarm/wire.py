@@ -30,11 +30,19 @@ CONTROL_LIMIT = 64 * 1024
 """Bytes of the largest control frame."""
 
 NO_GROUP = bytes(16)
+"""Where messages belong that form a group: the hall of a round."""
+COUNCIL = b"\x80" + bytes(15)
+"""The other hall: where delegates form a group of theirs. The first bit of a group's id says in which hall it was formed."""
 
 _MAGIC = b"SWM1"
 _DOMAIN = b"swarm-frame-v1\0"
 _SIGNED = struct.Struct("<4sB32sI16sQ32s")
 _HEADER = _SIGNED.size + 64
+
+
+def hall_of(group: bytes) -> bytes:
+    """`NO_GROUP` or `COUNCIL`: where ``group`` was formed."""
+    return COUNCIL if group[0] & COUNCIL[0] else NO_GROUP
 
 
 class Kind(IntEnum):

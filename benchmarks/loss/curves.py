@@ -23,7 +23,7 @@ from itertools import islice
 import torch
 from torch import Tensor, nn
 
-from averaging.averager import FORMS, Averaged, Averager, Update
+from averaging.averager import FORMS, Averaged, Averager, Company, Update
 from averaging.layout import Layout
 from peer.compute import Inline
 from peer.data import corpus as corpora
@@ -182,7 +182,7 @@ class _Stage:
             tensors=learner.tensors,
         )
         loop = asyncio.get_running_loop()
-        return await averager.average(update, MEMBERS, loop.time() + 1.0, alone_is_fine=False)
+        return await averager.average(update, Company(MEMBERS, loop.time() + 1.0, alone_is_fine=False))
 
     def _cut(self, network: SimulatedNetwork, round_: int) -> list[tuple[PeerId, PeerId]]:
         """Choose who is dropped in ``round_``, and when; the lines to heal afterwards."""

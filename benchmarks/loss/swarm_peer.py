@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 import torch
 
-from averaging.averager import FORMS, Averager, Update
+from averaging.averager import FORMS, Averager, Company, Update
 from averaging.layout import Layout
 from benchmarks.loss.curves import KEYS, MEMBERS
 from benchmarks.loss.methods import METHODS
@@ -94,7 +94,7 @@ class SwarmPeer:
             tensors=self._tensors,
         )
         began = time.monotonic()
-        averaged = await self._averager.average(update, MEMBERS, self._loop.time() + 30.0, alone_is_fine=False)
+        averaged = await self._averager.average(update, Company(MEMBERS, self._loop.time() + 30.0, alone_is_fine=False))
         whole = averaged.average_P is not None and len(averaged.members) == len(MEMBERS) and not averaged.missing
         fault = averaged.reason or ("" if whole else f"{len(averaged.members)} members, {len(averaged.missing)} missing")
         return {"seconds": time.monotonic() - began, "fault": fault}

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 import torch
 
-from averaging.averager import FORMS, Averaged, Averager, Update
+from averaging.averager import FORMS, Averaged, Averager, Company, Update
 from benchmarks.rivals.numbers import error_of, update_of
 from benchmarks.rivals.stage import Scene, Times, Verdict, act, note
 from peer import memory
@@ -108,7 +108,7 @@ class SwarmPeer:
         update = Update(round=self._round, vector_P=self._update_P, tokens=1000, seed=bytes(32), state_root=bytes(32))
         expected: list[PeerId] = [key_of(seat).peer_id for seat in range(self._scene.peers) if seat != self._scene.seat]
         called = self._loop.time()
-        averaged = await self._averager.average(update, expected, called + PATIENCE_SECONDS)
+        averaged = await self._averager.average(update, Company(expected, called + PATIENCE_SECONDS))
         return called, averaged, self._loop.time()
 
     def _in_loop(self, coroutine: Coroutine[Any, Any, T]) -> T:

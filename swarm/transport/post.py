@@ -14,12 +14,11 @@ from collections import Counter, deque
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import Any
-from weakref import WeakValueDictionary
 
 from ..errors import Busy, Refused, SwarmError, TooLate, Weather
 from ..identity import KeyPair, PeerId
 from ..machine import Delivered, Event, Received, Unreached
-from ..wire import NO_GROUP, Message, Signed, Stamp, open_frame, seal
+from ..wire import Message, Signed, Stamp, hall_of, open_frame, seal
 from . import Allowance, Call, Payload, Route, Transport
 
 BACKLOG_BYTES = 8 << 20
@@ -36,7 +35,7 @@ LANES = 2
 one that hangs delays nothing."""
 
 Topic = tuple[int, bytes]
-"""(round, group); messages that form a group live under (round, NO_GROUP)."""
+"""(round, group); messages that form a group live under (round, the hall where it is formed)."""
 Expect = Callable[[PeerId, str], int]
 """(sender, item) -> exact bytes that this item must have; raises a `TheirFault` or `Weather` to refuse it."""
 
@@ -55,7 +54,7 @@ class Post:
     def __init__(
         self, transport: Transport, key: KeyPair, run: bytes, tasks: asyncio.TaskGroup, forms: dict[type[Message], bool]
     ) -> None:
-        """``forms``: the messages that may come in; True for those that form a group and so live under (round, NO_GROUP)."""
+        """``forms``: the messages that may come in; True for those that form a group and so live under (round, hall)."""
         self._transport, self._key, self._run, self._tasks = transport, key, run, tasks
         self._forms = forms
         self._open: dict[Topic, Inbox] = {}
@@ -65,7 +64,8 @@ class Post:
         self._closed: deque[Topic] = deque(maxlen=64)
         self._floor = 0
         self._seq = 0
-        self._lanes: WeakValueDictionary[PeerId, asyncio.Semaphore] = WeakValueDictionary()
+        self._under_way: Counter[PeerId] = Counter()
+        self._queues: dict[PeerId, deque[asyncio.Future[None]]] = {}
         self.shelf: dict[str, Payload] = {}
         """Bulk items that anybody in the run may fetch, by name."""
         self.stray: Callable[[Signed[Message]], None] = lambda signed: None
@@ -106,7 +106,7 @@ class Post:
         signed = open_frame(bytes(call.body), *self._forms, run=self._run)
         if signed.signer != call.sender:
             raise Refused("mail is accepted from its signer only")
-        group = NO_GROUP if self._forms[type(signed.message)] else signed.stamp.group
+        group = hall_of(signed.stamp.group) if self._forms[type(signed.message)] else signed.stamp.group
         topic, event = (signed.stamp.round, group), Received(signed)
         inbox = self._open.get(topic)
         if inbox:
@@ -192,13 +192,45 @@ class Post:
             pause = min(2 * pause, longest)
 
     async def _mail(self, peer: PeerId, frame: Payload, deadline: float) -> None:
-        lane = self._lanes.setdefault(peer, asyncio.Semaphore(LANES))
+        if self._under_way[peer] >= LANES:
+            await self._turn(peer, deadline)
+        self._under_way[peer] += 1
         try:
-            async with asyncio.timeout_at(deadline), lane:
-                patience = min(deadline, asyncio.get_running_loop().time() + MAIL_SECONDS)
-                await self._transport.request(peer, "mail", frame, deadline=patience)
-        except TimeoutError as error:
-            raise TooLate("no answer to the messages before this one") from error
+            patience = min(deadline, asyncio.get_running_loop().time() + MAIL_SECONDS)
+            await self._transport.request(peer, "mail", frame, deadline=patience)
+        finally:
+            self._next(peer)
+
+    async def _turn(self, peer: PeerId, deadline: float) -> None:
+        """Wait until one of the messages to ``peer`` before ours has been answered. Raises `TooLate` at ``deadline``."""
+        mine = asyncio.get_running_loop().create_future()
+        waiting = self._queues.setdefault(peer, deque())
+        waiting.append(mine)
+        try:
+            async with asyncio.timeout_at(deadline):
+                await mine
+        except BaseException as error:
+            if mine in waiting:
+                waiting.remove(mine)
+            elif mine.done() and not mine.cancelled():
+                self._next(peer, owed=0)  # it was our turn, and we do not take it
+            if isinstance(error, TimeoutError):
+                raise TooLate("no answer to the messages before this one") from error
+            raise
+
+    def _next(self, peer: PeerId, owed: int = 1) -> None:
+        """A message to ``peer`` is over: the next one may go."""
+        self._under_way[peer] -= owed
+        waiting = self._queues.get(peer)
+        while waiting and self._under_way[peer] < LANES:
+            turn = waiting.popleft()
+            if not turn.done():
+                turn.set_result(None)
+                break
+        if not waiting:
+            self._queues.pop(peer, None)
+        if not self._under_way[peer]:
+            del self._under_way[peer]
 
     async def _bulk(self, peer: PeerId, argument: str, body: Payload, deadline: float) -> None:
         await self._transport.request(peer, "bulk", body, argument=argument, deadline=deadline)

@@ -1,0 +1,140 @@
+"""With whom this peer averages in a round: with everybody in one group, or, in a crowd, with its cell, which the council follows.
+
+    up to 64 peers      average ──────────────────────────────────────────────►  the next state
+    more                average in the cell ──► delegate: confer in the council ──► the next state, and its record
+                                            └─► the others: wait for that record ──► the same step, to the same state
+
+Rule 1: whoever takes a record compares what it leads to with what those have who should have decided it.
+Rule 2: where the council comes to nothing, or cannot be heard, nothing is lost: all of the cell bring its average again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import replace
+
+from torch import Tensor
+
+from averaging.averager import Averaged, Averager, Company, Update
+from averaging.cells import CELL, Cells, least
+from averaging.record import Frame, Record
+from swarm.errors import Malformed
+from swarm.identity import PeerId, digest_of
+from swarm.manifest import RunManifest
+
+from .course import Course, Means
+from .neighbours import Neighbours
+from .state import SharedState, state_root
+
+ASKED = 4
+"""Peers that are asked at a time, for a record or whether they have come to the same state."""
+PAUSE_SECONDS = 0.5
+
+
+Ask = Callable[[], None]
+
+
+class Meeting:
+    """The averages of one peer."""
+
+    def __init__(
+        self, manifest: RunManifest, course: Course, neighbours: Neighbours, averager: Averager, means: Means, ask_to_wait: Ask
+    ) -> None:
+        """``ask_to_wait`` tells those who lead the next round that we come to it, though we are late for this one."""
+        self._manifest, self._course, self._neighbours, self._averager = manifest, course, neighbours, averager
+        self._learner, self._replays, self._ask_to_wait = means.learner, means.replays, ask_to_wait
+        self._frame = Frame(spec=manifest.round, tensors=means.learner.tensors)
+        self._me = neighbours.me
+        self._missed = 0
+
+    async def average(self, update: Update, members: Collection[PeerId]) -> Averaged:
+        """The average with whoever is there; ``members`` were in the last one. Where it is without us, with ``members`` empty."""
+        now, roster, spec = asyncio.get_running_loop().time(), self._neighbours.roster, self._manifest.round
+        still_here = {peer for peer in members if peer not in roster or roster.is_present(peer, now)}
+        near = still_here | set(self._course.companions)
+        close_at = self._course.train_until + spec.assemble_seconds
+        crowd, in_training = self._course.crowd, roster.in_training(now)
+        cells = self._course.cells
+        if cells.count == 1:
+            expected = sorted((near | set(roster.at_round(update.round, now))) - {self._me})
+            first = self._manifest.organiser_id if crowd == 1 else None  # many come at once to a run that has no crowd yet
+            company = Company(expected, close_at, not in_training, least(crowd, self._missed), crowd, first)
+            averaged = await self._averager.average(update, company)
+        else:
+            known = {self._me, *near, *roster.peers(now)}
+            expected = cells.beside(self._me, known)
+            few = least(min(CELL, crowd // cells.count) // 2, self._missed)
+            company = Company(expected, close_at, alone_is_fine=False, least=few, crowd=crowd)
+            averaged = await self._in_cells(update, cells, company, known)
+        if averaged.declined and averaged.by:
+            if cells.count == 1 and averaged.round <= update.round and self._course.is_quick:
+                self._ask_to_wait()
+            averaged = await self._follow(update, averaged, (averaged.by, *self._neighbours.some(ASKED)))
+        self._missed = 0 if averaged.average_P is not None or averaged.declined else self._missed + 1
+        return averaged
+
+    async def _in_cells(self, update: Update, cells: Cells, company: Company, known: Collection[PeerId]) -> Averaged:
+        """In a crowd: first the cell, then the council of the delegates."""
+        cell = await self._averager.average(update, company)
+        present = [peer for peer in cell.members if peer not in cell.missing]
+        delegate = cells.delegate(present) if cell.average_P is not None else None
+        if delegate != self._me:
+            self._averager.abstain(update.round)
+        if cell.average_P is None:
+            return cell
+        outside = [peer for peer in cells.delegates(known) if cells.cell_of(peer) != cells.cell_of(self._me)]
+        if delegate != self._me:
+            return await self._follow(update, cell, (cells.delegate(present), *self._neighbours.some(ASKED, outside)))
+        line = replace(update.line, peers=cell.crowd)
+        brought = replace(update, vector_P=cell.average_P, tokens=cell.tokens, line=line, codec=None)
+        close_at = company.close_at + self._manifest.round.assemble_seconds  # cells are not done at the same moment
+        enough = least(cells.count, self._missed)
+        council = await self._averager.confer(brought, cells, Company(outside, close_at, least=enough, crowd=company.crowd))
+        if council.record is None:
+            self._averager.owe(cell.average_P)
+            return council if council.by else replace(council, members=(), missing=())
+        average_P = await self._averager.accept(council.record, self._frame, cell.average_P, self._me)
+        return _concluded(cell, average_P, council.record)
+
+    async def _follow(self, update: Update, ours: Averaged, donors: Sequence[PeerId]) -> Averaged:
+        """Wait for what others decide, and take the same step. ``ours`` is what our cell came to, or that there was no group for
+        us; the first of ``donors`` is our delegate, or who turned us away."""
+        spec, loop = self._manifest.round, asyncio.get_running_loop()
+        began, state = loop.time(), self._learner.state
+        deadline = began + spec.average_seconds + (3 * spec.assemble_seconds if ours.members else 0.0)
+        missed = replace(
+            ours, average_P=None, members=(), missing=(), reason=ours.reason or "the council of the cells was not heard"
+        )
+        found = await self._replays.record(update.state_root, donors, deadline)
+        if found is None or found[0].is_void:
+            return missed
+        record = found[0]
+        try:
+            after = await self._replays.following(state, record)
+            if not await self._is_shared(after, record, deadline):
+                return missed
+            if ours.average_P is None:
+                average_P = await self._replays.average(record)
+                return replace(_concluded(missed, average_P, record), seconds=loop.time() - began)
+            average_P = await self._averager.accept(record, self._frame, ours.average_P, donors[0])
+        except Malformed as error:
+            return replace(missed, reason=f"what came as the others' result is none: {error.fact}")
+        return replace(_concluded(ours, average_P, record), seconds=ours.seconds + loop.time() - began)
+
+    async def _is_shared(self, after: SharedState, record: Record, deadline: float) -> bool:
+        """Whether some who should have decided it are where it leads to: more than half of the first that are as far."""
+        loop, root, named = asyncio.get_running_loop(), state_root(after), set(record.members)
+        members = [row.peer for row in self._neighbours.roster.snapshot() if digest_of(row.peer) in named]
+        while loop.time() < deadline:
+            offers = await self._neighbours.offers(deadline, self._neighbours.some(ASKED, members))
+            as_far = [offer.message for offer in offers if offer.stamp.round >= after.round]
+            if as_far:
+                return 2 * sum((said.state_root, said.crowd) == (root, record.crowd) for said in as_far) > len(as_far)
+            await asyncio.sleep(PAUSE_SECONDS)
+        return False
+
+
+def _concluded(ours: Averaged, average_P: Tensor, record: Record) -> Averaged:
+    """``ours`` with what the others have made of it, or without it."""
+    return replace(ours, average_P=average_P, tokens=record.tokens, crowd=record.crowd, record=record)
