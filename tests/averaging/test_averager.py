@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from averaging.averager import FORMS, Averaged, Averager, Update
+from averaging.averager import FORMS, Averaged, Averager, Company, Update
 from averaging.codecs import Shape, codec_of, result_codec
 from averaging.feedback import ErrorFeedback
 from averaging.messages import Decline, Ready
@@ -71,7 +71,7 @@ class Person:
         """Average it with everybody."""
         update = Update(round=round_, vector_P=vector_P, tokens=100, seed=bytes(32), state_root=root, codec=codec)
         expected = [peer for peer in self.expects if peer != self.id]
-        return await self.averager.average(update, expected, close_at, **more)
+        return await self.averager.average(update, Company(expected, close_at, **more))
 
 
 Scene = Callable[[SimulatedNetwork, list[Person]], Awaitable[None]]
