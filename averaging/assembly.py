@@ -97,6 +97,7 @@ class Assembly:
         self._gone: set[PeerId] = set()
         self._witnesses: set[PeerId] = set()
         self._votes: dict[PeerId, Signed[Vote]] = {}
+        self._elsewhere: set[PeerId] = set()
         self._group: Group | None = None
         self._proposed = False
         self._complete_since: float | None = None
@@ -123,12 +124,14 @@ class Assembly:
         match event:
             case Received(signed) if isinstance(signed.message, Ready):
                 yield from self._hear_ready(cast("Signed[Ready]", signed))
-            case Received(signed) if isinstance(signed.message, Proposal) and not self._group:
-                yield from self._hear_proposal(signed.message)
+            case Received(signed) if isinstance(signed.message, Proposal):
+                yield from self._hear_proposal(signed.signer, signed.message)
             case Received(signed) if isinstance(signed.message, Vote):
                 self._votes.setdefault(signed.signer, cast("Signed[Vote]", signed))
             case Received(signed) if isinstance(signed.message, Decline) and not self._group:
                 yield from self._hear_decline(signed.signer, signed.message)
+            case Received(signed) if isinstance(signed.message, Decline):
+                self._elsewhere.add(signed.signer)
             case Unreached(peer):
                 yield from self._lose(peer)
             case Woken():
@@ -171,7 +174,11 @@ class Assembly:
         if follows or len(self._witnesses) >= WITNESSES or not set(self._order) - self._gone - {self._me}:
             self._left = LeftOut(decline.reason, decline.round, decline.because is Because.FORMED, peer)
 
-    def _hear_proposal(self, proposal: Proposal) -> Iterator[Command]:
+    def _hear_proposal(self, proposer: PeerId, proposal: Proposal) -> Iterator[Command]:
+        """Vote for it; where our vote is given, say to whom: nobody shall wait for it."""
+        if self._group:
+            yield Send((proposer,), Vote(), self._group.id)
+            return
         seated = self._check(proposal)
         if seated is None:
             return  # a list that does not hold, or without us: not ours to vote on
@@ -209,6 +216,7 @@ class Assembly:
             votes = (self._votes[peer] for peer in self._group.members if peer in self._votes)
             signed = tuple(vote for vote in votes if vote.stamp.group == self._group.id)
             if len(signed) + 1 >= self._group.quorum:
+                yield from self._turn_away(self._group)
                 yield Finish(replace(self._group, votes=signed))
                 return
         if now >= call.close_at + 2 * call.patience or (self._group and self._cannot_stand(self._group)):
@@ -235,9 +243,16 @@ class Assembly:
         yield WakeAt(wake)
 
     def _cannot_stand(self, group: Group) -> bool:
-        """Whether too many of its members have voted for another one."""
-        elsewhere = {peer for peer, vote in self._votes.items() if vote.stamp.group != group.id}
-        return len(set(group.members) - elsewhere) < group.quorum
+        """Whether too many of its members have voted for another one, or are gone without a vote."""
+        elsewhere = {peer for peer, vote in self._votes.items() if vote.stamp.group != group.id} | self._elsewhere
+        silent = self._gone - self._votes.keys()
+        return len(set(group.members) - elsewhere - silent) < group.quorum
+
+    def _turn_away(self, group: Group) -> Iterator[Command]:
+        """Who has come to us after the list was made hears that it is; a proposer has told its own."""
+        late = tuple(sorted(self._ready.keys() - set(group.members) - self._gone))
+        if late and not self._proposed:
+            yield Send(late, Decline(self._round, "the group of this round is formed; come with the next"))
 
     def _look_for(self, missing: set[PeerId], now: float) -> Iterator[Command]:
         """The leader asks after the missing now and then: a dead one answers with a refused connection, and is not waited for."""

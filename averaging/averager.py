@@ -303,7 +303,7 @@ class Averager:
 
     def _answer_stray(self, signed: Signed[Message]) -> None:
         """Somebody is ready for a round whose group stands already, or for a council or a round in which we are not: tell it."""
-        if not isinstance(signed.message, Ready):
+        if not isinstance(signed.message, (Ready, Proposal)):
             return
         if signed.stamp.group == COUNCIL and signed.stamp.round not in self._conferred:
             self._decline(signed, Decline(self._round, "we do not speak for our cell", Because.ABSENT))

@@ -26,10 +26,13 @@ from swarm.manifest import RunManifest
 from .course import Course, Means
 from .neighbours import Neighbours
 from .state import SharedState, state_root
+from .sync import POLL_SECONDS
 
 ASKED = 4
 """Peers that are asked at a time, for a record or whether they have come to the same state."""
 PAUSE_SECONDS = 0.5
+COMPANY_PATIENCE = 120.0
+"""Seconds to wait for `RunManifest.start_with` peers before the first round."""
 
 
 Ask = Callable[[], None]
@@ -47,6 +50,16 @@ class Meeting:
         self._frame = Frame(spec=manifest.round, tensors=means.learner.tensors)
         self._me = neighbours.me
         self._missed = 0
+
+    async def company(self) -> None:
+        """Before the first round: wait until as many are here as the run wants to start with, or patience ends."""
+        loop, roster = asyncio.get_running_loop(), self._neighbours.roster
+        give_up_at = loop.time() + COMPANY_PATIENCE
+        while len(roster.peers(loop.time())) + 1 < self._manifest.start_with:
+            has_begun = any(row.round > 0 for row in roster.snapshot())
+            if has_begun or loop.time() >= give_up_at:
+                return
+            await asyncio.sleep(POLL_SECONDS)
 
     async def average(self, update: Update, members: Collection[PeerId]) -> Averaged:
         """The average with whoever is there; ``members`` were in the last one. Where it is without us, with ``members`` empty."""

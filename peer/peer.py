@@ -25,18 +25,16 @@ from .keeper import Keeper
 from .learner import Assignment, Learner, Work
 from .library import Library
 from .loop import train
-from .meeting import Meeting
+from .meeting import COMPANY_PATIENCE, Meeting
 from .model import count
 from .neighbours import Neighbours
 from .partial import Partial
 from .ports import LocalTraining, Ports, Self
 from .replay import Replays
 from .status import Snapshot
-from .sync import POLL_SECONDS, Sync
+from .sync import Sync
 from .telling import Lesson, Telling
 
-COMPANY_PATIENCE = 120.0
-"""Seconds to wait for `RunManifest.start_with` peers before the first round."""
 GOODBYE_SECONDS = 1.0
 LAST_SAVE_SECONDS = 3.0
 SAMPLE_SECONDS = 30.0
@@ -162,17 +160,8 @@ class Peer:
             await self._course.rejoin(self._means, turned_away, self._ask_to_wait)
         await self._show_up()
         if self._learner.state.round == 0:
-            await self._wait_for_company()
-
-    async def _wait_for_company(self) -> None:
-        """Before the first round: until as many are here as the run wants to start with, or patience ends."""
-        roster, give_up_at = self.neighbours.roster, self._loop.time() + COMPANY_PATIENCE
-        self.board.enter(Phase.WAITING, COMPANY_PATIENCE)
-        while len(roster.peers(self._loop.time())) + 1 < self._manifest.start_with:
-            has_begun = any(row.round > 0 for row in roster.snapshot())
-            if has_begun or self._loop.time() >= give_up_at:
-                return
-            await asyncio.sleep(POLL_SECONDS)
+            self.board.enter(Phase.WAITING, COMPANY_PATIENCE)
+            await self._meeting.company()
 
     async def learn(self) -> Update:
         """As many local steps as fit before the round's deadline."""

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from averaging.record import Frame, Record, Replay, opened, packed
-from swarm.errors import Busy, Malformed, Refused, TheirFault, Weather
+from swarm.errors import Busy, Malformed, Refused, SwarmError, TheirFault, Weather
 from swarm.identity import PeerId
 from swarm.machine import Arithmetic, Report
 from swarm.transport import Call, Payload, Route, Transport
@@ -85,22 +85,21 @@ class Replays:
         asked = self._library.honest(donors)
         while asked and loop.time() < deadline:
             for donor in list(asked):
-                try:
-                    raw = await self._transport.request(
-                        donor,
-                        "record",
-                        argument=root.hex(),
-                        limit=self._frame.limit,
-                        deadline=min(deadline, loop.time() + WAIT_SECONDS * 4),
-                    )
-                    return opened(raw), donor
-                except Busy:
-                    continue  # it has kept us waiting already
-                except (TheirFault, Weather):
+                answer = await self._ask(donor, root, deadline)
+                if isinstance(answer, Record):
+                    return answer, donor
+                if not isinstance(answer, Busy):
                     asked.remove(donor)
             if asked:
                 await asyncio.sleep(PAUSE_SECONDS)
         return None
+
+    async def _ask(self, donor: PeerId, root: bytes, deadline: float) -> Record | SwarmError:
+        try:
+            limit = self._frame.limit
+            return opened(await self._transport.request(donor, "record", argument=root.hex(), limit=limit, deadline=deadline))
+        except (TheirFault, Weather) as error:
+            return error
 
     async def state(self, standing: Standing, deadline: float) -> SharedState | None:
         """The state that ``standing`` names, from ours; None where it is not to be had this way."""

@@ -9,9 +9,9 @@ import pytest
 from averaging import groups
 from averaging.assembly import Assembly, Call, LeftOut
 from averaging.groups import Group
-from averaging.messages import Decline, Proposal, Ready, Vote
+from averaging.messages import Because, Decline, Proposal, Ready, Vote
 from swarm.identity import KeyPair, PeerId
-from swarm.machine import Finish, Received, Send, Unreached, WakeAt, Woken
+from swarm.machine import Event, Finish, Received, Send, Unreached, WakeAt, Woken
 from swarm.wire import Message, Signed, Stamp, open_frame, seal
 from tests.playbook import play
 
@@ -35,20 +35,27 @@ def comes(who: PeerId, root: bytes = ROOT) -> Received:
     return Received(ready(who, root))
 
 
-def proposed(*members: PeerId) -> Proposal:
-    return Proposal(tuple(ready(who).raw for who in sorted(members)))
+def proposed(*members: PeerId, unseated: int = 0) -> Proposal:
+    return Proposal(tuple(ready(who).raw for who in sorted(members)), unseated)
 
 
-def group(*members: PeerId) -> Group:
-    return groups.form(RUN, ROUND, members, ROOT)
+def group(*members: PeerId, unseated: int = 0) -> Group:
+    return groups.form(RUN, ROUND, members, ROOT, unseated=unseated)
 
 
 def votes(who: PeerId, *members: PeerId) -> Received:
     return said(who, Vote(), group=group(*members).id)
 
 
-def assembly(me: PeerId, expected: Sequence[PeerId] = (A, B, C, D), *, size: int = 16, root: bytes = ROOT) -> Assembly:
-    return Assembly(Call(run=RUN, me=ready(me, root), expected=tuple(expected), close_at=CLOSE, patience=PATIENCE, group_size=size))
+def assembly(
+    me: PeerId, expected: Sequence[PeerId] = (A, B, C, D), *, size: int = 16, root: bytes = ROOT, least: int = 1
+) -> Assembly:
+    times = {"close_at": CLOSE, "patience": PATIENCE}
+    return Assembly(Call(run=RUN, me=ready(me, root), expected=tuple(expected), group_size=size, least=least, **times))
+
+
+def turned_away(by: PeerId) -> LeftOut:
+    return LeftOut("come with the next", 9, declined=True, by=by)
 
 
 def others(me: PeerId, *members: PeerId) -> tuple[PeerId, ...]:
@@ -223,10 +230,35 @@ def test_a_peer_votes_once_per_round() -> None:
         assembly(D),
         (0, None, [Send, WakeAt]),
         (1, said(A, proposed(A, B, D)), [vote_of(D, A, B, D)]),
-        (1, said(B, proposed(B, C, D)), []),
+        (1, said(B, proposed(B, C, D)), [Send((B,), Vote(), group(A, B, D).id)]),
         (2, votes(B, B, C, D), []),
         (2, votes(C, B, C, D), []),
         (2, Woken(), [WakeAt]),
+    )
+
+
+@pytest.mark.parametrize("word", [votes(C, C, D), said(C, Decline(ROUND, LATE)), Unreached(C)], ids=["voted", "over", "gone"])
+def test_a_group_that_cannot_stand_any_more_is_not_waited_for(word: Event) -> None:
+    (finish,) = play(
+        assembly(B, (A, B, C)),
+        (0, None, [Send, WakeAt]),
+        (0, Woken(), [WakeAt]),
+        (1, said(A, proposed(A, B, C)), [vote_of(B, A, B, C), WakeAt]),
+        (1, Unreached(A), [WakeAt]),
+        (2, word, [Finish]),
+    )
+    assert isinstance(finish, Finish)
+    assert isinstance(finish.outcome, LeftOut)
+
+
+def test_who_came_too_late_for_the_list_hears_it_from_all_whom_it_told() -> None:
+    play(
+        assembly(B, (A, B, C)),
+        (0, None, [Send, WakeAt]),
+        (0, Woken(), [WakeAt]),
+        (1, said(A, proposed(A, B, C)), [vote_of(B, A, B, C), WakeAt]),
+        (1, comes(D), [WakeAt]),
+        (2, votes(A, A, B, C), [Send((D,), Decline(ROUND, LATE)), Finish]),
     )
 
 
@@ -376,24 +408,71 @@ def test_where_more_come_than_there_are_seats_a_hash_draws_and_the_rest_are_told
     for who in (B, C, D, E):
         list(machine.handle(comes(who), 1))
     commands = list(machine.handle(comes(F), 1))
-    seated = [said.signer for said in groups.seats(RUN, [ready(who) for who in KEYS], 4)]
+    seated = [said.signer for said in groups.seats(RUN, [ready(who) for who in KEYS], 4, A)]
+    assert A in seated
     declined = [command.to for command in commands if isinstance(command, Send) and isinstance(command.message, Decline)]
     assert declined == [(who,) for who in sorted(set(KEYS) - set(seated) - {A})]
-    assert commands[0] == Send(others(A, *seated), proposed(*seated))
+    assert commands[0] == Send(others(A, *seated), proposed(*seated, unseated=2))
 
 
 def test_a_refusal_counts_where_it_comes_from_one_that_we_follow() -> None:
-    refusal, left = Decline(9, "come with the next"), LeftOut("come with the next", 9, declined=True)
-    play(assembly(D), (0, None, [Send, WakeAt]), (1, said(C, refusal), [Finish(left)]))
-    play(assembly(B), (0, None, [Send, WakeAt]), (1, said(A, refusal), [Finish(left)]))
+    refusal = Decline(9, "come with the next")
+    play(assembly(D), (0, None, [Send, WakeAt]), (1, said(C, refusal), [Finish(turned_away(by=C))]))
+    play(assembly(B), (0, None, [Send, WakeAt]), (1, said(A, refusal), [Finish(turned_away(by=A))]))
+
+
+def test_two_that_may_lead_are_believed_whomever_we_follow() -> None:
+    """Who leads comes late itself: the others have long had a group under its deputies."""
+    play(
+        assembly(A),
+        (0, None, [Send, WakeAt]),
+        (0, Woken(), [WakeAt]),
+        (1, said(B, Decline(9, "come with the next")), [WakeAt]),
+        (1, said(D, Decline(9, "come with the next")), [WakeAt]),
+        (1, said(C, Decline(9, "come with the next")), [Finish(turned_away(by=C))]),
+    )
+
+
+def test_who_does_not_come_is_not_waited_for_and_turns_nobody_away() -> None:
+    absent = Decline(ROUND, "still catching up", Because.ABSENT)
+    play(
+        assembly(E, (A, B, C, D, E)),
+        (0, None, [Send((A, B, C), Ready(ROOT)), WakeAt(0)]),
+        (0, Woken(), [WakeAt]),
+        (1, said(A, absent), [Send((D,), Ready(ROOT)), WakeAt]),
+        (1, said(B, absent), [WakeAt]),
+    )
+
+
+def test_a_leader_to_whom_too_few_have_come_tells_them_and_nobody_goes_on() -> None:
+    """A few who have lost sight of the others must not make a model of their own beside theirs."""
+    why = "only 2 came, 3 are needed"
+    played = play(
+        assembly(A, (A, B, C, D), least=3),
+        (0, None, [Send, WakeAt]),
+        (0, Woken(), [WakeAt]),
+        (1, comes(B), [WakeAt]),
+        (1, Unreached(C), [WakeAt]),
+        (1, Unreached(D), [WakeAt(CLOSE)]),
+        (CLOSE, Woken(), [Send((B,), Decline(ROUND, why, Because.TOO_FEW)), Finish(LeftOut(why, ROUND))]),
+    )
+    assert played
+    follower = assembly(B, (A, B, C, D), least=3)
+    left = LeftOut(why, ROUND, declined=False, by=A)
+    play(follower, (0, None, [Send, WakeAt]), (3, said(A, Decline(ROUND, why, Because.TOO_FEW)), [Finish(left)]))
+
+
+def test_nobody_votes_for_a_group_of_too_few_nor_for_a_crowd_that_nobody_sees() -> None:
+    for proposal in (proposed(A, D), proposed(A, B, D, unseated=10_000)):
+        play(assembly(D, least=3), (0, None, [Send, WakeAt]), (1, said(A, proposal), []))
 
 
 def test_nobody_else_can_turn_us_away_unless_nobody_is_left() -> None:
-    refusal, left = Decline(9, "come with the next"), LeftOut("come with the next", 9, declined=True)
+    refusal = Decline(9, "come with the next")
     play(assembly(D), (0, None, [Send, WakeAt]), (0, Woken(), [WakeAt]), (1, said(F, refusal), [WakeAt]))
     machine = assembly(A, (A, B, C))
     play(machine, (0, None, [Send, WakeAt]), (0, Woken(), [WakeAt]), (1, said(B, refusal), [WakeAt]))
-    assert next(iter(machine.handle(said(C, refusal), 1))) == Finish(left)
+    assert next(iter(machine.handle(said(C, refusal), 1))) == Finish(turned_away(by=C))
 
 
 def test_a_refusal_after_our_vote_changes_nothing() -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from averaging.cells import Cells
 from averaging.groups import leaders
 from peer.neighbours import ASKED, LEADERS_TOLD, TOPIC, WELCOME_PEERS, Welcome, fetch_manifest, greet
 from peer.offers import Offer
@@ -211,7 +212,7 @@ async def test_offers_come_from_those_who_have_a_state() -> None:
         pytest.param(lambda call: b"garbage", id="garbage"),
         pytest.param(lambda call: b"", id="nothing"),
         pytest.param(lambda call: an_offer(1), id="another's offer"),
-        pytest.param(lambda call: an_offer(7)[:-1] + b"\1", id="a broken seal"),
+        pytest.param(lambda call: an_offer(7)[:-1] + b"\2", id="a broken seal"),
         pytest.param(lambda call: an_offer(7, run=bytes(32)), id="of another run"),
         pytest.param(lambda call: progress_of(7), id="another message"),
         pytest.param(lambda call: bytes(CONTROL_LIMIT + 1), id="too much"),
@@ -282,10 +283,24 @@ async def test_an_announcement_reaches_everybody_at_once() -> None:
     members = [company.member(n) for n in range(3)]
     introduce(*members)
     members[0].phase = Phase.LEAVING
-    await members[0].neighbours.announce(soon())
+    await members[0].neighbours.announce(soon(), Cells.of(RUN, 0, 3, 64))
     for other in members[1:]:
         assert not other.neighbours.roster.is_present(key(0).peer_id, soon(0))
         assert other.neighbours.roster.is_present(key(3 - other.number).peer_id, soon(0))
+
+
+@on_virtual_time
+async def test_in_a_crowd_an_announcement_reaches_its_own_cell() -> None:
+    company, cells = Company(), Cells.of(RUN, 0, 40, 20)
+    members = [company.member(n) for n in range(40)]
+    introduce(*members)
+    members[0].phase = Phase.LEAVING
+    await members[0].neighbours.announce(soon(), cells)
+    me, gone = (
+        members[0].transport.me,
+        {other.transport.me for other in members[1:] if not other.neighbours.roster.is_present(key(0).peer_id, soon(0))},
+    )
+    assert gone == set(cells.beside(me, [other.transport.me for other in members]))
 
 
 @on_virtual_time
