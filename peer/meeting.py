@@ -71,7 +71,8 @@ class Meeting:
         cells = self._course.cells
         if cells.count == 1:
             expected = sorted((near | set(roster.at_round(update.round, now))) - {self._me})
-            first = self._manifest.organiser_id if crowd == 1 else None  # many come at once to a run that has no crowd yet
+            first = self._manifest.organiser_id if crowd == 1 else None  # many come at once to a run that has no crowd yet,
+            close_at += spec.assemble_seconds if crowd == 1 else 0.0  # and the organiser has been waiting the longest
             company = Company(expected, close_at, not in_training, least(crowd, self._missed), crowd, first)
             averaged = await self._averager.average(update, company)
         else:
@@ -135,10 +136,14 @@ class Meeting:
             return replace(missed, reason=f"what came as the others' result is none: {error.fact}")
         return replace(_concluded(ours, average_P, record), seconds=ours.seconds + loop.time() - began)
 
+    def deciders(self, record: Record) -> tuple[PeerId, ...]:
+        """Those of the members of ``record`` that we know."""
+        named = set(record.members)
+        return tuple(row.peer for row in self._neighbours.roster.snapshot() if digest_of(row.peer) in named)
+
     async def _is_shared(self, after: SharedState, record: Record, deadline: float) -> bool:
         """Whether some who should have decided it are where it leads to: more than half of the first that are as far."""
-        loop, root, named = asyncio.get_running_loop(), state_root(after), set(record.members)
-        members = [row.peer for row in self._neighbours.roster.snapshot() if digest_of(row.peer) in named]
+        loop, root, members = asyncio.get_running_loop(), state_root(after), self.deciders(record)
         while loop.time() < deadline:
             offers = await self._neighbours.offers(deadline, self._neighbours.some(ASKED, members))
             as_far = [offer.message for offer in offers if offer.stamp.round >= after.round]

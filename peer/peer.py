@@ -223,7 +223,8 @@ class Peer:
             self._course.crowd = averaged.crowd
         self.board.run_tokens += averaged.tokens
         self._course.stand_on(state, self._library)
-        if is_without_us and averaged.average_P is not None:
+        if is_without_us and averaged.record:
+            self._course.companions = self._meeting.deciders(averaged.record)
             await self._show_up()
             return
         if averaged.average_P is not None:

@@ -25,8 +25,8 @@ def test_on_good_lines_everybody_is_in_every_round(peers: int) -> None:
 def test_lines_that_stagger_and_stall_for_a_while_cost_rounds_and_never_agreement(seed: int) -> None:
     names, bad = [f"p{number}" for number in range(3 + seed)], Link(latency=0.1, jitter=0.4, bandwidth=3e5, loss=0.01)
     faults = sum((Faults().slow(name, bad, between=(4.0, 35.0)) for name in names), Faults())
-    story = rehearse(Script(peers=len(names), rounds=16, seed=seed, step_seconds=0.6, faults=faults))
-    check(story, 15)  # long enough for whoever fell behind to come back before the others have finished and left
+    story = rehearse(Script(peers=len(names), rounds=7, seed=seed, step_seconds=0.6, faults=faults))
+    check(story, 6)
 
 
 @pytest.mark.parametrize("seed", range(6))

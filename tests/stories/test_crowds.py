@@ -31,15 +31,9 @@ def test_a_story_with_churn_is_the_same_every_time() -> None:
     assert one.crashes == same.crashes
 
 
-@pytest.mark.xfail(
-    strict=True, reason="newcomers who know a few of many form a group of their own beside the run's (averaging/assembly)"
-)
 def test_newcomers_never_form_a_group_beside_the_others() -> None:
     assert crowd(32, 8, 1, churn=0.05).state_roots_equal
 
 
-@pytest.mark.xfail(
-    strict=True, reason="peers without a seat that come late to the next round form groups of their own (decision 4)"
-)
 def test_more_peers_than_seats_still_have_one_model() -> None:
     assert rehearse(script_of(96, 2, 0)).state_roots_equal
