@@ -158,9 +158,14 @@ def complaints(peers: Sequence[Nursling]) -> str:
     return "\n".join(f"{name}: {text}" for name, text in said if text)
 
 
+def die_with_parent() -> None:
+    """Have the kernel kill this process when the one that started it ends."""
+    ctypes.CDLL(None).prctl(_DIE_WITH_PARENT, signal.SIGKILL)
+
+
 def _live(words: list[str], home: Path) -> None:
     """The peer's process, from its fork to its end."""
-    ctypes.CDLL(None).prctl(_DIE_WITH_PARENT, signal.SIGKILL)
+    die_with_parent()
     os.setsid()
     with _out_of(home).open("ab") as out, _errors_of(home).open("ab") as errors:
         os.dup2(out.fileno(), 1)

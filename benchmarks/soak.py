@@ -1,9 +1,9 @@
 """A swarm of real processes that is never left alone: somebody comes or is killed every 0.5 to 2 seconds.
 
-    python -m benchmarks.soak [--minutes 30] [--peers 8] [--seed 0] [--json FILE]
+    python -m benchmarks.soak [--minutes 30] [--peers 8] [--seed 0] [--only churn|calm] [--json FILE]
 
-Then the same for as long without anybody coming or going, for the loss; both train on one fresh tiny model, the same text. A round
-is ``decided`` where two thirds of those who told of it had an average of it.
+Beside it, at the same time and so on an equally busy computer, runs the same without anybody coming or going, for the loss; both
+train one fresh tiny model on the same text. A round is ``decided`` where two thirds of those who told of it had an average of it.
 
 ``fd_growth`` and ``rss_growth``: how much the open files and the bytes of memory of its own of a peer grew over the second half, in
 percent. The run is as strong all the time (`SPREAD`), so whoever keeps nothing of those who have left grows by nothing. A peer is
@@ -18,15 +18,17 @@ import argparse
 import json
 import random
 import statistics
+import subprocess
 import sys
+import tempfile
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from benchmarks.nursery import POLL_SECONDS, Event, Nursery, Nursling, complaints, divergent, wait_for
+from benchmarks.nursery import POLL_SECONDS, Event, Nursery, Nursling, complaints, die_with_parent, divergent, wait_for
 
-RUN = ("--model", "tiny", "--rounds", "1000000", "--round-seconds", "2", "--steps", "100", "--evaluate-every", "5")
+RUN = ("--model", "tiny", "--rounds", "1000000", "--round-seconds", "2", "--steps", "20", "--evaluate-every", "5")
 BETWEEN_SECONDS = (0.5, 2.0)
 """From one spawn or kill to the next."""
 SPREAD = 1
@@ -175,21 +177,41 @@ def soak(name: str, peers: int, seconds: float, chance: random.Random | None) ->
     return figures
 
 
+def calm_beside(chosen: argparse.Namespace, file: Path) -> subprocess.Popen[bytes]:
+    """The calm run, in a process of its own that goes with us; its figures come into ``file``."""
+    sizes = ["--minutes", str(chosen.minutes), "--peers", str(chosen.peers)]
+    command = [sys.executable, "-m", "benchmarks.soak", *sizes, "--only", "calm", "--json", str(file)]
+    return subprocess.Popen(command, preexec_fn=die_with_parent)
+
+
 def main() -> None:
     """The command."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--minutes", type=float, default=30.0)
     parser.add_argument("--peers", type=int, default=8)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--only", choices=("churn", "calm"), help="one of both runs")
     parser.add_argument("--json", type=Path)
     chosen = parser.parse_args()
     seconds = 60 * chosen.minutes
+    told: dict[str, Any] = {"minutes": chosen.minutes}
     try:
-        stormy = soak("churn", chosen.peers, seconds, random.Random(chosen.seed))
-        calm = soak("calm", chosen.peers, seconds, None)
+        if chosen.only == "calm":
+            told |= soak("calm", chosen.peers, seconds, None)
+        elif chosen.only == "churn":
+            told |= soak("churn", chosen.peers, seconds, random.Random(chosen.seed))
+        else:
+            with tempfile.TemporaryDirectory(prefix="swarm-soak-") as folder:
+                beside = calm_beside(chosen, Path(folder) / "calm.json")
+                try:
+                    told |= soak("churn", chosen.peers, seconds, random.Random(chosen.seed))
+                    beside.wait(seconds)
+                finally:
+                    beside.terminate()
+                    beside.wait()
+                told["bits_per_byte_without_churn"] = json.loads((Path(folder) / "calm.json").read_text())["bits_per_byte"]
     except KeyboardInterrupt:
         raise SystemExit(130) from None
-    told = {"minutes": chosen.minutes, **stormy, "bits_per_byte_without_churn": calm["bits_per_byte"]}
     print(json.dumps(told, indent=1))
     if chosen.json:
         chosen.json.write_text(json.dumps(told, indent=1) + "\n")
