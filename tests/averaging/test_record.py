@@ -205,11 +205,8 @@ def played(raw: bytes, frame: Frame) -> Tensor:
 @pytest.mark.parametrize(
     "said",
     [
-        {"round": -1},
         {"round": 1 << 32},
-        {"crowd": 0},
         {"crowd": MAX_CROWD + 1},
-        {"tokens": -1},
         {"tokens": MAX_MEMBERS * MAX_WEIGHT},
         {"members": [bytes([n % 256, n // 256]) * 16 for n in range(MAX_MEMBERS + 1)]},
         {"stops": [512, 256, NUMBERS]},
@@ -217,7 +214,6 @@ def played(raw: bytes, frame: Frame) -> Tensor:
         {"stops": []},
         {"stops": [256, 512, NUMBERS - 1]},
         {"stops": [256, 512, NUMBERS + 256]},
-        {"stops": [0, 512, NUMBERS]},
         {"stops": [-256, 512, NUMBERS]},
         {"stops": [1 << 63]},
         {"items": [b"x"]},
@@ -270,6 +266,14 @@ def test_the_record_of_another_run_is_none_of_ours(exchange: Exchange) -> None:
             if theirs is not ours and not is_allowed:
                 with pytest.raises(Malformed):
                     played(packed(record_of(exchange, theirs)), frame_of(exchange, ours))
+
+
+@pytest.mark.xfail(
+    strict=True, raises=ValueError, reason="the parts of a gather are unpacked before they are counted (averaging/record)"
+)
+def test_a_gather_has_one_part() -> None:
+    with pytest.raises(Malformed):
+        played(packed(record_of(Exchange.BUTTERFLY, Codec.INT8)), frame_of(Exchange.GATHER, Codec.INT8))
 
 
 @both_exchanges

@@ -279,7 +279,6 @@ async def test_records_beyond_half_the_model_make_room_and_the_newest_stays(read
 
     async def kept() -> list[int]:
         answers = await asyncio.gather(*(asks(asking, 1, root.hex()) for root in roots), return_exceptions=True)
-        assert all(isinstance(answer, (bytes, Refused)) for answer in answers)
         return [place for place, answer in enumerate(answers) if isinstance(answer, bytes)]
 
     for place, expected in ((0, [0]), (1, [0, 1]), (2, [1, 2])):
