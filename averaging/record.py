@@ -19,11 +19,11 @@ from torch import Tensor
 from swarm.errors import Malformed
 from swarm.identity import PeerId, digest_of
 from swarm.manifest import Exchange, RoundSpec
-from swarm.wire import pack, unpack
+from swarm.wire import pack, sized, unpack
 
 from .codecs import codec_of, result_codec
 from .feedback import Settle
-from .messages import MAX_CROWD, MAX_MEMBERS, MAX_WEIGHT, flags_of
+from .messages import MAX_CROWD, MAX_MEMBERS, MAX_PARTS, MAX_WEIGHT, flags_of
 from .partition import Part, shaped
 from .reduce import EncodedPart, EncodeParts
 from .strength import allowed
@@ -50,8 +50,12 @@ class Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True, array_like
     def __post_init__(self) -> None:
         if not 0 <= self.round < 1 << 32 or not 1 <= self.crowd <= MAX_CROWD or not 0 <= self.tokens < MAX_MEMBERS * MAX_WEIGHT:
             raise ValueError("record: out of range")
-        if len(self.members) > MAX_MEMBERS or list(self.stops) != sorted(set(self.stops)):
+        if max(len(self.members), len(self.items)) > MAX_MEMBERS or len(self.stops) > MAX_PARTS:
+            raise ValueError("record: too many members, parts or items")
+        if list(self.stops) != sorted(set(self.stops)) or len(set(self.members)) < len(self.members):
             raise ValueError("record: members or parts out of order")
+        for member in self.members:
+            sized("member", member, 32)
 
     @property
     def is_void(self) -> bool:
@@ -117,7 +121,7 @@ class Replay:
         return average_P
 
     def _combined(self, parts: tuple[Part, ...]) -> Tensor:
-        (whole,), codecs = parts, allowed(self.frame.spec.codec)
+        whole, codecs = parts[0], allowed(self.frame.spec.codec)
         if len(parts) != 1 or len(self.record.items) != len(self.record.members):
             raise Malformed("the record has not one update for each member")
         blobs = tuple(item for item in self.record.items if item)

@@ -79,6 +79,11 @@ class Course:
         """Peers that were ready for the last round, by the word of all who were in it."""
 
     @property
+    def run_tokens(self) -> int:
+        """Tokens of the whole run so far."""
+        return self._board.run_tokens
+
+    @property
     def cells(self) -> Cells:
         """Who averages with whom in the round that we are in."""
         return Cells.of(self._manifest.run_id, self._board.round, self.crowd, self._manifest.round.group_size)

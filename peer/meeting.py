@@ -30,6 +30,8 @@ from .sync import POLL_SECONDS
 
 ASKED = 4
 """Peers that are asked at a time, for a record or whether they have come to the same state."""
+OTHERS_ASKED = 2
+"""And as many of all: whoever names its friends as those who have decided is not the only one to be heard."""
 PAUSE_SECONDS = 0.5
 COMPANY_PATIENCE = 120.0
 """Seconds to wait for `RunManifest.start_with` peers before the first round."""
@@ -117,40 +119,44 @@ class Meeting:
         spec, loop = self._manifest.round, asyncio.get_running_loop()
         began, state = loop.time(), self._learner.state
         deadline = began + spec.average_seconds + (3 * spec.assemble_seconds if ours.members else 0.0)
-        missed = replace(
-            ours, average_P=None, members=(), missing=(), reason=ours.reason or "the council of the cells was not heard"
-        )
+        reason = ours.reason or "the council of the cells was not heard"
+        missed = replace(ours, average_P=None, members=(), missing=(), reason=reason)
         found = await self._replays.record(update.state_root, donors, deadline)
-        if found is None or found[0].is_void:
-            return missed
-        record = found[0]
+        record = found[0] if found and not found[0].is_void else None
         try:
-            after = await self._replays.following(state, record)
-            if not await self._is_shared(after, record, deadline):
-                return missed
-            if ours.average_P is None:
-                average_P = await self._replays.average(record)
-                return replace(_concluded(missed, average_P, record), seconds=loop.time() - began)
-            average_P = await self._averager.accept(record, self._frame, ours.average_P, donors[0])
+            after = await self._replays.following(state, record) if record else None
+            tokens = await self._shared(after, record, deadline) if record and after else None
+            if record and tokens is not None:
+                if ours.average_P is None:
+                    concluded = _concluded(missed, await self._replays.average(record), record)
+                else:
+                    average_P = await self._averager.accept(record, self._frame, ours.average_P, donors[0])
+                    concluded = _concluded(ours, average_P, record)
+                return replace(concluded, tokens=tokens, seconds=ours.seconds + loop.time() - began)
         except Malformed as error:
-            return replace(missed, reason=f"what came as the others' result is none: {error.fact}")
-        return replace(_concluded(ours, average_P, record), seconds=ours.seconds + loop.time() - began)
+            missed = replace(missed, reason=f"what came as the others' result is none: {error.fact}")
+        if ours.average_P is not None:
+            self._averager.owe(ours.average_P)
+        return missed
 
     def deciders(self, record: Record) -> tuple[PeerId, ...]:
         """Those of the members of ``record`` that we know."""
         named = set(record.members)
         return tuple(row.peer for row in self._neighbours.roster.snapshot() if digest_of(row.peer) in named)
 
-    async def _is_shared(self, after: SharedState, record: Record, deadline: float) -> bool:
-        """Whether some who should have decided it are where it leads to: more than half of the first that are as far."""
+    async def _shared(self, after: SharedState, record: Record, deadline: float) -> int | None:
+        """Whether ``after`` is where those are who should have decided it, or anybody else that is as far: more than half of the
+        first that answer. Then the tokens of this round, by what they say of the run; else None."""
         loop, root, members = asyncio.get_running_loop(), state_root(after), self.deciders(record)
         while loop.time() < deadline:
-            offers = await self._neighbours.offers(deadline, self._neighbours.some(ASKED, members))
+            asked = dict.fromkeys([*self._neighbours.some(ASKED, members), *self._neighbours.some(OTHERS_ASKED)])
+            offers = await self._neighbours.offers(deadline, tuple(asked))
             as_far = [offer.message for offer in offers if offer.stamp.round >= after.round]
+            same = sorted(said.tokens for said in as_far if (said.state_root, said.crowd) == (root, record.crowd))
             if as_far:
-                return 2 * sum((said.state_root, said.crowd) == (root, record.crowd) for said in as_far) > len(as_far)
+                return max(0, same[len(same) // 2] - self._course.run_tokens) if 2 * len(same) > len(as_far) else None
             await asyncio.sleep(PAUSE_SECONDS)
-        return False
+        return None
 
 
 def _concluded(ours: Averaged, average_P: Tensor, record: Record) -> Averaged:

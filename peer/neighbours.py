@@ -257,11 +257,12 @@ class Neighbours:
         """Note a record. Raises the faults of a contact in it that is broken or somebody else's: nobody could dial its peer."""
         if signed.signer == self._key.peer_id or self.roster.knows(signed):
             return  # a look at the DHT brings everybody's record, most of them again
-        contact = signed.message.contact
-        if contact:
-            if open_frame(contact, Contact, run=self._run, limit=2048).signer != signed.signer:
+        contact, contacts = signed.message.contact, self._ways.contacts
+        if contact and contact != contacts.record(signed.signer):
+            opened = open_frame(contact, Contact, run=self._run, limit=2048)
+            if opened.signer != signed.signer:
                 raise Malformed("a record carries its own peer's contact")
-            self._ways.contacts.learn(contact)
+            contacts.keep(opened)
         self.roster.hear(signed, asyncio.get_running_loop().time())
 
     def _hear_all(self, records: Iterable[Signed[Progress]]) -> int:

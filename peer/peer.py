@@ -216,9 +216,9 @@ class Peer:
             if found is Found.OTHERS or (found is Found.SAME and not has_signed):
                 await self._show_up()
                 return
-        state = await self._ports.arithmetic.run(lambda: self._learner.conclude(averaged.average_P))
         if averaged.record or averaged.average_P is None:
             self._replays.keep(update.state_root, averaged.record or Record(update.round, crowd=self._course.crowd))
+        state = await self._ports.arithmetic.run(lambda: self._learner.conclude(averaged.average_P))
         if averaged.average_P is not None:
             self._course.crowd = averaged.crowd
         self.board.run_tokens += averaged.tokens

@@ -64,12 +64,12 @@ class Replays:
             root = bytes.fromhex(call.argument)
         except ValueError as error:
             raise Malformed("that is no state root") from error
-        if root not in self._kept and root == state_root(self._learner.state):
-            try:
-                async with asyncio.timeout(WAIT_SECONDS):
+        try:
+            async with asyncio.timeout(WAIT_SECONDS):
+                while root not in self._kept and root == state_root(self._learner.state):
                     await self._news.wait()
-            except TimeoutError:
-                raise Busy("that round is not over yet") from None
+        except TimeoutError:
+            raise Busy("that round is not over yet") from None
         if root not in self._kept:
             raise Refused("that round is not known here (any more)")
         raw = packed(self._kept[root])
@@ -82,10 +82,12 @@ class Replays:
         """The record of the round that began with ``root``, and who sent it: each of ``donors`` is asked in turn, again and again
         while one of them says that the round is not over. None where nobody has it by ``deadline``."""
         loop = asyncio.get_running_loop()
-        asked = self._library.honest(donors)
+        asked = self._library.honest(list(dict.fromkeys(donors)))
         while asked and loop.time() < deadline:
             for donor in list(asked):
-                answer = await self._ask(donor, root, deadline)
+                now = loop.time()
+                by = deadline if len(asked) == 1 else now + (deadline - now) / 2  # the other half is for those after it
+                answer = await self._ask(donor, root, by)
                 if isinstance(answer, Record):
                     return answer, donor
                 if not isinstance(answer, Busy):
@@ -95,15 +97,19 @@ class Replays:
         return None
 
     async def _ask(self, donor: PeerId, root: bytes, deadline: float) -> Record | SwarmError:
+        """What one donor says."""
         try:
             limit = self._frame.limit
             return opened(await self._transport.request(donor, "record", argument=root.hex(), limit=limit, deadline=deadline))
         except (TheirFault, Weather) as error:
+            if isinstance(error, Malformed):
+                self._library.report(Report(error.code, error.fact, donor))
             return error
 
     async def state(self, standing: Standing, deadline: float) -> SharedState | None:
         """The state that ``standing`` names, from ours; None where it is not to be had this way."""
-        state = self._learner.state
+        state, now = self._learner.state, asyncio.get_running_loop().time()
+        deadline = now + (deadline - now) / 2  # the rest is for the model itself
         if not 0 < standing.round - state.round <= KEPT:
             return None
         liars: set[PeerId] = set()

@@ -44,13 +44,17 @@ class Contacts:
     def learn(self, raw: bytes) -> Signed[Contact]:
         """Check a contact record from anybody and keep it if it is newer. Raises the faults of `open_frame`."""
         signed = open_frame(raw, Contact, run=self._run, limit=4096)
+        self.keep(signed)
+        return signed
+
+    def keep(self, signed: Signed[Contact]) -> None:
+        """Keep a contact record that has been opened, if it is newer."""
         known = self._known.get(signed.signer)
         if known is None or signed.stamp.seq > known.stamp.seq:
             self._known[signed.signer] = signed
             while len(self._known) > BOOK_LIMIT:
                 self._known.popitem(last=False)
         self._known.move_to_end(signed.signer)
-        return signed
 
     def learn_all(self, records: list[bytes]) -> int:
         """Keep those of ``records`` that hold; the number of those that did not (the carrier's fault, not ours)."""

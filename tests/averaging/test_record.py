@@ -268,9 +268,6 @@ def test_the_record_of_another_run_is_none_of_ours(exchange: Exchange) -> None:
                     played(packed(record_of(exchange, theirs)), frame_of(exchange, ours))
 
 
-@pytest.mark.xfail(
-    strict=True, raises=ValueError, reason="the parts of a gather are unpacked before they are counted (averaging/record)"
-)
 def test_a_gather_has_one_part() -> None:
     with pytest.raises(Malformed):
         played(packed(record_of(Exchange.BUTTERFLY, Codec.INT8)), frame_of(Exchange.GATHER, Codec.INT8))
