@@ -68,6 +68,8 @@ class Call:
     group_size: int
     least: int = 1
     """Members without whom there is no group."""
+    elders: int = 0
+    """So many of them must have been in the last average: newcomers are no group beside those who go on."""
     crowd: int = 1
     """Peers of the last round."""
     council: Cells | None = None
@@ -83,7 +85,11 @@ class Call:
         else:
             speaks = all(word.peers == 1 for word in words)
         is_sane = unseated + sum(word.peers for word in words) <= GROWTH * known
-        return speaks and is_sane and self.least <= len(seated) <= self.group_size
+        return speaks and is_sane and self.suffices(words) and len(seated) <= self.group_size
+
+    def suffices(self, words: Sequence[Ready]) -> bool:
+        """Whether those who say ``words`` are enough."""
+        return len(words) >= self.least and sum(word.is_elder for word in words) >= self.elders
 
 
 class Assembly:
@@ -233,7 +239,7 @@ class Assembly:
                 self._complete_since = now
             rank = [peer for peer in self._order if peer not in self._gone].index(self._me)
             turn = self._complete_since + (min(self._order.index(self._me), 7) if rank else 0) * call.patience / 4
-            if len(self._here) < call.least:
+            if not call.suffices([signed.message for signed in self._here]):
                 turn = max(turn, call.close_at)  # somebody may come whom we do not expect
             if not self._group and not self._proposed and rank < self._deputies and now >= turn:
                 yield from self._propose()
@@ -281,7 +287,10 @@ class Assembly:
         is_group = self._call.fits(seated, unseated)
         if others and is_group:
             yield Send(others, Proposal(tuple(signed.raw for signed in seated), unseated))
+        elders = sum(signed.message.is_elder for signed in seated)
         too_few = f"only {len(seated)} came, {self._call.least} are needed"
+        if elders < self._call.elders:
+            too_few = f"only {elders} came of those who were in the last average, {self._call.elders} are needed"
         for peer in sorted(self._ready.keys() - (members if is_group else {self._me}) - self._gone - {self._me}):
             same_root = self._ready[peer].message.state_root == root
             why = "all seats of this round are taken" if same_root else "your model differs from the majority's; fetch theirs"

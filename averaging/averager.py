@@ -59,6 +59,8 @@ class Update:
     """How to encode it, if not as the manifest says: smaller, for a slow uplink (`strength.allowed`)."""
     line: Line = field(default_factory=Line)
     """What we tell the others of our own line."""
+    is_elder: bool = True
+    """Whether we were in the run's last average, or there has been none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +73,8 @@ class Company:
     """Whether the average is the update itself where nobody comes; else it is kept for later."""
     least: int = 1
     """Members without whom there is no group (`cells.least`)."""
+    elders: int = 0
+    """So many of them must have been in the last average."""
     crowd: int = 1
     """Peers that were ready for the last round."""
     leads: PeerId | None = None
@@ -213,7 +217,7 @@ class Averager:
     async def _assemble(self, update: Update, company: Company, council: Cells | None = None) -> Group | LeftOut:
         spec, hall = self._manifest.round, COUNCIL if council else NO_GROUP
         stamp = Stamp(self._run, update.round, hall)
-        said = Ready(update.state_root, update.line.up, update.line.dialable, update.line.peers)
+        said = Ready(update.state_root, update.line.up, update.line.dialable, update.line.peers, update.is_elder)
         ready = open_frame(seal(self._key, said, stamp), Ready, run=self._run)
         close_at = max(company.close_at, asyncio.get_running_loop().time() + spec.assemble_seconds / 4)  # we may be late ourselves
         call = Call(
@@ -224,6 +228,7 @@ class Averager:
             patience=spec.assemble_seconds,
             group_size=spec.group_size,
             least=company.least,
+            elders=company.elders,
             crowd=company.crowd,
             council=council,
             leads=company.leads,

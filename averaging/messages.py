@@ -38,6 +38,8 @@ class Ready(Message, frozen=True):
     """Whether others can open connections to me: whoever owns a part must hear from all."""
     peers: int = 1
     """How many peers I speak for: 1, or the crowd of my cell where I am its delegate (`cells`)."""
+    is_elder: bool = True
+    """Whether I was in the run's last average, or there has been none."""
 
     def __post_init__(self) -> None:
         sized("state_root", self.state_root, 32)

@@ -88,10 +88,11 @@ class Board:
         """A new phase that should take ``seconds``."""
         self.phase, self.phase_ends, self.step, self.fetching = phase, self._clock() + seconds, 0, Fetching()
 
-    def sample(self, up: int, down: int, seconds: float) -> None:
+    def sample(self, up: int, down: int, seconds: float, *, with_cpu: bool = True) -> None:
         """Note the wire's counters and the processor time, ``seconds`` after the last sample."""
         self.meter.sample(up, down, seconds)
-        self.cpu = self._process.cpu_percent() / 100
+        if with_cpu:
+            self.cpu = self._process.cpu_percent() / 100
 
     def averaged_with(self, members: Sequence[PeerId]) -> None:
         """A round is over for ``members``, us among them."""

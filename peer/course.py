@@ -75,6 +75,8 @@ class Course:
         """What the others have left of the round that we came into; None in a round of our own."""
         self.companions: tuple[PeerId, ...] = ()
         """Who said last that it stands in the very round and model that we do: they will come to its average."""
+        self.is_elder = True
+        """Whether we were in the run's last average, as far as there has been one: else the state that we have is others' work."""
         self.crowd = 1
         """Peers that were ready for the last round, by the word of all who were in it."""
 
@@ -215,6 +217,7 @@ class Course:
             return False
         self._took = self._loop.time() - asked_at
         means.learner.adopt(state)
+        self.is_elder = state.round == 0
         self._board.run_tokens = max(self._board.run_tokens, standing.tokens)
         self.seconds_left = max(0.0, standing.seconds_left - (self._loop.time() - asked_at))
         self.stand_on(state, means.library)

@@ -70,23 +70,28 @@ class Meeting:
         near = still_here | set(self._course.companions)
         close_at = self._course.train_until + spec.assemble_seconds
         crowd, in_training = self._course.crowd, roster.in_training(now)
+        update = replace(update, is_elder=self._course.is_elder)
         cells = self._course.cells
         if cells.count == 1:
             expected = sorted((near | set(roster.at_round(update.round, now))) - {self._me})
             first = self._manifest.organiser_id if crowd == 1 else None  # many come at once to a run that has no crowd yet,
             close_at += spec.assemble_seconds if crowd == 1 else 0.0  # and the organiser has been waiting the longest
-            company = Company(expected, close_at, not in_training, least(crowd, self._missed), crowd, first)
+            left = sum(not roster.is_present(peer, now) for peer in members if peer in roster)
+            enough = least(max(1, crowd - left), self._missed)
+            company = Company(expected, close_at, not in_training, elders=enough, crowd=crowd, leads=first)
             averaged = await self._averager.average(update, company)
         else:
             known = {self._me, *near, *roster.peers(now)}
             expected = cells.beside(self._me, known)
-            few = least(min(CELL, crowd // cells.count) // 2, self._missed)
+            few = max(1, (min(CELL, crowd // cells.count) // 4) >> self._missed)
             company = Company(expected, close_at, alone_is_fine=False, least=few, crowd=crowd)
             averaged = await self._in_cells(update, cells, company, known)
         if averaged.declined and averaged.by:
             if cells.count == 1 and averaged.round <= update.round and self._course.is_quick:
                 self._ask_to_wait()
             averaged = await self._follow(update, averaged, (averaged.by, *self._neighbours.some(ASKED)))
+        if averaged.average_P is not None:
+            self._course.is_elder = bool(averaged.members)
         self._missed = 0 if averaged.average_P is not None or averaged.declined else self._missed + 1
         return averaged
 

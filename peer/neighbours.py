@@ -17,7 +17,7 @@ from swarm.dht.directory import Directory
 from swarm.errors import Impostor, Malformed, Refused, SwarmError, TheirFault, Unreachable, Weather, WrongVersion
 from swarm.identity import KeyPair, PeerId
 from swarm.manifest import RunManifest, open_manifest
-from swarm.membership.contacts import Contact, Contacts
+from swarm.membership.contacts import Contacts, open_contact
 from swarm.membership.progress import Progress
 from swarm.membership.roster import PATIENCE, Roster
 from swarm.seeds import derive
@@ -259,7 +259,7 @@ class Neighbours:
             return  # a look at the DHT brings everybody's record, most of them again
         contact, contacts = signed.message.contact, self._ways.contacts
         if contact and contact != contacts.record(signed.signer):
-            opened = open_frame(contact, Contact, run=self._run, limit=2048)
+            opened = open_contact(contact, self._run)
             if opened.signer != signed.signer:
                 raise Malformed("a record carries its own peer's contact")
             contacts.keep(opened)

@@ -111,8 +111,8 @@ class Peer:
             frame = Frame(spec=self._manifest.round, tensors=learner.tensors)
             self._replays = Replays(learner, frame, self._library, transport, arithmetic)
             self._means = Means(learner, self._sync, self._library, self._replays)
-            parts = (self._course, self.neighbours, self._averager, self._means)
-            self._meeting = Meeting(self._manifest, *parts, self._ask_to_wait)
+            ways = (self._course, self.neighbours, self._averager, self._means, self._ask_to_wait)
+            self._meeting = Meeting(self._manifest, *ways)
             await train(self)
             await self._keeper.export(self._learner)
         finally:
@@ -219,8 +219,7 @@ class Peer:
         if averaged.record or averaged.average_P is None:
             self._replays.keep(update.state_root, averaged.record or Record(update.round, crowd=self._course.crowd))
         state = await self._ports.arithmetic.run(lambda: self._learner.conclude(averaged.average_P))
-        if averaged.average_P is not None:
-            self._course.crowd = averaged.crowd
+        self._course.crowd = self._course.crowd if averaged.average_P is None else averaged.crowd
         self.board.run_tokens += averaged.tokens
         self._course.stand_on(state, self._library)
         if is_without_us and averaged.record:
@@ -289,9 +288,9 @@ class Peer:
 
     async def _meter(self) -> None:
         """For ever: note once a second what crossed the wire."""
-        transport = self._ports.ways.transport
+        transport, has_screen = self._ports.ways.transport, self._me.home is not None
         while True:
-            self.board.sample(transport.bytes_up, transport.bytes_down, 1.0)
+            self.board.sample(transport.bytes_up, transport.bytes_down, 1.0, with_cpu=has_screen)
             await asyncio.sleep(1.0)
 
 

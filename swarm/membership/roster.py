@@ -101,7 +101,7 @@ class Roster:
 
     def peers(self, now: float) -> list[PeerId]:
         """The present peers, sorted."""
-        return sorted(row.peer for row in self._present(now))
+        return sorted([row.signed.signer for row in self._present(now)])
 
     def at_round(self, round_: int, now: float) -> list[PeerId]:
         """The present peers that should take part in ``round_``, sorted: those in it, and those still averaging the one before."""
@@ -121,7 +121,10 @@ class Roster:
         return tuple(self._rows[peer] for peer in sorted(self._rows))
 
     def _present(self, now: float) -> Iterator[Row]:
-        return (row for row in self._rows.values() if self._is_here(row, now))
+        oldest, leaving = now - self.patience, Phase.LEAVING  # written out: a crowd asks this of everybody all the time
+        for row in self._rows.values():
+            if not row.is_lost and row.heard >= oldest and row.signed.message.phase is not leaving:
+                yield row
 
     def _is_here(self, row: Row, now: float) -> bool:
         return not row.is_lost and row.signed.message.phase != Phase.LEAVING and now - row.heard <= self.patience

@@ -462,6 +462,25 @@ def test_a_leader_to_whom_too_few_have_come_tells_them_and_nobody_goes_on() -> N
     play(follower, (0, None, [Send, WakeAt]), (3, said(A, Decline(ROUND, why, Because.TOO_FEW)), [Finish(left)]))
 
 
+def test_newcomers_are_no_group_beside_those_who_go_on() -> None:
+    """However many they are: of those who were in the last average more than half must be there."""
+    fresh = [said(who, Ready(ROOT, is_elder=False)).signed for who in (B, C, D)]
+    call = Call(
+        run=RUN,
+        me=fresh[2],
+        expected=(B, C),
+        close_at=CLOSE,
+        patience=PATIENCE,
+        group_size=16,
+        elders=1,  # type: ignore[arg-type]
+    )
+    proposal = Proposal(tuple(frame.raw for frame in sorted(fresh, key=lambda frame: frame.signer)))
+    play(Assembly(call), (0, None, [Send, WakeAt]), (0, Woken(), [WakeAt]), (1, said(B, proposal), [WakeAt]))
+    elder = ready(B)
+    proposal = Proposal(tuple(frame.raw for frame in sorted((elder, *fresh[1:]), key=lambda frame: frame.signer)))
+    play(Assembly(call), (0, None, [Send, WakeAt]), (0, Woken(), [WakeAt]), (1, said(B, proposal), [Send, WakeAt]))
+
+
 def test_nobody_votes_for_a_group_of_too_few_nor_for_a_crowd_that_nobody_sees() -> None:
     for proposal in (proposed(A, D), proposed(A, B, D, unseated=10_000)):
         play(assembly(D, least=3), (0, None, [Send, WakeAt]), (1, said(A, proposal), []))

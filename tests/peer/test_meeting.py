@@ -97,7 +97,9 @@ class Around:
     def meeting(self) -> Meeting:
         """Ours."""
         cells = Cells.of(RUN, 0, self.crowd, MANIFEST.round.group_size)
-        course: Any = SimpleNamespace(companions=(), train_until=0.0, crowd=self.crowd, cells=cells, is_quick=True, run_tokens=1000)
+        course: Any = SimpleNamespace(
+            companions=(), train_until=0.0, crowd=self.crowd, cells=cells, is_quick=True, run_tokens=1000, is_elder=True
+        )
         neighbours: Any = SimpleNamespace(me=self.me, roster=Everybody(), some=self.some, offers=self.offers)
         means: Any = SimpleNamespace(learner=SimpleNamespace(tensors=(4,), state=STATE), replays=self)
         averager: Any = self
@@ -165,7 +167,7 @@ def test_a_few_average_in_one_group_and_nothing_else_happens() -> None:
     assert meets(around) is around.first
     (company,) = around.companies
     assert set(company.expected) == {*PEERS, STRANGER} - {PEERS[2], around.me}, "one of the last round's members has left"
-    assert (company.least, company.crowd, company.leads) == (6, 12, None)
+    assert (company.elders, company.crowd, company.leads) == (6, 12, None), "of eleven who may still be there"
     assert (around.brought, around.donors, around.abstained) == ([], [], [])
 
 
@@ -254,7 +256,7 @@ def test_after_every_missed_round_half_as_many_are_enough() -> None:
             await meeting.average(UPDATE, ())
 
     acted(rounds())
-    assert [company.least for company in around.companies] == [20, 10, 5, 2, 20]
+    assert [company.elders for company in around.companies] == [21, 10, 5, 2, 21]
 
 
 @pytest.mark.parametrize("heard", [None, VOID])
