@@ -2,7 +2,7 @@
 
     python -m benchmarks.scale [--peers 64,128,256,512,1000] [--rounds 5] [--churn 0] [--json FILE]
 
-``mean`` is over all peers, ``most`` the peer that sent most: a leader, a delegate, or an owner of parts. ``directory`` is what a peer
+``mean`` is over all peers, ``most`` the peer that sent most: a leader, a delegate, an owner of parts. ``directory`` is what a peer
 reads of others' records in looks at the DHT: everybody keeps the whole membership, but a crowd looks less often. ``in average`` is
 the share of peers whose work is in the average of a round: the first one, before anybody knows how many there are, has 64 seats.
 Bytes count 200 for the head of each message.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +15,9 @@ from peer.partial import Partial
 from swarm.errors import Busy, Refused, TooLate, Unreachable, WrongContent
 from swarm.hashing import digest
 from swarm.machine import Report
-from swarm.simulation.clock import simulate
 from swarm.simulation.network import Link
 
-from .company import Company, key, soon
+from .company import Company, key, played_by, soon
 
 PIECES = tuple(bytes([n]) * 2000 for n in range(6))
 HASHES = tuple(digest(piece) for piece in PIECES)
@@ -57,20 +55,7 @@ def order(seconds: float = 60.0) -> Order:
     return Order("model", ROOT, Wanted(HASHES, tuple(map(len, PIECES)), soon(seconds)))
 
 
-def in_company(story: Callable[[Readers], Coroutine[Any, Any, None]]) -> Callable[[], None]:
-    """A test that is a coroutine with `Readers`; it must leave no task behind."""
-
-    def test() -> None:
-        async def main() -> None:
-            async with asyncio.TaskGroup() as tasks:
-                await story(Readers(tasks))
-
-        leftovers: list[str] = []
-        simulate(main(), leftovers=leftovers)
-        assert leftovers == []
-
-    test.__name__ = story.__name__
-    return test
+in_company = played_by(Readers)
 
 
 def peers(*numbers: int) -> list[Any]:

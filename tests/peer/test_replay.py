@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
-from typing import Any
 
 import pytest
 import torch
@@ -22,10 +20,9 @@ from peer.state import SharedState, state_root
 from swarm.errors import Busy, Refused, WrongContent
 from swarm.identity import PeerId
 from swarm.machine import Report
-from swarm.simulation.clock import simulate
 from swarm.simulation.network import SimulatedTransport
 
-from .company import MANIFEST, TEXT, Company, key, soon
+from .company import MANIFEST, TEXT, Company, key, played_by, soon
 
 CLOSE = 0.1
 """Seconds in which an answer comes from a peer that has one: a few messages of a hundredth each."""
@@ -92,20 +89,7 @@ class Readers:
         return self.company.stranger(number, {"record": lambda call: raw}).me
 
 
-def in_company(story: Callable[[Readers], Coroutine[Any, Any, None]]) -> Callable[[], None]:
-    """A test that is a coroutine with `Readers`; it must leave no task behind."""
-
-    def test() -> None:
-        async def main() -> None:
-            async with asyncio.TaskGroup() as tasks:
-                await story(Readers(tasks))
-
-        leftovers: list[str] = []
-        simulate(main(), leftovers=leftovers)
-        assert leftovers == []
-
-    test.__name__ = story.__name__
-    return test
+in_company = played_by(Readers)
 
 
 async def asks(transport: SimulatedTransport, number: int, argument: str) -> bytes:
