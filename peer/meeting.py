@@ -90,8 +90,8 @@ class Meeting:
             if cells.count == 1 and averaged.round <= update.round and self._course.is_quick:
                 self._ask_to_wait()
             averaged = await self._follow(update, averaged, (averaged.by, *self._neighbours.some(ASKED)))
-        if averaged.average_P is not None:
-            self._course.is_elder = bool(averaged.members)
+        if averaged.average_P is not None and averaged.members:
+            self._course.is_elder = True  # and stays one that only follows for a while: it was here, and has not lost sight
         self._missed = 0 if averaged.average_P is not None or averaged.declined else self._missed + 1
         return averaged
 
