@@ -9,7 +9,7 @@ import logging
 import os
 import ssl
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import psutil
 import pytest
@@ -198,7 +198,7 @@ async def test_all_strangers_at_once_cost_no_memory() -> None:
 
 
 async def test_two_hundred_sockets_of_one_address_get_their_share_and_no_more() -> None:
-    async with Loopback(limits=LIMITS) as net:
+    async with Loopback(limits=replace(LIMITS, idle_seconds=60)) as net:  # the caller keeps its seat; it would not get another
         caller, (server, address) = await net.caller(1), await net.peer(2, *ROUTES)
         await honest_call(caller, server)
         context = member()
