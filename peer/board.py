@@ -21,7 +21,7 @@ from .status import Fetching, Happening, PeerRow, Point, Snapshot, thinned
 
 EVENTS = 60
 STRAGGLER = 4
-_AT_WORK = frozenset({"training", "averaging", "waiting"})
+_AT_WORK = frozenset({"training", "averaging", "waiting", "following"})
 RATES = 60
 """Seconds of transfer rates kept for the sparkline."""
 

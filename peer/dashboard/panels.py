@@ -21,7 +21,7 @@ SORTS = ("share", "speed", "name", "trouble")
 KEYS = (("q", "quit"), ("s", "sort"), ("g", "sample"), ("i", "invite"), ("space", "freeze"), ("?", "help"))
 
 _AWAY = frozenset({"left", "banned", "unreachable"})
-_TROUBLE = ("banned", "unreachable", "slow", "left", "starting", "syncing", "waiting", "averaging", "training")
+_TROUBLE = ("banned", "unreachable", "slow", "left", "starting", "syncing", "following", "waiting", "averaging", "training")
 
 
 # --- how the run does -----------------------------------------------------------------------------------------------

@@ -24,6 +24,7 @@ STATES: Mapping[str, tuple[str, str, str]] = {
     "syncing": ("◐", "S", FRESH),
     "starting": ("◌", "s", FRESH),
     "waiting": ("◇", "w", FRESH),
+    "following": ("◈", "f", FRESH),
     "slow": ("○", "-", WARN),
     "unreachable": ("?", "?", WARN),
     "left": ("_", "_", QUIET),

@@ -17,6 +17,8 @@ class Phase(IntEnum):
     AVERAGING = 3
     WAITING = 4
     LEAVING = 5
+    FOLLOWING = 6
+    """The group of the stamp's round stands without it; it takes that group's result, and comes to the next round."""
 
 
 class Progress(Message, frozen=True):

@@ -104,11 +104,14 @@ class Roster:
         return sorted([row.signed.signer for row in self._present(now)])
 
     def at_round(self, round_: int, now: float) -> list[PeerId]:
-        """The present peers that should take part in ``round_``, sorted: those in it, and those still averaging the one before."""
+        """The present peers that should take part in ``round_``, sorted: those in it, and those still busy with the average of the
+        one before, in its group or without it."""
+        nearly = (Phase.AVERAGING, Phase.FOLLOWING)
         return sorted(
             row.peer
             for row in self._present(now)
-            if row.round == round_ or (row.round == round_ - 1 and row.progress.phase == Phase.AVERAGING)
+            if (row.round == round_ and row.progress.phase is not Phase.FOLLOWING)
+            or (row.round == round_ - 1 and row.progress.phase in nearly)
         )
 
     def in_training(self, now: float) -> list[PeerId]:

@@ -309,7 +309,7 @@ async def test_who_comes_late_tells_those_who_may_lead_the_next_round() -> None:
     members = [company.member(n) for n in range(20)]
     introduce(*members)
     late, others = members[0], members[1:]
-    late.phase = Phase.AVERAGING
+    late.phase = Phase.FOLLOWING
     await late.neighbours.announce_to_next(soon())
     told = {other.transport.me for other in others if late.transport.me in other.neighbours.roster.at_round(1, soon(0))}
     assert told == set(leaders(RUN, 1, [other.transport.me for other in others])[:LEADERS_TOLD])

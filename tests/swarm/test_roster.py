@@ -27,6 +27,8 @@ CASES = {
     "in the round, waiting": (5, Phase.WAITING, True),
     "in the round, leaving": (5, Phase.LEAVING, False),
     "one behind, averaging": (4, Phase.AVERAGING, True),
+    "in the round, following those who average": (5, Phase.FOLLOWING, False),
+    "one behind, following those who average": (4, Phase.FOLLOWING, True),
     "one behind, training": (4, Phase.TRAINING, False),
     "two behind, averaging": (3, Phase.AVERAGING, False),
     "one ahead": (6, Phase.TRAINING, False),
