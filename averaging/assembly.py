@@ -5,7 +5,8 @@
     every peer --- Vote -------------> everybody on it                  (one vote per round)
     2/3 of the votes: the group stands
 
-Rule 1: a peer signs one vote per round, so it is never in two groups and no cycle of waiting can form.
+Rule 1: a peer signs one vote per round, so it is never in two groups and no cycle of waiting can form. Where the group that has its
+        vote cannot stand any more, it joins another that lists it and stands by the votes of the others.
 Rule 2: the leader waits for those it expects until ``close_at``; the unreachable are not waited for.
 Rule 3: a silent leader is replaced: deputy k proposes k/4 of ``patience`` after the leader should have; at once, where it knows
         that all before it are gone. (Not earlier where only some are: the one before it may not know, and votes would split.)
@@ -34,6 +35,8 @@ from .messages import Because, Decline, Proposal, Ready, Vote
 
 DEPUTIES = 3
 """How many of the first in the order of leaders get every `Ready`."""
+RIVALS = 4
+"""Proposals besides the one that has our vote that we keep: whoever leads twice makes no more of them."""
 WITNESSES = 2
 """So many of them that say that there is a group without us are believed, whoever leads."""
 GROWTH, YOUNG = 2, 64
@@ -50,6 +53,8 @@ class LeftOut:
     """Whether a leader turned us away: then there is a group without us."""
     by: PeerId | None = None
     """Who told us so."""
+    signed: bool = False
+    """Whether we have voted for a group that came to nothing."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,6 +107,8 @@ class Assembly:
         self._ready: dict[PeerId, Signed[Ready]] = {self._me: call.me}
         self._gone: set[PeerId] = set()
         self._witnesses: set[PeerId] = set()
+        self._is_over: LeftOut | None = None
+        self._rivals: list[Group] = []
         self._votes: dict[PeerId, Signed[Vote]] = {}
         self._elsewhere: set[PeerId] = set()
         self._group: Group | None = None
@@ -171,24 +178,30 @@ class Assembly:
         """One that we would follow has turned us away, or several that may lead; or nobody is left who could still come."""
         leading = [p for p in self._order if p not in self._gone or p == peer][:DEPUTIES]
         follows = peer in leading and (self._me not in leading or leading.index(peer) < leading.index(self._me))
-        self._gone.add(peer)
         if decline.because is Because.ABSENT:
-            follows = False
             yield from self._lose(peer)
-        elif peer in self._order[:DEPUTIES]:
+            return
+        self._gone.add(peer)
+        left = LeftOut(decline.reason, decline.round, decline.because is Because.FORMED, peer)
+        if left.declined:
+            self._is_over = left
+        if peer in self._order[:DEPUTIES]:
             self._witnesses.add(peer)
         if follows or len(self._witnesses) >= WITNESSES or not set(self._order) - self._gone - {self._me}:
-            self._left = LeftOut(decline.reason, decline.round, decline.because is Because.FORMED, peer)
+            self._left = left
 
     def _hear_proposal(self, proposer: PeerId, proposal: Proposal) -> Iterator[Command]:
-        """Vote for it; where our vote is given, say to whom: nobody shall wait for it."""
+        """Vote for it; where our vote is given, say to whom: nobody shall wait for it, but it may stand all the same."""
         if self._group:
             yield Send((proposer,), Vote(), self._group.id)
-            return
         seated = self._check(proposal)
         if seated is None:
             return  # a list that does not hold, or without us: not ours to vote on
-        yield from self._vote(groups.formed(self._call.run, seated, proposal.unseated))
+        group = groups.formed(self._call.run, seated, proposal.unseated)
+        if not self._group:
+            yield from self._vote(group)
+        elif len(self._rivals) < RIVALS and group.id != self._group.id:
+            self._rivals.append(group)
 
     def _check(self, proposal: Proposal) -> list[Signed[Ready]] | None:
         """The members of a proposal that we may sign: genuine, of this round, of one model (ours), and with us on it."""
@@ -208,6 +221,7 @@ class Assembly:
 
     def _vote(self, group: Group) -> Iterator[Command]:
         self._group = group
+        self._gone -= set(group.members)  # who is listed has come after all: our vote will show whether it can be reached
         others = tuple(peer for peer in group.members if peer != self._me)
         if others:
             yield Send(others, Vote(), group.id)
@@ -218,16 +232,15 @@ class Assembly:
         if self._left:
             yield Finish(self._left)
             return
-        if self._group:
-            votes = (self._votes[peer] for peer in self._group.members if peer in self._votes)
-            signed = tuple(vote for vote in votes if vote.stamp.group == self._group.id)
-            if len(signed) + 1 >= self._group.quorum:
-                yield from self._turn_away(self._group)
-                yield Finish(replace(self._group, votes=signed))
-                return
-        if now >= call.close_at + 2 * call.patience or (self._group and self._cannot_stand(self._group)):
-            reason = "too few of the group answered" if self._group else "no leader proposed a group"
-            yield Finish(LeftOut(reason, self._round))
+        group = self._hope
+        signed = self._votes_for(group) if group else ()
+        if group and len(signed) + (group is self._group) >= group.quorum:
+            yield from self._turn_away(group)
+            yield Finish(replace(group, votes=signed))
+            return
+        if now >= call.close_at + 2 * call.patience or (self._group and not group):
+            unanswered = LeftOut("too few of the group answered", self._round, signed=True)
+            yield Finish(unanswered if self._group else self._is_over or LeftOut("no leader proposed a group", self._round))
             return
         missing = {self._me, *call.expected} - self._ready.keys() - self._gone
         if missing and now < call.close_at:
@@ -239,7 +252,7 @@ class Assembly:
                 self._complete_since = now
             rank = [peer for peer in self._order if peer not in self._gone].index(self._me)
             turn = self._complete_since + (min(self._order.index(self._me), 7) if rank else 0) * call.patience / 4
-            if not call.suffices([signed.message for signed in self._here]):
+            if not (self._is_over or call.suffices([signed.message for signed in self._here])):
                 turn = max(turn, call.close_at)  # somebody may come whom we do not expect
             if not self._group and not self._proposed and rank < self._deputies and now >= turn:
                 yield from self._propose()
@@ -248,11 +261,23 @@ class Assembly:
             wake = turn if now < turn else call.close_at + 2 * call.patience
         yield WakeAt(wake)
 
-    def _cannot_stand(self, group: Group) -> bool:
-        """Whether too many of its members have voted for another one, or are gone without a vote."""
-        elsewhere = {peer for peer, vote in self._votes.items() if vote.stamp.group != group.id} | self._elsewhere
-        silent = self._gone - self._votes.keys()
-        return len(set(group.members) - elsewhere - silent) < group.quorum
+    @property
+    def _hope(self) -> Group | None:
+        """The group that we may be in: the one that has our vote, or, where that cannot stand, another that lists us."""
+        candidates = [self._group, *self._rivals] if self._group else []
+        return next((group for group in candidates if self._can_stand(group)), None)
+
+    def _votes_for(self, group: Group) -> tuple[Signed[Vote], ...]:
+        """The votes of its other members that we have seen."""
+        votes = (self._votes[peer] for peer in group.members if peer in self._votes)
+        return tuple(vote for vote in votes if vote.stamp.group == group.id)
+
+    def _can_stand(self, group: Group) -> bool:
+        """Whether enough of its members have neither voted for another one nor gone without a vote."""
+        ours = {self._me} if group is self._group else set()
+        sure = {vote.signer for vote in self._votes_for(group)} | ours
+        lost = self._votes.keys() | self._elsewhere | self._gone | {self._me}
+        return len(set(group.members) - (lost - sure)) >= group.quorum
 
     def _turn_away(self, group: Group) -> Iterator[Command]:
         """Who has come to us after the list was made hears that it is; a proposer has told its own."""
@@ -284,21 +309,27 @@ class Assembly:
         seated = groups.seats(self._call.run, same, self._call.group_size, self._me)
         members, unseated = {signed.signer for signed in seated}, len(same) - len(seated)
         others = tuple(sorted(members - {self._me}))
-        is_group = self._call.fits(seated, unseated)
-        if others and is_group:
+        if not self._call.fits(seated, unseated):
+            yield from self._give_up([signed.message for signed in seated])
+            return
+        if others:
             yield Send(others, Proposal(tuple(signed.raw for signed in seated), unseated))
-        elders = sum(signed.message.is_elder for signed in seated)
-        too_few = f"only {len(seated)} came, {self._call.least} are needed"
-        if elders < self._call.elders:
-            too_few = f"only {elders} came of those who were in the last average, {self._call.elders} are needed"
-        for peer in sorted(self._ready.keys() - (members if is_group else {self._me}) - self._gone - {self._me}):
+        for peer in sorted(self._ready.keys() - members - self._gone - {self._me}):
             same_root = self._ready[peer].message.state_root == root
             why = "all seats of this round are taken" if same_root else "your model differs from the majority's; fetch theirs"
-            said = Decline(self._round, why) if is_group else Decline(self._round, too_few, Because.TOO_FEW)
-            yield Send((peer,), said)
-        if is_group and self._me in members:
+            yield Send((peer,), Decline(self._round, why))
+        if self._me in members:
             yield from self._vote(groups.formed(self._call.run, seated, unseated))
-        elif is_group:
-            self._left = LeftOut("our model differs from the majority's", self._round, declined=True)
         else:
-            self._left = LeftOut(too_few, self._round)
+            self._left = LeftOut("our model differs from the majority's", self._round, declined=True)
+
+    def _give_up(self, words: Sequence[Ready]) -> Iterator[Command]:
+        """Those who have come hear that they are too few; or, where one of the others has said so, that the round is over."""
+        reason, elders = f"only {len(words)} came, {self._call.least} are needed", sum(word.is_elder for word in words)
+        if elders < self._call.elders:
+            reason = f"only {elders} came of those who were in the last average, {self._call.elders} are needed"
+        self._left = self._is_over or LeftOut(reason, self._round)
+        others = tuple(sorted(self._ready.keys() - self._gone - {self._me}))
+        if others:
+            because = Because.FORMED if self._is_over else Because.TOO_FEW
+            yield Send(others, Decline(self._left.round, self._left.reason, because))

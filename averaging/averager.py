@@ -95,6 +95,8 @@ class Averaged:
     """Whether a leader turned us away: then there is a group, and its result is worth waiting for."""
     by: PeerId | None = None
     """Who turned us away."""
+    signed: bool = True
+    """Whether we have voted for the group of this round: then the round is void for us where it came to nothing."""
     alone: bool = False
     """Whether nobody else came, though others are here."""
     is_void: bool = False
@@ -325,7 +327,7 @@ class Averager:
 
 def _without(left: LeftOut) -> Averaged:
     """There is no group for us."""
-    return Averaged(average_P=None, reason=left.reason, declined=left.declined, by=left.by, round=left.round)
+    return Averaged(average_P=None, reason=left.reason, declined=left.declined, by=left.by, signed=left.signed, round=left.round)
 
 
 def recorded(outcome: Outcome, group: Group, parts: Sequence[Part]) -> Record | None:

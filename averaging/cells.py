@@ -76,9 +76,9 @@ def _drawn(run: bytes, epoch: int, peer: PeerId) -> tuple[int, int]:
 
 
 def least(crowd: int, missed: int = 0) -> int:
-    """How many at least make a group of a run whose last group had ``crowd``: half, so that a few never go on beside the others.
+    """How many at least make a group of a run whose last group had ``crowd``: more than half, so that there are no two such groups.
 
-    Where more than half are gone at once nobody could go on, so after every attempt that was ``missed`` half as many do. By then
-    the larger part, if there is one, has gone on, and who comes back follows it.
+    Where more than half are gone at once nobody could go on, so after every attempt that was ``missed`` half as many do, and in the
+    end whoever is there. By then the larger part, if there is one, has gone on, and who comes back follows it.
     """
-    return max(1, -(-crowd // 2) >> missed)
+    return (crowd // 2 + 1) >> missed

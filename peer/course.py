@@ -2,13 +2,15 @@
 
 Rule 1: nobody is believed alone while others are there: the state to take is the largest camp's (`peer.offers`).
 Rule 2: our own word counts as one; so two peers that disagree agree on who is right.
-Rule 3: a peer that missed a round waits for its result and takes it. Where there is none, the round is void for those who had
+Rule 3: who stands where we have been is behind us, and no camp, however many they are: newcomers often do.
+Rule 4: a peer that missed a round waits for its result and takes it. Where there is none, the round is void for those who had
         signed for it and go on to the next; who had not, stays in it and comes again.
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from enum import Enum, auto
@@ -37,6 +39,8 @@ SELDOM_SECONDS = 1.0
 """Longest pause between two questions while we wait for the others: they are many that wait where a run is large."""
 ASK_SECONDS = 5.0
 """Patience with one round of questions."""
+OWN_ROOTS = 64
+"""So many states back we know whether we had a part in them, and that we have gone on from them."""
 
 
 class Found(Enum):
@@ -75,8 +79,8 @@ class Course:
         """What the others have left of the round that we came into; None in a round of our own."""
         self.companions: tuple[PeerId, ...] = ()
         """Who said last that it stands in the very round and model that we do: they will come to its average."""
-        self.is_elder = True
-        """Whether we were in the run's last average, as far as there has been one: else the state that we have is others' work."""
+        self._decided: deque[bytes] = deque(maxlen=OWN_ROOTS)
+        self._passed: deque[bytes] = deque(maxlen=OWN_ROOTS)
         self.crowd = 1
         """Peers that were ready for the last round, by the word of all who were in it."""
 
@@ -90,12 +94,34 @@ class Course:
         """Who averages with whom in the round that we are in."""
         return Cells.of(self._manifest.run_id, self._board.round, self.crowd, self._manifest.round.group_size)
 
+    @property
+    def is_elder(self) -> bool:
+        """Whether we were in the average that led to this state, as far as there has been one: else it is others' work."""
+        return self._board.round == 0 or self._board.state_root in self._decided
+
     def stand_on(self, state: SharedState, library: Library) -> None:
         """From now on this is the state that we train from and hand to newcomers."""
         root = state_root(state)
         self._board.round, self._board.state_root = state.round, root
         self._stands, self.companions = True, ()
         library.offer(root, StateContent(state))
+
+    def step_on(self, state: SharedState, library: Library, averaged: Averaged) -> None:
+        """The state after a round: a step by its average; where there was none the same model, for the next round."""
+        is_ours = bool(averaged.members)
+        if averaged.average_P is None:
+            is_ours = self.is_elder
+        else:
+            self.crowd = averaged.crowd
+            self._passed.append(self._board.state_root)
+        self.stand_on(state, library)
+        if is_ours:
+            self._decided.append(self._board.state_root)
+
+    def come_back(self, state: SharedState, library: Library) -> None:
+        """Begin with a state that we had a part in, in an earlier life."""
+        self.stand_on(state, library)
+        self._decided.append(self._board.state_root)
 
     def offer(self) -> tuple[int, Offer] | None:
         """(round, what we say when somebody asks where the run stands); None while we have no state."""
@@ -113,7 +139,7 @@ class Course:
         give_up_at = self._loop.time() + JOIN_PATIENCE
         while True:
             asked_at = self._loop.time()
-            standing, answers = await means.sync.standing(self._own(), min(give_up_at, asked_at + ASK_SECONDS))
+            standing, answers = await means.sync.standing(self._own(), min(give_up_at, asked_at + ASK_SECONDS), self._passed)
             if answers == 0 and alone_is_fine:
                 break
             if standing and self._stands and standing.state_root == self._board.state_root:
@@ -159,7 +185,7 @@ class Course:
                 await asyncio.sleep(pause)
                 pause = min(SELDOM_SECONDS, pause * 1.5)
                 continue
-            standing, answers = await means.sync.standing(self._own(), asked_at + ASK_SECONDS)
+            standing, answers = await means.sync.standing(self._own(), asked_at + ASK_SECONDS, self._passed)
             late = self._loop.time() + pause >= deadline
             if answers == 0 or standing is None:
                 if answers == 0 or late:
@@ -200,6 +226,7 @@ class Course:
             return None
         asked = dict.fromkeys([organiser] * (organiser in outsiders) + list(neighbours.some(ASKED, outsiders)))
         heard = await neighbours.offers(self._loop.time() + ASK_SECONDS, tuple(asked)[:ASKED])
+        heard = [said for said in heard if said.message.state_root not in self._passed]
         if self.cells.count > 1:  # cells do not take their steps at the same moment: who is a round away is no other camp
             heard = [said for said in heard if abs(said.stamp.round - self._board.round) != 1]
         return better(heard, len(outsiders), own, companions, organiser) if heard else None
@@ -217,7 +244,6 @@ class Course:
             return False
         self._took = self._loop.time() - asked_at
         means.learner.adopt(state)
-        self.is_elder = state.round == 0
         self._board.run_tokens = max(self._board.run_tokens, standing.tokens)
         self.seconds_left = max(0.0, standing.seconds_left - (self._loop.time() - asked_at))
         self.stand_on(state, means.library)

@@ -90,8 +90,6 @@ class Meeting:
             if cells.count == 1 and averaged.round <= update.round and self._course.is_quick:
                 self._ask_to_wait()
             averaged = await self._follow(update, averaged, (averaged.by, *self._neighbours.some(ASKED)))
-        if averaged.average_P is not None and averaged.members:
-            self._course.is_elder = True  # and stays one that only follows for a while: it was here, and has not lost sight
         self._missed = 0 if averaged.average_P is not None or averaged.declined else self._missed + 1
         return averaged
 
@@ -114,7 +112,7 @@ class Meeting:
         council = await self._averager.confer(brought, cells, Company(outside, close_at, least=enough, crowd=company.crowd))
         if council.record is None:
             self._averager.owe(cell.average_P)
-            return council if council.by else replace(council, members=(), missing=())
+            return replace(council, members=(), missing=(), signed=True)
         average_P = await self._averager.accept(council.record, self._frame, cell.average_P, self._me)
         return _concluded(cell, average_P, council.record)
 

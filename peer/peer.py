@@ -153,7 +153,7 @@ class Peer:
         self.board.enter(Phase.SYNCING)
         resumed = await self._keeper.restore(self._learner, self._averager)
         if resumed:
-            self._course.stand_on(self._learner.state, self._library)
+            self._course.come_back(self._learner.state, self._library)
         await self._course.join(self._means, alone_is_fine=resumed or self._me.founder)
         if self._course.is_late:
             turned_away = Averaged(average_P=None, declined=True, round=self.board.round)
@@ -212,16 +212,14 @@ class Peer:
             self._telling.warn("round-missed", averaged.reason, round=update.round)
         if averaged.average_P is None:
             found = await self._course.rejoin(self._means, averaged, self._ask_to_wait)
-            has_signed = not (averaged.declined or averaged.alone)
-            if found is Found.OTHERS or (found is Found.SAME and not has_signed):
+            if found is Found.OTHERS or not averaged.signed:
                 await self._show_up()
                 return
         if averaged.record or averaged.average_P is None:
             self._replays.keep(update.state_root, averaged.record or Record(update.round, crowd=self._course.crowd))
         state = await self._ports.arithmetic.run(lambda: self._learner.conclude(averaged.average_P))
-        self._course.crowd = self._course.crowd if averaged.average_P is None else averaged.crowd
         self.board.run_tokens += averaged.tokens
-        self._course.stand_on(state, self._library)
+        self._course.step_on(state, self._library, averaged)
         if is_without_us and averaged.record:
             self._course.companions = self._meeting.deciders(averaged.record)
             await self._show_up()
@@ -253,7 +251,7 @@ class Peer:
     def _ask_to_wait(self) -> None:
         """The group of this round stands without us, and its result is soon ours. Who leads the next one must know before we have
         that, else we are late for every round that is shorter than the way to its state."""
-        self.board.enter(Phase.AVERAGING)
+        self.board.enter(Phase.FOLLOWING)
         deadline = self._loop.time() + self._manifest.round.assemble_seconds
         self._tasks.create_task(self.neighbours.announce_to_next(deadline), name="announce")
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
 from swarm.errors import DiskTrouble, NobodyThere, TheirFault, Weather
@@ -71,15 +71,19 @@ class Sync:
                 self._library.report(Report(error.code, error.fact))
         return corpus
 
-    async def standing(self, own: Signed[Offer] | None, deadline: float) -> tuple[Standing | None, int]:
-        """(where the run stands, how many others said something). Our own word counts as one of them.
+    async def standing(
+        self, own: Signed[Offer] | None, deadline: float, passed: Collection[bytes] = ()
+    ) -> tuple[Standing | None, int]:
+        """(where the run stands, how many others said something). Our own word counts as one of them, and those do not who stand
+        on a root that we have ``passed``.
 
         Who has no word of its own is a newcomer, and holds on to the organiser's where the others are few.
         """
         offers = await self._neighbours.offers(deadline)
         if own is None and self._anchors:
             return await self._anchors.choose(offers, deadline), len(offers)
-        return believed([*offers, *([own] if own else [])], self._manifest.organiser_id), len(offers)
+        heard = [offer for offer in offers if offer.message.state_root not in passed]
+        return believed([*heard, *([own] if own else [])], self._manifest.organiser_id), len(offers)
 
     async def is_news(self, own: Signed[Offer] | None, deadline: float) -> bool:
         """Whether it is worth asking where the run stands: in a small run always, in a crowd where one of a few says so."""

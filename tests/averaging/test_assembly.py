@@ -54,8 +54,8 @@ def assembly(
     return Assembly(Call(run=RUN, me=ready(me, root), expected=tuple(expected), group_size=size, least=least, **times))
 
 
-def turned_away(by: PeerId) -> LeftOut:
-    return LeftOut("come with the next", 9, declined=True, by=by)
+def turned_away(why: str = "come with the next", *, by: PeerId) -> LeftOut:
+    return LeftOut(why, 9, declined=True, by=by)
 
 
 def others(me: PeerId, *members: PeerId) -> tuple[PeerId, ...]:
@@ -285,7 +285,7 @@ def test_votes_of_strangers_and_for_another_group_do_not_count() -> None:
         (1, votes(F, A, B, C, D), [WakeAt]),
         (1, votes(B, B, C, D), [WakeAt]),
         (1, votes(A, A, B, C, D), [WakeAt]),
-        (END, Woken(), [Finish(LeftOut("too few of the group answered", ROUND))]),
+        (END, Woken(), [Finish(LeftOut("too few of the group answered", ROUND, signed=True))]),
     )
 
 
@@ -296,7 +296,7 @@ def test_where_the_votes_are_split_nobody_waits_for_the_end() -> None:
         (0, Woken(), [WakeAt]),
         (1, said(A, proposed(A, B, C, D)), [vote_of(D, A, B, C, D), WakeAt]),
         (1, votes(B, B, C, D), [WakeAt]),
-        (1, votes(C, B, C, D), [Finish(LeftOut("too few of the group answered", ROUND))]),
+        (1, votes(C, B, C, D), [Finish(LeftOut("too few of the group answered", ROUND, signed=True))]),
     )
 
 
@@ -442,6 +442,41 @@ def test_who_does_not_come_is_not_waited_for_and_turns_nobody_away() -> None:
         (1, said(A, absent), [Send((D,), Ready(ROOT)), WakeAt]),
         (1, said(B, absent), [WakeAt]),
     )
+    machine = assembly(A, (A, B))
+    play(machine, (0, None, [Send, WakeAt]), (0, Woken(), [WakeAt]))
+    (finish,) = machine.handle(said(B, absent), 1)
+    assert isinstance(finish, Finish)
+    assert finish.outcome.members == (A,), "where nobody comes we are alone, not turned away"
+
+
+def test_who_was_absent_and_is_listed_all_the_same_has_come() -> None:
+    """It was still catching up when we asked; its vote is waited for like everybody's."""
+    absent = Decline(ROUND, "still catching up", Because.ABSENT)
+    play(
+        assembly(D),
+        (0, None, [Send, WakeAt]),
+        (0, Woken(), [WakeAt]),
+        (1, said(B, absent), [WakeAt]),
+        (1, Unreached(C), [WakeAt]),
+        (2, said(A, proposed(A, B, C, D)), [vote_of(D, A, B, C, D), WakeAt]),
+        (2, Unreached(C), [WakeAt]),
+        (2, Unreached(B), [Finish(LeftOut("too few of the group answered", ROUND, signed=True))]),
+    )
+
+
+def test_who_has_voted_for_a_group_that_cannot_stand_joins_the_one_that_does() -> None:
+    """Two that led at once: B's list has the vote of D alone, as A leads the others."""
+    both = proposed(A, B, C, D)
+    play(
+        assembly(D),
+        (0, None, [Send, WakeAt]),
+        (0, Woken(), [WakeAt]),
+        (1, said(B, proposed(B, D)), [vote_of(D, B, D), WakeAt]),
+        (1, said(A, both), [Send((A,), Vote(), group(B, D).id), WakeAt]),
+        (1, votes(A, A, B, C, D), [WakeAt]),
+        (1, votes(C, A, B, C, D), [WakeAt]),
+        (1, votes(B, A, B, C, D), [Finish]),
+    )
 
 
 def test_a_leader_to_whom_too_few_have_come_tells_them_and_nobody_goes_on() -> None:
@@ -460,6 +495,20 @@ def test_a_leader_to_whom_too_few_have_come_tells_them_and_nobody_goes_on() -> N
     follower = assembly(B, (A, B, C, D), least=3)
     left = LeftOut(why, ROUND, declined=False, by=A)
     play(follower, (0, None, [Send, WakeAt]), (3, said(A, Decline(ROUND, why, Because.TOO_FEW)), [Finish(left)]))
+
+
+def test_newcomers_to_whom_somebody_says_that_the_round_is_over_do_not_wait_for_more() -> None:
+    """They have the model of a round that the others have left meanwhile; all of them hear it from the leader."""
+    over = Decline(9, "round 5 is over, the run is at 9")
+    played = play(
+        assembly(A, (A, B, C, E), least=4),
+        (0, None, [Send, WakeAt]),
+        (0, Woken(), [WakeAt]),
+        (1, comes(B), [WakeAt]),
+        (1, comes(C), [WakeAt]),
+        (1, said(E, over), [Send(tuple(sorted((B, C))), over), Finish(turned_away("round 5 is over, the run is at 9", by=E))]),
+    )
+    assert played
 
 
 def test_newcomers_are_no_group_beside_those_who_go_on() -> None:

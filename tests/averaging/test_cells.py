@@ -61,8 +61,8 @@ def test_cells_stay_for_an_epoch_and_few_move_where_the_crowd_doubles() -> None:
 
 
 def test_more_than_half_are_a_group_and_after_every_attempt_that_failed_half_as_many() -> None:
-    assert [least(crowd) for crowd in (1, 2, 3, 4, 5, 16)] == [1, 1, 2, 2, 3, 8]
-    assert [least(16, missed) for missed in range(5)] == [8, 4, 2, 1, 1]
+    assert [least(crowd) for crowd in (1, 2, 3, 4, 5, 16)] == [1, 2, 2, 3, 3, 9]
+    assert [least(16, missed) for missed in range(5)] == [9, 4, 2, 1, 0]
 
 
 # --- the council --------------------------------------------------------------------------------------------------

@@ -256,7 +256,7 @@ def test_after_every_missed_round_half_as_many_are_enough() -> None:
             await meeting.average(UPDATE, ())
 
     acted(rounds())
-    assert [company.elders for company in around.companies] == [20, 10, 5, 2, 20]
+    assert [company.elders for company in around.companies] == [21, 10, 5, 2, 21]
 
 
 @pytest.mark.parametrize("heard", [None, VOID])

@@ -22,8 +22,9 @@ from peer.sync import Sync
 from swarm.errors import NobodyThere
 from swarm.machine import Report
 from swarm.simulation.clock import simulate
+from swarm.wire import Stamp, open_frame, seal
 
-from .company import MANIFEST, TEXT, Company, Member, introduce, key, soon
+from .company import MANIFEST, RUN, TEXT, Company, Member, introduce, key, soon
 
 STATE = SharedState(5, torch.arange(1000, dtype=torch.float32))
 ROOT = state_root(STATE)
@@ -99,6 +100,18 @@ async def test_without_a_donor_the_newcomer_gives_up_at_its_deadline_with_advice
 async def test_a_donor_that_comes_later_is_found(members: list[Syncing]) -> None:
     asyncio.get_running_loop().call_at(soon(2), members[0].library.offer, TEXT.spec.root, TEXT)
     assert bytes((await members[1].sync.corpus(None, soon(5))).data) == bytes(TEXT.data)
+
+
+@among(4)
+async def test_who_stands_where_we_have_been_has_no_say_about_where_the_run_stands(members: list[Syncing]) -> None:
+    *behind, us = members
+    for each in behind:
+        each.has_state()
+    own = open_frame(seal(key(3), Offer(bytes(32), 90, 0.0), Stamp(RUN, STATE.round + 1)), Offer, run=RUN)
+    standing, answers = await us.sync.standing(own, soon())
+    assert (standing and standing.state_root, answers) == (ROOT, 3), "elsewhere they are the larger camp"
+    standing, answers = await us.sync.standing(own, soon(), passed=[ROOT])
+    assert (standing and standing.state_root, answers) == (bytes(32), 3)
 
 
 @among(3)
