@@ -92,7 +92,7 @@ class Neighbours:
         self.roster = Roster()
         for name, handler in {
             "hello": self._on_hello, "manifest": self._on_manifest, "ping": self._on_ping, "dial-back": self._on_dial_back,
-            "offer": self._on_offer, "progress": self._on_progress,
+            "offer": self._on_offer, "progress": self._on_progress, "contact": self._on_contact,
         }.items():  # fmt: skip
             ways.transport.serve(Route(name, handler))
 
@@ -136,6 +136,13 @@ class Neighbours:
         self._hear(open_frame(bytes(call.body), Progress, run=self._run))
         return b""
 
+    async def _on_contact(self, call: Call) -> Payload:
+        """Hand on the contact of somebody whom the caller has to reach."""
+        record = self._ways.contacts.record(PeerId(call.argument))
+        if record is None:
+            raise Refused("that peer is not known here")
+        return record
+
     # --- asking ---------------------------------------------------------------------------------------------------
 
     def some(self, at_most: int = ASKED, among: Sequence[PeerId] | None = None) -> tuple[PeerId, ...]:
@@ -154,6 +161,18 @@ class Neighbours:
             except TheirFault:
                 wrong += 1
         return wrong
+
+    async def find(self, peer: PeerId, deadline: float) -> None:
+        """Ask some of those who are here for the contact of ``peer``; a broken or a wrong one counts as none."""
+
+        async def ask(asked: PeerId) -> bool:
+            signed = open_contact(await self._ways.transport.request(asked, "contact", argument=peer, deadline=deadline), self._run)
+            if signed.signer != peer:
+                raise Impostor("a contact counts for its signer only")
+            self._ways.contacts.keep(signed)
+            return True
+
+        await self._ask(self.some(), ask, 0.0)
 
     async def is_dialable(self, peers: Sequence[PeerId], deadline: float) -> bool | None:
         """Whether one of ``peers`` could dial us back; None where nobody could be asked."""

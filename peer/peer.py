@@ -16,6 +16,7 @@ from swarm.manifest import RunManifest
 from swarm.membership.progress import Phase, Progress
 from swarm.transport.post import Post
 
+from .acquaintance import Acquainted
 from .ahead import meanwhile
 from .anchor import Anchors
 from .bandwidth import Metered, Uplink
@@ -93,7 +94,8 @@ class Peer:
     async def _live(self, tasks: asyncio.TaskGroup) -> None:
         self._tasks = tasks
         me, transport, arithmetic = self._me, self._ports.ways.transport, self._ports.arithmetic
-        metered = Metered(transport, self._uplink, self._loop.time)
+        acquainted = Acquainted(transport, self._ports.ways.contacts, self.neighbours.find)
+        metered = Metered(acquainted, self._uplink, self._loop.time)
         post = Post(metered, me.key, self._manifest.run_id, tasks, FORMS)
         partial = Partial(me.home / "partial" if me.home else None)
         self._library = Library(transport, arithmetic, tasks, self._telling.note, partial)
