@@ -27,7 +27,7 @@ from benchmarks.cast import Actor
 from benchmarks.nursery import POLL_SECONDS, Nursery, Nursling, complaints, divergent
 
 RUN = ("--model", "tiny", "--rounds", "1000000", "--round-seconds", "0.5", "--steps", "5", "--evaluate-every", "1000000")
-GATHER_SECONDS = 120.0
+GATHER_SECONDS = 60.0
 """Patience until all are in one round, before each kill."""
 SURVIVE_SECONDS = 120.0
 """Patience with the survivors."""
