@@ -45,6 +45,13 @@ class GPT(nn.Module):
         self.register_buffer("cos_TE", angle_TE.cos(), persistent=False)
         self.register_buffer("sin_TE", angle_TE.sin(), persistent=False)
 
+    @staticmethod
+    def count(spec: ModelSpec) -> int:
+        """How many parameters ``spec`` makes."""
+        C, hidden = spec.width, hidden_width(spec.width)
+        block = (3 * C + C) * C + 3 * hidden * C + 2 * C
+        return spec.vocabulary * C + spec.layers * block + C
+
     def forward(self, tokens_BT: Tensor) -> Tensor:
         """Logits ``[B, T, V]`` of the token after each position. T is at most ``spec.context``."""
         T = tokens_BT.shape[1]

@@ -29,8 +29,9 @@ def test_a_preset_has_the_size_its_name_promises(name, low, high):
     assert low <= count(presets[name]) <= high
 
 
-def test_counting_agrees_with_building():
-    assert count(TINY) == sum(weight.numel() for weight in build(TINY, 0).parameters())
+@pytest.mark.parametrize("name", ["tiny", "nano", "small"])
+def test_counting_agrees_with_building(name):
+    assert count(presets[name]) == sum(weight.numel() for weight in build(presets[name], 0).parameters())
 
 
 @pytest.mark.parametrize("spec", [ModelSpec(name="mystery"), ModelSpec(vocabulary=128)])
