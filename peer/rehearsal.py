@@ -53,6 +53,8 @@ CROWD = 64
 """From more peers on, a rehearsed round has one local step instead of four, and at most four owners instead of sixteen."""
 ENTRIES = 8
 """Peers that the ticket of a rehearsal with churn names: any of them may be away."""
+GARBAGE = (50_000, 20, 50)
+"""How many new objects make the collector look: hundreds of peers have many that stay. A tenth of the time goes without this."""
 START_WITH = 256
 """The first round waits for so many peers at most: a manifest cannot ask for more."""
 
@@ -161,10 +163,13 @@ def rehearse(script: Script, tell: Callable[[RoundReport], None] = lambda report
     """Run the rehearsal to its end; ``tell`` hears the founder's rounds as they come. ``listen`` keeps what was said."""
     leftovers: list[str] = []
     stage = _Stage(script, tell, listen)
+    often = gc.get_threshold()
     gc.freeze()  # what is loaded stays: without this the collector walks through all of torch again and again
+    gc.set_threshold(*GARBAGE)
     try:
         virtual = simulate(stage.play(), leftovers=leftovers)
     finally:
+        gc.set_threshold(*often)
         gc.unfreeze()
     return Rehearsed(
         notebooks=stage.notebooks,
