@@ -1,0 +1,17 @@
+"""How the suite is spread over the processes that run it (pytest-xdist; ``-n 0`` runs it in one)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+EDGES = Path(__file__).parent / "edges"
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The edge tests start peers as processes and wait for them: one after the other, in one place, beside all the others."""
+    for item in items:
+        if EDGES in item.path.parents:
+            item.add_marker(pytest.mark.xdist_group("edges"))
