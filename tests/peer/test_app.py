@@ -55,7 +55,9 @@ def test_once_ends_with_the_health_as_its_status(health, status):
     assert shown(a_snapshot(health=health), once=True)[0] == status
 
 
-def test_once_draws_one_picture():
+def test_once_draws_one_picture(monkeypatch):
+    for name in ("COLUMNS", "LINES"):  # whoever runs the tests may have a terminal
+        monkeypatch.delenv(name, raising=False)
     _, text = shown(a_snapshot(), once=True, ascii=True)
     assert text.isascii()
     assert text.count("\n") == 33
