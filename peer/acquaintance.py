@@ -12,8 +12,10 @@ from collections.abc import Awaitable, Callable
 
 from swarm.identity import PeerId
 from swarm.membership.contacts import Contacts
-from swarm.transport import Payload, Route, Transport
+from swarm.transport import Payload, Transport
 from swarm.wire import CONTROL_LIMIT
+
+from .passing import Passing
 
 PATIENCE_SECONDS = 2.0
 """For the answers of those who are asked."""
@@ -26,32 +28,14 @@ Find = Callable[[PeerId, float], Awaitable[None]]
 """(peer, deadline): ask others for the contact of ``peer``, and put it into the address book."""
 
 
-class Acquainted:
+class Acquainted(Passing):
     """A `Transport` that lets ``find`` look for whoever is not among ``contacts``, before the first request to it."""
 
     def __init__(self, transport: Transport, contacts: Contacts, find: Find) -> None:
-        self._transport, self._contacts, self._find = transport, contacts, find
+        super().__init__(transport)
+        self._contacts, self._find = contacts, find
         self._asked_at: OrderedDict[PeerId, float] = OrderedDict()
         self._turns: dict[PeerId, asyncio.Lock] = {}
-
-    @property
-    def me(self) -> PeerId:
-        """The id that the other sides see."""
-        return self._transport.me
-
-    @property
-    def bytes_up(self) -> int:
-        """Bytes sent so far, as they cross the wire."""
-        return self._transport.bytes_up
-
-    @property
-    def bytes_down(self) -> int:
-        """Bytes received so far."""
-        return self._transport.bytes_down
-
-    def serve(self, route: Route) -> None:
-        """Answer calls to ``route.name``."""
-        self._transport.serve(route)
 
     async def request(
         self, to: PeerId, route: str, body: Payload = b"", *, argument: str = "", limit: int = CONTROL_LIMIT, deadline: float
@@ -59,7 +43,7 @@ class Acquainted:
         """The reply of ``to``. Raises what the transport does."""
         if not self._contacts.addresses(to):
             await self._look_for(to, deadline)
-        return await self._transport.request(to, route, body, argument=argument, limit=limit, deadline=deadline)
+        return await super().request(to, route, body, argument=argument, limit=limit, deadline=deadline)
 
     async def _look_for(self, peer: PeerId, deadline: float) -> None:
         """Ask about ``peer``; who comes meanwhile waits for the same answer."""

@@ -16,8 +16,10 @@ from collections.abc import Callable
 from averaging.groups import Line
 from averaging.messages import MAX_UP
 from swarm.identity import PeerId
-from swarm.transport import Payload, Route, Transport
+from swarm.transport import Payload, Transport
 from swarm.wire import CONTROL_LIMIT
+
+from .passing import Passing
 
 LARGE = 64 << 10
 """Bytes of a body from which on it counts."""
@@ -56,41 +58,23 @@ class Uplink:
         return Line(min(MAX_UP, round(self.rate / 1000)), dialable)
 
 
-class Metered:
+class Metered(Passing):
     """A `Transport` that lets ``uplink`` see every large request."""
 
     def __init__(self, transport: Transport, uplink: Uplink, clock: Callable[[], float]) -> None:
-        self._transport, self._uplink, self._clock = transport, uplink, clock
-
-    @property
-    def me(self) -> PeerId:
-        """The id that the other sides see."""
-        return self._transport.me
-
-    @property
-    def bytes_up(self) -> int:
-        """Bytes sent so far, as they cross the wire."""
-        return self._transport.bytes_up
-
-    @property
-    def bytes_down(self) -> int:
-        """Bytes received so far."""
-        return self._transport.bytes_down
-
-    def serve(self, route: Route) -> None:
-        """Answer calls to ``route.name``."""
-        self._transport.serve(route)
+        super().__init__(transport)
+        self._uplink, self._clock = uplink, clock
 
     async def request(
         self, to: PeerId, route: str, body: Payload = b"", *, argument: str = "", limit: int = CONTROL_LIMIT, deadline: float
     ) -> bytes:
         """The reply of ``to``. Raises what the transport does."""
         if len(body) < LARGE:
-            return await self._transport.request(to, route, body, argument=argument, limit=limit, deadline=deadline)
+            return await super().request(to, route, body, argument=argument, limit=limit, deadline=deadline)
         self._uplink.begin(self._clock())
         arrived = 0
         try:
-            reply = await self._transport.request(to, route, body, argument=argument, limit=limit, deadline=deadline)
+            reply = await super().request(to, route, body, argument=argument, limit=limit, deadline=deadline)
             arrived = len(body)
             return reply
         finally:
