@@ -78,7 +78,8 @@ class Meeting:
             close_at += spec.assemble_seconds if crowd == 1 else 0.0  # and the organiser has been waiting the longest
             left = sum(not roster.is_present(peer, now) for peer in members if peer in roster)
             enough = least(max(1, crowd - left), self._missed)
-            company = Company(expected, close_at, not in_training, elders=enough, crowd=crowd, leads=first)
+            suffices = update.is_elder and enough <= 1  # alone we are the majority: nobody else can be a group
+            company = Company(expected, close_at, suffices or not in_training, elders=enough, crowd=crowd, leads=first)
             averaged = await self._averager.average(update, company)
         else:
             known = {self._me, *near, *roster.peers(now)}
