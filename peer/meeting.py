@@ -33,6 +33,8 @@ ASKED = 4
 OTHERS_ASKED = 2
 """And as many of all: whoever names its friends as those who have decided is not the only one to be heard."""
 PAUSE_SECONDS = 0.5
+ALONE_AFTER = 8
+"""Attempts at which nobody came, though others are here, after which who alone is the majority goes on: they may be a round behind."""
 COMPANY_PATIENCE = 120.0
 """Seconds to wait for `RunManifest.start_with` peers before the first round."""
 
@@ -78,7 +80,7 @@ class Meeting:
             close_at += spec.assemble_seconds if crowd == 1 else 0.0  # and the organiser has been waiting the longest
             left = sum(not roster.is_present(peer, now) for peer in members if peer in roster)
             enough = least(max(1, crowd - left), self._missed)
-            suffices = update.is_elder and enough <= 1  # alone we are the majority: nobody else can be a group
+            suffices = update.is_elder and enough <= 1 and self._missed >= ALONE_AFTER  # alone we are the majority
             company = Company(expected, close_at, suffices or not in_training, elders=enough, crowd=crowd, leads=first)
             averaged = await self._averager.average(update, company)
         else:
