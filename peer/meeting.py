@@ -34,7 +34,7 @@ OTHERS_ASKED = 2
 """And as many of all: whoever names its friends as those who have decided is not the only one to be heard."""
 PAUSE_SECONDS = 0.5
 ALONE_AFTER = 8
-"""So many attempts after which nobody came, though others are here, who alone is the majority goes on: they may be a round behind."""
+"""Attempts at which nobody came after which who alone is the majority goes on: those who are here may be a round behind."""
 COMPANY_PATIENCE = 120.0
 """Seconds to wait for `RunManifest.start_with` peers before the first round."""
 
