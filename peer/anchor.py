@@ -3,7 +3,7 @@
     organiser ──► anchor: its signed offer, now and then, to a few peers ──► kept by each, the newest only
     newcomer  ──► anchor / (nothing)                                      ──► the organiser's frame, from whoever has it
 
-Rule 1: with fewer than `ENOUGH` answers the organiser's own answer decides, however many say something else.
+Rule 1: with fewer than `ENOUGH` answers that count the organiser's own answer decides, however many say something else.
 Rule 2: where the organiser is not among them, what it signed still counts: who contradicts it or is behind it is not believed.
         Who is ahead of it may be right: a run goes on without its organiser.
 Rule 3: the frame is checked by its signature, so it does not matter who hands it on; an old one only protects less.
@@ -20,7 +20,7 @@ from swarm.manifest import RunManifest
 from swarm.transport import Call, Payload, Route, Transport
 from swarm.wire import Signed, Stamp, open_frame, seal
 
-from .offers import ENOUGH, Offer, Standing, believed
+from .offers import ENOUGH, Offer, Standing, believed, voices
 
 TELL_SECONDS = 30.0
 """Between two words of the organiser."""
@@ -29,7 +29,7 @@ PATIENCE = 5.0
 
 def taken(offers: Sequence[Signed[Offer]], organiser: PeerId, anchor: Signed[Offer] | None) -> Standing | None:
     """The state that a newcomer takes, by the rules of the module; None where there is none to be believed (ask again)."""
-    if len(offers) < ENOUGH:
+    if len(voices(offers)) < ENOUGH:
         decisive = next((signed for signed in offers if signed.signer == organiser), None)
         if decisive:
             offers = [signed for signed in offers if _said(signed) == _said(decisive)]
@@ -75,8 +75,8 @@ class Anchors:
 
     async def choose(self, offers: Sequence[Signed[Offer]], deadline: float) -> Standing | None:
         """What a newcomer takes of ``offers``; where they are few, those who made them are asked for the organiser's word, too."""
-        if len(offers) < ENOUGH and all(signed.signer != self._organiser for signed in offers):
-            await self._ask([signed.signer for signed in offers], deadline)
+        if len(voices(offers)) < ENOUGH and all(signed.signer != self._organiser for signed in offers):
+            await self._ask([signed.signer for signed in offers if signed.signer != self._transport.me], deadline)
         return taken(offers, self._organiser, self.newest)
 
     async def _ask(self, peers: Sequence[PeerId], deadline: float) -> None:

@@ -1,7 +1,7 @@
 """Where this peer stands in the run, and how it gets back to where the others are.
 
 Rule 1: nobody is believed alone while others are there: the state to take is the largest camp's (`peer.offers`).
-Rule 2: our own word counts as one; so two peers that disagree agree on who is right.
+Rule 2: our own word counts as one; so two peers that disagree agree on who is right. Who has only fetched its state is an echo.
 Rule 3: who stands where we have been is behind us, and no camp, however many they are: newcomers often do.
 Rule 4: a peer that missed a round waits for its result and takes it. Where there is none, the round is void for those who had
         signed for it and go on to the next; who had not, stays in it and comes again.
@@ -96,8 +96,8 @@ class Course:
 
     @property
     def is_elder(self) -> bool:
-        """Whether we were in the average that led to this state, as far as there has been one: else it is others' work."""
-        return self._board.round == 0 or self._board.state_root in self._decided
+        """Whether we were in the average that led to this state, or began with it: else it is others' work."""
+        return self._board.state_root in self._decided
 
     def stand_on(self, state: SharedState, library: Library) -> None:
         """From now on this is the state that we train from and hand to newcomers."""
@@ -119,7 +119,7 @@ class Course:
             self._decided.append(self._board.state_root)
 
     def come_back(self, state: SharedState, library: Library) -> None:
-        """Begin with a state that we had a part in, in an earlier life."""
+        """Begin with a state that we had a part in, in an earlier life, or that nobody else has: the founder's."""
         self.stand_on(state, library)
         self._decided.append(self._board.state_root)
 
@@ -129,7 +129,7 @@ class Course:
             return None
         ahead = {Phase.TRAINING: self.train_until - self._loop.time(), Phase.WAITING: self._manifest.round.seconds}
         left = max(0.0, ahead.get(self._board.phase, 0.0))
-        return self._board.round, Offer(self._board.state_root, self._board.run_tokens, left, self.crowd)
+        return self._board.round, Offer(self._board.state_root, self._board.run_tokens, left, self.crowd, self.is_elder)
 
     async def join(self, means: Means, *, alone_is_fine: bool) -> None:
         """Find where the run stands and take its state; ``alone_is_fine`` where nobody answers (a founder, or a checkpoint).
@@ -152,7 +152,7 @@ class Course:
                 raise NobodyThere(fact, "the run may be over; ask the organiser, or try again in a minute")
             await asyncio.sleep(POLL_SECONDS)
         if not self._stands:
-            self.stand_on(means.learner.state, means.library)
+            self.come_back(means.learner.state, means.library)
 
     @property
     def is_quick(self) -> bool:

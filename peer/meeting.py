@@ -22,6 +22,7 @@ from averaging.record import Frame, Record
 from swarm.errors import Malformed
 from swarm.identity import PeerId, digest_of
 from swarm.manifest import RunManifest
+from swarm.membership.progress import Phase
 
 from .course import Course, Means
 from .neighbours import Neighbours
@@ -33,8 +34,8 @@ ASKED = 4
 OTHERS_ASKED = 2
 """And as many of all: whoever names its friends as those who have decided is not the only one to be heard."""
 PAUSE_SECONDS = 0.5
-ALONE_AFTER = 8
-"""Attempts at which nobody came after which who alone is the majority goes on: those who are here may be a round behind."""
+BUSY = (Phase.TRAINING, Phase.AVERAGING)
+"""Who is seen in these phases has begun."""
 COMPANY_PATIENCE = 120.0
 """Seconds to wait for `RunManifest.start_with` peers before the first round."""
 
@@ -56,11 +57,12 @@ class Meeting:
         self._missed = 0
 
     async def company(self) -> None:
-        """Before the first round: wait until as many are here as the run wants to start with, or patience ends."""
+        """Before the first round: wait until as many are ready for it as the run wants to start with, somebody who knows of more of
+        them has begun, or patience ends."""
         loop, roster = asyncio.get_running_loop(), self._neighbours.roster
         give_up_at = loop.time() + COMPANY_PATIENCE
-        while len(roster.peers(loop.time())) + 1 < self._manifest.start_with:
-            has_begun = any(row.round > 0 for row in roster.snapshot())
+        while len(roster.in_training(loop.time())) + 1 < self._manifest.start_with:
+            has_begun = any(row.round > 0 or row.progress.phase in BUSY for row in roster.snapshot())
             if has_begun or loop.time() >= give_up_at:
                 return
             await asyncio.sleep(POLL_SECONDS)
@@ -71,7 +73,7 @@ class Meeting:
         still_here = {peer for peer in members if peer not in roster or roster.is_present(peer, now)}
         near = still_here | set(self._course.companions)
         close_at = self._course.train_until + spec.assemble_seconds
-        crowd, in_training = self._course.crowd, roster.in_training(now)
+        crowd, others = self._course.crowd, roster.in_training(now)
         update = replace(update, is_elder=self._course.is_elder)
         cells = self._course.cells
         if cells.count == 1:
@@ -80,8 +82,9 @@ class Meeting:
             close_at += spec.assemble_seconds if crowd == 1 else 0.0  # and the organiser has been waiting the longest
             left = sum(not roster.is_present(peer, now) for peer in members if peer in roster)
             enough = least(max(1, crowd - left), self._missed)
-            suffices = update.is_elder and enough <= 1 and self._missed >= ALONE_AFTER  # alone we are the majority
-            company = Company(expected, close_at, suffices or not in_training, elders=enough, crowd=crowd, leads=first)
+            if update.is_elder and crowd - left <= 1:  # we alone are the majority: those who are behind us have to come after us
+                others = [peer for peer in others if roster.round_of(peer) >= update.round]
+            company = Company(expected, close_at, not others, elders=enough, crowd=crowd, leads=first)
             averaged = await self._averager.average(update, company)
         else:
             known = {self._me, *near, *roster.peers(now)}

@@ -30,6 +30,8 @@ class Offer(Message, frozen=True):
     """Until the donor stops training in this round: all of it while it waits for the round to begin, 0 while it averages."""
     crowd: int = 1
     """Peers that were ready for the round before: all who have the model know the same number."""
+    is_elder: bool = True
+    """Whether the donor had a part in the average that led to this state; else it only says again what it was told."""
 
     def __post_init__(self) -> None:
         sized("state_root", self.state_root, 32)
@@ -52,16 +54,25 @@ class Standing:
     crowd: int = 1
 
 
+def voices(offers: Sequence[Signed[Offer]]) -> Sequence[Signed[Offer]]:
+    """Whose word counts: those who had a part in what they stand on, where there are any. The others are echoes.
+
+    Newcomers that have come one by one to a founder which has gone on since would be the larger camp, and it would go back to them.
+    """
+    return [signed for signed in offers if signed.message.is_elder] or offers
+
+
 def believed(offers: Sequence[Signed[Offer]], organiser: PeerId) -> Standing | None:
     """The state to fetch, or None where the answers do not allow to believe one (ask again: a round may just have ended).
 
-    The largest camp wins, of equal ones the further. With `ENOUGH` answers or more it must have two thirds of them; where it has
-    not, the organiser's word decides, if it is among the answers.
+    The largest camp of the `voices` wins, of equal ones the further. Of `ENOUGH` or more it must have two thirds; where it has not,
+    the organiser's word decides, if it is among the answers.
     """
     if not offers:
         return None
-    (round_, root), votes = _largest_camp(offers)
-    if len(offers) >= ENOUGH and 3 * votes < 2 * len(offers):
+    heard = voices(offers)
+    (round_, root), votes = _largest_camp(heard)
+    if len(heard) >= ENOUGH and 3 * votes < 2 * len(heard):
         own = [signed for signed in offers if signed.signer == organiser]
         if not own:
             return None

@@ -160,10 +160,11 @@ class Peer:
         if self._course.is_late:
             turned_away = Averaged(average_P=None, declined=True, round=self.board.round)
             await self._course.rejoin(self._means, turned_away, self._ask_to_wait)
-        await self._show_up()
+        self._show_up()
         if self._learner.state.round == 0:
             self.board.enter(Phase.WAITING, COMPANY_PATIENCE)
             await self._meeting.company()
+            self._announce(Phase.TRAINING)
 
     async def learn(self) -> Update:
         """As many local steps as fit before the round's deadline."""
@@ -215,7 +216,7 @@ class Peer:
         if averaged.average_P is None:
             found = await self._course.rejoin(self._means, averaged, self._ask_to_wait)
             if found is Found.OTHERS or not averaged.signed:
-                await self._show_up()
+                self._show_up()
                 return
         if averaged.record or averaged.average_P is None:
             self._replays.keep(update.state_root, averaged.record or Record(update.round, crowd=self._course.crowd))
@@ -224,7 +225,7 @@ class Peer:
         self._course.step_on(state, self._library, averaged)
         if is_without_us and averaged.record:
             self._course.companions = self._meeting.deciders(averaged.record)
-            await self._show_up()
+            self._show_up()
             return
         if averaged.average_P is not None:
             self._members = self._telling.members(averaged)
@@ -240,12 +241,16 @@ class Peer:
             averaged,
         )
         if averaged.average_P is None or await self._course.move(self._means, self.neighbours, self._members):
-            await self._show_up()
+            self._show_up()
 
-    async def _show_up(self) -> None:
+    def _show_up(self) -> None:
         """After a round without us: tell the others in which one we are now, so that they expect us in it."""
         self._averager.stand(self._learner.state.round)
-        self.board.enter(Phase.WAITING)
+        self._announce(Phase.WAITING)
+
+    def _announce(self, phase: Phase) -> None:
+        """Be in ``phase``, and tell the others so now."""
+        self.board.enter(phase)
         deadline = self._loop.time() + self._manifest.round.assemble_seconds
         telling = self.neighbours.announce(deadline, self._course.cells)
         self._tasks.create_task(telling, name="announce")  # who does not answer must not make us late

@@ -77,13 +77,13 @@ class Sync:
         """(where the run stands, how many others said something). Our own word counts as one of them, and those do not who stand
         on a root that we have ``passed``.
 
-        Who has no word of its own is a newcomer, and holds on to the organiser's where the others are few.
+        Who has no word of its own, or only an echo, is a newcomer, and holds on to the organiser's where the others are few.
         """
         offers = await self._neighbours.offers(deadline)
-        if own is None and self._anchors:
-            return await self._anchors.choose(offers, deadline), len(offers)
-        heard = [offer for offer in offers if offer.message.state_root not in passed]
-        return believed([*heard, *([own] if own else [])], self._manifest.organiser_id), len(offers)
+        heard = [offer for offer in offers if offer.message.state_root not in passed] + ([own] if own else [])
+        if self._anchors and not (own and own.message.is_elder):
+            return await self._anchors.choose(heard, deadline), len(offers)
+        return believed(heard, self._manifest.organiser_id), len(offers)
 
     async def is_news(self, own: Signed[Offer] | None, deadline: float) -> bool:
         """Whether it is worth asking where the run stands: in a small run always, in a crowd where one of a few says so."""

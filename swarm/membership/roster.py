@@ -119,6 +119,10 @@ class Roster:
         busy = (Phase.TRAINING, Phase.AVERAGING, Phase.WAITING)
         return sorted(row.peer for row in self._present(now) if row.progress.phase in busy)
 
+    def round_of(self, peer: PeerId) -> int:
+        """The round that ``peer`` says it is in; -1 where it has said nothing."""
+        return self._rows[peer].round if peer in self._rows else -1
+
     def snapshot(self) -> tuple[Row, ...]:
         """Every peer we know, present or not, in the order of peer ids."""
         return tuple(self._rows[peer] for peer in sorted(self._rows))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterable
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -20,7 +20,7 @@ from swarm.simulation.directory import Board, SimulatedDirectory
 from swarm.simulation.network import Link, SimulatedNetwork, SimulatedTransport
 from swarm.ticket import Address, Entry
 from swarm.transport import Call, Handler, Route
-from swarm.wire import Stamp, seal
+from swarm.wire import Signed, Stamp, open_frame, seal
 
 C = TypeVar("C")
 
@@ -53,6 +53,12 @@ def progress_of(
     """A sealed progress record."""
     said = Progress(phase, bytes(32), 0, 0.0, 0.0, 0.0, 0.0, f"p{number}", "cpu", "1", contact or contact_of(number))
     return seal(key(number), said, Stamp(RUN, round_, seq=seq))
+
+
+def echoes(numbers: Iterable[int], round_: int, root: bytes) -> list[Signed[Offer]]:
+    """What those say who have only fetched their state."""
+    word = Offer(root, 0, 0.0, is_elder=False)
+    return [open_frame(seal(key(number), word, Stamp(RUN, round_)), Offer, run=RUN) for number in numbers]
 
 
 @dataclass(eq=False)

@@ -12,7 +12,7 @@ from swarm.errors import Refused, SwarmError
 from swarm.simulation.clock import simulate
 from swarm.wire import Signed, Stamp, open_frame, seal
 
-from .company import MANIFEST, RUN, Company, key, soon
+from .company import MANIFEST, RUN, Company, echoes, key, soon
 
 ORGANISER = key(0).peer_id
 A, B, C = bytes([1]) * 32, bytes([2]) * 32, bytes([3]) * 32
@@ -36,6 +36,7 @@ def says(number: int, round_: int, root: bytes, run: bytes = RUN) -> Signed[Offe
         pytest.param([says(1, 2, B), says(2, 3, B)], says(0, 3, A), None, id="nobody left to believe: ask again"),
         pytest.param([says(n, 2, B) for n in range(1, 6)], says(0, 3, A), (2, B), id="five that agree need no anchor"),
         pytest.param([says(0, 4, B), says(1, 4, B)], says(0, 3, A), (4, B), id="what it says now is newer than what it said"),
+        pytest.param([says(0, 4, B), *echoes(range(1, 9), 3, A)], None, (4, B), id="eight that were told of round 3 are still few"),
     ],
 )
 def test_what_a_newcomer_takes(offers: list[Signed[Offer]], anchor: Signed[Offer] | None, takes: tuple[int, bytes] | None) -> None:

@@ -117,7 +117,7 @@ def test_in_a_swarm_a_slow_line_comes_to_own_less_and_all_still_agree(monkeypatc
     shares = groups.shares
     monkeypatch.setattr(groups, "shares", spy)
     fast, slow = Link(latency=0.001, jitter=0.0, bandwidth=2e5), Link(latency=0.001, jitter=0.0, bandwidth=4e4)
-    faults = Faults().slow("p2", slow, between=(3.0, 1e6))
+    faults = Faults().slow("p2", slow, between=(2.0, 1e6))
     recipe = Recipe(model="tiny", max_steps=4, round_seconds=5.0, average_seconds=60.0, codec="fp32")
     story = rehearse(Script(peers=5, rounds=4, recipe=recipe, link=fast, faults=faults))
     assert story.state_roots_equal

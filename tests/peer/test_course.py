@@ -64,7 +64,7 @@ class Heard:
 async def test_an_elder_of_a_state_is_who_was_in_the_average_that_led_to_it() -> None:
     ours = course()
     ours.stand_on(STATES[0], LIBRARY)
-    assert ours.is_elder, "before the first average everybody is"
+    assert not ours.is_elder, "it has been given what the founder began with"
     ours.step_on(STATES[1], LIBRARY, WITH_US)
     assert (ours.is_elder, ours.crowd) == (True, 2)
     ours.step_on(STATES[2], LIBRARY, WITHOUT_US)
@@ -85,10 +85,14 @@ async def test_a_void_round_makes_nobody_an_elder_and_takes_it_from_nobody() -> 
 
 
 @scene
-async def test_who_comes_back_from_a_checkpoint_had_a_part_in_it() -> None:
-    ours = course()
-    ours.come_back(STATES[5], LIBRARY)
-    assert ours.is_elder
+async def test_who_comes_back_from_a_checkpoint_had_a_part_in_it_and_says_so() -> None:
+    for begin in (Course.come_back, Course.stand_on):
+        ours = course()
+        begin(ours, STATES[5], LIBRARY)
+        offer = ours.offer()
+        assert ours.is_elder == (begin is Course.come_back)
+        assert offer is not None
+        assert offer[1].is_elder == ours.is_elder
 
 
 @scene

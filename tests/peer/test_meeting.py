@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Coroutine, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import SimpleNamespace
 from typing import Any, TypeVar
 
+import msgspec
 import pytest
 import torch
 from torch import Tensor
@@ -15,15 +17,18 @@ from torch import Tensor
 from averaging.averager import Averaged, Company, Update
 from averaging.cells import CELL, Cells
 from averaging.record import Frame, Record
-from peer.meeting import ASKED, Meeting
+from peer.meeting import ASKED, COMPANY_PATIENCE, Meeting
 from peer.offers import Offer
 from peer.state import SharedState, state_root
 from swarm.errors import Malformed
 from swarm.identity import PeerId, digest_of
+from swarm.manifest import RunManifest
+from swarm.membership.progress import Phase, Progress
+from swarm.membership.roster import Roster
 from swarm.simulation.clock import simulate
-from swarm.wire import Stamp
+from swarm.wire import Stamp, open_frame
 
-from .company import MANIFEST, RUN, key
+from .company import MANIFEST, RUN, key, progress_of, soon
 
 T = TypeVar("T")
 
@@ -62,6 +67,10 @@ class Everybody:
 
     in_training = peers
 
+    def round_of(self, peer: PeerId) -> int:
+        """Everybody is in the first."""
+        return 0
+
     def at_round(self, round_: int, now: float) -> list[PeerId]:
         """Who is in the round."""
         return PEERS[3:]
@@ -93,17 +102,19 @@ class Around:
     abstained: list[int] = field(default_factory=list)
     donors: list[Sequence[PeerId]] = field(default_factory=list)
     waits: list[bool] = field(default_factory=list)
+    is_elder: bool = True
+    roster: Any = field(default_factory=Everybody)
 
-    def meeting(self) -> Meeting:
+    def meeting(self, manifest: RunManifest = MANIFEST) -> Meeting:
         """Ours."""
         cells = Cells.of(RUN, 0, self.crowd, MANIFEST.round.group_size)
         course: Any = SimpleNamespace(
-            companions=(), train_until=0.0, crowd=self.crowd, cells=cells, is_quick=True, run_tokens=1000, is_elder=True
+            companions=(), train_until=0.0, crowd=self.crowd, cells=cells, is_quick=True, run_tokens=1000, is_elder=self.is_elder
         )
-        neighbours: Any = SimpleNamespace(me=self.me, roster=Everybody(), some=self.some, offers=self.offers)
+        neighbours: Any = SimpleNamespace(me=self.me, roster=self.roster, some=self.some, offers=self.offers)
         means: Any = SimpleNamespace(learner=SimpleNamespace(tensors=(4,), state=STATE), replays=self)
         averager: Any = self
-        return Meeting(MANIFEST, course, neighbours, averager, means, lambda: self.waits.append(True))
+        return Meeting(manifest, course, neighbours, averager, means, lambda: self.waits.append(True))
 
     # --- the averager ---------------------------------------------------------------------------------------------
 
@@ -175,6 +186,44 @@ def test_before_there_is_a_crowd_the_organiser_leads() -> None:
     around = Around(crowd=1)
     meets(around)
     assert around.companies[0].leads == MANIFEST.organiser_id
+
+
+GONE, THERE = PEERS[2], PEERS[3]
+
+
+@pytest.mark.parametrize(
+    ("round_", "is_elder", "others", "is_fine"),
+    [
+        pytest.param(1, True, (), True, id="the others are behind"),
+        pytest.param(0, True, (), False, id="the others are where we are"),
+        pytest.param(1, False, (), False, id="we have fetched what somebody else began with"),
+        pytest.param(1, True, (GONE,), True, id="the only other one of the last average has gone"),
+        pytest.param(1, True, (THERE,), False, id="it is here: we are not more than half"),
+    ],
+)
+def test_who_alone_is_the_majority_waits_for_nobody_behind_it(
+    round_: int, is_elder: bool, others: Sequence[PeerId], is_fine: bool
+) -> None:
+    """Everybody else is in round 0."""
+    around = Around(crowd=1 + len(others), is_elder=is_elder)
+    acted(around.meeting().average(replace(UPDATE, round=round_), others))
+    assert around.companies[0].alone_is_fine == is_fine
+
+
+@pytest.mark.parametrize(("phases", "seconds"), [
+    ([Phase.SYNCING] * 3, COMPANY_PATIENCE), ([Phase.WAITING, Phase.WAITING, Phase.SYNCING], COMPANY_PATIENCE),
+    ([Phase.WAITING] * 3, 0.0), ([Phase.SYNCING, Phase.TRAINING, Phase.SYNCING], 0.0), ([Phase.AVERAGING], 0.0),
+])  # fmt: skip
+def test_the_first_round_waits_until_enough_are_ready_for_it_or_somebody_has_begun(phases: list[Phase], seconds: float) -> None:
+    around = Around(crowd=1, roster=Roster(math.inf))
+    for number, phase in enumerate(phases):
+        around.roster.hear(open_frame(progress_of(number, phase=phase), Progress, run=RUN), 0.0)
+
+    async def wait() -> None:
+        await around.meeting(msgspec.structs.replace(MANIFEST, start_with=4)).company()
+        assert soon(0) == pytest.approx(seconds, abs=1.0)
+
+    acted(wait())
 
 
 def test_the_delegate_takes_the_average_of_its_cell_to_the_council() -> None:

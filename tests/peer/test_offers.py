@@ -12,7 +12,7 @@ from peer.offers import Offer, believed, better
 from swarm.errors import Malformed
 from swarm.wire import Signed, Stamp, open_frame, pack, seal, unpack
 
-from .company import RUN, key
+from .company import RUN, echoes, key
 
 ORGANISER = key(0).peer_id
 A, B, C = bytes([1]) * 32, bytes([2]) * 32, bytes([3]) * 32
@@ -47,6 +47,11 @@ def camp(numbers: Iterable[int], round_: int, root: bytes) -> list[Signed[Offer]
         pytest.param([*camp(range(1, 4), 3, A), says(0, 2, C), says(5, 3, B)], (2, C), id="or alone says something else"),
         pytest.param([*camp(range(1, 5), 3, A), says(0, 9, B)], (3, A), id="two thirds outvote the organiser"),
         pytest.param([*camp(range(1, 5), 3, A), says(5, 1 << 31, B)], (3, A), id="a round out of this world counts as one word"),
+        pytest.param([says(1, 4, B), *echoes(range(2, 5), 3, A)], (4, B), id="three who fetched what one has gone on from"),
+        pytest.param([says(1, 4, B), *echoes(range(2, 9), 3, A)], (4, B), id="or seven: there is nobody to outvote"),
+        pytest.param([says(1, 3, A), *echoes([2], 3, A), says(3, 4, B), says(4, 4, B)], (4, B), id="an echo adds no weight"),
+        pytest.param([*echoes(range(1, 3), 3, A), *echoes([3], 4, B)], (3, A), id="where all are echoes the larger camp"),
+        pytest.param([*camp(range(1, 6), 3, A), *echoes([0], 9, B)], (3, A), id="also the organiser's is one"),
     ],
 )
 def test_what_a_newcomer_believes(offers: list[Signed[Offer]], taken: tuple[int, bytes] | None) -> None:
@@ -108,6 +113,12 @@ def test_donors_are_those_who_have_the_state_that_is_believed() -> None:
     standing = believed([says(3, 3, A), says(1, 3, A), says(2, 3, B)], ORGANISER)
     assert standing is not None
     assert standing.donors == tuple(sorted(key(n).peer_id for n in (1, 3)))
+
+
+def test_who_only_repeats_it_is_a_donor_all_the_same() -> None:
+    standing = believed([says(3, 3, A), *echoes([1, 2], 3, A)], ORGANISER)
+    assert standing is not None
+    assert standing.donors == tuple(sorted(key(n).peer_id for n in (1, 2, 3)))
 
 
 def test_one_liar_cannot_bend_the_time_or_the_tokens_of_a_camp() -> None:

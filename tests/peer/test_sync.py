@@ -114,6 +114,18 @@ async def test_who_stands_where_we_have_been_has_no_say_about_where_the_run_stan
     assert (standing and standing.state_root, answers) == (bytes(32), 3)
 
 
+@among(2)
+async def test_who_has_only_been_told_where_it_stands_believes_who_had_a_part_in_it(members: list[Syncing]) -> None:
+    founder, us = members
+    founder.has_state()
+    for is_elder, believed in ((True, bytes(32)), (False, ROOT)):
+        word = Offer(bytes(32), 90, 0.0, is_elder=is_elder)
+        own = open_frame(seal(key(1), word, Stamp(RUN, STATE.round + 1)), Offer, run=RUN)
+        standing, _ = await us.sync.standing(own, soon())
+        assert standing is not None
+        assert standing.state_root == believed
+
+
 @among(3)
 async def test_a_state_comes_whole_from_those_who_have_it(members: list[Syncing]) -> None:
     *donors, newcomer = members
