@@ -84,6 +84,10 @@ class Board:
         self._evaluations: tuple[Point, ...] = ()
         self._events: deque[Happening] = deque(maxlen=EVENTS)
 
+    def on_step(self, step: int, loss: float) -> None:
+        """Local training has taken this step."""
+        self.step = step
+
     def enter(self, phase: Phase, seconds: float = 0.0) -> None:
         """A new phase that should take ``seconds``."""
         self.phase, self.phase_ends, self.step, self.fetching = phase, self._clock() + seconds, 0, Fetching()

@@ -179,7 +179,7 @@ class Peer:
             members=self._members,
             max_steps=max(1, min(spec.max_steps - self._learner.steps_ahead, budget.steps)),
             until=lambda: self._stopping or budget.is_over(),
-            on_step=self._on_step,
+            on_step=self.board.on_step,
         )
         self._work: Work = await self._ports.arithmetic.run(LocalTraining(self._learner, task))
         if not self._work.is_usable:
@@ -249,18 +249,17 @@ class Peer:
         self._announce(Phase.WAITING)
 
     def _announce(self, phase: Phase) -> None:
-        """Be in ``phase``, and tell the others so now."""
+        """Be in ``phase``, and tell now whom it concerns: who leads the next round, where we follow this one, else everybody."""
         self.board.enter(phase)
-        deadline = self._loop.time() + self._manifest.round.assemble_seconds
-        telling = self.neighbours.announce(deadline, self._course.cells)
+        neighbours, deadline = self.neighbours, self._loop.time() + self._manifest.round.assemble_seconds
+        is_for_next = phase is Phase.FOLLOWING
+        telling = neighbours.announce_to_next(deadline) if is_for_next else neighbours.announce(deadline, self._course.cells)
         self._tasks.create_task(telling, name="announce")  # who does not answer must not make us late
 
     def _ask_to_wait(self) -> None:
         """The group of this round stands without us, and its result is soon ours. Who leads the next one must know before we have
         that, else we are late for every round that is shorter than the way to its state."""
-        self.board.enter(Phase.FOLLOWING)
-        deadline = self._loop.time() + self._manifest.round.assemble_seconds
-        self._tasks.create_task(self.neighbours.announce_to_next(deadline), name="announce")
+        self._announce(Phase.FOLLOWING)
 
     async def save_if_due(self) -> None:
         """A checkpoint now and then, and always at the end."""
@@ -281,9 +280,6 @@ class Peer:
 
     def _describe(self) -> tuple[int, Progress]:
         return self.board.round, self.board.progress(self._me.contact)
-
-    def _on_step(self, step: int, loss: float) -> None:
-        self.board.step = step
 
     async def _look_around(self, interval: float) -> None:
         """For ever: see whether others train without us, who may be the larger camp."""
