@@ -42,6 +42,8 @@ class Replays:
         self._learner, self._frame, self._library = learner, frame, library
         self._transport, self._arithmetic = transport, arithmetic
         self._kept: OrderedDict[bytes, Record] = OrderedDict()
+        self._wanted: bytes | None = None
+        """The root whose record we are asking others for: who asks us must not wait for it, as we may be waiting for them."""
         self._news = asyncio.Event()
         transport.serve(Route("record", self._on_record))
 
@@ -53,6 +55,9 @@ class Replays:
         while len(sizes) > 1 and (len(sizes) > KEPT or 2 * sum(sizes) > 4 * self._frame.numbers):
             self._kept.popitem(last=False)
             sizes.pop(0)
+        self._tell_news()
+
+    def _tell_news(self) -> None:
         self._news.set()
         self._news = asyncio.Event()
 
@@ -66,7 +71,7 @@ class Replays:
             raise Malformed("that is no state root") from error
         try:
             async with asyncio.timeout(WAIT_SECONDS):
-                while root not in self._kept and root == state_root(self._learner.state):
+                while root not in self._kept and root == state_root(self._learner.state) and root != self._wanted:
                     await self._news.wait()
         except TimeoutError:
             raise Busy("that round is not over yet") from None
@@ -81,6 +86,14 @@ class Replays:
     async def record(self, root: bytes, donors: Sequence[PeerId], deadline: float) -> tuple[Record, PeerId] | None:
         """The record of the round that began with ``root``, and who sent it: each of ``donors`` is asked in turn, again and again
         while one of them says that the round is not over. None where nobody has it by ``deadline``."""
+        self._wanted = root
+        self._tell_news()
+        try:
+            return await self._record(root, donors, deadline)
+        finally:
+            self._wanted = None
+
+    async def _record(self, root: bytes, donors: Sequence[PeerId], deadline: float) -> tuple[Record, PeerId] | None:
         loop = asyncio.get_running_loop()
         asked = self._library.honest(list(dict.fromkeys(donors)))
         while asked and loop.time() < deadline:

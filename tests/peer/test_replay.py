@@ -240,6 +240,17 @@ async def test_a_record_is_asked_for_again_until_the_round_is_over(readers: Read
 
 
 @in_company
+async def test_two_that_have_no_part_in_a_round_do_not_wait_for_each_other(readers: Readers) -> None:
+    """They were turned away by a third that has gone on alone, of which there is no record."""
+    one, other, began = readers.peer(1), readers.peer(2), soon(0)
+    await asyncio.gather(
+        one.replays.record(one.root, [other.id], soon(60)),
+        other.replays.record(other.root, [one.id], soon(60)),
+    )
+    assert soon(0) - began < WAIT_SECONDS + PAUSE_SECONDS + CLOSE
+
+
+@in_company
 async def test_a_round_that_never_ends_is_given_up_at_the_deadline(readers: Readers) -> None:
     donor, late, deadline = readers.peer(1), readers.peer(9), soon(7)
     assert await late.replays.record(late.root, [donor.id], deadline) is None
