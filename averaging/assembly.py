@@ -162,8 +162,16 @@ class Assembly:
         if self._proposed and peer not in self._ready:
             yield Send((peer,), Decline(self._round, "the group of this round is formed; come with the next"))
             return
-        self._gone.discard(peer)
+        if peer in self._gone:
+            self._gone.discard(peer)
+            yield from self._tell_again(peer)
         self._ready.setdefault(peer, signed)
+
+    def _tell_again(self, peer: PeerId) -> Iterator[Command]:
+        """What we told ``peer`` before it was here is lost, and it may lead. Once: who comes and goes is not courted."""
+        if peer in self._told:
+            self._told.discard(peer)
+            yield Send((peer,), self._call.me.message)
 
     def _lose(self, peer: PeerId) -> Iterator[Command]:
         """A peer that cannot be reached is not waited for; where it led, the deputies already have our `Ready`."""
@@ -179,7 +187,8 @@ class Assembly:
         leading = [p for p in self._order if p not in self._gone or p == peer][:DEPUTIES]
         follows = peer in leading and (self._me not in leading or leading.index(peer) < leading.index(self._me))
         if decline.because is Because.ABSENT:
-            yield from self._lose(peer)
+            has_come = peer in self._ready and peer in self._told  # since it said so: the two may overtake each other
+            yield from self._tell_again(peer) if has_come else self._lose(peer)
             return
         self._gone.add(peer)
         left = LeftOut(decline.reason, decline.round, decline.because is Because.FORMED, peer)

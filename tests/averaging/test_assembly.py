@@ -154,7 +154,7 @@ def test_who_came_and_is_gone_again_is_not_listed_unless_it_comes_back() -> None
     play(
         assembly(A, (A, C, D)),
         *come_and_gone,
-        (1, comes(C), [WakeAt]),
+        (1, comes(C), [Send((C,), Ready(ROOT)), WakeAt]),
         (1, comes(D), [Send(others(A, C, D), proposed(A, C, D)), vote_of(A, A, C, D), WakeAt(END)]),
     )
 
@@ -447,6 +447,15 @@ def test_who_does_not_come_is_not_waited_for_and_turns_nobody_away() -> None:
     (finish,) = machine.handle(said(B, absent), 1)
     assert isinstance(finish, Finish)
     assert finish.outcome.members == (A,), "where nobody comes we are alone, not turned away"
+
+
+def test_a_leader_that_comes_after_all_hears_again_who_is_ready() -> None:
+    """What it was told while it was still catching up is lost to it: it would wait for everybody, and everybody for it."""
+    absent, again = said(A, Decline(ROUND, "still catching up", Because.ABSENT)), Send((A,), Ready(ROOT))
+    begin = [(0, None, [Send((A, B, C), Ready(ROOT)), WakeAt]), (0, Woken(), [WakeAt])]
+    gone = (1, absent, [Send((D,), Ready(ROOT)), WakeAt])
+    play(assembly(E), *begin, gone, (2, comes(A), [again, WakeAt]), (2, comes(A), [WakeAt]))
+    play(assembly(E), *begin, (1, comes(A), [WakeAt]), (1, absent, [again, WakeAt]), gone, (2, comes(A), [WakeAt]))
 
 
 def test_who_was_absent_and_is_listed_all_the_same_has_come() -> None:
