@@ -71,6 +71,9 @@ class _Connector(aiohttp.TCPConnector):
 
     aiohttp takes either a TLS context or a fingerprint per request; the fingerprint comes with the request, the context from here.
     Should a later aiohttp stop asking this method, we show no certificate, and every server of the run refuses us: it fails closed.
+
+    Of several idle connections aiohttp takes the one that has been idle longest, so that in traffic none ever is for long enough to
+    be closed: the largest burst to each peer would stay open for good. Here the newest is taken, and what a burst left grows old.
     """
 
     def __init__(self, context: ssl.SSLContext, **options: Any) -> None:
@@ -79,6 +82,11 @@ class _Connector(aiohttp.TCPConnector):
 
     def _get_ssl_context(self, req: aiohttp.ClientRequest) -> ssl.SSLContext:
         return self._context
+
+    def _release(self, key: Any, *released: Any, **options: Any) -> None:
+        super()._release(key, *released, **options)
+        if idle := getattr(self, "_conns", {}).get(key):
+            idle.rotate(1)
 
 
 class HttpTransport:

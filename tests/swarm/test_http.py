@@ -9,6 +9,7 @@ from swarm.errors import Busy, Impostor, Malformed, Oversized, PortTaken, Refuse
 from swarm.identity import PeerId
 from swarm.ticket import Address
 from swarm.transport import Allowance, Call, Route
+from swarm.transport.guard import Limits
 from swarm.transport.http import HttpTransport
 from tests.swarm.loopback import ANY_PORT, BULK, RUN, Loopback, echo, key, soon
 
@@ -195,6 +196,18 @@ async def test_many_calls_to_one_peer_share_a_few_connections() -> None:
         answers = await asyncio.gather(*bulk, *words)
         assert answers[20:] == [str(number).encode() for number in range(100)]
         assert boris._guard._seats.total() <= 16
+
+
+async def test_what_a_burst_opened_is_closed_though_there_is_traffic() -> None:
+    async with Loopback(limits=Limits(idle_seconds=1.0)) as net:
+        anna, (boris, _) = await net.caller(1), await net.peer(2, ECHO)
+        await asyncio.gather(*(anna.request(BORIS, "echo", deadline=soon()) for _ in range(40)))
+        burst = boris._guard._seats.total()
+        async with asyncio.timeout(20):
+            while boris._guard._seats.total() > 1:
+                await anna.request(BORIS, "echo", deadline=soon())
+                await asyncio.sleep(0.01)
+        assert burst > 4
 
 
 async def test_bytes_on_the_wire_are_within_five_percent_of_the_bodies() -> None:
