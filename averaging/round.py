@@ -152,7 +152,9 @@ class Round:
 
     def _doubt(self, now: float) -> Iterator[Command]:
         """Ask those who cannot be reached once more, a little later, before we believe that too few are left."""
-        gone = set() if self._voices.can_decide_without(self._voices.gone) else self._voices.gone
+        gone = self._voices.gone
+        if gone and self._voices.can_decide_without(gone):
+            gone = set()
         later = now + self._plan.schedule.patience / 4
         self._doubted = {peer: self._doubted.get(peer, later) for peer in gone}
         if due := sorted(peer for peer, at in self._doubted.items() if at <= now):
