@@ -1,11 +1,14 @@
-"""How the suite is spread over the processes that run it (pytest-xdist; ``-n 0`` runs it in one)."""
+"""How the suite is spread over the processes that run it (pytest-xdist; ``-n 0`` runs it in one), and what all tests share."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
+settings.register_profile("untimed", deadline=None)  # a busy computer is no bug
+settings.load_profile("untimed")
 EDGES = Path(__file__).parent / "edges"
 
 

@@ -36,7 +36,7 @@ vectors = st.one_of(
     st.builds(drawn, st.integers(0, 1500), st.integers(0, 99), st.integers(-46, 39).map(lambda exponent: 10.0**exponent)),
     st.builds(lambda numbers, value: torch.full((numbers,), value), st.integers(0, 600), values),
 )
-check = settings(max_examples=150, deadline=None)
+check = settings(max_examples=150)
 
 
 @st.composite

@@ -25,7 +25,7 @@ from .bounds import assert_unmoved, chunks_of, selected
 LISTED = {CodecName.SPARSE64: 64, CodecName.SPARSE128: 128, CodecName.SPARSE256: 256, CodecName.SPARSE512: 512}
 SPARSE = pytest.mark.parametrize("name", [*LISTED, CodecName.MASKED])
 OF_LISTED = pytest.mark.parametrize("name", LISTED)
-few = settings(max_examples=60, deadline=None)
+few = settings(max_examples=60)
 
 TWO_TENSORS = Shape(pieces=(16, 16))
 TWO_KEPT_OF_EACH = "05900000f000003c00400042004006"

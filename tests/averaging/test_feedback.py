@@ -43,7 +43,7 @@ def decoded(payloads: tuple[bytes, ...], applied: tuple[bool, ...], codec: Codec
     return taken_P
 
 
-check = settings(max_examples=60, deadline=None)
+check = settings(max_examples=60)
 histories = st.lists(st.tuples(st.booleans(), st.booleans(), st.booleans()), min_size=1, max_size=8)
 
 

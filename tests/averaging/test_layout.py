@@ -6,7 +6,7 @@ import hashlib
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -20,7 +20,6 @@ def named(*sizes: tuple[int, ...]) -> dict[str, Tensor]:
     return {f"layer.{index}": torch.randn(shape, generator=generator) for index, shape in enumerate(sizes)}
 
 
-@settings(deadline=None)
 @given(shapes)
 def test_flatten_then_write_gives_every_tensor_back(sizes: list[tuple[int, ...]]) -> None:
     tensors = named(*sizes)

@@ -29,7 +29,7 @@ def test_parts_cover_the_vector_exactly_for_any_number_of_owners(count: int) -> 
         assert_covers(plan(numbers, OWNERS[:count]), numbers)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(
     st.integers(0, 1 << 40),
     st.lists(st.floats(0, 1e308), min_size=1, max_size=40).filter(any),
@@ -43,7 +43,6 @@ def test_parts_cover_the_vector_exactly_for_any_weights(numbers: int, weights: l
     assert all(weights[OWNERS.index(owner)] > 0 for owner in owners)
 
 
-@settings(deadline=None)
 @given(st.integers(1, 1 << 24), st.integers(1, 40))
 def test_equal_owners_get_equal_parts_up_to_one_block(numbers: int, count: int) -> None:
     blocks = [-(-part.numbers // ALIGN) for part in plan(numbers, OWNERS[:count])]
@@ -96,7 +95,6 @@ def test_shares_are_filled_like_water() -> None:
     assert [part.numbers for part in plan(1000, OWNERS[:5], shares, align=1)] == [222, 778]
 
 
-@settings(deadline=None)
 @given(st.lists(st.integers(1, 10**8), min_size=1, max_size=16), st.integers(0, 48))
 def test_owners_are_done_together_and_whoever_owns_nothing_could_not_be_done_sooner(bandwidths: list[int], others: int) -> None:
     members = len(bandwidths) + others
@@ -110,7 +108,6 @@ def test_owners_are_done_together_and_whoever_owns_nothing_could_not_be_done_soo
         assert all(time >= max(together) for time, share in zip(times, shares, strict=True) if not share)
 
 
-@settings(deadline=None)
 @given(st.lists(st.integers(0, 1000), min_size=1, max_size=16), st.integers(3, 64), st.randoms())
 def test_a_share_follows_from_the_bandwidth_and_not_from_the_order(
     bandwidths: list[int], members: int, draw: random.Random

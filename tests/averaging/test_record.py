@@ -281,7 +281,7 @@ def test_bytes_that_end_too_early_or_too_late_are_no_record(exchange: Exchange) 
             opened(cut)
 
 
-@settings(max_examples=400, derandomize=True, deadline=None)
+@settings(max_examples=400, derandomize=True)
 @given(st.sampled_from([(e, c) for e in Exchange for c in CODECS]), st.integers(0, 1 << 32), st.integers(1, 12))
 def test_whatever_is_changed_in_a_record_it_is_a_tensor_of_our_size_or_malformed(
     way: tuple[Exchange, Codec], seed: int, changes: int

@@ -69,7 +69,7 @@ def test_threads_and_chunks_change_no_bit_of_the_sum(threads: None) -> None:
 numbers32 = st.floats(-1e6, 1e6, width=32)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.lists(st.tuples(numbers32, st.floats(0, 1, width=32)), min_size=1, max_size=9))
 def test_every_product_and_every_sum_is_rounded_once_in_the_order_given(terms: list[tuple[float, float]]) -> None:
     expected = 0.0
@@ -102,7 +102,6 @@ def test_a_sum_without_sense_is_refused(vectors: list[Tensor], shares: list[floa
         weighted_sum(vectors, shares)
 
 
-@settings(deadline=None)
 @given(st.lists(st.floats(-(2.0**100), 2.0**100, width=32), max_size=50))
 def test_the_norm_is_finite_and_near_the_exact_one(values: list[float]) -> None:
     exact = math.hypot(*values)

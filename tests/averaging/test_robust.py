@@ -16,7 +16,7 @@ from averaging.robust import LARGEST, PART_CAP, WEIGHT_CAP, Claim, coefficients,
 sizes = st.one_of(st.just(0.0), st.floats(0, LARGEST), st.floats(1e-6, 1e6))
 claims_of_anybody = st.lists(st.builds(Claim, sizes, sizes, sizes), max_size=12)
 honest = st.lists(st.builds(Claim, st.floats(100, 1000), st.floats(0.5, 2), st.floats(0.1, 0.4)), min_size=4, max_size=12)
-check = settings(max_examples=200, deadline=None)
+check = settings(max_examples=200)
 
 
 def middle(values: list[float]) -> float:

@@ -99,7 +99,7 @@ def printed(frame):
     return out.getvalue().removesuffix("\n").split("\n")
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(SNAPSHOTS, st.integers(1, 200), st.integers(1, 60), LOOKS, st.booleans())
 def test_a_frame_is_exactly_as_wide_and_high_as_asked_for(changes, width, height, look, ascii_only):
     frame = view(a_snapshot(**changes), width, height, theme=Theme(ascii_only=ascii_only), look=look)
