@@ -3,7 +3,8 @@
     organiser ──► anchor: its signed offer, now and then, to a few peers ──► kept by each, the newest only
     newcomer  ──► anchor / (nothing)                                      ──► the organiser's frame, from whoever has it
 
-Rule 1: with fewer than `ENOUGH` answers that count the organiser's own answer decides, however many say something else.
+Rule 1: with fewer than `ENOUGH` answers that count the organiser's own decides, if it counts, however many say something else.
+        It does not where the organiser is itself a newcomer to its run: it comes back without a checkpoint, and follows the others.
 Rule 2: where the organiser is not among them, what it signed still counts: who contradicts it or is behind it is not believed.
         Who is ahead of it may be right: a run goes on without its organiser.
 Rule 3: the frame is checked by its signature, so it does not matter who hands it on; an old one only protects less.
@@ -29,8 +30,9 @@ PATIENCE = 5.0
 
 def taken(offers: Sequence[Signed[Offer]], organiser: PeerId, anchor: Signed[Offer] | None) -> Standing | None:
     """The state that a newcomer takes, by the rules of the module; None where there is none to be believed (ask again)."""
-    if len(voices(offers)) < ENOUGH:
-        decisive = next((signed for signed in offers if signed.signer == organiser), None)
+    heard = voices(offers)
+    if len(heard) < ENOUGH:
+        decisive = next((signed for signed in heard if signed.signer == organiser), None)
         if decisive:
             offers = [signed for signed in offers if _said(signed) == _said(decisive)]
         elif anchor:
@@ -75,7 +77,8 @@ class Anchors:
 
     async def choose(self, offers: Sequence[Signed[Offer]], deadline: float) -> Standing | None:
         """What a newcomer takes of ``offers``; where they are few, those who made them are asked for the organiser's word, too."""
-        if len(voices(offers)) < ENOUGH and all(signed.signer != self._organiser for signed in offers):
+        heard = voices(offers)
+        if len(heard) < ENOUGH and all(signed.signer != self._organiser for signed in heard):
             await self._ask([signed.signer for signed in offers if signed.signer != self._transport.me], deadline)
         return taken(offers, self._organiser, self.newest)
 

@@ -34,7 +34,7 @@ ASKED = 4
 OTHERS_ASKED = 2
 """And as many of all: whoever names its friends as those who have decided is not the only one to be heard."""
 PAUSE_SECONDS = 0.5
-BUSY = (Phase.TRAINING, Phase.AVERAGING)
+BEGUN = (Phase.TRAINING, Phase.AVERAGING)
 """Who is seen in these phases has begun."""
 COMPANY_PATIENCE = 120.0
 """Seconds to wait for `RunManifest.start_with` peers before the first round."""
@@ -62,7 +62,7 @@ class Meeting:
         loop, roster = asyncio.get_running_loop(), self._neighbours.roster
         give_up_at = loop.time() + COMPANY_PATIENCE
         while len(roster.in_training(loop.time())) + 1 < self._manifest.start_with:
-            has_begun = any(row.round > 0 or row.progress.phase in BUSY for row in roster.snapshot())
+            has_begun = any(row.round > 0 or row.progress.phase in BEGUN for row in roster.snapshot())
             if has_begun or loop.time() >= give_up_at:
                 return
             await asyncio.sleep(POLL_SECONDS)

@@ -36,6 +36,8 @@ def says(number: int, round_: int, root: bytes, run: bytes = RUN) -> Signed[Offe
         pytest.param([says(1, 2, B), says(2, 3, B)], says(0, 3, A), None, id="nobody left to believe: ask again"),
         pytest.param([says(n, 2, B) for n in range(1, 6)], says(0, 3, A), (2, B), id="five that agree need no anchor"),
         pytest.param([says(0, 4, B), says(1, 4, B)], says(0, 3, A), (4, B), id="what it says now is newer than what it said"),
+        pytest.param([*echoes([0], 3, A), says(1, 4, B)], None, (4, B), id="an organiser that has come back to its run is an echo"),
+        pytest.param([*echoes([0], 4, A), *echoes(range(1, 4), 3, B)], None, (4, A), id="of which its own decides"),
         pytest.param([says(0, 4, B), *echoes(range(1, 9), 3, A)], None, (4, B), id="eight that were told of round 3 are still few"),
     ],
 )
