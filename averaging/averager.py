@@ -143,12 +143,21 @@ class Averager:
         self._conferred: deque[int] = deque(maxlen=64)
         """Rounds in whose council we were."""
         self._feedback: ErrorFeedback | None = None
+        self._lent_P: Tensor | None = None
+        self._room_P: Tensor | None = None
         post.stray = self._answer_stray
 
     @property
     def feedback(self) -> ErrorFeedback | None:
         """What has not been applied yet; None before the first round."""
         return self._feedback
+
+    def take_back(self, average_P: Tensor | None) -> None:
+        """Nobody reads ``average_P`` any more: if it was made by the last `average` or `confer`, the next one is put there. Fresh memory
+        costs more than what is done with it."""
+        if average_P is not None and average_P is self._lent_P:
+            self._room_P = average_P
+        self._lent_P = None
 
     def restore(self, feedback: ErrorFeedback) -> None:
         """Go on with the residual of an earlier life (a checkpoint)."""
@@ -251,7 +260,8 @@ class Averager:
         parts = self._parts(group, update)
         the_plan = Plan(group=group, parts=parts, codec=spec.codec, schedule=schedule, exchange=spec.exchange)
 
-        offering = Offering(vector_P=carried_P, weight=update.tokens, seed=update.seed, codec=update.codec)
+        room_P, self._room_P = self._room_P, None
+        offering = Offering(vector_P=carried_P, weight=update.tokens, seed=update.seed, codec=update.codec, room_P=room_P)
         machine = Round(the_plan, self._key.peer_id, offering)
         topic = (update.round, group.id)
         inbox = self._post.open(topic, machine.expect)
@@ -262,6 +272,7 @@ class Averager:
             self._post.close(topic)
             self._post.shelf = {name: payload for name, payload in self._post.shelf.items() if name in line.shelved}
 
+        self._lent_P = outcome.average_P
         averaged = Averaged(
             average_P=outcome.average_P,
             members=group.members,

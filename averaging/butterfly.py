@@ -61,7 +61,8 @@ class Butterfly:
     @cached_property
     def _average_P(self) -> Tensor:
         """Where results are put as they come."""
-        return torch.empty_like(self._table.offering.vector_P)
+        offering = self._table.offering
+        return torch.empty_like(offering.vector_P) if offering.room_P is None else offering.room_P
 
     def encode(self) -> Compute:
         """Our update, part by part."""

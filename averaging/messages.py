@@ -170,9 +170,14 @@ class Ballot(_Items, frozen=True):
     kind: ClassVar[Kind] = Kind.BALLOT
 
 
+def flag_bytes(count: int) -> int:
+    """The bytes of ``count`` flags: whole words, so that what follows them lies where a float32 may lie."""
+    return -(-count // 32) * 4
+
+
 def bits(flags: list[bool]) -> bytes:
-    """``flags`` as little-endian bits."""
-    return sum(1 << i for i, flag in enumerate(flags) if flag).to_bytes((len(flags) + 7) // 8, "little")
+    """``flags`` as little-endian bits, in `flag_bytes` bytes."""
+    return sum(1 << i for i, flag in enumerate(flags) if flag).to_bytes(flag_bytes(len(flags)), "little")
 
 
 def flags_of(packed: bytes, count: int) -> list[bool]:

@@ -23,7 +23,7 @@ from swarm.wire import pack, sized, unpack
 
 from .codecs import codec_of, result_codec
 from .feedback import Settle
-from .messages import MAX_CROWD, MAX_MEMBERS, MAX_PARTS, MAX_WEIGHT, flags_of
+from .messages import MAX_CROWD, MAX_MEMBERS, MAX_PARTS, MAX_WEIGHT, flag_bytes, flags_of
 from .partition import Part, shaped
 from .reduce import EncodedPart, EncodeParts
 from .strength import allowed
@@ -111,7 +111,7 @@ class Replay:
         parts, items, spec = self.frame.parts(self.record), self.record.items, self.frame.spec
         if spec.exchange is Exchange.GATHER:
             return self._combined(parts)
-        codec, head = result_codec(spec.codec), -(-len(self.record.members) // 8)
+        codec, head = result_codec(spec.codec), flag_bytes(len(self.record.members))
         if len(items) != len(parts):
             raise Malformed("the record has not one item for each part")
         average_P = torch.zeros(self.frame.numbers, dtype=torch.float32)
@@ -164,5 +164,5 @@ class Leave:
         seat = record.members.index(whom)
         if is_gather:
             return (bool(record.items[seat]),)
-        head = -(-len(record.members) // 8)
+        head = flag_bytes(len(record.members))
         return tuple(bool(item) and flags_of(item[:head], len(record.members))[seat] for item in record.items)

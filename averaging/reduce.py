@@ -1,6 +1,6 @@
 """Many to one, the same bits everywhere, and the jobs that carry the round's arithmetic to its thread.
 
-Rule 1: ``acc += x · c`` is a multiply, then an add, in member order, starting from zero. A fused multiply-add (``add_`` with
+Rule 1: ``acc = x · c``, then ``acc += x · c``: a multiply, then an add, in member order. A fused multiply-add (``add_`` with
         ``alpha``) or a sum over a stacked axis rounds differently from machine to machine, thread count to thread count.
 Rule 2: what is hashed is what was received; what is measured (norms) is what was decoded.
 Rule 3: jobs are values. Equal jobs give equal results, so a round can be tested without running one.
@@ -14,6 +14,7 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -22,21 +23,34 @@ from swarm.hashing import digest
 from swarm.identity import PeerId
 from swarm.manifest import Codec as CodecName
 
-from .codecs import Raw, codec_of, exact_codec
+from .codecs import Raw, codec_of, exact_codec, room_for
 from .partition import Part
 
 NORM_TOLERANCE = 1e-4
 """Relative difference between a committed and a measured norm that is still honest: summation order differs between machines."""
 
 _CHUNK = 1 << 16
-"""Numbers per step of a sum: what a core's cache holds of both."""
+"""Numbers per step of a sum: what a core's cache holds of a few vectors."""
+_ROW = 512
+"""Numbers whose squares are summed in float32: an order of summation cannot be further than 512 roundings from another one."""
+_NARROW = (1e-10, math.inf)
+"""Between these a norm was computed in float32 without anything of weight falling out of its range."""
 
 
 def norm(vector_N: Tensor) -> float:
-    """The L2 norm of ``vector_N``, squared and summed in float64: finite for all finite numbers, exact to some 1e-15."""
-    squares, wide = 0.0, torch.empty(min(len(vector_N), _CHUNK), dtype=torch.float64)
+    """The L2 norm of ``vector_N``, to 2e-5 of itself: finite for all finite numbers, NaN or infinite where one of them is not."""
+    rows = len(vector_N) // _ROW
+    wide = torch.linalg.vector_norm(vector_N[: rows * _ROW].view(rows, _ROW), dim=1).to(torch.float64)
+    last = vector_N[rows * _ROW :].to(torch.float64)
+    found = math.sqrt(float(torch.dot(wide, wide)) + float(torch.dot(last, last)))
+    return found if _NARROW[0] < found < _NARROW[1] else _wide_norm(vector_N)
+
+
+def _wide_norm(vector_N: Tensor) -> float:
+    """The same, for numbers whose squares no float32 can hold."""
+    squares = 0.0
     for chunk in torch.split(vector_N, _CHUNK):
-        here = wide[: len(chunk)].copy_(chunk)
+        here = chunk.to(torch.float64)
         squares += float(torch.dot(here, here))
     return math.sqrt(squares)
 
@@ -46,23 +60,29 @@ def is_near(claimed: float, measured: float) -> bool:
     return abs(measured - claimed) <= NORM_TOLERANCE * measured
 
 
-def weighted_sum(vectors: Iterable[Tensor], coefficients: Iterable[float], *, chunk: int = _CHUNK) -> Tensor:
-    """``Σ coefficient · vector_N`` in the order given, bit for bit the same on every peer (rule 1). ``[N]`` float32, a new tensor.
+def weighted_sum(
+    vectors: Iterable[Tensor], coefficients: Iterable[float], *, chunk: int = _CHUNK, out_N: Tensor | None = None
+) -> Tensor:
+    """``Σ coefficient · vector_N`` in the order given, bit for bit the same on every peer (rule 1). ``[N]`` float32.
 
-    Coefficients must be float32 values, as `robust.coefficients` makes them. ``vectors`` are taken one at a time, so a generator
-    keeps memory at two of them; ``chunk`` (numbers per step: it bounds the scratch memory) changes no bit. Raises `ValueError`
-    for no vectors, unequal lengths, or another number of coefficients.
+    Coefficients must be float32 values, as `robust.coefficients` makes them. The sum is put into ``out_N``, which may be the first
+    of the vectors, or into a new tensor; ``chunk`` (numbers per step: what has been read once stays in the cache) changes no bit.
+    Raises `ValueError` for no vectors, unequal lengths, or another number of coefficients.
     """
-    total_N: Tensor | None = None
-    for vector_N, coefficient in zip(vectors, coefficients, strict=True):
-        if total_N is None:
-            total_N = torch.zeros(vector_N.shape, dtype=torch.float32)
-        if vector_N.shape != total_N.shape:
-            raise ValueError(f"vectors of shapes {tuple(total_N.shape)} and {tuple(vector_N.shape)} have no sum")
-        for total, vector in zip(torch.split(total_N, chunk), torch.split(vector_N, chunk), strict=True):
-            total.add_(vector * coefficient)
-    if total_N is None:
+    terms = [(vector_N.numpy(), np.float32(count)) for vector_N, count in zip(vectors, coefficients, strict=True)]
+    if not terms:
         raise ValueError("nothing to sum")
+    numbers = len(terms[0][0])
+    if any(vector_N.shape != (numbers,) for vector_N, _ in terms):
+        raise ValueError(f"vectors of {', '.join(str(len(vector_N)) for vector_N, _ in terms)} numbers have no sum")
+    total_N = room_for(numbers, out_N)
+    product = np.empty(min(chunk, numbers), np.float32)
+    for start in range(0, numbers, chunk):
+        total = total_N.numpy()[start : start + chunk]
+        (first_N, count), *others = terms
+        np.multiply(first_N[start : start + chunk], count, out=total)
+        for vector_N, count in others:
+            total += np.multiply(vector_N[start : start + chunk], count, out=product[: len(total)])
     return total_N
 
 
@@ -182,7 +202,12 @@ class ReducePart:
 
     def run(self) -> Reduced:
         """The encoded average, bit for bit what every other member would get."""
-        sum_N = weighted_sum((share.decoded(self.part) for share in self.shares), (share.coefficient for share in self.shares))
+        exact = exact_codec(self.codec)
+        payload, room_N = exact.room(self.head, self.part.numbers) if exact else (memoryview(b""), None)
+        vectors = [share.decoded(self.part) for share in self.shares]
+        sum_N = weighted_sum(vectors, [share.coefficient for share in self.shares], out_N=room_N)
+        if exact and norm(sum_N) <= exact.limit:
+            return Reduced(payload, digest(payload), sum_N)
         result = encoded(sum_N, self.part, self.codec, self.head)
         return Reduced(result.payload, result.hash, result.vector_N)
 
@@ -208,11 +233,11 @@ class CheckResult:
         source = self.source or self.part.owner
         if digest(self.payload) != self.hash:
             return Checked(source, self.part.index, False, OTHER_HASH)
-        codec, numbers = codec_of(self.codec, self.part.shape), memoryview(self.payload)[self.head :]
         try:
-            return Checked(source, self.part.index, True, vector_N=codec.decode(numbers, self.part.numbers, self.out_N))
+            vector_N = decoded(memoryview(self.payload)[self.head :], self.part, self.codec, self.out_N)
         except Malformed as error:
             return Checked(source, self.part.index, False, error.fact)
+        return Checked(source, self.part.index, True, vector_N=vector_N)
 
 
 @dataclass(frozen=True, slots=True)
@@ -255,6 +280,15 @@ def encoded(vector_N: Tensor, part: Part, codec: CodecName, head: bytes = b"", *
         measured = norm(decoded_N)
     payload = b"".join((head, numbers)) if head else numbers
     return EncodedPart(payload, digest(payload), measured, decoded_N)
+
+
+def decoded(payload: Raw, part: Part, codec: CodecName, out_N: Tensor | None) -> Tensor:
+    """The numbers of ``payload``, in ``out_N`` where given. Raises `Malformed` for whatever `encoded` cannot have made."""
+    if exact := exact_codec(codec):
+        vector_N = exact.numbers_in(payload, part.numbers)
+        if norm(vector_N) <= exact.limit:
+            return vector_N if out_N is None else out_N.copy_(vector_N)
+    return codec_of(codec, part.shape).decode(payload, part.numbers, out_N)
 
 
 def read(payload: Raw, part: Part, codec: CodecName) -> tuple[Tensor, float]:

@@ -14,6 +14,7 @@ from swarm.manifest import Exchange as ExchangeName
 
 from .codecs import Raw, codec_of, result_codec
 from .groups import Group
+from .messages import flag_bytes
 from .partition import Part
 
 SPARES = 2
@@ -68,7 +69,7 @@ class Plan:
     @property
     def head(self) -> int:
         """Bytes before the numbers of a result: one bit per member, set for those who are in it."""
-        return -(-len(self.group.members) // 8)
+        return flag_bytes(len(self.group.members))
 
     def result_size(self, part: Part) -> int:
         """The exact bytes of the result of ``part``."""
@@ -90,6 +91,8 @@ class Offering:
     seed: bytes
     codec: Codec | None = None
     """How we encode it, if not as the plan says (`strength.allowed`)."""
+    room_P: Tensor | None = None
+    """Where the average may be put: a vector that nobody reads any more. None: into a new one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

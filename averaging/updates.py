@@ -145,8 +145,10 @@ class CombineUpdates:
         if not self.blobs:
             return torch.zeros(self.part.numbers, dtype=torch.float32)
         heads = [head_of(blob) for blob in self.blobs]
-        decoded = (
-            codec_of(head.codec, self.part.shape).decode(blob[HEAD.size :], self.part.numbers)
-            for head, blob in zip(heads, self.blobs, strict=True)
-        )
-        return weighted_sum(decoded, coefficients([head.claim for head in heads]))
+        total_P: Tensor | None = None
+        for head, blob, count in zip(heads, self.blobs, coefficients([head.claim for head in heads]), strict=True):
+            decoded_P = codec_of(head.codec, self.part.shape).decode(blob[HEAD.size :], self.part.numbers)
+            terms = [(decoded_P, count)] if total_P is None else [(total_P, 1.0), (decoded_P, count)]  # times one changes no bit
+            total_P = weighted_sum(*zip(*terms, strict=True), out_N=total_P)
+        assert total_P is not None
+        return total_P

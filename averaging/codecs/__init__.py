@@ -12,6 +12,7 @@ Every codec has an exact length known beforehand, so a receiver knows how many b
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping
 from functools import partial
 from types import MappingProxyType
@@ -20,12 +21,12 @@ from swarm.manifest import Codec as CodecName
 
 from .dense import BFloat16, Float16, Float32
 from .places import BitMap, IndexList
-from .port import ONE_TENSOR, Codec, Raw, Shape
+from .port import ONE_TENSOR, Codec, Raw, Shape, room_for
 from .quantised import Quantised
 from .sparse import Sparse, Strided
 from .values import Blocks, SignAndSize
 
-__all__ = ["ONE_TENSOR", "Codec", "Raw", "Shape", "bytes_per_parameter", "codec_of", "exact_codec", "is_sparse", "result_codec"]
+__all__ = ["ONE_TENSOR", "Codec", "Raw", "Shape", "bytes_per_parameter", "codec_of", "exact_codec", "is_sparse", "result_codec", "room_for"]
 
 _MANY = 1 << 24
 """Numbers of a part that is large enough for the ends not to count."""
@@ -80,9 +81,10 @@ def codec_of(name: CodecName, shape: Shape = ONE_TENSOR) -> Codec:
 
 
 def exact_codec(name: CodecName) -> Float32 | None:
-    """The codec of ``name`` if its bytes are the numbers themselves, so that neither side needs to make one of the other."""
+    """The codec of ``name`` if its bytes are the numbers themselves as they lie in this machine's memory, so that neither side needs
+    to make one of the other."""
     codec = _DENSE.get(name)
-    return codec if isinstance(codec, Float32) else None
+    return codec if isinstance(codec, Float32) and sys.byteorder == "little" else None
 
 
 def is_sparse(name: CodecName) -> bool:

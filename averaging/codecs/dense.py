@@ -62,8 +62,11 @@ class Float32(_Dense):
     limit = 2.0**100
 
     def bytes_of(self, vector_N: Tensor) -> memoryview:
-        """What `encode` makes of numbers within ``limit``, none of which is looked at. To be read only: it may be their memory."""
-        return require_vector(vector_N).numpy().astype("<f4", copy=False).data.cast("B")
+        """What `encode` makes of numbers within ``limit``, none of which is looked at: their own memory, to be read only.
+
+        This and what follows are for machines that have their numbers in memory as they travel (`exact_codec`).
+        """
+        return require_vector(vector_N).numpy().data.cast("B")
 
     def numbers_in(self, payload: Raw, numbers: int) -> Tensor:
         """What `decode` makes of ``payload`` where it is in order, which is not looked at. To be read only: it may be its memory.
@@ -71,8 +74,14 @@ class Float32(_Dense):
         Raises `Malformed` for a wrong length.
         """
         require_length(payload, self.size(numbers))
-        raw_N = np.frombuffer(payload, "<f4")
-        return torch.from_numpy(raw_N.astype(np.float32, copy=not raw_N.flags.writeable))
+        raw_N = np.frombuffer(payload, np.float32)
+        return torch.from_numpy(raw_N if raw_N.flags.writeable else raw_N.copy())
+
+    def room(self, head: bytes, numbers: int) -> tuple[memoryview, Tensor]:
+        """A payload that begins with ``head``, whole words, and the tensor ``[numbers]`` that is the rest of it, to be written."""
+        raw = np.empty(len(head) + self.size(numbers), np.uint8)
+        raw[: len(head)] = np.frombuffer(head, np.uint8)
+        return raw.data, torch.from_numpy(raw[len(head) :].view(np.float32))
 
 
 class Float16(_Dense):

@@ -55,12 +55,13 @@ class SwarmPeer:
         self._loop = asyncio.new_event_loop()
         threading.Thread(target=self._loop.run_forever, daemon=True, name="loop").start()
         self._arithmetic = Compute()
+        self._averaged: Averaged | None = None
 
     def prepare(self, scene: Scene) -> Any:
         """Listen; the signed contact is what the others have to know."""
         self._scene, self._manifest, self._key = scene, manifest_of(scene), key_of(scene.seat)
         self._update_P = update_of(scene.seat, scene.parameters)
-        self._round = 0
+        self._round, self._averaged = 0, None
         self._contacts = Contacts(self._manifest.run_id)
         self._stands, self._gone = threading.Event(), threading.Event()
         self._life = asyncio.run_coroutine_threadsafe(self._live(), self._loop)
@@ -93,7 +94,9 @@ class SwarmPeer:
             raise ValueError(f"{wrong} contacts do not hold")
 
     def refill(self) -> None:
-        """Nothing: an update is never written to."""
+        """As a peer does once it has taken its step: the average is not needed any more. The update was never written to."""
+        if self._averaged:
+            self._averager.take_back(self._averaged.average_P)
 
     def average(self) -> Times:
         """One call, from the update to the average."""
@@ -116,7 +119,7 @@ class SwarmPeer:
 
     def check(self) -> Verdict:
         """How far from the mean, and the bits, which must be everybody's."""
-        average_P = self._averaged.average_P
+        average_P = self._averaged.average_P if self._averaged else None
         if average_P is None:
             return Verdict(error=float("inf"))
         digest = sha256(average_P.numpy().data).hexdigest()

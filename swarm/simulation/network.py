@@ -19,7 +19,7 @@ from functools import lru_cache
 from ..errors import Malformed, Oversized, SwarmError, TooLate, Unreachable
 from ..identity import PeerId
 from ..transport import Allowance, Call, Payload, Route
-from ..transport.envelope import pack_refusal, path_of, read_refusal
+from ..transport.envelope import REFUSAL_LIMIT, pack_refusal, path_of, read_refusal
 from ..wire import CONTROL_LIMIT
 from .clock import owner, running_loop
 from .transcript import Transcript
@@ -191,6 +191,7 @@ class SimulatedNetwork:
         except Exception as error:  # noqa: BLE001 - a bug in a handler: kept for the end, as no caller may learn of it
             running_loop().call_exception_handler({"message": f"the handler of {route} failed", "exception": error})
             status, reply = pack_refusal(error)
+        limit = limit if status == 200 else max(limit, REFUSAL_LIMIT)
         await self._carry(target, source, HEAD + min(len(reply), limit), f"{status} {route}/{call.argument}")
         if len(reply) > limit:
             raise Oversized(f"{to[:8]} answers with {len(reply)} bytes, at most {limit} are wanted")

@@ -12,6 +12,7 @@ import ssl
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack
+from functools import partial
 from types import TracebackType
 from typing import Any
 from weakref import WeakSet
@@ -106,7 +107,10 @@ class HttpTransport:
         self._client_context = client_context(key, run, secret)
         self._good: OrderedDict[PeerId, Address] = OrderedDict()
         self._opened: WeakSet[asyncio.Transport] = WeakSet()
-        self._lanes = Lanes(self._open_lane, self.limits.parallel_calls, self.limits.idle_seconds / 2)
+        self._lanes, self._mail_lanes = (
+            Lanes(partial(self._open_lane, is_bulk=is_bulk), self.limits.parallel_calls, self.limits.idle_seconds / 2)
+            for is_bulk in (True, False)
+        )
         self._stack = AsyncExitStack()
 
     def __repr__(self) -> str:
@@ -117,6 +121,7 @@ class HttpTransport:
         self._stack.callback(self._abort_connections)
         self._session = await self._stack.enter_async_context(self._new_session())
         self._stack.callback(self._lanes.close)
+        self._stack.callback(self._mail_lanes.close)
         return self
 
     async def __aexit__(
@@ -156,13 +161,18 @@ class HttpTransport:
     async def request(
         self, to: PeerId, route: str, body: Payload = b"", *, argument: str = "", limit: int = CONTROL_LIMIT, deadline: float
     ) -> bytes:
-        """The reply of ``to``, at most ``limit`` bytes, before ``deadline`` (in ``loop.time()``). Raises what the module says."""
+        """The reply of ``to``, at most ``limit`` bytes, before ``deadline`` (in ``loop.time()``). Raises what the module says.
+
+        What is large, and what wants no reply, goes by lane.
+        """
         path = path_of(route, argument)
         view = memoryview(body).cast("B")
-        by_lane = len(view) > CONTROL_LIMIT and limit <= CONTROL_LIMIT and len(path) <= PATH_LIMIT
+        is_large = len(view) > CONTROL_LIMIT
+        by_lane = (is_large or not limit) and limit <= CONTROL_LIMIT and len(path) <= PATH_LIMIT
+        lanes = self._lanes if is_large else self._mail_lanes
         try:
             async with asyncio.timeout_at(deadline):
-                return await (self._lanes.send(to, path, view) if by_lane else self._call(to, path, view, limit))
+                return await (lanes.send(to, path, view) if by_lane else self._call(to, path, view, limit))
         except TimeoutError as error:
             raise TooLate(f"{petname(to)} did not answer {route!r} in time") from error
 
@@ -171,9 +181,9 @@ class HttpTransport:
         async with await self._reach(to, path, headers, body, is_bulk=max(len(body), limit) > CONTROL_LIMIT) as response:
             return await self._read(to, response, limit, is_sent=len(body) <= CONTROL_LIMIT)
 
-    async def _open_lane(self, to: PeerId) -> Lane:
+    async def _open_lane(self, to: PeerId, *, is_bulk: bool) -> Lane:
         headers = {"Host": HOST, "Content-Length": "0", "Connection": "upgrade", "Upgrade": UPGRADE}
-        response = await self._reach(to, path_of(LANE, ""), headers, memoryview(b""), is_bulk=True)
+        response = await self._reach(to, path_of(LANE, ""), headers, memoryview(b""), is_bulk=is_bulk)
         connection = response.connection
         if response.status != 101 or connection is None or connection.transport is None or connection.protocol is None:
             async with response:

@@ -1,4 +1,4 @@
-"""Lanes for bulk bytes: an HTTP request that turns its connection into one, and then one body after the other.
+"""Lanes for bulk bytes and for mail: an HTTP request that turns its connection into one, and then one body after the other.
 
     POST /swarm/1/lane/   Upgrade: swarm-lane  ──►   101                            who it is has been settled by TLS and the pin
     head 128: length of the body u64 ‖ length u8 and path               ──►
@@ -6,7 +6,10 @@
     body                                                               ──►
                             ◄──   verdict: done and a reply, or no
 
-The rules are those of a call by HTTP, and the same `Door` keeps them; only the bytes of the body take another way.
+A body of at most `SMALL` bytes follows its head at once, and there is one verdict. A round is made of short messages, and by HTTP
+each costs both sides three times as much.
+
+The rules are those of a call by HTTP, and the same server keeps them; only the bytes of the body take another way.
 """
 
 from __future__ import annotations
@@ -20,8 +23,10 @@ from enum import IntEnum
 
 from ..errors import Malformed, SwarmError
 from ..identity import PeerId, petname
+from ..wire import CONTROL_LIMIT
 from . import Payload
 from .envelope import pack_refusal, read_refusal
+from .guard import Limits
 from .stream import Stream
 
 LANE, UPGRADE = "lane", "swarm-lane"
@@ -29,10 +34,15 @@ LANE, UPGRADE = "lane", "swarm-lane"
 REPLY_LIMIT = 4096
 """Bytes of the largest reply on a lane, and of the largest refusal."""
 
+SMALL = CONTROL_LIMIT
+"""Bytes of the largest body that comes without being asked for."""
+
 _HEAD = struct.Struct("<QB119s")
 _VERDICT = struct.Struct("<HI")
 PATH_LIMIT = 119
 """Characters of the longest path of a call that a lane can carry."""
+_AT_ONCE = 2048
+"""Bytes of a body that may be read with its head: most mail is shorter."""
 
 
 class _Say(IntEnum):
@@ -49,13 +59,12 @@ Take = Callable[[str, int, Callable[[], Awaitable[Payload]]], Awaitable[bytes]]
 # --- the side that listens ----------------------------------------------------------------------------------------
 
 
-async def serve(stream: Stream, take: Take, idle_seconds: float) -> None:
-    """Answer on a lane until its other side ends it, says nothing for ``idle_seconds``, or leaves a body unfinished."""
+async def serve(stream: Stream, take: Take, limits: Limits) -> None:
+    """Answer on a lane until its other side ends it, says nothing for ``limits.idle_seconds``, or leaves a body unfinished."""
+    buffer = memoryview(bytearray(_HEAD.size + _AT_ONCE))
     try:
         while stream.is_open:
-            async with asyncio.timeout(idle_seconds):
-                head = await stream.read(_HEAD.size)
-            if not await _answer(stream, take, head):
+            if not await _answer(stream, take, *await _hear(stream, buffer, limits)):
                 return
     except (SwarmError, TimeoutError):
         return  # the other side's end: nobody here waits for it
@@ -63,13 +72,33 @@ async def serve(stream: Stream, take: Take, idle_seconds: float) -> None:
         stream.abort()
 
 
-async def _answer(stream: Stream, take: Take, head: Payload) -> bool:
+async def _hear(stream: Stream, buffer: memoryview, limits: Limits) -> tuple[bytes, Payload | None]:
+    """The head of a message, and its body if it is small. Raises `Malformed` where more came than belongs to it."""
+    async with asyncio.timeout(limits.idle_seconds):
+        here = await stream.read_into(buffer, _HEAD.size)
+    head, begun = bytes(buffer[: _HEAD.size]), buffer[_HEAD.size : here]
+    length, *_ = _HEAD.unpack(head)
+    if len(begun) > (length if length <= SMALL else 0):
+        raise Malformed("bytes came that nobody had asked for")
+    if length > SMALL:
+        return head, None
+    body = bytearray(length)
+    body[: len(begun)] = begun
+    if len(begun) < length:
+        async with asyncio.timeout(limits.patience(length)):
+            await stream.read_into(memoryview(body)[len(begun) :], length - len(begun))
+    return head, body
+
+
+async def _answer(stream: Stream, take: Take, head: bytes, small: Payload | None) -> bool:
     """One message; False where the lane is of no use afterwards."""
     length, size, padded = _HEAD.unpack(head)
-    asked = taken = False
+    asked = taken = small is not None
 
     async def body() -> Payload:
         nonlocal asked, taken
+        if small is not None:
+            return small
         asked = True
         await stream.write(_VERDICT.pack(_Say.GO, 0))
         payload = await stream.read(length)
@@ -103,17 +132,20 @@ class Lane:
 
     async def send(self, path: str, body: memoryview) -> bytes:
         """The reply to ``body`` under ``path`` (as in `envelope`). Raises refusals and weather; then look at `is_open`."""
-        is_whole = False
+        is_whole, is_small, raw = False, len(body) <= SMALL, path.encode("ascii")
+        head = _HEAD.pack(len(body), len(raw), raw)
         try:
-            raw = path.encode("ascii")
-            await self._stream.write(_HEAD.pack(len(body), len(raw), raw))
-            await self._verdict(_Say.GO)
-            await self._stream.write(body)
+            if is_small:
+                await self._stream.write(head + body)
+            else:
+                await self._stream.write(head)
+                await self._verdict(_Say.GO)
+                await self._stream.write(body)
             reply = await self._verdict(_Say.DONE)
             is_whole = True
             return reply
         except _Refusal as refusal:
-            is_whole = refusal.is_early
+            is_whole = refusal.is_early or is_small
             raise refusal.error from None
         finally:
             self.used_at = asyncio.get_running_loop().time()

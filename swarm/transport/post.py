@@ -197,7 +197,7 @@ class Post:
         self._under_way[peer] += 1
         try:
             patience = min(deadline, asyncio.get_running_loop().time() + MAIL_SECONDS)
-            await self._transport.request(peer, "mail", frame, deadline=patience)
+            await self._transport.request(peer, "mail", frame, limit=0, deadline=patience)
         finally:
             self._next(peer)
 

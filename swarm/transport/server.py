@@ -241,7 +241,7 @@ class Server:
                 self._report(f"a handler behind {path[:80]!r}", error)
                 raise
 
-        await serve(Stream(cast(asyncio.Transport, request.transport), connection), take, self._guard.limits.idle_seconds)
+        await serve(Stream(cast(asyncio.Transport, request.transport), connection), take, self._guard.limits)
         return response
 
     async def _read(self, read: Callable[[], Awaitable[Payload]], length: int, allowance: Allowance) -> Payload:

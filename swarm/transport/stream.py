@@ -32,6 +32,7 @@ class Stream(asyncio.BufferedProtocol):
         self._loop = asyncio.get_running_loop()
         self._target: memoryview | None = None
         self._filled = self._least = 0
+        self._is_early = True
         self._waiter: asyncio.Future[None] | None = None
         self._writable = asyncio.Event()
         self._writable.set()
@@ -49,11 +50,12 @@ class Stream(asyncio.BufferedProtocol):
 
     def get_buffer(self, sizehint: int) -> memoryview:
         """Where the next bytes belong."""
-        return self._scratch if self._target is None else self._target[self._filled :]
+        self._is_early = self._target is None or self._filled == len(self._target)
+        return self._scratch if self._is_early or self._target is None else self._target[self._filled :]
 
     def buffer_updated(self, nbytes: int) -> None:
         """So many have come."""
-        if self._target is None:
+        if self._is_early:
             self._early += self._scratch[:nbytes]
             if len(self._early) > _EARLY:
                 self._fail(Malformed("bytes came that nobody had asked for"))
@@ -130,6 +132,6 @@ class Stream(asyncio.BufferedProtocol):
         self._wake()
 
     def _wake(self) -> None:
-        self._target = None if self._waiter else self._target
+        """Whoever reads may go on. Until it does, what still comes goes on filling its target."""
         if self._waiter and not self._waiter.done():
             self._waiter.set_result(None)

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from averaging.codecs import codec_of, result_codec
 from averaging.feedback import Settle
-from averaging.messages import Ballot, Commit, Receipt
+from averaging.messages import Ballot, Commit, Receipt, flag_bytes
 from averaging.partition import Part
 from averaging.reduce import Reduced, ReducePart, digest, weighted_sum
 from averaging.robust import Claim, coefficients
@@ -70,7 +70,7 @@ def account(stage: Stage, member: Member, play: Play) -> None:
 
 def result_of(stage: Stage, member: Member, part: Part) -> tuple[ReducePart, Reduced] | None:
     """How the result was made that the member has applied of ``part``."""
-    outcome, head = member.outcome, -(-len(stage.members) // 8)
+    outcome, head = member.outcome, flag_bytes(len(stage.members))
     numbers_N, codec = outcome.average_P[part.start : part.stop], result_codec(stage.play.codec)
     if not outcome.applied[part.index]:
         assert not numbers_N.any()

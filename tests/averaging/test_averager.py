@@ -15,7 +15,7 @@ from torch import Tensor
 from averaging.averager import FORMS, Averaged, Averager, Company, Update
 from averaging.codecs import Shape, codec_of, result_codec
 from averaging.feedback import ErrorFeedback
-from averaging.messages import Decline, Ready
+from averaging.messages import Decline, Ready, flag_bytes
 from swarm.identity import KeyPair, PeerId
 from swarm.machine import Received, Report
 from swarm.manifest import Codec, DataSpec, Exchange, InnerSpec, ModelSpec, OuterSpec, RoundSpec, RunManifest
@@ -289,7 +289,7 @@ def test_any_codec_of_the_manifest_serves(codec: Codec) -> None:
         assert other.average_P is not None
         assert torch.equal(one.average_P, other.average_P)
         size = codec_of(result_codec(codec), Shape((512,))).size(512)
-        assert size + 1 in {len(item) for item in people[0].post.shelf.values()}
+        assert size + flag_bytes(2) in {len(item) for item in people[0].post.shelf.values()}
 
     stage(scene, 2, with_codec(codec))
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from averaging.averager import Averaged, Company, Update
 from averaging.codecs import codec_of
-from averaging.messages import MAX_CROWD, MAX_MEMBERS, MAX_WEIGHT, bits, flags_of
+from averaging.messages import MAX_CROWD, MAX_MEMBERS, MAX_WEIGHT, bits, flag_bytes, flags_of
 from averaging.record import Frame, Leave, Record, Replay, opened, packed
 from averaging.updates import HEAD, Head
 from swarm.errors import Malformed
@@ -110,7 +110,7 @@ def test_somebody_who_vanishes_in_the_round_is_missing_in_its_record(exchange: E
     if exchange is Exchange.GATHER:
         assert [bool(item) for item in record.items] == [True, True, False]
     else:
-        assert {tuple(flags_of(bytes(item[:1]), 3)) for item in record.items if item} == {(True, True, False)}
+        assert {tuple(flags_of(bytes(item[:4]), 3)) for item in record.items if item} == {(True, True, False)}
 
 
 def test_a_void_round_has_a_record_that_says_so_and_nothing_to_play() -> None:
@@ -153,7 +153,7 @@ def test_part_by_part_everything_is_left_where_a_result_is_without_the_delegate(
     """One part was not applied at all, another one without its share: in a third it is."""
     record, frame, brought_P = record_of(Exchange.BUTTERFLY, codec), frame_of(Exchange.BUTTERFLY, codec), drawn(1)
     _, late, here = frame.parts(record)
-    without = bits([True, False, True]) + record.items[1][1:]
+    without = bits([True, False, True]) + record.items[1][4:]
     record = msgspec.structs.replace(record, items=(b"", without, record.items[2]))
     left_P = Leave(record, frame, brought_P, KEYS[1].peer_id).run()
     assert torch.equal(left_P[: late.stop], brought_P[: late.stop])
@@ -242,7 +242,7 @@ def test_numbers_that_are_none_lead_nowhere(exchange: Exchange, codec: Codec) ->
     """A byte of ones after the other: NaN as number or scale, codes and places out of range."""
     record, frame = record_of(exchange, codec), frame_of(exchange, codec)
     first, *rest = record.items
-    head = HEAD.size if exchange is Exchange.GATHER else 1
+    head = HEAD.size if exchange is Exchange.GATHER else flag_bytes(3)
     with pytest.raises(Malformed):
         played(raw_of(record, items=[first[:head] + b"\xff" * (len(first) - head), *rest]), frame)
 

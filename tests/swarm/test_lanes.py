@@ -28,11 +28,18 @@ LARGE = 300_000
 PATH = b"/swarm/1/bulk/x"
 UPGRADE = b"POST /swarm/1/lane/ HTTP/1.1\r\nHost: s\r\nContent-Length: 0\r\nConnection: upgrade\r\nUpgrade: swarm-lane\r\n\r\n"
 VERDICT = struct.Struct("<HI")
+TLS_RECORD = 22
+"""Bytes around what one write sends: a head of 5, a type, a tag of 16."""
 
 
 def head(length: int, path: bytes = PATH, size: int | None = None) -> bytes:
     """The head of a message on a lane."""
     return struct.pack("<QB119s", length, len(path) if size is None else size, path)
+
+
+async def nothing(call: Call) -> bytes:
+    """Take it and say nothing."""
+    return b""
 
 
 @asynccontextmanager
@@ -167,21 +174,64 @@ async def test_a_lane_by_hand_works_as_the_module_says() -> None:
         _, address = await net.peer(2, BULK)
         async with lane(address) as (reader, writer):
             for _ in range(2):
-                writer.write(head(5))
+                writer.write(head(LARGE))
                 assert await verdict(reader) == (100, b"")
-                writer.write(b"12345")
+                writer.write(bytes(LARGE))
+                assert await verdict(reader) == (200, b"300000")
+                writer.write(head(5) + b"12345")
                 assert await verdict(reader) == (200, b"5")
+                writer.write(head(0))
+                assert await verdict(reader) == (200, b"0")
+
+
+async def test_a_small_body_may_come_in_pieces() -> None:
+    async with Loopback() as net:
+        _, address = await net.peer(2, BULK)
+        async with lane(address) as (reader, writer):
+            for cuts in ((1, 127, 1, 59_999), (128, 60_000), (5_000, 55_128)):
+                message = head(60_000) + bytes(60_000)
+                for cut in cuts:
+                    writer.write(message[:cut])
+                    message = message[cut:]
+                    await asyncio.sleep(0.01)
+                assert await verdict(reader) == (200, b"60000")
+
+
+async def test_mail_takes_one_lane_and_no_more_bytes_than_its_head() -> None:
+    async with Loopback() as net:
+        anna, (boris, _) = await net.caller(1), await net.peer(2, Route("mail", nothing))
+        await anna.request(BORIS, "mail", bytes(300), limit=0, deadline=soon())
+        before = boris.bytes_down, boris.bytes_up
+        for _ in range(10):
+            assert await anna.request(BORIS, "mail", bytes(300), limit=0, deadline=soon()) == b""
+        assert boris.bytes_down - before[0] == 10 * (300 + 128 + TLS_RECORD)
+        assert boris.bytes_up - before[1] == 10 * (VERDICT.size + TLS_RECORD)
+
+
+async def test_mail_that_is_refused_costs_no_lane() -> None:
+    async def refuse(call: Call) -> bytes:
+        raise Refused("not yours")
+
+    async with Loopback() as net:
+        anna, (boris, _) = await net.caller(1), await net.peer(2, Route("mail", refuse))
+        for _ in range(3):
+            with pytest.raises(Refused, match="not yours"):
+                await anna.request(BORIS, "mail", bytes(300), limit=0, deadline=soon())
+        assert boris.bytes_down < 5000, "one handshake"
+        with pytest.raises(Refused, match="does not answer to 'nothing'"):
+            await anna.request(BORIS, "nothing", bytes(300), limit=0, deadline=soon())
+        assert boris.bytes_down < 6000
 
 
 @pytest.mark.parametrize(
     "wrong",
     {
-        "another version": head(5, b"/swarm/9/bulk/x"),
-        "no path": head(5, b"GET / HTTP/1.1"),
-        "not ascii": head(5, b"/swarm/1/bulk/\xff"),
-        "no such route": head(5, b"/swarm/1/nothing/"),
-        "a path longer than its room": head(5, size=120),
-        "padding that is not zero": head(5, size=3),
+        "another version": head(LARGE, b"/swarm/9/bulk/x"),
+        "no path": head(LARGE, b"GET / HTTP/1.1"),
+        "not ascii": head(LARGE, b"/swarm/1/bulk/\xff"),
+        "no such route": head(LARGE, b"/swarm/1/nothing/"),
+        "a path longer than its room": head(LARGE, size=120),
+        "padding that is not zero": head(LARGE, size=3),
         "more bytes than anybody may send": head(1 << 40),
         "noise": bytes(range(128)),
     }.items(),
@@ -195,7 +245,7 @@ async def test_a_wrong_head_is_refused_without_a_byte_of_a_body(wrong: tuple[str
             status, _ = await verdict(reader)
             assert 400 <= status < 500
             assert sum(boris.refusals.values()) == 1
-            writer.write(head(5))
+            writer.write(head(LARGE))
             assert await verdict(reader) == (100, b"")
 
 
@@ -209,17 +259,34 @@ async def test_who_sends_before_it_may_is_cut_off() -> None:
     async with Loopback() as net:
         _, address = await net.peer(2, Route("bulk", slow, BULK.admit))
         async with lane(address) as (reader, writer):
-            writer.write(head(5))
+            writer.write(head(LARGE))
             assert await verdict(reader) == (100, b"")
-            writer.write(b"12345" + bytes(100_000))
+            writer.write(bytes(LARGE) + bytes(100_000))
+            assert await end_of(reader) == b""
+
+
+@pytest.mark.parametrize("message", [head(LARGE) + b"1", head(5) + b"123456", head(0) + b"1"], ids=["large", "small", "empty"])
+async def test_a_head_with_more_than_its_body_behind_it_is_the_end(message: bytes) -> None:
+    async with Loopback() as net:
+        _, address = await net.peer(2, BULK)
+        async with lane(address) as (reader, writer):
+            writer.write(message)
+            assert await end_of(reader) == b""
+
+
+async def test_a_small_body_that_stops_half_way_is_not_waited_for() -> None:
+    async with Loopback(limits=Limits(grace_seconds=0.2)) as net:
+        _, address = await net.peer(2, BULK)
+        async with lane(address) as (reader, writer):
+            writer.write(head(1000) + bytes(10))
             assert await end_of(reader) == b""
 
 
 async def test_a_body_that_stops_half_way_costs_its_sender_the_lane() -> None:
-    async with Loopback(limits=Limits(grace_seconds=0.3)) as net:
+    async with Loopback(limits=Limits(grace_seconds=0.3, minimum_rate=1e9)) as net:
         boris, address = await net.peer(2, BULK)
         async with lane(address) as (reader, writer):
-            writer.write(head(1000))
+            writer.write(head(LARGE))
             assert await verdict(reader) == (100, b"")
             writer.write(bytes(10))
             assert (await verdict(reader))[0] == 408
@@ -258,9 +325,9 @@ async def test_lanes_to_a_peer_that_is_not_needed_any_more_end_though_no_other_l
         return Lane(to, cast(Stream, Silent()), ended.set if to == BORIS else lambda: None)
 
     lanes = Lanes(open_lane, parallel=1, idle_seconds=0.2)
-    await lanes.send(BORIS, "/swarm/1/bulk/x", memoryview(b"1"))
+    await lanes.send(BORIS, "/swarm/1/bulk/x", memoryview(bytes(LARGE)))
     while not ended.is_set():
-        await lanes.send(key(3).peer_id, "/swarm/1/bulk/x", memoryview(b"1"))
+        await lanes.send(key(3).peer_id, "/swarm/1/bulk/x", memoryview(bytes(LARGE)))
         await asyncio.sleep(0.01)
     lanes.close()
 
@@ -278,7 +345,7 @@ async def test_a_server_that_breaks_the_order_of_a_lane_is_left() -> None:
 
         async with Loopback() as net:
             anna, (boris, _) = await net.caller(1), await net.peer(2, Route("bulk", rogue, BULK.admit))
-            lane_of = await anna._open_lane(BORIS)
+            lane_of = await anna._open_lane(BORIS, is_bulk=True)
             for guest in boris._server._http.connections:  # speak in its place
                 if guest.transport is not None:
                     guest.transport.write(said)
