@@ -153,8 +153,10 @@ class Averager:
         return self._feedback
 
     def take_back(self, average_P: Tensor | None) -> None:
-        """Nobody reads ``average_P`` any more: if it was made by the last `average` or `confer`, the next one is put there. Fresh memory
-        costs more than what is done with it."""
+        """Nobody reads ``average_P`` any more: if the last `average` or `confer` has made it, the next one is put there.
+
+        Fresh memory costs more than what is done with it.
+        """
         if average_P is not None and average_P is self._lent_P:
             self._room_P = average_P
         self._lent_P = None
@@ -188,7 +190,7 @@ class Averager:
         if alone:
             await self._arithmetic.run(feedback.reset)
             return Averaged(average_P=carried_P, members=group.members, round=update.round, tokens=update.tokens, crowd=group.crowd)
-        outcome, averaged = await self._exchange(update, group, carried_P)
+        outcome, averaged = await self._exchange(update, group, carried_P, feedback.room())
         parts = self._parts(group, update)
         codec = self._manifest.round.codec if update.codec is None else update.codec
         settled = Settle(carried_P, outcome.encoded, parts, outcome.included, codec, self._manifest.round.feedback, outcome.decoded)
@@ -208,7 +210,7 @@ class Averager:
         if isinstance(group, LeftOut):
             return _without(group)
         self._conferred.append(update.round)
-        return (await self._exchange(update, group, update.vector_P))[1]
+        return (await self._exchange(update, group, update.vector_P, None))[1]
 
     async def accept(self, record: Record, frame: Frame, brought_P: Tensor, delegate: PeerId) -> Tensor:
         """The council's average, ``[P]``, from its ``record``; what it has left of our cell's average rides with our next update.
@@ -252,8 +254,8 @@ class Averager:
         finally:
             self._post.close(topic)
 
-    async def _exchange(self, update: Update, group: Group, carried_P: Tensor) -> tuple[Outcome, Averaged]:
-        """What the round of ``group`` came to, for us and for everybody else."""
+    async def _exchange(self, update: Update, group: Group, carried_P: Tensor, read_P: Tensor | None) -> tuple[Outcome, Averaged]:
+        """What the round of ``group`` came to, for us and for everybody else. ``read_P``: as in `Offering`."""
         spec, loop = self._manifest.round, asyncio.get_running_loop()
         began = loop.time()
         schedule = Schedule.within(began, spec.average_seconds)
@@ -261,7 +263,9 @@ class Averager:
         the_plan = Plan(group=group, parts=parts, codec=spec.codec, schedule=schedule, exchange=spec.exchange)
 
         room_P, self._room_P = self._room_P, None
-        offering = Offering(vector_P=carried_P, weight=update.tokens, seed=update.seed, codec=update.codec, room_P=room_P)
+        offering = Offering(
+            vector_P=carried_P, weight=update.tokens, seed=update.seed, codec=update.codec, room_P=room_P, read_P=read_P
+        )
         machine = Round(the_plan, self._key.peer_id, offering)
         topic = (update.round, group.id)
         inbox = self._post.open(topic, machine.expect)

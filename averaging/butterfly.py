@@ -66,7 +66,8 @@ class Butterfly:
 
     def encode(self) -> Compute:
         """Our update, part by part."""
-        return Compute(EncodeParts(self._table.offering.vector_P, self._plan.parts, self._table.codec))
+        offering = self._table.offering
+        return Compute(EncodeParts(offering.vector_P, self._plan.parts, self._table.codec, offering.read_P))
 
     def begin(self) -> None:
         """Our own voice in the parts that we reduce."""

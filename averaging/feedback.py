@@ -9,8 +9,9 @@ Two phases, because only the end of a round tells whether a part was applied. Be
 arXiv:2508.15706). It is taken where something was applied, so ``sent`` = update + β · what the codec left out, as there; but a
 round that fails costs nothing.
 
-Memory: 4 bytes per parameter for good; from the beginning of a round to its end 4 more (``sent``), and another 4 for what the
-others read in it, which becomes the next residual.
+Memory: 12 bytes per parameter where a codec loses something: the residual, ``sent``, and what the others read in it, which becomes
+the next residual. The three change places from round to round, for fresh memory costs more than what is done with it. 4 at most
+where nothing is lost.
 """
 
 # Axes: P parameters of the whole model
@@ -26,6 +27,9 @@ from swarm.manifest import Codec as CodecName
 
 from .codecs import Raw, codec_of
 from .partition import Part
+
+_ROOMS = 2
+"""Vectors that wait for their next use: what was sent, and the residual before this one."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -111,15 +115,17 @@ class Settle:
 
 
 class ErrorFeedback:
-    """The residual of one peer: one float32 vector of P ``numbers``, none while nothing is owed; a second one while it settles."""
+    """The residual of one peer: one float32 vector of P ``numbers``, none while nothing is owed; and room for two more."""
 
     def __init__(self, numbers: int) -> None:
         self._numbers = numbers
         self._residual_P: Tensor | None = None
+        self._carried_P: Tensor | None = None
+        self._rooms: list[Tensor] = []
 
     @property
     def residual(self) -> Tensor:
-        """What is still owed, ``[P]`` float32: for checkpoints and figures. Do not write into it."""
+        """What is still owed, ``[P]`` float32: for checkpoints and figures, until the next round. Do not write into it."""
         return torch.zeros(self._numbers, dtype=torch.float32) if self._residual_P is None else self._residual_P
 
     def carried(self, update_P: Tensor) -> Tensor:
@@ -127,18 +133,35 @@ class ErrorFeedback:
 
         Changes no state. Raises `ValueError` for another length.
         """
-        return self._fitting(update_P) if self._residual_P is None else self._fitting(update_P) + self._residual_P
+        if self._residual_P is None:
+            return self._fitting(update_P)
+        self._carried_P = torch.add(self._fitting(update_P), self._residual_P, out=self.room())
+        return self._carried_P
+
+    def room(self) -> Tensor | None:
+        """A vector ``[P]`` that nobody reads any more, for what the others will read in an update; None where there is none yet."""
+        return self._rooms.pop() if self._rooms else None
 
     def settle(self, settled: Settle) -> None:
         """Keep what was not applied, in the memory of what was decoded. After an error the residual is as it was before."""
         if settled.leaves_nothing:
             self.reset()
-        else:
-            self.adopt(settled.run(settled.spent_P))
+            return
+        spent_P = settled.spent_P
+        self.adopt(settled.run(spent_P))
+        if spent_P is not None and settled.sent_P is self._carried_P:  # what travels lies elsewhere, so nobody needs it any more
+            self._leave(self._carried_P)
+        self._carried_P = None
 
     def adopt(self, residual_P: Tensor) -> None:
         """Take the residual that a `Settle` job computed elsewhere, or one from a checkpoint; the tensor becomes ours."""
-        self._residual_P = self._fitting(residual_P)
+        before_P, self._residual_P = self._residual_P, self._fitting(residual_P)
+        if before_P is not None and before_P is not residual_P:
+            self._leave(before_P)
+
+    def _leave(self, vector_P: Tensor) -> None:
+        if len(self._rooms) < _ROOMS:
+            self._rooms.append(vector_P)
 
     def reset(self) -> None:
         """Owe nothing: after the model was replaced, what was learnt on the old one no longer fits."""

@@ -147,6 +147,8 @@ class EncodeParts:
     vector_P: Tensor
     parts: tuple[Part, ...]
     codec: CodecName
+    room_P: Tensor | None = None
+    """Where what the others will read may be put, unless it is ``vector_P`` itself."""
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, EncodeParts):
@@ -158,7 +160,9 @@ class EncodeParts:
 
     def run(self) -> tuple[EncodedPart, ...]:
         """One `EncodedPart` per part. Raises `ValueError` for NaN or infinity."""
-        room_P = None if exact_codec(self.codec) else torch.empty_like(self.vector_P)
+        room_P = self.room_P
+        if room_P is None and not exact_codec(self.codec):
+            room_P = torch.empty_like(self.vector_P)
         made = []
         for part in self.parts:
             here = slice(part.start, part.stop)

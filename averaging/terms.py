@@ -93,6 +93,8 @@ class Offering:
     """How we encode it, if not as the plan says (`strength.allowed`)."""
     room_P: Tensor | None = None
     """Where the average may be put: a vector that nobody reads any more. None: into a new one."""
+    read_P: Tensor | None = None
+    """The same for what the others will read in our update."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

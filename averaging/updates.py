@@ -142,13 +142,11 @@ class CombineUpdates:
 
     def run(self) -> Tensor:
         """``[P]`` float32; zero where there is no blob. Holds the sum and one decoded update. Raises `Malformed` if unchecked."""
-        if not self.blobs:
-            return torch.zeros(self.part.numbers, dtype=torch.float32)
+        total_P = torch.zeros(self.part.numbers, dtype=torch.float32)
         heads = [head_of(blob) for blob in self.blobs]
-        total_P: Tensor | None = None
+        terms: list[Tensor] = []
         for head, blob, count in zip(heads, self.blobs, coefficients([head.claim for head in heads]), strict=True):
             decoded_P = codec_of(head.codec, self.part.shape).decode(blob[HEAD.size :], self.part.numbers)
-            terms = [(decoded_P, count)] if total_P is None else [(total_P, 1.0), (decoded_P, count)]  # times one changes no bit
-            total_P = weighted_sum(*zip(*terms, strict=True), out_N=total_P)
-        assert total_P is not None
+            weighted_sum([*terms, decoded_P], [*[1.0] * len(terms), count], out_N=total_P)  # times one changes no bit
+            terms = [total_P]
         return total_P

@@ -145,6 +145,7 @@ class _Life:
                 ways = Ways(transport=transport, directory=directory, contacts=self._contacts, wall=time.time)
                 ports = Ports(ways=ways, arithmetic=arithmetic, budget=_budget, teller=self._options.reporter)
                 self._peer = peer = Peer(manifest, sealed, me, ports)
+                memory.settle()
                 if self._reason:
                     peer.board.note(f"started again: {self._reason}", "warning")
                 if corpus is not None:

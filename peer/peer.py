@@ -221,6 +221,7 @@ class Peer:
         if averaged.record or averaged.average_P is None:
             self._replays.keep(update.state_root, averaged.record or Record(update.round, crowd=self._course.crowd))
         state = await self._ports.arithmetic.run(lambda: self._learner.conclude(averaged.average_P))
+        self._averager.take_back(averaged.average_P)
         self.board.run_tokens += averaged.tokens
         self._course.step_on(state, self._library, averaged)
         if is_without_us and averaged.record:

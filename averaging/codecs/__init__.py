@@ -26,7 +26,18 @@ from .quantised import Quantised
 from .sparse import Sparse, Strided
 from .values import Blocks, SignAndSize
 
-__all__ = ["ONE_TENSOR", "Codec", "Raw", "Shape", "bytes_per_parameter", "codec_of", "exact_codec", "is_sparse", "result_codec", "room_for"]
+__all__ = [
+    "ONE_TENSOR",
+    "Codec",
+    "Raw",
+    "Shape",
+    "bytes_per_parameter",
+    "codec_of",
+    "exact_codec",
+    "is_sparse",
+    "result_codec",
+    "room_for",
+]
 
 _MANY = 1 << 24
 """Numbers of a part that is large enough for the ends not to count."""
@@ -81,8 +92,7 @@ def codec_of(name: CodecName, shape: Shape = ONE_TENSOR) -> Codec:
 
 
 def exact_codec(name: CodecName) -> Float32 | None:
-    """The codec of ``name`` if its bytes are the numbers themselves as they lie in this machine's memory, so that neither side needs
-    to make one of the other."""
+    """The codec of ``name`` if its bytes are the numbers as they lie in this machine's memory: none is made of the other."""
     codec = _DENSE.get(name)
     return codec if isinstance(codec, Float32) and sys.byteorder == "little" else None
 

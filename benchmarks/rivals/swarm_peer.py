@@ -92,6 +92,7 @@ class SwarmPeer:
         wrong = self._contacts.learn_all([bytes.fromhex(card) for card in cards])
         if wrong:
             raise ValueError(f"{wrong} contacts do not hold")
+        memory.settle()  # as every peer does
 
     def refill(self) -> None:
         """As a peer does once it has taken its step: the average is not needed any more. The update was never written to."""

@@ -1,6 +1,6 @@
-"""`Transport` on real sockets: HTTP/1.1 over mutual TLS 1.3, for control messages and for bulk bytes.
+"""`Transport` on real sockets: HTTP/1.1 over mutual TLS 1.3, and lanes for mail and for bulk bytes.
 
-request(to, ...) ──► addresses of `to` ──► connect, handshake ──► is it `to`? ──► POST ──► the reply, or why not
+request(to, ...) ──► addresses of `to` ──► connect, handshake ──► is it `to`? ──► POST, or a lane ──► the reply, or why not
                      the last good first                          else nothing is sent
 """
 
@@ -12,7 +12,6 @@ import ssl
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack
-from functools import partial
 from types import TracebackType
 from typing import Any
 from weakref import WeakSet
@@ -20,7 +19,7 @@ from weakref import WeakSet
 import aiohttp
 import yarl
 
-from ..errors import Impostor, Malformed, Oversized, Refused, SwarmError, TooLate, Unreachable
+from ..errors import Impostor, Malformed, Oversized, SwarmError, TooLate, Unreachable
 from ..identity import KeyPair, PeerId, petname
 from ..membership.contacts import BOOK_LIMIT, Contacts
 from ..ticket import Address
@@ -28,9 +27,10 @@ from ..wire import CONTROL_LIMIT
 from . import Payload, Route
 from .envelope import HOST, NO_REPLY, REFUSAL_LIMIT, body_length, path_of, read_refusal
 from .guard import Guard, Limits, collect
-from .lanes import LANE, PATH_LIMIT, UPGRADE, Lane, Lanes
+from .lanes import PATH_LIMIT, PREFACE, PROTOCOL_NAME, Lane, Lanes
 from .server import CHUNK, Server
-from .sockets import Meter, factory
+from .sockets import Meter, connected, factory
+from .stream import CHUNK as STREAM_CHUNK
 from .stream import Stream
 from .tls import client_context, peer_of, server_context
 
@@ -103,13 +103,15 @@ class HttpTransport:
         self._guard = Guard(self.limits)
         self._meter = Meter()
         self._routes: dict[str, Route] = {}
-        self._server = Server(server_context(key, run, secret), self._guard, self._meter, self._routes)
+        self._buffer = memoryview(bytearray(STREAM_CHUNK))
+        contexts = server_context(key, run, secret), server_context(key, run, secret, PROTOCOL_NAME)
+        self._server = Server(contexts, self._guard, self._meter, self._routes, self._buffer)
         self._client_context = client_context(key, run, secret)
+        self._lane_context = client_context(key, run, secret, PROTOCOL_NAME)
         self._good: OrderedDict[PeerId, Address] = OrderedDict()
         self._opened: WeakSet[asyncio.Transport] = WeakSet()
         self._lanes, self._mail_lanes = (
-            Lanes(partial(self._open_lane, is_bulk=is_bulk), self.limits.parallel_calls, self.limits.idle_seconds / 2)
-            for is_bulk in (True, False)
+            Lanes(self._open_lane, self.limits.parallel_calls, self.limits.idle_seconds / 2) for _ in ("bulk", "mail")
         )
         self._stack = AsyncExitStack()
 
@@ -181,15 +183,40 @@ class HttpTransport:
         async with await self._reach(to, path, headers, body, is_bulk=max(len(body), limit) > CONTROL_LIMIT) as response:
             return await self._read(to, response, limit, is_sent=len(body) <= CONTROL_LIMIT)
 
-    async def _open_lane(self, to: PeerId, *, is_bulk: bool) -> Lane:
-        headers = {"Host": HOST, "Content-Length": "0", "Connection": "upgrade", "Upgrade": UPGRADE}
-        response = await self._reach(to, path_of(LANE, ""), headers, memoryview(b""), is_bulk=is_bulk)
-        connection = response.connection
-        if response.status != 101 or connection is None or connection.transport is None or connection.protocol is None:
-            async with response:
-                await self._read(to, response, CONTROL_LIMIT, is_sent=True)
-            raise Refused(f"{petname(to)} opens no lane")
-        return Lane(to, Stream(connection.transport, connection.protocol), response.close)
+    async def _open_lane(self, to: PeerId) -> Lane:
+        """One address after the other until a lane stands."""
+        trouble: SwarmError = Unreachable(f"nobody has told us where {petname(to)} is")
+        for address in self._addresses(to):
+            try:
+                stream = await self._dial(address, to)
+            except Impostor as error:
+                trouble = error
+            except (OSError, TimeoutError, Malformed, ValueError) as error:
+                trouble = Unreachable(f"{petname(to)} does not answer at {address} ({_reason(error)})")
+            else:
+                self._remember(to, address)
+                return Lane(to, stream)
+        raise trouble
+
+    async def _dial(self, address: Address, to: PeerId) -> Stream:
+        """A connection to ``to``, if that is who is there. Raises `Impostor`, `Malformed`, `OSError` or `TimeoutError`."""
+        async with asyncio.timeout(self.limits.handshake_seconds):
+            connection = await connected(address, factory(self._meter, self.limits.congestion))
+            stream = Stream(connection, self._lane_context, self._buffer, is_server=False)
+            try:
+                await asyncio.get_running_loop().sock_sendall(connection, PREFACE)
+                await stream.handshake()
+                if stream.tls.selected_alpn_protocol() != PROTOCOL_NAME:
+                    raise Malformed("no lane is spoken there")
+                if peer_of(stream.tls) != to:
+                    raise _impostor(address, to)
+            except ssl.SSLCertVerificationError as error:
+                stream.abort()
+                raise _impostor(address, to) from error
+            except BaseException:
+                stream.abort()
+                raise
+        return stream
 
     async def _reach(
         self, to: PeerId, path: str, headers: Mapping[str, str], body: memoryview, *, is_bulk: bool
@@ -200,7 +227,7 @@ class HttpTransport:
             try:
                 response = await self._send(address, PeerPin(to, is_bulk, self._opened), path, headers, body)
             except (aiohttp.ServerFingerprintMismatch, aiohttp.ClientConnectorCertificateError):
-                trouble = Impostor(f"{address} does not hold the key of {petname(to)}", "it may have moved: ask others for it")
+                trouble = _impostor(address, to)
             except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError, ValueError) as error:
                 trouble = Unreachable(f"{petname(to)} does not answer at {address} ({_reason(error)})")
             except (aiohttp.ClientError, OSError) as error:
@@ -284,6 +311,10 @@ class HttpTransport:
 async def _chunks(body: memoryview) -> AsyncIterator[memoryview]:
     for start in range(0, len(body), CHUNK):
         yield body[start : start + CHUNK]
+
+
+def _impostor(address: Address, to: PeerId) -> Impostor:
+    return Impostor(f"{address} does not hold the key of {petname(to)}", "it may have moved: ask others for it")
 
 
 def _reason(error: Exception) -> str:

@@ -1,6 +1,6 @@
-"""Lanes for bulk bytes and for mail: an HTTP request that turns its connection into one, and then one body after the other.
+"""Lanes for bulk bytes and for mail: connections that carry one body after the other, with as little around them as can be.
 
-    POST /swarm/1/lane/   Upgrade: swarm-lane  ──►   101                            who it is has been settled by TLS and the pin
+    `PREFACE`, then TLS as in every call, whose protocol is `PROTOCOL_NAME`             who it is is settled by TLS and the pin
     head 128: length of the body u64 ‖ length u8 and path               ──►
                             ◄──   verdict: go, or no (a refusal as in `envelope`)   before a byte of the body is sent
     body                                                               ──►
@@ -29,8 +29,9 @@ from .envelope import pack_refusal, read_refusal
 from .guard import Limits
 from .stream import Stream
 
-LANE, UPGRADE = "lane", "swarm-lane"
-"""The route of the request that opens a lane, and what it wants the connection to become."""
+PREFACE = b"SWARM LANE 1\r\n\r\n"
+"""The first bytes of a connection that is to be a lane; one for HTTP begins with TLS. Then TLS has the last word (ALPN)."""
+PROTOCOL_NAME = "swarm-lane/1"
 REPLY_LIMIT = 4096
 """Bytes of the largest reply on a lane, and of the largest refusal."""
 
@@ -60,21 +61,24 @@ Take = Callable[[str, int, Callable[[], Awaitable[Payload]]], Awaitable[bytes]]
 
 
 async def serve(stream: Stream, take: Take, limits: Limits) -> None:
-    """Answer on a lane until its other side ends it, says nothing for ``limits.idle_seconds``, or leaves a body unfinished."""
-    buffer = memoryview(bytearray(_HEAD.size + _AT_ONCE))
+    """Answer on a lane until its other side ends it, says nothing for ``limits.idle_seconds``, or leaves a body unfinished.
+
+    Raises `TimeoutError` where nothing is ever said on it, for ``limits.first_request_seconds``.
+    """
+    buffer, is_first = memoryview(bytearray(_HEAD.size + _AT_ONCE)), True
     try:
-        while stream.is_open:
-            if not await _answer(stream, take, *await _hear(stream, buffer, limits)):
-                return
-    except (SwarmError, TimeoutError):
+        while await _answer(stream, take, *await _hear(stream, buffer, limits, is_first)):
+            is_first = False
+    except SwarmError:
         return  # the other side's end: nobody here waits for it
-    finally:
-        stream.abort()
+    except TimeoutError:
+        if is_first:
+            raise
 
 
-async def _hear(stream: Stream, buffer: memoryview, limits: Limits) -> tuple[bytes, Payload | None]:
+async def _hear(stream: Stream, buffer: memoryview, limits: Limits, is_first: bool) -> tuple[bytes, Payload | None]:
     """The head of a message, and its body if it is small. Raises `Malformed` where more came than belongs to it."""
-    async with asyncio.timeout(limits.idle_seconds):
+    async with asyncio.timeout(limits.first_request_seconds if is_first else limits.idle_seconds):
         here = await stream.read_into(buffer, _HEAD.size)
     head, begun = bytes(buffer[: _HEAD.size]), buffer[_HEAD.size : here]
     length, *_ = _HEAD.unpack(head)
@@ -87,6 +91,8 @@ async def _hear(stream: Stream, buffer: memoryview, limits: Limits) -> tuple[byt
     if len(begun) < length:
         async with asyncio.timeout(limits.patience(length)):
             await stream.read_into(memoryview(body)[len(begun) :], length - len(begun))
+    if stream.has_more:
+        raise Malformed("bytes came that nobody had asked for")
     return head, body
 
 
@@ -102,6 +108,8 @@ async def _answer(stream: Stream, take: Take, head: bytes, small: Payload | None
         asked = True
         await stream.write(_VERDICT.pack(_Say.GO, 0))
         payload = await stream.read(length)
+        if stream.has_more:
+            raise Malformed("bytes came that nobody had asked for")
         taken = True
         return payload
 
@@ -120,9 +128,8 @@ async def _answer(stream: Stream, take: Take, head: bytes, small: Payload | None
 class Lane:
     """One lane to one peer, for one message at a time."""
 
-    def __init__(self, to: PeerId, stream: Stream, release: Callable[[], None]) -> None:
-        """``release`` is called when the lane has ended, at least once."""
-        self._who, self._stream, self._release = petname(to), stream, release
+    def __init__(self, to: PeerId, stream: Stream) -> None:
+        self._who, self._stream = petname(to), stream
         self.used_at = asyncio.get_running_loop().time()
 
     @property
@@ -170,7 +177,6 @@ class Lane:
     def abort(self) -> None:
         """End it."""
         self._stream.abort()
-        self._release()
 
 
 class _Refusal(Exception):

@@ -1,6 +1,7 @@
 """The listening side: every connection is a guest with a seat, a name it has proven, and a clock that runs.
 
     accept ──► seat? ──► TLS, key proven ──► first head in time? ──► pace? route? length? room? ──► body in time? ──► handler
+               by HTTP, or as a lane
 
 Each arrow has a limit from `Limits`; whoever fails it is turned away, counted, and gone. aiohttp parses, this module decides:
 its own defaults wait for ever, unpack gzip bombs and print a traceback for every port scanner.
@@ -26,8 +27,8 @@ from ..ticket import Address
 from . import Allowance, Call, Payload, Route
 from .envelope import NO_REPLY, body_length, pack_refusal, read_path
 from .guard import Guard, collect
-from .lanes import LANE, REPLY_LIMIT, UPGRADE, serve
-from .sockets import Meter, adopt, listen_on
+from .lanes import PREFACE, PROTOCOL_NAME, REPLY_LIMIT, serve
+from .sockets import Meter, adopt, begins_with, listen_on
 from .stream import Stream
 from .tls import peer_of
 
@@ -81,8 +82,17 @@ class Connection(web.RequestHandler):
 class Server:
     """Listens, and answers the calls of ``routes``, which may grow while it runs. Lives as long as the context of `running`."""
 
-    def __init__(self, context: ssl.SSLContext, guard: Guard, meter: Meter, routes: dict[str, Route]) -> None:
-        self._context = context
+    def __init__(
+        self,
+        contexts: tuple[ssl.SSLContext, ssl.SSLContext],
+        guard: Guard,
+        meter: Meter,
+        routes: dict[str, Route],
+        buffer: memoryview,
+    ) -> None:
+        """``contexts``: for HTTP and for lanes; ``buffer``: what all streams of the transport share."""
+        self._context, self._lane_context = contexts
+        self._buffer = buffer
         self._guard = guard
         self._meter = meter
         self._routes = routes
@@ -139,13 +149,52 @@ class Server:
         """One connection from its first to its last byte."""
         try:
             with self._guard.seat(host):
-                await self._serve(accepted)
+                connection = adopt(accepted, self._meter, self._guard.limits.congestion)
+                if await self._is_lane(connection):
+                    await self._serve_lane(connection, host)
+                else:
+                    await self._serve(connection)
+        except (OSError, TimeoutError):  # also TLS alerts: scanners, cut lines, members of another run
+            self._guard.refusals.count("handshake")
         except Flooding:
             self._guard.refusals.count("crowded")
         except Exception as error:  # noqa: BLE001 - a bug of ours: it costs this connection, and nobody waits for this task
             self._report("a connection", error)
 
+    async def _is_lane(self, connection: socket.socket) -> bool:
+        try:
+            async with asyncio.timeout(self._guard.limits.handshake_seconds):
+                return await begins_with(connection, PREFACE)
+        except BaseException:
+            connection.close()
+            raise
+
+    async def _serve_lane(self, connection: socket.socket, host: str) -> None:
+        """A connection that is to be a lane, until it ends. Raises `OSError` and `TimeoutError` before it is one."""
+        limits = self._guard.limits
+        stream = Stream(connection, self._lane_context, self._buffer, is_server=True)
+        try:
+            async with asyncio.timeout(limits.handshake_seconds):
+                await stream.handshake()
+            if stream.tls.selected_alpn_protocol() != PROTOCOL_NAME:
+                raise ConnectionResetError("the other side does not speak of lanes")
+            sender = peer_of(stream.tls)
+        except Malformed:
+            self._guard.refusals.count("certificate")
+            stream.abort()
+            return
+        except BaseException:
+            stream.abort()
+            raise
+        try:
+            await serve(stream, partial(self._take, sender, host), limits)
+        except TimeoutError:
+            self._guard.refusals.count("silent")
+        finally:
+            stream.abort()
+
     async def _serve(self, accepted: socket.socket) -> None:
+        """The same by HTTP."""
         loop, limits = asyncio.get_running_loop(), self._guard.limits
         connection = Connection(
             self._http,
@@ -160,18 +209,14 @@ class Server:
             read_bufsize=_READ_AHEAD,
             auto_decompress=False,
         )
-        try:
-            # Not `loop.create_server(ssl=...)`: it has no place for a seat, and keeps failed handshakes to itself.
-            transport, _ = await loop.connect_accepted_socket(
-                lambda: connection,
-                adopt(accepted, self._meter, limits.congestion),
-                ssl=self._context,
-                ssl_handshake_timeout=limits.handshake_seconds,
-                ssl_shutdown_timeout=limits.linger_seconds,
-            )
-        except OSError:  # also TLS alerts and the deadline: scanners, cut lines, members of another run
-            self._guard.refusals.count("handshake")
-            return
+        # Not `loop.create_server(ssl=...)`: it has no place for a seat, and keeps failed handshakes to itself.
+        transport, _ = await loop.connect_accepted_socket(
+            lambda: connection,
+            accepted,
+            ssl=self._context,
+            ssl_handshake_timeout=limits.handshake_seconds,
+            ssl_shutdown_timeout=limits.linger_seconds,
+        )
         try:
             async with asyncio.timeout(limits.first_request_seconds):
                 await connection.heard.wait()
@@ -202,8 +247,6 @@ class Server:
         self._guard.pace(connection.peer, asyncio.get_running_loop().time())
         name, argument = read_path(request.method, request.raw_path)
         length = body_length(request.headers)
-        if name == LANE and request.headers.get("Upgrade") == UPGRADE and request.transport:
-            return await self._open_lane(request, connection)
         call = Call(connection.peer, argument, b"", request.remote or "")
         reply = await self._answer(call, name, length, lambda: collect(request.content.iter_any(), length))
         with self._guard.room(len(memoryview(reply).cast("B"))):
@@ -219,30 +262,21 @@ class Server:
         with self._guard.room(length):
             return await route.handler(replace(call, body=await self._read(read, length, allowance)))
 
-    async def _open_lane(self, request: web.Request, connection: Connection) -> web.StreamResponse:
-        """Turn the connection into a lane, until it ends."""
-        response = web.StreamResponse(status=101, headers={"Connection": "upgrade", "Upgrade": UPGRADE})
-        await response.prepare(request)
-        await response.write_eof()
-        sender, host = cast(PeerId, connection.peer), request.remote or ""
-
-        async def take(path: str, length: int, body: Callable[[], Awaitable[Payload]]) -> bytes:
-            try:
-                self._guard.pace(sender, asyncio.get_running_loop().time())
-                name, argument = read_path("POST", path)
-                reply = bytes(await self._answer(Call(sender, argument, b"", host), name, length, body))
-                if len(reply) > REPLY_LIMIT:
-                    raise ValueError(f"a lane cannot carry a reply of {len(reply)} bytes")
-                return reply
-            except (TheirFault, Weather) as error:
-                self._guard.refusals.count(error.code)
-                raise
-            except Exception as error:
-                self._report(f"a handler behind {path[:80]!r}", error)
-                raise
-
-        await serve(Stream(cast(asyncio.Transport, request.transport), connection), take, self._guard.limits)
-        return response
+    async def _take(self, sender: PeerId, host: str, path: str, length: int, body: Callable[[], Awaitable[Payload]]) -> bytes:
+        """The reply to a message on a lane. Raises what the other side is told."""
+        try:
+            self._guard.pace(sender, asyncio.get_running_loop().time())
+            name, argument = read_path("POST", path)
+            reply = bytes(await self._answer(Call(sender, argument, b"", host), name, length, body))
+            if len(reply) > REPLY_LIMIT:
+                raise ValueError(f"a lane cannot carry a reply of {len(reply)} bytes")
+            return reply
+        except (TheirFault, Weather) as error:
+            self._guard.refusals.count(error.code)
+            raise
+        except Exception as error:
+            self._report(f"a handler behind {path[:80]!r}", error)
+            raise
 
     async def _read(self, read: Callable[[], Awaitable[Payload]], length: int, allowance: Allowance) -> Payload:
         """The whole body, or `TooLate`; `Malformed` where the connection ended before it."""

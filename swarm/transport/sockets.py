@@ -79,6 +79,47 @@ def factory(meter: Meter, congestion: str) -> Callable[[tuple[Any, ...]], socket
     return open_socket
 
 
+async def connected(address: Address, make: Callable[[tuple[Any, ...]], socket.socket]) -> socket.socket:
+    """A connection to ``address``, on a socket of ``make``. Raises `OSError` where nobody answers at what the name stands for."""
+    loop = asyncio.get_running_loop()
+    trouble = OSError(errno.EADDRNOTAVAIL, "the name stands for no address")
+    for info in await loop.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM):
+        connection = make(info)
+        try:
+            await loop.sock_connect(connection, info[4])
+        except OSError as error:
+            connection.close()
+            trouble = error
+        except BaseException:
+            connection.close()
+            raise
+        else:
+            return connection
+    raise trouble
+
+
+async def begins_with(connection: socket.socket, preface: bytes) -> bool:
+    """Whether what comes first on ``connection`` is ``preface``, which is then taken from it; else all of it stays.
+
+    The first byte decides, so TLS, which begins with another one, waits for nothing. Raises `OSError` where the connection ends.
+    """
+    loop, heard = asyncio.get_running_loop(), asyncio.Event()
+    loop.add_reader(connection.fileno(), heard.set)
+    try:
+        await heard.wait()
+    finally:
+        loop.remove_reader(connection.fileno())
+    if socket.socket.recv(connection, 1, socket.MSG_PEEK) != preface[:1]:  # not metered: it stays where it is
+        return False
+    said = b""
+    while len(said) < len(preface):
+        piece = await loop.sock_recv(connection, len(preface) - len(said))
+        said += piece
+        if not piece or not preface.startswith(said):
+            raise ConnectionResetError("neither TLS nor a lane")
+    return True
+
+
 async def listen_on(address: Address) -> socket.socket:
     """A listening socket; port 0 takes any free one. Raises `PortTaken` with what a person can do about it."""
     try:

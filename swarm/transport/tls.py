@@ -25,6 +25,7 @@ from ..identity import KeyPair, PeerId, digest_of, peer_id_of
 from ..seeds import derive_bytes
 
 _NO_CHECK_TIME = 0x200000  # X509_V_FLAG_NO_CHECK_TIME, which the ssl module does not name: volunteers' clocks are wrong
+HTTP = "http/1.1"
 _SINCE, _UNTIL = datetime(2020, 1, 1), datetime(2100, 1, 1)
 
 
@@ -51,16 +52,19 @@ def certificate_of(key: KeyPair, run: bytes, secret: bytes = b"") -> bytes:
     return builder.sign(authority, None).public_bytes(Encoding.PEM)
 
 
-def server_context(key: KeyPair, run: bytes, secret: bytes = b"") -> ssl.SSLContext:
-    """What our listening side shows and demands. Build it once: it reads a file and costs a millisecond."""
-    context = _context(ssl.PROTOCOL_TLS_SERVER, key, run, secret)
+def server_context(key: KeyPair, run: bytes, secret: bytes = b"", protocol: str = HTTP) -> ssl.SSLContext:
+    """What our listening side shows and demands. Build it once: it reads a file and costs a millisecond.
+
+    ``protocol`` (ALPN, RFC 7301) is what will be spoken: whoever cares finds out afterwards whether the other side thinks so, too.
+    """
+    context = _context(ssl.PROTOCOL_TLS_SERVER, key, run, secret, protocol)
     context.num_tickets = 0  # no resumption: every connection proves its key again
     return context
 
 
-def client_context(key: KeyPair, run: bytes, secret: bytes = b"") -> ssl.SSLContext:
+def client_context(key: KeyPair, run: bytes, secret: bytes = b"", protocol: str = HTTP) -> ssl.SSLContext:
     """What our calling side shows and demands. It does not know whom it calls: pin `peer_of` before the first byte is sent."""
-    return _context(ssl.PROTOCOL_TLS_CLIENT, key, run, secret)
+    return _context(ssl.PROTOCOL_TLS_CLIENT, key, run, secret, protocol)
 
 
 def peer_of(ssl_object: ssl.SSLObject | ssl.SSLSocket | None) -> PeerId:
@@ -77,14 +81,14 @@ def peer_of(ssl_object: ssl.SSLObject | ssl.SSLSocket | None) -> PeerId:
     return peer_id_of(public.public_bytes_raw())
 
 
-def _context(side: int, key: KeyPair, run: bytes, secret: bytes) -> ssl.SSLContext:
+def _context(side: int, key: KeyPair, run: bytes, secret: bytes, protocol: str) -> ssl.SSLContext:
     context = ssl.SSLContext(side)
     context.minimum_version = context.maximum_version = ssl.TLSVersion.TLSv1_3
     context.check_hostname = False
     context.verify_mode = ssl.CERT_REQUIRED
     context.verify_flags = ssl.VerifyFlags(int(context.verify_flags) | _NO_CHECK_TIME)
     context.load_verify_locations(cadata=authority_of(run, secret).decode())
-    context.set_alpn_protocols(["http/1.1"])
+    context.set_alpn_protocols([protocol])
     _load(context, key, certificate_of(key, run, secret))
     return context
 

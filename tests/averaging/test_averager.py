@@ -294,6 +294,39 @@ def test_any_codec_of_the_manifest_serves(codec: Codec) -> None:
     stage(scene, 2, with_codec(codec))
 
 
+@pytest.mark.parametrize("codec", [Codec.FP32, Codec.INT8])
+def test_an_average_that_nobody_needs_any_more_is_room_for_the_next_one(codec: Codec) -> None:
+    async def scene(network: SimulatedNetwork, people: list[Person]) -> None:
+        averages = [await together(people, round_) for round_ in range(2)]
+        kept_P, first_P = (each[0].average_P for each in averages)
+        assert kept_P is not None
+        assert first_P is not None
+        before_P = kept_P.clone()
+        people[0].averager.take_back(first_P)
+        taken, other = await together(people, 2)
+        assert taken.average_P is first_P, "its memory"
+        assert other.average_P is not None
+        assert torch.equal(first_P, other.average_P), "and the bits of all"
+        people[0].averager.take_back(kept_P)
+        fresh, _ = await together(people, 3)
+        assert fresh.average_P is not kept_P, "only the last one comes back: others may be somebody's"
+        assert torch.equal(kept_P, before_P)
+
+    stage(scene, 2, with_codec(codec))
+
+
+def test_the_update_of_a_peer_that_was_alone_is_not_taken_back() -> None:
+    async def scene(network: SimulatedNetwork, people: list[Person]) -> None:
+        alone = await people[0].brings(update_P := drawn(0), close_at=0.1)
+        assert alone.average_P is update_P
+        people[0].averager.take_back(alone.average_P)
+        people[0].expects = [person.id for person in people]
+        await together(people, 1)
+        assert torch.equal(update_P, drawn(0))
+
+    stage(scene, 2, with_codec(Codec.FP32))
+
+
 @pytest.mark.parametrize("exchange", list(Exchange))
 def test_a_slow_uplink_sends_a_smaller_update_than_the_others(exchange: Exchange) -> None:
     async def scene(network: SimulatedNetwork, people: list[Person]) -> None:

@@ -142,6 +142,32 @@ def test_the_residual_takes_the_place_of_what_was_decoded_where_that_is_one_vect
         assert (feedback.residual.data_ptr() == decoded[0].data_ptr()) == is_one
 
 
+def test_three_vectors_are_enough_for_any_number_of_rounds() -> None:
+    feedback, expected, places = ErrorFeedback(NUMBERS), ErrorFeedback(NUMBERS), set()
+    for seed in range(8):
+        update_P, applied = drawn(seed), (True, seed % 3 > 0, True)
+        sent_P = feedback.carried(update_P)
+        made = EncodeParts(sent_P, PARTS, Codec.INT8, feedback.room()).run()
+        payloads, read = tuple(part.payload for part in made), tuple(part.vector_N for part in made)
+        feedback.settle(Settle(sent_P, payloads, PARTS, applied, Codec.INT8, 1.0, read))
+        expected.settle(Settle(expected.carried(drawn(seed)), payloads, PARTS, applied, Codec.INT8))
+        assert torch.equal(feedback.residual, expected.residual)
+        assert torch.equal(update_P, drawn(seed)), "an update is not ours to write to"
+        places |= {sent_P.data_ptr(), read[0].data_ptr()} - {update_P.data_ptr()}
+    assert len(places) == 3
+
+
+def test_what_may_still_be_on_its_way_is_no_room_for_anything() -> None:
+    feedback = ErrorFeedback(NUMBERS)
+    feedback.adopt(drawn(1))
+    sent_P = feedback.carried(drawn(2))
+    made = EncodeParts(sent_P, PARTS, Codec.FP32).run()
+    read = tuple(part.vector_N for part in made)
+    feedback.settle(Settle(sent_P, tuple(part.payload for part in made), PARTS, (True, False, True), Codec.FP32, 1.0, read))
+    rooms = [room for room in (feedback.room(), feedback.room()) if room is not None]
+    assert sent_P.data_ptr() not in {room.data_ptr() for room in rooms}
+
+
 def test_coarse_codes_with_feedback_deliver_a_constant_update_in_the_long_run() -> None:
     feedback, update_P, taken_P = ErrorFeedback(NUMBERS), drawn(4), torch.zeros(NUMBERS)
     for _ in range(50):

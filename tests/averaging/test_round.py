@@ -305,7 +305,7 @@ def test_whoever_sees_the_decision_before_it_has_voted_votes_with_it() -> None:
 def test_the_average_is_that_of_the_decided_results() -> None:
     seat = after_exchange()
     end = outcome(seat.tell(*holdings(HASHES, B, C, D), *ballots(HASHES, B, C)))
-    whole = torch.cat([codec_of(Codec.INT8).decode(result(member)[1:], 256) for member in GROUP.members])
+    whole = torch.cat([codec_of(Codec.INT8).decode(result(member)[PLAN.head :], 256) for member in GROUP.members])
     assert end.average_P is not None
     assert torch.equal(end.average_P, whole)
     assert end.encoded == tuple(part.payload for part in encoded(A))

@@ -7,6 +7,7 @@ import gc
 import gzip
 import logging
 import os
+import socket
 import ssl
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -14,13 +15,16 @@ from dataclasses import dataclass, replace
 import psutil
 import pytest
 
-from swarm.errors import BadSignature, Impostor, Refused
+from swarm.errors import BadSignature, Impostor, Refused, Unreachable
 from swarm.membership.progress import Progress
 from swarm.ticket import Address
 from swarm.transport import Allowance, Call, Route
 from swarm.transport.guard import Limits
 from swarm.transport.http import HttpTransport
-from swarm.transport.tls import client_context, server_context
+from swarm.transport.lanes import PREFACE, PROTOCOL_NAME
+from swarm.transport.sockets import begins_with
+from swarm.transport.stream import Stream
+from swarm.transport.tls import HTTP, client_context, server_context
 from swarm.wire import Stamp, open_frame, seal_body
 from tests.swarm.loopback import RUN, Loopback, echo, key, soon
 from tests.swarm.test_tls import elliptic_context
@@ -244,25 +248,32 @@ async def test_too_many_requests_of_one_peer_are_refused_and_those_of_others_are
         await honest_call(calm, server)
 
 
-@pytest.mark.parametrize(("body", "limit"), [(b"", 100), (b"small", 100), (bytes(MIB), 100), (b"", MIB)])
+@pytest.mark.parametrize(("body", "limit"), [(b"", 100), (b"small", 100), (bytes(MIB), 100), (b"", MIB), (b"mail", 0)])
 async def test_an_impostor_with_a_valid_certificate_reads_not_one_byte(body: bytes, limit: int) -> None:
-    read: list[bytes] = []
-    done = asyncio.Event()
+    by_lane = len(body) == MIB or limit == 0
 
-    async def listen_in(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def listen_in(listener: socket.socket) -> bytes:
+        """The first byte that anybody says after the handshake."""
+        connection, _ = await asyncio.get_running_loop().sock_accept(listener)
+        connection.setblocking(False)
+        assert await begins_with(connection, PREFACE) == by_lane
+        context = server_context(key(3), RUN, protocol=PROTOCOL_NAME if by_lane else HTTP)
+        stream = Stream(connection, context, memoryview(bytearray(MIB)), is_server=True)
         try:
-            read.append(await reader.read())
-        except (ConnectionError, ssl.SSLError):
-            read.append(b"")
-        writer.close()
-        done.set()
+            await stream.handshake()
+            return bytes(await stream.read(1))
+        except (OSError, Unreachable):
+            return b""
+        finally:
+            stream.abort()
 
-    context = server_context(key(3), RUN)
-    async with Loopback(limits=LIMITS) as net, await asyncio.start_server(listen_in, "127.0.0.1", 0, ssl=context) as impostor:
-        caller = await net.caller(1)
-        net.know(key(2), Address("127.0.0.1", impostor.sockets[0].getsockname()[1]))
-        with pytest.raises(Impostor):
-            await caller.request(key(2).peer_id, "echo", body, limit=limit, deadline=soon())
-        async with asyncio.timeout(PATIENCE):
-            await done.wait()
-    assert read == [b""]
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.setblocking(False)
+        async with Loopback(limits=LIMITS) as net, asyncio.TaskGroup() as tasks:
+            listening = tasks.create_task(listen_in(listener))
+            caller = await net.caller(1)
+            net.know(key(2), Address("127.0.0.1", listener.getsockname()[1]))
+            with pytest.raises(Impostor):
+                await caller.request(key(2).peer_id, "echo", body, limit=limit, deadline=soon())
+            async with asyncio.timeout(PATIENCE):
+                assert await listening == b""

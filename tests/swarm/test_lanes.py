@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import os
+import socket
 import ssl
 import struct
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
+from functools import partial
 from typing import cast
 
 import pytest
 
-from swarm.errors import Busy, Malformed, Refused, TooLate, Unreachable
+from swarm.errors import Busy, Impostor, Malformed, Refused, TooLate, Unreachable
 from swarm.identity import PeerId
 from swarm.ticket import Address
 from swarm.transport import Allowance, Call, Route
 from swarm.transport.guard import Limits
-from swarm.transport.lanes import REPLY_LIMIT, Lane, Lanes
+from swarm.transport.http import HttpTransport
+from swarm.transport.lanes import PREFACE, PROTOCOL_NAME, REPLY_LIMIT, Lane, Lanes
 from swarm.transport.stream import Stream
 from swarm.transport.tls import client_context
 from tests.swarm.loopback import BULK, RUN, Loopback, key, soon
@@ -26,7 +29,6 @@ pytestmark = pytest.mark.asyncio
 BORIS = key(2).peer_id
 LARGE = 300_000
 PATH = b"/swarm/1/bulk/x"
-UPGRADE = b"POST /swarm/1/lane/ HTTP/1.1\r\nHost: s\r\nContent-Length: 0\r\nConnection: upgrade\r\nUpgrade: swarm-lane\r\n\r\n"
 VERDICT = struct.Struct("<HI")
 TLS_RECORD = 22
 """Bytes around what one write sends: a head of 5, a type, a tag of 16."""
@@ -37,6 +39,14 @@ def head(length: int, path: bytes = PATH, size: int | None = None) -> bytes:
     return struct.pack("<QB119s", length, len(path) if size is None else size, path)
 
 
+async def refused(whom: HttpTransport, reasons: dict[str, int]) -> None:
+    """Wait until ``whom`` has turned so many away."""
+    async with asyncio.timeout(10):
+        while sum(whom.refusals.values()) < sum(reasons.values()):  # noqa: ASYNC110 - a counter has no event
+            await asyncio.sleep(0.01)
+    assert whom.refusals == reasons
+
+
 async def nothing(call: Call) -> bytes:
     """Take it and say nothing."""
     return b""
@@ -45,10 +55,10 @@ async def nothing(call: Call) -> bytes:
 @asynccontextmanager
 async def lane(address: Address) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
     """A lane opened by hand, by a member that may then send what it likes."""
-    reader, writer = await asyncio.open_connection(address.host, address.port, ssl=client_context(key(9), RUN), server_hostname="x")
+    reader, writer = await asyncio.open_connection(address.host, address.port)
     try:
-        writer.write(UPGRADE)
-        assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 101 ")
+        writer.write(PREFACE)
+        await writer.start_tls(client_context(key(9), RUN, protocol=PROTOCOL_NAME), server_hostname="x")
         yield reader, writer
     finally:
         writer.transport.abort()
@@ -166,6 +176,40 @@ async def test_a_peer_that_leaves_in_the_middle_of_a_body_is_unreachable() -> No
             await anna.request(BORIS, "bulk", bytes(LARGE), deadline=soon())
 
 
+async def test_nothing_is_said_on_a_lane_to_somebody_else() -> None:
+    async with Loopback() as net:
+        anna, (_, address) = await net.caller(1), await net.peer(3, BULK)
+        net.know(key(2), address)  # Carl lives where Boris should
+        for body in (bytes(LARGE), b"mail"):
+            with pytest.raises(Impostor, match="does not hold the key"):
+                await anna.request(BORIS, "bulk", body, limit=0, deadline=soon())
+        boris, at_home = await net.peer(2, Route("bulk", nothing, BULK.admit))
+        net.know(key(2), address, at_home)
+        assert await anna.request(BORIS, "bulk", b"mail", limit=0, deadline=soon()) == b""
+        assert boris.bytes_down > 0
+
+
+async def test_a_lane_to_nobody_is_unreachable_and_says_where_it_was_tried() -> None:
+    async with Loopback() as net:
+        anna = await net.caller(1)
+        with pytest.raises(Unreachable, match="nobody has told us"):
+            await anna.request(BORIS, "mail", b"", limit=0, deadline=soon())
+        _, (host, port) = (listener := socket.create_server(("127.0.0.1", 0))), listener.getsockname()
+        listener.close()
+        net.know(key(2), Address(host, port), Address("no.such.host.invalid", 1))
+        with pytest.raises(Unreachable, match=r"does not answer at"):
+            await anna.request(BORIS, "mail", b"", limit=0, deadline=soon())
+
+
+async def test_who_lacks_the_secret_of_a_run_by_invitation_gets_no_lane() -> None:
+    async with Loopback(secret=bytes(16)) as net:
+        boris, _ = await net.peer(2, Route("mail", nothing))
+        stranger = await net.caller(1, secret=b"guessed")
+        with pytest.raises((Impostor, Unreachable)):
+            await stranger.request(BORIS, "mail", b"", limit=0, deadline=soon())
+        await refused(boris, {"handshake": 1})
+
+
 # --- members that do not keep the rules ---------------------------------------------------------------------------
 
 
@@ -250,19 +294,57 @@ async def test_a_wrong_head_is_refused_without_a_byte_of_a_body(wrong: tuple[str
 
 
 async def test_who_sends_before_it_may_is_cut_off() -> None:
-    stuck = asyncio.Event()
+    taken: list[int] = []
 
-    async def slow(call: Call) -> bytes:
-        await stuck.wait()
+    async def keep(call: Call) -> bytes:
+        taken.append(len(call.body))
         return b""
 
     async with Loopback() as net:
-        _, address = await net.peer(2, Route("bulk", slow, BULK.admit))
+        _, address = await net.peer(2, Route("bulk", keep, BULK.admit))
         async with lane(address) as (reader, writer):
             writer.write(head(LARGE))
             assert await verdict(reader) == (100, b"")
             writer.write(bytes(LARGE) + bytes(100_000))
+            await end_of(reader)
+    assert taken == []
+
+
+async def test_what_begins_like_a_lane_and_goes_on_otherwise_is_no_lane() -> None:
+    async with Loopback() as net:
+        boris, address = await net.peer(2, Route("mail", nothing))
+        for context, preface in (
+            (client_context(key(9), RUN), PREFACE),  # somebody on the line has put it in front of a call by HTTP
+            (client_context(key(9), RUN, protocol=PROTOCOL_NAME), b""),  # or has taken it away
+            (client_context(key(9), RUN, protocol=PROTOCOL_NAME), PREFACE[:8] + b"WRONG"),
+        ):
+            reader, writer = await asyncio.open_connection(address.host, address.port)
+            writer.write(preface)
+            with suppress(ConnectionError, ssl.SSLError):
+                await writer.start_tls(context, server_hostname="x")
+                writer.write(head(0, b"/swarm/1/mail/") + b"\r\n\r\n")
+                assert await end_of(reader) == b""
+            writer.transport.abort()
+        await refused(boris, {"handshake": 2, Malformed.code: 1})
+
+
+async def test_who_says_that_it_will_be_a_lane_and_nothing_more_is_not_waited_for() -> None:
+    async with Loopback(limits=Limits(handshake_seconds=0.2)) as net:
+        boris, address = await net.peer(2, Route("mail", nothing))
+        for said in (b"", PREFACE[:4], PREFACE):
+            reader, writer = await asyncio.open_connection(address.host, address.port)
+            writer.write(said)
             assert await end_of(reader) == b""
+            writer.transport.abort()
+        await refused(boris, {"handshake": 3})
+
+
+async def test_a_lane_on_which_nothing_was_ever_said_is_closed_sooner() -> None:
+    async with Loopback(limits=Limits(first_request_seconds=0.2)) as net:
+        boris, address = await net.peer(2, BULK)
+        async with lane(address) as (reader, _):
+            assert await end_of(reader) == b""
+        await refused(boris, {"silent": 1})
 
 
 @pytest.mark.parametrize("message", [head(LARGE) + b"1", head(5) + b"123456", head(0) + b"1"], ids=["large", "small", "empty"])
@@ -294,10 +376,12 @@ async def test_a_body_that_stops_half_way_costs_its_sender_the_lane() -> None:
         assert boris.refusals == {TooLate.code: 1}
 
 
-async def test_a_lane_on_which_nothing_is_said_is_closed() -> None:
+async def test_a_lane_on_which_nothing_is_said_any_more_is_closed() -> None:
     async with Loopback(limits=Limits(idle_seconds=0.2)) as net:
         _, address = await net.peer(2, BULK)
-        async with lane(address) as (reader, _):
+        async with lane(address) as (reader, writer):
+            writer.write(head(1) + b"1")
+            assert await verdict(reader) == (200, b"1")
             assert await end_of(reader) == b""
 
 
@@ -309,6 +393,9 @@ async def test_lanes_to_a_peer_that_is_not_needed_any_more_end_though_no_other_l
 
         is_open = True
 
+        def __init__(self, to: PeerId) -> None:
+            self.to, self.answers = to, 0
+
         async def write(self, body: bytes) -> None: ...
 
         async def read_into(self, target: memoryview, least: int) -> int:
@@ -318,11 +405,11 @@ async def test_lanes_to_a_peer_that_is_not_needed_any_more_end_though_no_other_l
 
         def abort(self) -> None:
             self.is_open = False
-
-        answers = 0
+            if self.to == BORIS:
+                ended.set()
 
     async def open_lane(to: PeerId) -> Lane:
-        return Lane(to, cast(Stream, Silent()), ended.set if to == BORIS else lambda: None)
+        return Lane(to, cast(Stream, Silent(to)))
 
     lanes = Lanes(open_lane, parallel=1, idle_seconds=0.2)
     await lanes.send(BORIS, "/swarm/1/bulk/x", memoryview(bytes(LARGE)))
@@ -332,7 +419,13 @@ async def test_lanes_to_a_peer_that_is_not_needed_any_more_end_though_no_other_l
     lanes.close()
 
 
-async def test_a_server_that_breaks_the_order_of_a_lane_is_left() -> None:
+async def say(what: bytes, stream: Stream, *_: object) -> None:
+    """A server of lanes that says ``what`` at once, and then listens."""
+    await stream.write(what)
+    await stream.read(1 << 20)
+
+
+async def test_a_server_that_breaks_the_order_of_a_lane_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
     for said, error in {
         VERDICT.pack(200, 0): Malformed,
         VERDICT.pack(100, 0) + b"more": Malformed,
@@ -344,11 +437,11 @@ async def test_a_server_that_breaks_the_order_of_a_lane_is_left() -> None:
             return b""
 
         async with Loopback() as net:
-            anna, (boris, _) = await net.caller(1), await net.peer(2, Route("bulk", rogue, BULK.admit))
-            lane_of = await anna._open_lane(BORIS, is_bulk=True)
-            for guest in boris._server._http.connections:  # speak in its place
-                if guest.transport is not None:
-                    guest.transport.write(said)
-            with pytest.raises(error):
-                await lane_of.send("/swarm/1/bulk/x", memoryview(bytes(LARGE)))
+            anna, _ = await net.caller(1), await net.peer(2, Route("bulk", rogue, BULK.admit))
+            with monkeypatch.context() as patch:
+                patch.setattr("swarm.transport.server.serve", partial(say, said))
+                lane_of = await anna._open_lane(BORIS)
+                with pytest.raises(error):
+                    await lane_of.send("/swarm/1/bulk/x", memoryview(bytes(LARGE)))
+            assert not lane_of.is_open or error is Refused
             lane_of.abort()
