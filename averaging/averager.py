@@ -55,6 +55,8 @@ class Update:
     state_root: bytes
     tensors: tuple[int, ...] = ()
     """Lengths of the tensors in the vector, in order; empty where it is one."""
+    fragment: int = 0
+    """Which of the model's fragments it is: what is not applied of one rides with the next update of the same."""
     codec: Codec | None = None
     """How to encode it, if not as the manifest says: smaller, for a slow uplink (`strength.allowed`)."""
     line: Line = field(default_factory=Line)
@@ -142,15 +144,15 @@ class Averager:
         self._formed = -1
         self._conferred: deque[int] = deque(maxlen=64)
         """Rounds in whose council we were."""
-        self._feedback: ErrorFeedback | None = None
+        self._feedbacks: dict[int, ErrorFeedback] = {}
+        self._fragment = 0
         self._lent_P: Tensor | None = None
         self._room_P: Tensor | None = None
         post.stray = self._answer_stray
 
-    @property
-    def feedback(self) -> ErrorFeedback | None:
-        """What has not been applied yet; None before the first round."""
-        return self._feedback
+    def residual(self, fragment: int = 0) -> Tensor | None:
+        """What has not been applied yet of the updates of ``fragment``; None before the first of them. To be read only."""
+        return self._feedbacks[fragment].residual if fragment in self._feedbacks else None
 
     def take_back(self, average_P: Tensor | None) -> None:
         """Nobody reads ``average_P`` any more: if the last `average` or `confer` has made it, the next one is put there.
@@ -161,9 +163,10 @@ class Averager:
             self._room_P = average_P
         self._lent_P = None
 
-    def restore(self, feedback: ErrorFeedback) -> None:
-        """Go on with the residual of an earlier life (a checkpoint)."""
-        self._feedback = feedback
+    def restore(self, residual_P: Tensor, fragment: int = 0) -> None:
+        """Go on with the residual of an earlier life (a checkpoint); the tensor becomes ours."""
+        self._feedbacks[fragment] = ErrorFeedback(residual_P.numel())
+        self._feedbacks[fragment].adopt(residual_P)
 
     def stand(self, round_: int) -> None:
         """From now on we stand in ``round_``, which may be one that we have been in before, with another model: who is ready for it
@@ -177,7 +180,8 @@ class Averager:
         Always returns: at the latest after ``assemble_seconds`` and ``average_seconds`` of the manifest beyond ``close_at``.
         """
         self._round = update.round
-        feedback = self._feedback = self._feedback or ErrorFeedback(update.vector_P.numel())
+        self._fragment = update.fragment
+        feedback = self._feedbacks.setdefault(update.fragment, ErrorFeedback(update.vector_P.numel()))
         carried_P = await self._arithmetic.run(lambda: feedback.carried(update.vector_P))
         group = await self._assemble(update, company)
         alone = isinstance(group, Group) and len(group.members) == 1
@@ -224,8 +228,8 @@ class Averager:
 
     def owe(self, left_P: Tensor) -> None:
         """``left_P`` of our cell's average was not applied: it rides with the next updates of all its members."""
-        if self._feedback:
-            self._feedback.adopt(self._feedback.residual + left_P)
+        if feedback := self._feedbacks.get(self._fragment):
+            feedback.adopt(feedback.residual + left_P)
 
     async def _assemble(self, update: Update, company: Company, council: Cells | None = None) -> Group | LeftOut:
         spec, hall = self._manifest.round, COUNCIL if council else NO_GROUP
@@ -263,6 +267,8 @@ class Averager:
         the_plan = Plan(group=group, parts=parts, codec=spec.codec, schedule=schedule, exchange=spec.exchange)
 
         room_P, self._room_P = self._room_P, None
+        if room_P is not None and room_P.shape != carried_P.shape:  # fragments may differ by a block
+            room_P = None
         offering = Offering(
             vector_P=carried_P, weight=update.tokens, seed=update.seed, codec=update.codec, room_P=room_P, read_P=read_P
         )

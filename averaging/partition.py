@@ -82,11 +82,12 @@ def water_filled(bandwidths: Sequence[int], members: int) -> tuple[Fraction, ...
 def shaped(parts: Sequence[Part], tensors: Sequence[int], phase: int) -> tuple[Part, ...]:
     """``parts`` with their `Shape`: which stretches of the ``tensors`` (lengths, in order of the vector) lie in each."""
     borders = list(accumulate(tensors, initial=0))
-    return tuple(replace(part, shape=Shape(_pieces(part, borders), phase)) for part in parts)
+    return tuple(replace(part, shape=Shape(pieces(borders, part.start, part.stop), phase)) for part in parts)
 
 
-def _pieces(part: Part, borders: Sequence[int]) -> tuple[int, ...]:
-    cuts = [part.start, *(border for border in borders if part.start < border < part.stop), part.stop]
+def pieces(borders: Sequence[int], start: int, stop: int) -> tuple[int, ...]:
+    """The lengths of the stretches into which ``borders`` (ascending places in the vector) cut [``start``, ``stop``)."""
+    cuts = [start, *(border for border in borders if start < border < stop), stop]
     return tuple(after - before for before, after in pairwise(cuts))
 
 

@@ -23,6 +23,7 @@ from swarm.wire import pack, sized, unpack
 
 from .codecs import codec_of, result_codec
 from .feedback import Settle
+from .fragments import Fragment, fragment_of
 from .messages import MAX_CROWD, MAX_MEMBERS, MAX_PARTS, MAX_WEIGHT, flag_bytes, flags_of
 from .partition import Part, shaped
 from .reduce import EncodedPart, EncodeParts
@@ -80,13 +81,18 @@ class Frame:
         """Bytes of the largest record that is worth having: about the model itself."""
         return 4 * self.numbers + ROOM
 
+    def fragment(self, record: Record) -> Fragment:
+        """What was averaged in the round."""
+        return fragment_of(self.tensors, self.spec.fragments, record.round)
+
     def parts(self, record: Record) -> tuple[Part, ...]:
-        """The parts of the round. Raises `Malformed` where they do not cover the vector."""
-        if not record.stops or record.stops[-1] != self.numbers or record.stops[0] < 1:
+        """The parts of the round. Raises `Malformed` where they do not cover what was averaged in it."""
+        fragment = self.fragment(record)
+        if not record.stops or record.stops[-1] != fragment.numbers or record.stops[0] < 1:
             raise Malformed("the parts of the record do not make the model")
         starts = (0, *record.stops[:-1])
         cuts = enumerate(zip(starts, record.stops, strict=True))
-        return shaped([Part(index, start, stop, NOBODY) for index, (start, stop) in cuts], self.tensors, record.round)
+        return shaped([Part(index, start, stop, NOBODY) for index, (start, stop) in cuts], fragment.tensors, record.round)
 
 
 def packed(record: Record) -> bytes:
@@ -107,14 +113,14 @@ class Replay:
     frame: Frame
 
     def run(self) -> Tensor:
-        """``[P]`` float32, the same bits that the members have."""
+        """``[P]`` float32, of the round's fragment, the same bits that the members have."""
         parts, items, spec = self.frame.parts(self.record), self.record.items, self.frame.spec
         if spec.exchange is Exchange.GATHER:
             return self._combined(parts)
         codec, head = result_codec(spec.codec), flag_bytes(len(self.record.members))
         if len(items) != len(parts):
             raise Malformed("the record has not one item for each part")
-        average_P = torch.zeros(self.frame.numbers, dtype=torch.float32)
+        average_P = torch.zeros(parts[-1].stop, dtype=torch.float32)
         for part, item in zip(parts, items, strict=True):
             if item:
                 average_P[part.start : part.stop] = codec_of(codec, part.shape).decode(memoryview(item)[head:], part.numbers)

@@ -15,7 +15,9 @@ from collections.abc import Callable
 
 from averaging.groups import Line
 from averaging.messages import MAX_UP
+from averaging.strength import copies, fitting
 from swarm.identity import PeerId
+from swarm.manifest import Codec, RoundSpec
 from swarm.transport import Payload, Transport
 from swarm.wire import CONTROL_LIMIT
 
@@ -25,6 +27,8 @@ LARGE = 64 << 10
 """Bytes of a body from which on it counts."""
 ENOUGH = 1 << 20
 """Bytes of a spell from which on it is a measurement."""
+SHARE = 0.1
+"""Of a round's local training: a line that needs longer for its update sends a smaller one. The rest of it comes later."""
 MEMORY = 0.9
 """What is left of an older measurement when a new one is slower: waiting for others makes a line look slow, nothing makes it look
 fast."""
@@ -52,6 +56,13 @@ class Uplink:
             self._best = max(self._best, self._bytes / (now - self._began))
         if not self._under_way and self._best:
             self.rate = max(self._best, MEMORY * self.rate)
+
+    def codec(self, spec: RoundSpec, numbers: int, members: int) -> Codec:
+        """How an update of ``numbers`` numbers should travel to a group like the last one, of so many ``members``.
+
+        As the run says, or smaller, so that sending it takes at most `SHARE` of a round.
+        """
+        return fitting(spec.codec, numbers * copies(spec.exchange, members), self.rate, SHARE * spec.seconds)
 
     def line(self, *, dialable: bool) -> Line:
         """What we tell the others of our line."""

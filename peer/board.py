@@ -12,7 +12,7 @@ import msgspec
 import psutil
 
 from swarm.identity import PeerId, petname
-from swarm.manifest import RunManifest
+from swarm.manifest import Codec, RunManifest
 from swarm.membership.progress import Phase, Progress
 from swarm.membership.roster import Row
 from swarm.relaxation import words_of
@@ -78,6 +78,7 @@ class Board:
         self.meter = Meter()
         self.cpu = 0.0
         self.companions: frozenset[PeerId] = frozenset()
+        self._sent_as = manifest.round.codec
         """Who averaged with us last: what they do now we know better than their last record does."""
         self._averaged_at = self._began
         self._losses: tuple[Point, ...] = ()
@@ -105,6 +106,14 @@ class Board:
     def note(self, text: str, severity: str = "info") -> None:
         """One line for the list of events."""
         self._events.append(Happening(time=time.time(), severity=severity, text=text))
+
+    def sends(self, codec: Codec) -> None:
+        """How our update travels this round; a line in the list of events where that has changed."""
+        usual = self._manifest.round.codec
+        if codec != self._sent_as:
+            slow = f"this line is slow for the run: its updates go as {codec.name.lower()} instead of {usual.name.lower()}"
+            self.note(slow if codec != usual else f"updates go as {codec.name.lower()} again")
+        self._sent_as = codec
 
     def add_loss(self, round_: int, loss: float) -> None:
         """The mean training loss of our local steps in a round."""

@@ -108,6 +108,7 @@ def cli() -> None:
 @click.option(
     "--exchange", type=click.Choice(["butterfly", "gather"]), help="Parts to owners, or all to all; if not as the preset."
 )
+@click.option("--fragments", type=click.IntRange(1, 64), help="Average the model in so many turns. Default: whole.")
 @click.option("--round-seconds", type=float, help="Local training per round, if not as the preset says; each peer does what fits.")
 @click.option("--steps", default=500, show_default=True, help="At most this many local steps per round.")
 @click.option("--admission", type=click.Choice(["open", "invite"]), default="open", show_default=True, help="Who may join.")
@@ -139,6 +140,7 @@ def new(data: Path | None, home: Path | None, listen: Address | None, json_lines
             max_steps=chosen["steps"],
             codec=chosen["codec"] or "",
             exchange=chosen["exchange"] or "",
+            fragments=chosen["fragments"] or 0,
             admission=chosen["admission"],
             seed=chosen["seed"],
             inner=chosen["inner"],

@@ -6,7 +6,6 @@ import asyncio
 from pathlib import Path
 
 from averaging.averager import Averager
-from averaging.feedback import ErrorFeedback
 from swarm.errors import ConfigError, DiskTrouble
 from swarm.machine import Arithmetic
 from swarm.manifest import RunManifest
@@ -53,9 +52,8 @@ class Keeper:
             self._telling.warn(error.code, error.fact)
             return False
         if loaded.residual_P is not None:
-            feedback = ErrorFeedback(learner.numbers)
-            feedback.adopt(loaded.residual_P)
-            averager.restore(feedback)
+            for fragment in learner.fragments:
+                averager.restore(loaded.residual_P[fragment.place], fragment.index)
         self._board.run_tokens = int(loaded.meta.get("tokens", "0"))
         self._board.given_tokens = int(loaded.meta.get("given", "0"))
         self._saved_round = loaded.state.round
@@ -74,12 +72,12 @@ class Keeper:
 
     async def _save(self, home: Path, learner: Learner, averager: Averager) -> bool:
         """Write it; a full disk is told, and training goes on. Whether it is written."""
-        residual_P = averager.feedback.residual if averager.feedback else None
+        residuals = [averager.residual(fragment.index) for fragment in learner.fragments]
         board = self._board
         meta = {"run": self._manifest.run_id.hex(), "tokens": str(board.run_tokens), "given": str(board.given_tokens)}
         try:
             path = await self._arithmetic.run(
-                lambda: checkpoint.save(home / "checkpoints", learner.state, learner.export_inner(), learner.owed(residual_P), meta)
+                lambda: checkpoint.save(home / "checkpoints", learner.state, learner.export_inner(), learner.owed(residuals), meta)
             )
         except DiskTrouble as error:
             self._telling.warn(error.code, f"{error.fact}; the checkpoint before is still there", advice=error.advice)

@@ -4,6 +4,8 @@
          update                            p = end − ahead, carried
     θ' = outer step    next round begins at θ' − p, and its update is θ' − end: so p is in the next average, once
 
+Where a round averages one fragment of the model, what the others have learnt is carried in the same way until their turn.
+
 Everything here is arithmetic without a clock, a socket or a file; it runs on the compute thread, one call at a time.
 """
 
@@ -11,13 +13,14 @@ Everything here is arithmetic without a clock, a socket or a file; it runs on th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 import torch
 from torch import Tensor
 
+from averaging.fragments import Fragment, fragments_of
 from averaging.layout import Layout
 from swarm.identity import PeerId
 from swarm.manifest import RunManifest
@@ -41,7 +44,7 @@ NEAR_ROUNDS = 3
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """What local training gave: ``update_P`` = start − end of the round."""
+    """What local training gave: ``update_P`` = start − end of the round, of the fragment whose turn it is."""
 
     trained: Trained
     update_P: Tensor
@@ -88,6 +91,15 @@ class Learner:
         """Lengths of the model's tensors, in the order of the vector."""
         return tuple(place.numbers for place in self._layout.places)
 
+    @cached_property
+    def fragments(self) -> tuple[Fragment, ...]:
+        """What the rounds average in turn; one, the whole vector, in most runs."""
+        return fragments_of(self.tensors, self._manifest.round.fragments)
+
+    def fragment(self, round_: int) -> Fragment:
+        """What ``round_`` averages."""
+        return self.fragments[round_ % len(self.fragments)]
+
     @property
     def steps_ahead(self) -> int:
         """Local steps that the next round has already."""
@@ -119,7 +131,13 @@ class Learner:
         self._end_P = end_P if self._manifest.round.overlap else None
         update_P = state.anchor_P - end_P
         is_usable = _is_finite(update_P)
-        return Work(before.plus(trained) if before else trained, update_P if is_usable else torch.zeros_like(update_P), is_usable)
+        if not is_usable:
+            update_P = torch.zeros_like(update_P)
+        place = self.fragment(state.round).place
+        if is_usable and len(self.fragments) > 1:
+            self._carried_P = update_P.clone()
+            self._carried_P[place] = 0
+        return Work(before.plus(trained) if before else trained, update_P[place], is_usable)
 
     def step_ahead(self) -> None:
         """One local step further from where `work` has ended, on the same text. Only in runs with ``overlap``."""
@@ -129,37 +147,48 @@ class Learner:
     def carry(self) -> None:
         """Keep what was trained ahead: whatever becomes of the round, the next `work` begins with it and its update contains it."""
         if self._ahead and self._end_P is not None:
-            carried_P = self._end_P - self._layout.flatten(self._named)
-            if _is_finite(carried_P):
-                self._carried_P = carried_P
+            ahead_P = self._end_P - self._layout.flatten(self._named)
+            if _is_finite(ahead_P):
+                self._carried_P = ahead_P if self._carried_P is None else self._carried_P + ahead_P
             else:
                 self._ahead = None
         self._end_P = None
 
-    def owed(self, residual_P: Tensor | None) -> Tensor | None:
-        """``residual_P`` with what was trained ahead on top: what a checkpoint must keep so that nothing is lost."""
-        if residual_P is None or self._carried_P is None:
-            return residual_P
-        return residual_P + self._carried_P
+    def owed(self, residuals: Sequence[Tensor | None]) -> Tensor | None:
+        """All that was not applied, ``[P]``: the ``residuals`` of the fragments, and what is carried. None where there is nothing.
+
+        A checkpoint must keep it so that nothing is lost.
+        """
+        if self._carried_P is None and (len(residuals) == 1 or all(residual_N is None for residual_N in residuals)):
+            return residuals[0]
+        owed_P = torch.zeros(self.numbers) if self._carried_P is None else self._carried_P.clone()
+        for fragment, residual_N in zip(self.fragments, residuals, strict=True):
+            if residual_N is not None:
+                owed_P[fragment.place] += residual_N
+        return owed_P
 
     def seed_of(self, round_: int) -> bytes:
         """What names the data of our local steps in ``round_``, for whoever wants to do them again."""
         return derive_bytes(self._draw, "batches", round_, self._me)
 
     def after(self, state: SharedState, average_P: Tensor | None) -> SharedState:
-        """What `conclude` would make of ``state``; changes nothing."""
+        """What `conclude` would make of ``state`` with the ``average_P`` of its round; changes nothing."""
         if average_P is None:
             return SharedState(state.round + 1, state.anchor_P, state.momentum_P)
         outer = Outer(self._manifest.outer, self.numbers, state.momentum_P)
-        anchor_P = outer.step(state.anchor_P, average_P, state.round)
+        anchor_P = outer.step(state.anchor_P, average_P, state.round, self._place(state))
         return SharedState(state.round + 1, anchor_P, outer.momentum_P)
 
     def conclude(self, average_P: Tensor | None) -> SharedState:
         """The state of the next round: the outer step on the average, or the same model where there is none."""
-        state = self.state
-        anchor_P = state.anchor_P if average_P is None else self._outer.step(state.anchor_P, average_P, state.round)
+        state, anchor_P = self.state, self.state.anchor_P
+        if average_P is not None:
+            anchor_P = self._outer.step(anchor_P, average_P, state.round, self._place(state))
         self.state = SharedState(state.round + 1, anchor_P, self._outer.momentum_P)
         return self.state
+
+    def _place(self, state: SharedState) -> slice:
+        return self.fragment(state.round).place if len(self.fragments) > 1 else slice(None)
 
     @cached_property
     def _windows_WU(self) -> Tensor:

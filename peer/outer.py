@@ -27,6 +27,9 @@ _MOST = 0.99
 """Of a measured autocorrelation: beyond it the rate would only follow noise."""
 
 
+_ALL = slice(None)
+
+
 class Outer:
     """The shared optimiser. Every peer holds the same ``momentum_P`` (None where the run has none): it is part of the state.
 
@@ -39,26 +42,41 @@ class Outer:
         if spec.momentum > 0:
             self.momentum_P = torch.zeros(numbers) if momentum_P is None else momentum_P.clone()
 
-    def step(self, anchor_P: Tensor, averaged_P: Tensor, round_: int = 0) -> Tensor:
-        """The next anchor, float32 ``[P]``; ``anchor_P`` and ``averaged_P`` are left alone.
+    def step(self, anchor_P: Tensor, averaged_N: Tensor, round_: int = 0, place: slice = _ALL) -> Tensor:
+        """The next anchor, float32 ``[P]``, which differs from ``anchor_P`` at ``place``, where ``averaged_N`` belongs.
 
-        Each multiply and each add is a kernel of its own: a fused one rounds once instead of twice, and not on every machine.
+        Both are left alone. Each multiply and each add is a kernel of its own: a fused one rounds once instead of twice, and not on
+        every machine.
         """
+        if place == _ALL:
+            return anchor_P - self._stride(averaged_N, round_, place)
+        next_P = anchor_P.clone()
+        next_P[place] -= self._stride(averaged_N, round_, place)
+        return next_P
+
+    def _stride(self, averaged_N: Tensor, round_: int, place: slice) -> Tensor:
+        """What is taken off the anchor at ``place``; the momentum of that place moves on."""
         spec = self.spec
         if self.momentum_P is None:
-            return anchor_P - averaged_P * spec.learning_rate
+            return averaged_N * spec.learning_rate
         if round_ < spec.plain_rounds:
-            return anchor_P - averaged_P
-        rate = self._rate(averaged_P)
-        self.momentum_P = self.momentum_P * spec.momentum + averaged_P
+            return averaged_N
+        momentum_N = self.momentum_P[place]
+        rate = self._rate(averaged_N, momentum_N)
+        momentum_N = momentum_N * spec.momentum + averaged_N
+        if place == _ALL:
+            self.momentum_P = momentum_N
+        else:
+            self.momentum_P = self.momentum_P.clone()
+            self.momentum_P[place] = momentum_N
         if spec.optimiser is OuterOptimiser.SLOWMO:
-            return anchor_P - self.momentum_P * rate
-        return anchor_P - (self.momentum_P * spec.momentum + averaged_P) * rate
+            return momentum_N * rate
+        return (momentum_N * spec.momentum + averaged_N) * rate
 
-    def _rate(self, averaged_P: Tensor) -> float:
-        if not self.spec.effective or self.momentum_P is None:
+    def _rate(self, averaged_N: Tensor, momentum_N: Tensor) -> float:
+        if not self.spec.effective:
             return self.spec.learning_rate
-        return self.spec.effective / gain(self.spec, autocorrelation(averaged_P, self.momentum_P, self.spec.momentum))
+        return self.spec.effective / gain(self.spec, autocorrelation(averaged_N, momentum_N, self.spec.momentum))
 
 
 def gain(spec: OuterSpec, rho: float) -> float:

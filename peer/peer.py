@@ -22,6 +22,7 @@ from .anchor import Anchors
 from .bandwidth import Metered, Uplink
 from .board import Board
 from .course import JOIN_PATIENCE, Course, Found, Means
+from .examiner import Examiner
 from .keeper import Keeper
 from .learner import Assignment, Learner, Work
 from .library import Library
@@ -38,7 +39,6 @@ from .telling import Lesson, Telling
 
 GOODBYE_SECONDS = 1.0
 LAST_SAVE_SECONDS = 3.0
-SAMPLE_SECONDS = 30.0
 OFTEN_SECONDS, SELDOM_SECONDS = 5.0, 20.0
 """Bounds of the time between two looks at the DHT; between them, the length of a round. A look costs some 10 kB per peer."""
 
@@ -54,6 +54,7 @@ class Peer:
         self._telling = Telling(self.board, ports.teller, ports.ways.transport, self._id)
         self._course = Course(manifest, me.key, self.board, self._telling)
         self._keeper = Keeper(me.home, manifest, ports.arithmetic, self.board, self._telling)
+        self._examiner = Examiner(manifest, ports.arithmetic, self.board, has_screen=me.home is not None)
         self.neighbours = Neighbours(
             manifest, sealed_manifest, me.key, ports.ways, self._describe, self._course.offer, first_seq=me.first_seq
         )
@@ -62,7 +63,6 @@ class Peer:
         self._uplink = Uplink()
         self._members: tuple[PeerId, ...] = ()
         self._began = 0.0
-        self._sampled_at: float | None = None
         self._stopping = False
 
     def __repr__(self) -> str:
@@ -187,14 +187,18 @@ class Peer:
         tokens = self._work.trained.tokens
         self.board.given_tokens += tokens
         self.board.tokens_per_second = tokens / max(1e-3, self._loop.time() - self._began)
-        seed, root = self._learner.seed_of(round_), self.board.state_root
+        seed, root, fragment = self._learner.seed_of(round_), self.board.state_root, self._learner.fragment(round_)
+        codec = self._uplink.codec(spec, fragment.numbers, len(self._members))
+        self.board.sends(codec)
         return Update(
             round=round_,
             vector_P=self._work.update_P,
             tokens=tokens,
             seed=seed,
             state_root=root,
-            tensors=self._learner.tensors,
+            tensors=fragment.tensors,
+            fragment=fragment.index,
+            codec=codec,
             line=self._uplink.line(dialable=self.dialable),
         )
 
@@ -237,7 +241,7 @@ class Peer:
                 loss=self._work.trained.loss,
                 steps=self._work.trained.steps,
                 seconds=self._loop.time() - self._began,
-                bits_per_byte=await self._evaluate_if_due(state.round),
+                bits_per_byte=await self._examiner.score_if_due(self._learner, now=self.is_finished),
             ),
             averaged,
         )
@@ -265,17 +269,6 @@ class Peer:
     async def save_if_due(self) -> None:
         """A checkpoint now and then, and always at the end."""
         await self._keeper.save_if_due(self._learner, self._averager, now=self.is_finished)
-
-    async def _evaluate_if_due(self, round_: int) -> float | None:
-        """The shared model on held-out text, every so many rounds; now and then also a few lines written by it."""
-        if round_ % self._manifest.evaluate_every and not self.is_finished:
-            return None
-        score = await self._ports.arithmetic.run(self._learner.evaluate)
-        is_due = self._sampled_at is None or self._loop.time() >= self._sampled_at + SAMPLE_SECONDS
-        if is_due and self._me.home is not None:  # without a home there is no screen either
-            self._sampled_at = self._loop.time()
-            self.board.sample_text = await self._ports.arithmetic.run(self._learner.sample)
-        return score
 
     # --- small things ---------------------------------------------------------------------------------------------
 

@@ -45,10 +45,11 @@ class Recipe:
     rounds: int = 0
     tokens: int = 0
     preset: str = "safe"
-    """How far the run moves away from exact averages at once (`swarm.relaxation`); the next three are its own where not given."""
+    """How far the run moves away from exact averages at once (`swarm.relaxation`); the next four are its own where not given."""
     round_seconds: float | None = None
     codec: str = ""
     exchange: str = ""
+    fragments: int = 0
     max_steps: int = 500
     admission: str = "open"
     seed: int = 0
@@ -106,6 +107,7 @@ def _round(recipe: Recipe) -> RoundSpec:
         feedback=preset.feedback,
         group_size=preset.group_size,
         overlap=preset.overlap,
+        fragments=recipe.fragments or preset.fragments,
     )
 
 

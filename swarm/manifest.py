@@ -125,6 +125,8 @@ class RoundSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, array_l
     """At most this many members own a part each; more only add messages."""
     overlap: float = 0.0
     """Of ``seconds``: how long a peer trains on while the average is under way; 0: it waits. The next average has that progress."""
+    fragments: int = 1
+    """A round averages one of so many stretches of the model, the next round the next one (`averaging.fragments`)."""
 
     def __post_init__(self) -> None:
         finite("round.seconds", self.seconds, 0.1, 86400)
@@ -134,6 +136,8 @@ class RoundSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, array_l
         finite("round.overlap", self.overlap, 0, 0.5)
         if not (1 <= self.max_steps <= 1 << 20 and 1 <= self.group_size <= 256 and 1 <= self.owners <= 64):
             raise ValueError("round: sizes out of range")
+        if not 1 <= self.fragments <= 64:
+            raise ValueError("round.fragments: 1 to 64")
 
 
 class InnerSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, array_like=True):

@@ -1,6 +1,7 @@
 """How far a run moves away from averaging every step of everybody, exactly and at once: the choices that go together.
 
     how often       seconds of local training between two averages
+    how much        the whole model, or one of its ``fragments`` in turn
     with whom       everybody up to ``group_size``, reduced in parts by their owners, or every update to everybody
     how exactly     the codec, and how much of what it loses comes back (error feedback)
     when            at once, or a fraction of a round late, while training goes on (``overlap``)
@@ -25,6 +26,8 @@ SPARSE_GROUPS: Mapping[Codec, int] = MappingProxyType(
 (members − 1) updates, here always about two vectors of half a byte per number."""
 MASK_ROUNDS = 100
 """Rounds below which a mask, which shows each number only now and then, does not come round often enough."""
+FRAGMENT_TURNS = 10
+"""How often each fragment is averaged in a run, at least."""
 SPARSE_MOMENTUM = 0.6
 """From here on momentum adds up what error feedback brings late: both keep old updates."""
 
@@ -39,6 +42,7 @@ class Relaxation:
     seconds: float = 30.0
     group_size: int = 64
     overlap: float = 0.0
+    fragments: int = 1
 
     @classmethod
     def of(cls, spec: RoundSpec) -> Relaxation:
@@ -70,6 +74,7 @@ def words_of(spec: RoundSpec) -> str:
     facts = [spec.codec.name.lower(), spec.exchange.name.lower(), f"every {spec.seconds:g} s"]
     facts += [f"feedback {spec.feedback:g}"] if spec.feedback != 1 else []
     facts += [f"overlap {spec.overlap:g}"] if spec.overlap else []
+    facts += [f"{spec.fragments} fragments"] if spec.fragments > 1 else []
     return f"{name_of(spec)}: {', '.join(facts)}"
 
 
@@ -91,6 +96,11 @@ def check(spec: RoundSpec, outer: OuterSpec, rounds: int) -> None:
         raise ConfigError(
             f"an outer momentum of {outer.momentum:g} with {name} applies old updates twice: error feedback brings them late, too",
             f"choose a momentum below {SPARSE_MOMENTUM:g}, plain averaging, or a codec that sends every number (int4)",
+        )
+    if spec.fragments > 1 and 0 < rounds < FRAGMENT_TURNS * spec.fragments:
+        raise ConfigError(
+            f"in {rounds} rounds each of {spec.fragments} fragments is averaged a few times only, and the peers drift apart",
+            f"choose fewer fragments, or at least {FRAGMENT_TURNS * spec.fragments} rounds",
         )
     most = SPARSE_GROUPS.get(spec.codec, spec.group_size)
     if spec.exchange is Exchange.GATHER and spec.group_size > most:

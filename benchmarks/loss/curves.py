@@ -133,6 +133,8 @@ class _Stage:
                 simulate(self._rounds())
             case Kind.ALONE:
                 self._alone()
+            case Kind.PAIRS:
+                self._pairs()
             case Kind.HIVEMIND_LOCAL:
                 self._local_updates()
             case Kind.SYNCHRONOUS | Kind.HIVEMIND_GRADIENTS:
@@ -179,7 +181,8 @@ class _Stage:
             tokens=work.trained.tokens,
             seed=learner.seed_of(round_),
             state_root=derive_bytes(self._manifest.run_id, "state", round_),
-            tensors=learner.tensors,
+            tensors=learner.fragment(learner.state.round).tensors,
+            fragment=learner.fragment(learner.state.round).index,
         )
         loop = asyncio.get_running_loop()
         return await averager.average(update, Company(MEMBERS, loop.time() + 1.0, alone_is_fine=False))
@@ -234,6 +237,17 @@ class _Stage:
             for learner, weights_P, sent_P in zip(learners, trained, sent, strict=True):
                 learner.state = SharedState(round_ + 1, weights_P + (mean_P - sent_P).half().float(), None)
             self._score((round_ + 1) * self._method.steps, learners[0].state.anchor_P)
+
+    def _pairs(self) -> None:
+        """Everybody averages its weights with one other, with another one each time; the mean of all is what would be exported."""
+        learners = [Learner(self._manifest, self._corpus, me) for me in MEMBERS]
+        self._score(0, learners[0].state.anchor_P)
+        for round_ in range(self._task.steps // self._method.steps):
+            sent = [(learner.state.anchor_P - self._work(learner).update_P).half().float() for learner in learners]
+            for seat, learner in enumerate(learners):
+                other = sent[seat ^ (1 + round_ % (PEERS - 1))]
+                learner.state = SharedState(round_ + 1, (sent[seat] + other) / 2, None)
+            self._score((round_ + 1) * self._method.steps, torch.stack([learner.state.anchor_P for learner in learners]).mean(0))
 
     def _synchronous(self) -> None:
         """One model that sees what all peers see; an update may take the batches of several steps."""

@@ -10,6 +10,8 @@ from dataclasses import dataclass, replace
 from enum import Enum, auto
 from types import MappingProxyType
 
+import msgspec
+
 from swarm.manifest import Codec, Exchange, OuterOptimiser, OuterSpec, RoundSpec
 
 PEERS = 4
@@ -26,6 +28,8 @@ class Kind(Enum):
     """Gradients are averaged every step (gloo)."""
     ROUNDS = auto()
     """Ours: local steps, then the averager."""
+    PAIRS = auto()
+    """Local steps, then weights are averaged with one other peer, in rotating pairs (gossip): no two models are ever the same."""
     HIVEMIND_LOCAL = auto()
     """`hivemind.Optimizer` with ``use_local_updates``, as in its quickstart: local steps, then weights are averaged."""
     HIVEMIND_GRADIENTS = auto()
@@ -107,6 +111,13 @@ _ALL = (
     replace(_FP16, name="swarm-fp16-h5", says="the same, twice as often", steps=5),
     _INT4,
     replace(_INT4, name="swarm-int4-h30", says="the same, seldom", steps=30),
+    replace(
+        _INT4,
+        name="swarm-int4-fragments",
+        says="int4, a quarter of the model in every round",
+        round=msgspec.structs.replace(_INT4.round, fragments=4),
+    ),
+    replace(_INT4, name="pairs", kind=Kind.PAIRS, says="weights averaged in rotating pairs, fp16; scored: their mean"),
     _DROPPED,
     replace(_DROPPED, name="swarm-int4-cut", says="the same, but it goes in the middle of the averaging", cut_within=0.25),
     _SPARSE,

@@ -16,6 +16,7 @@ import msgspec
 import torch
 
 from averaging.averager import FORMS, Averager, Company, Update
+from averaging.fragments import fragment_of
 from averaging.layout import Layout
 from benchmarks.loss.curves import KEYS, MEMBERS
 from benchmarks.loss.methods import METHODS
@@ -85,13 +86,15 @@ class SwarmPeer:
 
     async def _exchange(self) -> dict[str, Any]:
         self._round += 1
+        fragment = fragment_of(self._tensors, self._manifest.round.fragments, self._round)
         update = Update(
             round=self._round,
-            vector_P=self._update_P,
+            vector_P=self._update_P[fragment.place],
             tokens=1000,
             seed=bytes(32),
             state_root=derive_bytes(self._manifest.run_id, "state", self._round),
-            tensors=self._tensors,
+            tensors=fragment.tensors,
+            fragment=fragment.index,
         )
         began = time.monotonic()
         averaged = await self._averager.average(update, Company(MEMBERS, self._loop.time() + 30.0, alone_is_fine=False))

@@ -14,7 +14,6 @@ from torch import Tensor
 
 from averaging.averager import FORMS, Averaged, Averager, Company, Update
 from averaging.codecs import Shape, codec_of, result_codec
-from averaging.feedback import ErrorFeedback
 from averaging.messages import Decline, Ready, flag_bytes
 from swarm.identity import KeyPair, PeerId
 from swarm.machine import Received, Report
@@ -66,10 +65,13 @@ class Person:
         close_at: float = 5.0,
         root: bytes = ROOT,
         codec: Codec | None = None,
+        fragment: int = 0,
         **more: bool,
     ) -> Averaged:
         """Average it with everybody."""
-        update = Update(round=round_, vector_P=vector_P, tokens=100, seed=bytes(32), state_root=root, codec=codec)
+        update = Update(
+            round=round_, vector_P=vector_P, tokens=100, seed=bytes(32), state_root=root, codec=codec, fragment=fragment
+        )
         expected = [peer for peer in self.expects if peer != self.id]
         return await self.averager.average(update, Company(expected, close_at, **more))
 
@@ -101,9 +103,9 @@ def drawn(seed: int) -> Tensor:
 
 
 def residual(person: Person) -> Tensor:
-    feedback = person.averager.feedback
-    assert isinstance(feedback, ErrorFeedback)
-    return feedback.residual
+    residual_P = person.averager.residual()
+    assert residual_P is not None
+    return residual_P
 
 
 async def together(people: list[Person], round_: int = 0, *, close_at: float = 5.0) -> list[Averaged]:
@@ -144,9 +146,7 @@ def test_rounds_follow_each_other_and_mail_of_one_never_disturbs_the_next() -> N
 
 def test_alone_the_average_is_the_update_with_what_was_owed() -> None:
     async def scene(network: SimulatedNetwork, people: list[Person]) -> None:
-        feedback = ErrorFeedback(NUMBERS)
-        feedback.adopt(drawn(5))
-        people[0].averager.restore(feedback)
+        people[0].averager.restore(drawn(5))
         averaged = await people[0].brings(drawn(0))
         assert averaged.average_P is not None
         assert torch.equal(averaged.average_P, drawn(0) + drawn(5))
@@ -355,3 +355,23 @@ def test_the_residual_decays_as_the_manifest_says(feedback: float) -> None:
 
 def with_codec(codec: Codec) -> RunManifest:
     return msgspec.structs.replace(MANIFEST, round=msgspec.structs.replace(ROUND, codec=codec))
+
+
+def test_what_is_left_of_a_fragment_rides_with_the_next_update_of_the_same_one() -> None:
+    async def scene(network: SimulatedNetwork, people: list[Person]) -> None:
+        for round_ in range(4):
+            numbers = NUMBERS + round_ % 2
+            vectors = [torch.randn(numbers, generator=torch.Generator().manual_seed(seat)) for seat in range(2)]
+            before = [person.averager.residual(round_ % 2) for person in people]
+            owed = [torch.zeros(numbers) if each is None else each.clone() for each in before]
+            averages = await asyncio.gather(
+                *(person.brings(vector, round_, fragment=round_ % 2) for person, vector in zip(people, vectors, strict=True))
+            )
+            assert torch.equal(averages[0].average_P, averages[1].average_P)  # type: ignore[arg-type]
+            if round_ > 1:
+                assert all(each.any() for each in owed), "of the round before the last"
+            mean = torch.stack([vector + rest for vector, rest in zip(vectors, owed, strict=True)]).mean(0)
+            assert float((averages[0].average_P - mean).norm() / mean.norm()) < 0.2  # type: ignore[operator]
+        assert {len(people[0].averager.residual(index)) for index in range(2)} == {NUMBERS, NUMBERS + 1}  # type: ignore[arg-type]
+
+    stage(scene, 2, with_codec(Codec.INT4))

@@ -113,6 +113,21 @@ def test_somebody_who_vanishes_in_the_round_is_missing_in_its_record(exchange: E
         assert {tuple(flags_of(bytes(item[:4]), 3)) for item in record.items if item} == {(True, True, False)}
 
 
+@every_way
+def test_a_record_of_a_fragment_gives_its_average_and_that_of_no_other(exchange: Exchange, codec: Codec) -> None:
+    averages, _ = round_of(exchange, codec)
+    record = record_of(exchange, codec)
+    spec = msgspec.structs.replace(spec_of(exchange, codec), fragments=2)
+    frame = Frame(spec=spec, tensors=(1024, *TENSORS))
+    second = msgspec.structs.replace(record, round=1)
+    assert frame.fragment(second).tensors == TENSORS
+    average_P = averages[0].average_P
+    assert average_P is not None
+    assert torch.equal(Replay(second, frame).run(), average_P)
+    with pytest.raises(Malformed):
+        Replay(record, frame).run()
+
+
 def test_a_void_round_has_a_record_that_says_so_and_nothing_to_play() -> None:
     record = opened(packed(Record(7, crowd=30)))
     assert record == Record(7, crowd=30)

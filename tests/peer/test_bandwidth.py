@@ -16,6 +16,7 @@ from peer.recipe import Recipe
 from peer.rehearsal import Script, rehearse
 from swarm.errors import SwarmError
 from swarm.identity import PeerId
+from swarm.manifest import Codec, Exchange, RoundSpec
 from swarm.simulation.clock import simulate
 from swarm.simulation.faults import Faults
 from swarm.simulation.network import Link, SimulatedNetwork
@@ -70,6 +71,23 @@ def test_a_slower_spell_is_believed_little_by_little_and_a_faster_one_at_once() 
 
 def test_a_claim_stays_within_what_a_message_may_say() -> None:
     assert measured((0, 1e-9, 2 * MB)).line(dialable=False) == Line(MAX_UP, dialable=False)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "exchange", "members", "expected"),
+    [
+        (2, Exchange.BUTTERFLY, 4, Codec.INT8),
+        (8, Exchange.BUTTERFLY, 4, Codec.INT4),
+        (2, Exchange.GATHER, 4, Codec.INT4),
+        (160, Exchange.BUTTERFLY, 4, Codec.INT4),
+        (160, Exchange.BUTTERFLY, 0, Codec.INT8),
+    ],
+)
+def test_a_slow_line_sends_a_smaller_update(seconds: float, exchange: Exchange, members: int, expected: Codec) -> None:
+    """Ten million numbers, a second to send them in; the line has taken ``seconds`` for sixteen megabytes."""
+    spec = RoundSpec(seconds=10.0, codec=Codec.INT8, exchange=exchange)
+    assert measured((0, seconds, 16 * MB)).codec(spec, 10_000_000, members) == expected
+    assert Uplink().codec(spec, 10_000_000, members) == Codec.INT8, "nothing is known of a line that has not been used"
 
 
 @pytest.mark.parametrize("speed", [1e6, 2e7])

@@ -7,6 +7,7 @@ import pytest
 from peer.board import EVENTS, RATES, Board, Meter
 from peer.status import Fetching, decode, encode
 from swarm.identity import petname
+from swarm.manifest import Codec
 from swarm.membership.progress import Phase, Progress
 from swarm.membership.roster import Row
 from swarm.wire import Signed, open_frame
@@ -156,3 +157,14 @@ def test_the_time_left_is_the_rounds_left_times_the_last(board: Board) -> None:
     assert board.snapshot([]).seconds_left == (MANIFEST.rounds - 40) * 2.0
     board.round = MANIFEST.rounds + 1
     assert board.snapshot([]).seconds_left == 0
+
+
+def test_it_is_told_once_that_a_slow_line_sends_less(board: Board) -> None:
+    usual = MANIFEST.round.codec
+    for codec in (usual, Codec.FP16, Codec.FP16, usual, usual):
+        board.sends(codec)
+    texts = [event.text for event in board.snapshot([]).events]
+    assert texts == [
+        f"this line is slow for the run: its updates go as fp16 instead of {usual.name.lower()}",
+        f"updates go as {usual.name.lower()} again",
+    ]

@@ -1,5 +1,7 @@
 """The learner: an update is start − end, what it adopts it trains from, and numbers that are not finite never leave it."""
 
+from functools import partial
+
 import pytest
 import torch
 
@@ -109,14 +111,16 @@ def striding():
     )
     learner.adopt(SharedState(0, torch.full((learner.numbers,), 100.0)))
 
-    def run(batches, *, max_steps, until=None, on_step=None):
-        with torch.no_grad():
-            for weight in learner._named.values():
-                weight.sub_(max_steps)
-        return Trained(max_steps, 10 * max_steps, 2.0)
-
-    learner._inner.run = run
+    learner._inner.run = partial(stride, learner)
     return learner
+
+
+def stride(learner, batches, *, max_steps, until=None, on_step=None):
+    """Local steps of which each moves every weight by −1."""
+    with torch.no_grad():
+        for weight in learner._named.values():
+            weight.sub_(max_steps)
+    return Trained(max_steps, 10 * max_steps, 2.0)
 
 
 def everywhere(value, learner):
@@ -152,9 +156,9 @@ def test_what_was_trained_ahead_is_not_lost_where_the_round_fails_or_others_have
     striding.step_ahead()
     striding.carry()
     striding.adopt(SharedState(5, torch.zeros(striding.numbers)))
-    assert torch.equal(striding.owed(everywhere(3.0, striding)), everywhere(4.0, striding))
+    assert torch.equal(striding.owed([everywhere(3.0, striding)]), everywhere(4.0, striding))
     assert torch.equal(striding.work(task(1)).update_P, everywhere(2.0, striding))
-    assert torch.equal(striding.owed(everywhere(3.0, striding)), everywhere(3.0, striding))
+    assert torch.equal(striding.owed([everywhere(3.0, striding)]), everywhere(3.0, striding))
 
 
 def test_numbers_that_are_not_finite_are_not_carried(striding):
@@ -169,6 +173,56 @@ def test_numbers_that_are_not_finite_are_not_carried(striding):
     assert work.trained.steps == 1
 
 
+# --- one fragment at a time ---------------------------------------------------------------------------------------------
+
+
+def in_fragments(count, preset="safe"):
+    recipe = Recipe(model="tiny", max_steps=3, rounds=90, preset=preset, fragments=count)
+    return Learner(manifest_of(recipe, CORPUS.spec, KEY), CORPUS, KEY.peer_id)
+
+
+def test_every_fragment_comes_in_its_turn_with_all_that_it_has_learnt_since():
+    learner, learnt = in_fragments(3), [0, 0, 0]
+    learner._inner.run = partial(stride, learner)
+    for round_ in range(7):
+        mine, learnt = learner.fragment(round_), [steps + 3 for steps in learnt]
+        assert mine.index == round_ % 3
+        before_P = learner.state.anchor_P
+        update_P = learner.work(task(3)).update_P
+        assert torch.allclose(update_P, torch.full((mine.numbers,), float(learnt[mine.index])), atol=1e-5)
+        learner.conclude(update_P)
+        learnt[mine.index] = 0
+        changed_P = before_P - learner.state.anchor_P
+        assert torch.equal(changed_P.nonzero().flatten(), torch.arange(mine.start, mine.stop)), "the other fragments stay"
+        owed_P = learner.owed([None] * 3)
+        for fragment in learner.fragments:
+            expected = torch.full((fragment.numbers,), float(learnt[fragment.index]))
+            assert torch.allclose(owed_P[fragment.place], expected, atol=1e-5)
+
+
+def test_what_a_fragment_has_learnt_and_what_was_trained_ahead_ride_together():
+    learner = in_fragments(2, "ahead")
+    learner._inner.run = partial(stride, learner)
+    mine, other = learner.fragment(0), learner.fragment(1)
+    update_P = learner.work(task(3)).update_P
+    learner.step_ahead()
+    learner.carry()
+    learner.conclude(update_P)
+    owed_P = learner.owed([None, None])
+    assert torch.allclose(owed_P[mine.place], torch.ones(mine.numbers), atol=1e-5)
+    assert torch.allclose(owed_P[other.place], torch.full((other.numbers,), 4.0), atol=1e-5)
+    residuals = [torch.full((mine.numbers,), 0.5), None]
+    assert torch.allclose(learner.owed(residuals)[mine.place], torch.full((mine.numbers,), 1.5), atol=1e-5)
+    assert torch.allclose(learner.work(task(2)).update_P, torch.full((other.numbers,), 6.0), atol=1e-5)
+
+
+def test_others_take_the_same_step_on_a_fragment():
+    learner, other = in_fragments(3), in_fragments(3)
+    for _ in range(4):
+        state, update_P = learner.state, learner.work(task(1)).update_P
+        assert torch.equal(learner.conclude(update_P).anchor_P, other.after(state, update_P).anchor_P)
+
+
 def test_training_goes_on_ahead_on_the_same_text_as_in_one_piece():
     manifest = manifest_of(Recipe(model="tiny", max_steps=9, rounds=9, preset="ahead"), CORPUS.spec, KEY)
     whole, broken = Learner(manifest, CORPUS, KEY.peer_id), Learner(manifest, CORPUS, KEY.peer_id)
@@ -177,7 +231,7 @@ def test_training_goes_on_ahead_on_the_same_text_as_in_one_piece():
     broken.step_ahead()
     broken.step_ahead()
     broken.carry()
-    assert torch.allclose(broken.state.anchor_P - broken.owed(update_P), end_P, atol=1e-6)
+    assert torch.allclose(broken.state.anchor_P - broken.owed([update_P]), end_P, atol=1e-6)
 
 
 def test_without_overlap_a_round_has_the_bits_of_its_formula(learner):
@@ -186,7 +240,7 @@ def test_without_overlap_a_round_has_the_bits_of_its_formula(learner):
     for _ in range(3):
         update_P = learner.work(task()).update_P
         other.adopt(learner.state)
-        assert learner.owed(update_P) is update_P
+        assert learner.owed([update_P]) is update_P
         learner.conclude(update_P * 0.5)
         ends_P = torch.cat([weight.detach().flatten() for weight in learner._named.values()])
         assert torch.equal(other.state.anchor_P - ends_P, update_P)
