@@ -166,7 +166,7 @@ class EncodeParts:
         made = []
         for part in self.parts:
             here = slice(part.start, part.stop)
-            made.append(encoded(self.vector_P[here], part, self.codec, out_N=None if room_P is None else room_P[here]))
+            made.append(encoded(self.vector_P[here], part, self.codec, None if room_P is None else room_P[here]))
         return tuple(made)
 
 
@@ -212,8 +212,10 @@ class ReducePart:
         sum_N = weighted_sum(vectors, [share.coefficient for share in self.shares], out_N=room_N)
         if exact and norm(sum_N) <= exact.limit:
             return Reduced(payload, digest(payload), sum_N)
-        result = encoded(sum_N, self.part, self.codec, self.head)
-        return Reduced(result.payload, result.hash, result.vector_N)
+        read_N = torch.empty_like(sum_N)
+        numbers = codec_of(self.codec, self.part.shape).encode(sum_N, read_N)
+        payload = memoryview(b"".join((self.head, numbers)))
+        return Reduced(payload, digest(payload), read_N)
 
 
 @dataclass(frozen=True, slots=True)
@@ -268,8 +270,8 @@ class DecodeResults:
 OTHER_HASH = "the bytes do not have the hash that was signed"
 
 
-def encoded(vector_N: Tensor, part: Part, codec: CodecName, head: bytes = b"", *, out_N: Tensor | None = None) -> EncodedPart:
-    """``vector_N`` as it travels, after ``head``: hash of both, norm of what the others will decode, and these numbers.
+def encoded(vector_N: Tensor, part: Part, codec: CodecName, out_N: Tensor | None = None) -> EncodedPart:
+    """``vector_N`` as it travels, its hash, the norm of what the others will decode, and these numbers.
 
     The numbers are put into ``out_N``, where given, unless they are ``vector_N`` itself.
     """
@@ -282,8 +284,7 @@ def encoded(vector_N: Tensor, part: Part, codec: CodecName, head: bytes = b"", *
         decoded_N = torch.empty_like(vector_N) if out_N is None else out_N
         numbers = codec_of(codec, part.shape).encode(vector_N, decoded_N)
         measured = norm(decoded_N)
-    payload = b"".join((head, numbers)) if head else numbers
-    return EncodedPart(payload, digest(payload), measured, decoded_N)
+    return EncodedPart(numbers, digest(numbers), measured, decoded_N)
 
 
 def decoded(payload: Raw, part: Part, codec: CodecName, out_N: Tensor | None) -> Tensor:

@@ -110,7 +110,8 @@ class Quantised:
         numbers_BK = _in_blocks(numbers_N, self.block)
         codes_BK = scratch_BK[: len(numbers_BK)]
         # the bits of magnitudes have the order of the magnitudes, NaN and infinity last, and whole numbers compare faster
-        peaks_B = np.bitwise_and(numbers_BK.view(np.int32), _MAGNITUDE, out=codes_BK.view(np.int32)).max(axis=1)
+        magnitudes_BK = np.bitwise_and(numbers_BK.view(np.int32), _MAGNITUDE, out=codes_BK.view(np.int32))
+        peaks_B = torch.from_numpy(magnitudes_BK).amax(dim=1).numpy()
         if peaks_B.max(initial=0) >= _INFINITY:
             raise ValueError("NaN or infinity must not leave this peer")
         halves_B = _scales(peaks_B.view(np.float32), self.top)
