@@ -160,12 +160,18 @@ class Assembly:
     def _hear_ready(self, signed: Signed[Ready]) -> Iterator[Command]:
         peer = signed.signer
         if self._proposed and peer not in self._ready:
-            yield Send((peer,), Decline(self._round, "the group of this round is formed; come with the next"))
+            yield Send((peer,), self._too_late(signed.message))
             return
         if peer in self._gone:
             self._gone.discard(peer)
             yield from self._tell_again(peer)
         self._ready.setdefault(peer, signed)
+
+    def _too_late(self, word: Ready) -> Decline:
+        """The answer to ``word`` when our list is made; to who comes with another model it is only that we are none of its own."""
+        if word.state_root != self._call.me.message.state_root:
+            return Decline(self._round, "we train from another model", Because.ABSENT)
+        return Decline(self._round, "the group of this round is formed; come with the next")
 
     def _tell_again(self, peer: PeerId) -> Iterator[Command]:
         """What we told ``peer`` before it was here is lost, and it may lead. Once: who comes and goes is not courted."""
@@ -290,9 +296,9 @@ class Assembly:
 
     def _turn_away(self, group: Group) -> Iterator[Command]:
         """Who has come to us after the list was made hears that it is; a proposer has told its own."""
-        late = tuple(sorted(self._ready.keys() - set(group.members) - self._gone))
-        if late and not self._proposed:
-            yield Send(late, Decline(self._round, "the group of this round is formed; come with the next"))
+        late = () if self._proposed else sorted(self._ready.keys() - set(group.members) - self._gone)
+        for peer in late:
+            yield Send((peer,), self._too_late(self._ready[peer].message))
 
     def _look_for(self, missing: set[PeerId], now: float) -> Iterator[Command]:
         """The leader asks after the missing now and then: a dead one answers with a refused connection, and is not waited for."""

@@ -34,6 +34,8 @@ from .round import Round
 from .terms import Offering, Outcome, Plan, Schedule
 from .updates import CheckUpdate, EncodeUpdate
 
+REMEMBERED = 64
+"""Rounds back."""
 FORMS: dict[type[Message], bool] = {
     Ready: True, Proposal: True, Vote: True, Decline: True,
     Commit: False, Receipt: False, Takeover: False, Holdings: False, Ballot: False,
@@ -142,7 +144,9 @@ class Averager:
         self._run, self._me = manifest.run_id, key.peer_id
         self._round = 0
         self._formed = -1
-        self._conferred: deque[int] = deque(maxlen=64)
+        self._models: dict[int, bytes] = {}
+        """State roots of the last rounds for which we had a group."""
+        self._conferred: deque[int] = deque(maxlen=REMEMBERED)
         """Rounds in whose council we were."""
         self._feedbacks: dict[int, ErrorFeedback] = {}
         self._fragment = 0
@@ -191,6 +195,7 @@ class Averager:
             await self._arithmetic.run(lambda: feedback.adopt(carried_P))
             return replace(_without(group), alone=alone)
         self._formed = update.round
+        self._remember(update)
         if alone:
             await self._arithmetic.run(feedback.reset)
             return Averaged(average_P=carried_P, members=group.members, round=update.round, tokens=update.tokens, crowd=group.crowd)
@@ -201,6 +206,12 @@ class Averager:
         keeps_all = outcome.average_P is None
         await self._arithmetic.run(lambda: feedback.adopt(carried_P) if keeps_all else feedback.settle(settled))
         return averaged
+
+    def _remember(self, update: Update) -> None:
+        self._models.pop(update.round, None)
+        self._models[update.round] = update.state_root
+        if len(self._models) > REMEMBERED:
+            del self._models[next(iter(self._models))]
 
     def abstain(self, round_: int) -> None:
         """We are not in the council of ``round_``: whoever waits for us there should know."""
@@ -338,7 +349,15 @@ class Averager:
         elif signed.stamp.round > self._round + 1:
             self._decline(signed, Decline(self._round, "still catching up", Because.ABSENT))
         elif signed.stamp.round <= self._formed:
-            self._decline(signed, Decline(self._round, f"round {signed.stamp.round} is over, the run is at {self._round}"))
+            self._decline(signed, self._over(signed))
+
+    def _over(self, signed: Signed[Message]) -> Decline:
+        """What to say to one that comes when our group of its round stands: if it comes with another model, that is no word on its
+        round, but only on us, who do not come."""
+        round_, message = signed.stamp.round, signed.message
+        if isinstance(message, Ready) and self._models.get(round_, message.state_root) != message.state_root:
+            return Decline(self._round, "we train from another model", Because.ABSENT)
+        return Decline(self._round, f"round {round_} is over, the run is at {self._round}")
 
     def _decline(self, signed: Signed[Message], decline: Decline) -> None:
         deadline = asyncio.get_running_loop().time() + self._manifest.round.assemble_seconds

@@ -327,6 +327,17 @@ def test_a_proposal_that_does_not_hold_is_not_signed(proposal: Proposal) -> None
     assert next(iter(machine.handle(said(A, proposed(A, B, C, D)), 2))) == vote_of(D, A, B, C, D)
 
 
+def test_who_comes_with_another_model_when_the_list_is_made_hears_only_that_we_do_not_come() -> None:
+    """It may lead a camp of its own, and must not leave that on the word of ours."""
+    play(
+        assembly(A, (A, B)),
+        (0, None, [Send((B,), Ready(ROOT)), WakeAt(0)]),
+        (0, Woken(), [WakeAt(2)]),
+        (1, comes(B), [Send((B,), proposed(A, B)), vote_of(A, A, B), WakeAt(END)]),
+        (1, comes(C, OTHER), [Send((C,), Decline(ROUND, "we train from another model", Because.ABSENT)), WakeAt(END)]),
+    )
+
+
 # --- those who are turned away ------------------------------------------------------------------------------------
 
 

@@ -12,16 +12,16 @@ import pytest
 import torch
 from torch import Tensor
 
-from averaging.averager import FORMS, Averaged, Averager, Company, Update
+from averaging.averager import FORMS, REMEMBERED, Averaged, Averager, Company, Update
 from averaging.codecs import Shape, codec_of, result_codec
-from averaging.messages import Decline, Ready, flag_bytes
+from averaging.messages import Because, Decline, Ready, flag_bytes
 from swarm.identity import KeyPair, PeerId
 from swarm.machine import Received, Report
 from swarm.manifest import Codec, DataSpec, Exchange, InnerSpec, ModelSpec, OuterSpec, RoundSpec, RunManifest
 from swarm.simulation.clock import simulate
 from swarm.simulation.network import Link, SimulatedNetwork
 from swarm.transport.post import Inbox, Post
-from swarm.wire import PROTOCOL, Stamp
+from swarm.wire import PROTOCOL, Message, Stamp
 
 T = TypeVar("T")
 
@@ -237,6 +237,29 @@ def test_a_stray_ready_is_answered_with_a_refusal_and_nothing_else_is() -> None:
         assert isinstance(answer, Received)
         assert answer.signed.message == Decline(3, "round 3 is over, the run is at 3")
         assert answers.events.empty()
+
+    stage(scene)
+
+
+def test_who_is_ready_with_another_model_hears_only_that_we_train_from_ours() -> None:
+    """Two camps count the same rounds: the word of one is none on the rounds of the other."""
+
+    async def scene(network: SimulatedNetwork, people: list[Person]) -> None:
+        a, b, _ = people
+        a.expects = ()
+        for round_ in range(3, 3 + REMEMBERED + 1):
+            await a.brings(drawn(0), round_)
+        heard: dict[int, Message] = {}
+        for round_ in (3, 4):
+            inbox = b.post.open((round_, bytes(16)))
+            b.post.send((a.id,), Ready(OTHER), Stamp(MANIFEST.run_id, round_), deadline=10, failures=Inbox())
+            await asyncio.sleep(1)
+            answer = inbox.events.get_nowait()
+            assert isinstance(answer, Received)
+            heard[round_] = answer.signed.message
+        here = 3 + REMEMBERED
+        assert heard[4] == Decline(here, "we train from another model", Because.ABSENT)
+        assert heard[3] == Decline(here, f"round 3 is over, the run is at {here}"), "it does not know any more which model that was"
 
     stage(scene)
 
