@@ -23,13 +23,13 @@ from swarm.hashing import digest
 from swarm.identity import PeerId
 from swarm.manifest import Codec as CodecName
 
-from .codecs import Raw, codec_of, exact_codec, room_for
+from .codecs import Quantised, Raw, codec_of, exact_codec, room_for
 from .partition import Part
 
 NORM_TOLERANCE = 1e-4
 """Relative difference between a committed and a measured norm that is still honest: summation order differs between machines."""
 
-_CHUNK = 1 << 16
+_CHUNK = 1 << 18
 """Numbers per step of a sum: what a core's cache holds of a few vectors."""
 _ROW = 512
 """Numbers whose squares are summed in float32: an order of summation cannot be further than 512 roundings from another one."""
@@ -96,8 +96,9 @@ class EncodedPart:
     payload: Raw
     hash: bytes
     norm: float
-    vector_N: Tensor = field(compare=False, repr=False)
-    """What the others will read in the payload. Where nothing is lost both are views of our own vector: nobody may write to it."""
+    vector_N: Tensor | None = field(compare=False, repr=False)
+    """What the others will read in the payload, unless it is quicker to read it again. Where nothing is lost both are views of our
+    own vector: nobody may write to it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,7 +162,7 @@ class EncodeParts:
     def run(self) -> tuple[EncodedPart, ...]:
         """One `EncodedPart` per part. Raises `ValueError` for NaN or infinity."""
         room_P = self.room_P
-        if room_P is None and not exact_codec(self.codec):
+        if room_P is None and not (exact_codec(self.codec) or isinstance(codec_of(self.codec), Quantised)):
             room_P = torch.empty_like(self.vector_P)
         made = []
         for part in self.parts:
@@ -273,16 +274,20 @@ OTHER_HASH = "the bytes do not have the hash that was signed"
 def encoded(vector_N: Tensor, part: Part, codec: CodecName, out_N: Tensor | None = None) -> EncodedPart:
     """``vector_N`` as it travels, its hash, the norm of what the others will decode, and these numbers.
 
-    The numbers are put into ``out_N``, where given, unless they are ``vector_N`` itself.
+    The numbers are put into ``out_N``, where given, unless they are ``vector_N`` itself, or of a codec that reads them as quickly.
     """
+    codec_ = codec_of(codec, part.shape)
+    if isinstance(codec_, Quantised):
+        numbers, measured = codec_.measured(vector_N)
+        return EncodedPart(numbers, digest(numbers), measured, None)
     exact, decoded_N, measured = exact_codec(codec), vector_N, math.inf
     if exact:
         measured = norm(vector_N)
     if exact and measured <= exact.limit:
-        numbers: Raw = exact.bytes_of(vector_N)
+        numbers = exact.bytes_of(vector_N)
     else:
         decoded_N = torch.empty_like(vector_N) if out_N is None else out_N
-        numbers = codec_of(codec, part.shape).encode(vector_N, decoded_N)
+        numbers = codec_.encode(vector_N, decoded_N)
         measured = norm(decoded_N)
     return EncodedPart(numbers, digest(numbers), measured, decoded_N)
 

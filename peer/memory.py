@@ -34,6 +34,12 @@ def keep() -> bool:
     return all([mallopt(name, value) for name, value in settings.items()])
 
 
+def give_back() -> None:
+    """Return to the system what has been freed, once, in spite of `keep`."""
+    if sys.platform.startswith("linux") and (trim := getattr(ctypes.CDLL(None), "malloc_trim", None)):
+        trim(0)
+
+
 def settle() -> None:
     """What is here stays: the collector need not look at it any more. What is garbage goes first."""
     gc.collect()

@@ -29,6 +29,7 @@ from .values import Blocks, SignAndSize
 __all__ = [
     "ONE_TENSOR",
     "Codec",
+    "Quantised",
     "Raw",
     "Shape",
     "bytes_per_parameter",

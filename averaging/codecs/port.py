@@ -29,7 +29,7 @@ ONE_TENSOR = Shape()
 
 
 Raw = bytes | bytearray | memoryview
-PIECE = 1 << 16
+PIECE = 1 << 18
 """Numbers handled at a time: what one pass has touched is still in the core's cache for the next."""
 
 
@@ -39,7 +39,7 @@ class Codec(Protocol):
     def size(self, numbers: int) -> int:
         """Exact bytes of ``numbers`` encoded values."""
 
-    def encode(self, vector_N: Tensor, decoded: Tensor | None = None) -> bytes:
+    def encode(self, vector_N: Tensor, decoded: Tensor | None = None) -> Raw:
         """``vector_N`` (float32, finite) as ``size(N)`` bytes. Deterministic: same bits in, same bytes out, on any thread count.
 
         Into ``decoded``, where given, goes what `decode` will read in them: cheaper than to decode them.

@@ -11,6 +11,7 @@ The vector is walked in pieces that fit a core's cache; a piece is whole blocks,
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,7 +37,7 @@ _INFINITY = 0x7F800000
 _MAGNITUDE = np.int32(0x7FFFFFFF)
 _ROUNDING = 1.5 * 2.0**23
 """A float32 of this size has no places behind the point: to add it is to round to the nearest even, into the lowest bits."""
-_PIECE = 1 << 17
+_PIECE = 1 << 19
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,16 +71,25 @@ class Quantised:
         """Exact bytes of ``numbers`` encoded values."""
         return _HALF.itemsize * self._blocks(numbers) + -(-numbers * self.bits // 8)
 
-    def encode(self, vector_N: Tensor, decoded: Tensor | None = None) -> bytes:
+    def encode(self, vector_N: Tensor, decoded: Tensor | None = None) -> Raw:
         """``vector_N`` (float32) as scales and codes. Raises `ValueError` for NaN or infinity."""
+        return self.measured(vector_N, decoded)[0]
+
+    def measured(self, vector_N: Tensor, decoded: Tensor | None = None) -> tuple[Raw, float]:
+        """As `encode`, with the L2 norm of what `decode` will read, to 1e-6 of itself: known before any of it is written down."""
         numbers_N = require_vector(vector_N).numpy()
-        out_N = None if decoded is None else decoded.numpy()
-        pieces = []
-        scratch_BK = np.empty((min(self._piece // self.block, self._blocks(len(numbers_N))), self.block), np.float32)
+        out_N, blocks = None if decoded is None else decoded.numpy(), self._blocks(len(numbers_N))
+        payload, squares = np.empty(self.size(len(numbers_N)), np.uint8), 0.0
+        scales_B, codes = payload[: _HALF.itemsize * blocks].view(_HALF), payload[_HALF.itemsize * blocks :]
+        scratch_BK = np.empty((min(self._piece // self.block, blocks), self.block), np.float32)
         for start in range(0, len(numbers_N), self._piece):
             here = slice(start, start + self._piece)
-            pieces.append(self._quantise(numbers_N[here], None if out_N is None else out_N[here], scratch_BK))
-        return b"".join([*(scales.astype(_HALF, copy=False).data for scales, _ in pieces), *(codes.data for _, codes in pieces)])
+            scales, quantised, square = self._quantise(numbers_N[here], None if out_N is None else out_N[here], scratch_BK)
+            first = start // self.block
+            scales_B[first : first + len(scales)] = scales
+            codes[start * self.bits // 8 :][: len(quantised)] = quantised
+            squares += square
+        return payload.data, math.sqrt(squares)
 
     def decode(self, payload: Raw, numbers: int, out: Tensor | None = None) -> Tensor:
         """``[numbers]`` float32, all finite. Raises `Malformed` for whatever `encode` cannot have made."""
@@ -102,8 +112,21 @@ class Quantised:
                 torch.mul(torch.from_numpy(codes_BK), scales, out=piece.view(-1, self.block))
         return vector_N
 
-    def _quantise(self, numbers_N: Floats, out_N: Floats | None, scratch_BK: Floats) -> tuple[NDArray[np.float16], Bytes]:
-        """Scales and packed codes of whole blocks (the last may be short); into ``out_N`` what they come back as.
+    def subtract(self, payload: Raw, vector_N: Tensor) -> None:
+        """Take what `decode` reads in ``payload``, which is our own, away from ``vector_N``, in place."""
+        numbers, blocks = len(vector_N), self._blocks(len(vector_N))
+        scales_B1 = torch.from_numpy(np.frombuffer(payload, _HALF, blocks).astype(np.float32))[:, None]
+        codes = np.frombuffer(payload, np.uint8, offset=_HALF.itemsize * blocks)
+        scratch_BK = torch.empty(min(self._piece // self.block, blocks), self.block)
+        for start in range(0, numbers, self._piece):
+            stop = min(start + self._piece, numbers)
+            codes_BK = torch.from_numpy(self._codes(codes[start * self.bits // 8 : -(-stop * self.bits // 8)], stop - start))
+            scales = scales_B1[start // self.block : self._blocks(stop)]
+            product_BK = torch.mul(codes_BK, scales, out=scratch_BK[: len(codes_BK)])
+            vector_N[start:stop] -= product_BK.view(-1)[: stop - start]
+
+    def _quantise(self, numbers_N: Floats, out_N: Floats | None, scratch_BK: Floats) -> tuple[NDArray[np.float16], Bytes, float]:
+        """Scales, packed codes and squared norm of whole blocks (the last may be short); into ``out_N`` what they come back as.
 
         ``scratch_BK`` has room for as many blocks: the same memory for piece after piece stays in the cache.
         """
@@ -122,13 +145,14 @@ class Quantised:
             np.clip(codes_BK, -self.top, self.top, out=codes_BK)
         codes_BK += np.float32(_ROUNDING + self.top + 1)
         codes_N = codes_BK.view(np.uint32).astype(np.uint8).reshape(-1)[: len(numbers_N)]
+        codes_BK -= np.float32(_ROUNDING + self.top + 1)
+        norms_B = torch.linalg.vector_norm(torch.from_numpy(codes_BK), dim=1).numpy() * scales_B.astype(np.float64)
         if out_N is not None:
-            codes_BK -= np.float32(_ROUNDING + self.top + 1)
             if len(out_N) % self.block:
                 out_N[:] = _scaled(codes_BK, scales_B).reshape(-1)[: len(out_N)]
             else:
                 _scaled(codes_BK, scales_B, out_N.reshape(-1, self.block))
-        return halves_B, pack(codes_N, 4) if self.bits == 4 else codes_N
+        return halves_B, pack(codes_N, 4) if self.bits == 4 else codes_N, float(np.dot(norms_B, norms_B))
 
     def _codes(self, raw: Bytes, numbers: int) -> NDArray[np.int8]:
         """The signed multiples of the scale, [B, K], behind the packed codes of ``numbers`` values; beyond them anything."""

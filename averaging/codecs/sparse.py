@@ -79,7 +79,7 @@ class Strided:
         """Exact bytes of ``numbers`` encoded values; it may differ from round to round by those of one number per tensor."""
         return self._codec.size(self._count(numbers))
 
-    def encode(self, vector_N: Tensor, decoded: Tensor | None = None) -> bytes:
+    def encode(self, vector_N: Tensor, decoded: Tensor | None = None) -> Raw:
         """What the inner codec makes of this round's numbers. Raises `ValueError` for NaN or infinity, wherever they are."""
         vector_N = require_vector(vector_N)
         require_finite(vector_N)

@@ -60,7 +60,7 @@ class Blocks:
 
     def encode(self, values_M: Floats, cut: Cut) -> bytes:
         """Scales and codes."""
-        return self.codec.encode(torch.from_numpy(values_M))
+        return bytes(self.codec.encode(torch.from_numpy(values_M)))
 
     def decode(self, raw: Bytes, cut: Cut) -> Iterator[Floats]:
         """The numbers. Raises `Malformed` as the blocks do."""

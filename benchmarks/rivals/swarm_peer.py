@@ -132,6 +132,7 @@ class SwarmPeer:
         self._gone.wait(10)
         del self._averaged, self._averager, self._transport
         self._update_P = torch.empty(0)
+        memory.give_back()  # a peer has one model all its life; here the next system may need the room
 
     def close(self) -> None:
         """End the thread of the arithmetic."""

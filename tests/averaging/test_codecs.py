@@ -174,6 +174,20 @@ def test_the_bytes_depend_neither_on_threads_nor_on_memory_layout(name: CodecNam
     assert torch.equal(codec.decode(payload, len(vector_N)), back_N)
 
 
+@pytest.mark.parametrize("bits", [4, 8])
+@pytest.mark.parametrize("numbers", [0, 1, 255, 256, 70_001])
+def test_norm_and_remainder_are_known_without_what_was_read(bits: int, numbers: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(quantised, "_PIECE", 1024)
+    codec, vector_N = Quantised(bits), drawn(numbers, 3, 1e-3)
+    payload, norm = codec.measured(vector_N)
+    read_N = codec.decode(payload, numbers)
+    assert payload == codec.encode(vector_N)
+    assert norm == pytest.approx(float(read_N.to(torch.float64).norm()), rel=1e-6)
+    left_N = vector_N.clone()
+    codec.subtract(payload, left_N)
+    assert torch.equal(left_N, vector_N - read_N)
+
+
 @pytest.mark.parametrize("name", [CodecName.INT8, CodecName.INT4])
 @pytest.mark.parametrize("piece", [1, 256, 1000, 1 << 30])
 def test_the_bytes_do_not_depend_on_the_pieces_that_the_vector_is_walked_in(

@@ -128,7 +128,7 @@ def test_the_job_computes_what_settle_would_keep_and_does_not_touch_what_was_sen
 
 
 def test_the_residual_takes_the_place_of_what_was_decoded_where_that_is_one_vector() -> None:
-    for codec, is_one in ((Codec.INT8, True), (Codec.FP32, False)):
+    for codec, is_one in ((Codec.FP16, True), (Codec.FP32, False)):
         feedback, sent_P = ErrorFeedback(NUMBERS), drawn(3)
         made = EncodeParts(sent_P, PARTS, codec).run()
         payloads, decoded = tuple(part.payload for part in made), tuple(part.vector_N for part in made)
@@ -142,19 +142,20 @@ def test_the_residual_takes_the_place_of_what_was_decoded_where_that_is_one_vect
         assert (feedback.residual.data_ptr() == decoded[0].data_ptr()) == is_one
 
 
-def test_three_vectors_are_enough_for_any_number_of_rounds() -> None:
+@pytest.mark.parametrize(("codec", "vectors"), [(Codec.FP16, 3), (Codec.INT8, 2), (Codec.INT4, 2)])
+def test_a_few_vectors_are_enough_for_any_number_of_rounds(codec: Codec, vectors: int) -> None:
     feedback, expected, places = ErrorFeedback(NUMBERS), ErrorFeedback(NUMBERS), set()
     for seed in range(8):
         update_P, applied = drawn(seed), (True, seed % 3 > 0, True)
         sent_P = feedback.carried(update_P)
-        made = EncodeParts(sent_P, PARTS, Codec.INT8, feedback.room()).run()
+        made = EncodeParts(sent_P, PARTS, codec, feedback.room() if vectors == 3 else None).run()
         payloads, read = tuple(part.payload for part in made), tuple(part.vector_N for part in made)
-        feedback.settle(Settle(sent_P, payloads, PARTS, applied, Codec.INT8, 1.0, read))
-        expected.settle(Settle(expected.carried(drawn(seed)), payloads, PARTS, applied, Codec.INT8))
+        feedback.settle(Settle(sent_P, payloads, PARTS, applied, codec, 1.0, read))
+        expected.settle(Settle(expected.carried(drawn(seed)), payloads, PARTS, applied, codec))
         assert torch.equal(feedback.residual, expected.residual)
         assert torch.equal(update_P, drawn(seed)), "an update is not ours to write to"
-        places |= {sent_P.data_ptr(), read[0].data_ptr()} - {update_P.data_ptr()}
-    assert len(places) == 3
+        places |= {sent_P.data_ptr(), feedback.residual.data_ptr()} - {update_P.data_ptr()}
+    assert len(places) == vectors
 
 
 def test_what_may_still_be_on_its_way_is_no_room_for_anything() -> None:

@@ -49,3 +49,20 @@ def test_large_blocks_are_not_fetched_from_the_system_again_and_again() -> None:
 
 def test_what_one_thread_has_freed_another_one_uses() -> None:
     assert faults("keep", 16, 8) < faults("leave", 16, 8) / 10
+
+
+def test_what_is_kept_can_be_given_back_once() -> None:
+    told = """
+import psutil
+from peer.memory import give_back, keep
+if keep():
+    me = psutil.Process()
+    len(bytearray(256 << 20))
+    kept = me.memory_info().rss
+    give_back()
+    print(kept - me.memory_info().rss)
+"""
+    said = subprocess.run([sys.executable, "-c", told], capture_output=True, text=True, check=True, timeout=60).stdout
+    if not said.strip():
+        pytest.skip("this C library cannot be told to keep memory")
+    assert int(said) > 200 << 20
