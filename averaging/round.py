@@ -52,6 +52,8 @@ class Round:
         self._decision: Decision = ()
         self._combining = False
         self._patient_until = 0.0
+        self._out_of_reach_at = math.inf
+        """When to give up an item that was decided and that none of its holders has given us."""
         self._doubted: dict[PeerId, float] = {}
         """Who cannot be reached, and when to ask once more; `inf` where that has been done."""
 
@@ -205,14 +207,18 @@ class Round:
         if not wanted:
             self._combining = True
             yield Compute(self._exchange.combine(self._decision))
-        elif now >= self._plan.schedule.fetched:
+        elif now >= min(self._plan.schedule.fetched, self._out_of_reach_at):
             yield self._give_up("an item that the others have applied could not be fetched in time")
         elif self._me not in self._voices.holdings:
             yield WakeAt(self._plan.schedule.results)  # the makers' own copies are still on their way
         else:
-            yield WakeAt(self._plan.schedule.fetched)
             for index in wanted:
                 yield from self._fetch(index)
+            if all(self._table.pending[index] for index in wanted):
+                self._out_of_reach_at = math.inf
+            elif self._out_of_reach_at == math.inf:  # nobody is left to be asked for it; the others' state will soon have it
+                self._out_of_reach_at = now + self._plan.schedule.patience
+            yield WakeAt(min(self._plan.schedule.fetched, self._out_of_reach_at))
 
     def _fetch(self, index: int) -> Iterator[Command]:
         hash_, asked = self._decision[index], self._asked.setdefault(index, set())

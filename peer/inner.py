@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from swarm.errors import ConfigError
 from swarm.manifest import InnerOptimiser, InnerSpec
 
+from .adamw import AdamW
 from .muon import Muon
 
 REWARM_STEPS = 30
@@ -76,13 +77,10 @@ class Inner:
         with_muon = spec.optimiser is InnerOptimiser.MUON
         hidden = {name for name, weight in self._named.items() if with_muon and is_hidden_matrix(name, weight)}
         others = [weight for name, weight in self._named.items() if name not in hidden]
-        groups = [
-            {"params": [weight for weight in others if weight.ndim >= 2], "weight_decay": spec.weight_decay},
-            {"params": [weight for weight in others if weight.ndim < 2], "weight_decay": 0.0},
-        ]
-        adam = torch.optim.AdamW(groups, lr=spec.learning_rate, betas=(0.9, 0.95), eps=1e-8, fused=True)
-        self._optimisers: list[torch.optim.Optimizer] = [adam]
-        self._homes: dict[str, tuple[torch.optim.Optimizer, tuple[str, ...]]]
+        matrices, vectors = [[w for w in others if w.ndim >= 2], [w for w in others if w.ndim < 2]]
+        adam = AdamW([(matrices, spec.weight_decay), (vectors, 0.0)], spec.learning_rate)
+        self._optimisers: list[AdamW | Muon] = [adam]
+        self._homes: dict[str, tuple[AdamW | Muon, tuple[str, ...]]]
         self._homes = {name: (adam, _ADAM_SLOTS) for name in self._named}
         """Of every parameter: who moves it, and what that one remembers of it."""
         if hidden:
@@ -128,8 +126,7 @@ class Inner:
     def _step(self, x_BT: Tensor, y_BT: Tensor) -> tuple[float, bool]:
         """One step; the loss, and whether the weights moved."""
         for optimiser in self._optimisers:
-            for group in optimiser.param_groups:
-                group["lr"] = learning_rate(self.spec, self.position, self._since_rewarm)
+            optimiser.lr = learning_rate(self.spec, self.position, self._since_rewarm)
         device = next(iter(self._named.values())).device
         logits_BTV = self.model(x_BT.to(device))
         loss = F.cross_entropy(logits_BTV.flatten(0, 1), y_BT.to(device).flatten())
@@ -167,7 +164,7 @@ class Inner:
         for name, weight, optimiser, slots in self._memories() if found else ():
             optimiser.state[weight] = {slot: state[f"{name}.{slot}"].to(weight.device, copy=True) for slot in slots}
 
-    def _memories(self) -> Iterator[tuple[str, Tensor, torch.optim.Optimizer, tuple[str, ...]]]:
+    def _memories(self) -> Iterator[tuple[str, Tensor, AdamW | Muon, tuple[str, ...]]]:
         """Every parameter with its optimiser and the names of what that one remembers of it."""
         for name, weight in self._named.items():
             yield name, weight, *self._homes[name]

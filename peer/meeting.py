@@ -60,11 +60,13 @@ class Meeting:
         """Before the first round: wait until as many are ready for it as the run wants to start with, somebody who knows of more of
         them has begun, or patience ends."""
         loop, roster = asyncio.get_running_loop(), self._neighbours.roster
-        give_up_at = loop.time() + COMPANY_PATIENCE
-        while len(roster.in_training(loop.time())) + 1 < self._manifest.start_with:
-            has_begun = any(row.round > 0 or row.progress.phase in BEGUN for row in roster.snapshot())
-            if has_begun or loop.time() >= give_up_at:
-                return
+        give_up_at, seen = loop.time() + COMPANY_PATIENCE, -1
+        while loop.time() < give_up_at:
+            if roster.news != seen:  # a crowd looks often, and seldom sees anything new
+                seen = roster.news
+                ready = len(roster.in_training(loop.time())) + 1 >= self._manifest.start_with
+                if ready or any(row.round > 0 or row.progress.phase in BEGUN for row in roster.snapshot()):
+                    return
             await asyncio.sleep(POLL_SECONDS)
 
     async def average(self, update: Update, members: Collection[PeerId]) -> Averaged:
@@ -73,7 +75,7 @@ class Meeting:
         still_here = {peer for peer in members if peer not in roster or roster.is_present(peer, now)}
         near = still_here | set(self._course.companions)
         close_at = self._course.train_until + spec.assemble_seconds
-        crowd, others = self._course.crowd, roster.in_training(now)
+        crowd = self._course.crowd
         update = replace(update, is_elder=self._course.is_elder)
         cells = self._course.cells
         if cells.count == 1:
@@ -81,7 +83,7 @@ class Meeting:
             first = self._manifest.organiser_id if crowd == 1 else None  # many come at once to a run that has no crowd yet,
             close_at += spec.assemble_seconds if crowd == 1 else 0.0  # and the organiser has been waiting the longest
             left = sum(not roster.is_present(peer, now) for peer in members if peer in roster)
-            enough = least(max(1, crowd - left), self._missed)
+            enough, others = least(max(1, crowd - left), self._missed), roster.in_training(now)
             if update.is_elder and crowd - left <= 1:  # we alone are the majority: those who are behind us have to come after us
                 others = [peer for peer in others if roster.round_of(peer) >= update.round]
             company = Company(expected, close_at, not others, elders=enough, crowd=crowd, leads=first)

@@ -13,9 +13,8 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from functools import cache
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -55,31 +54,28 @@ def _has_matrix_unit() -> bool:
     return bool(capabilities.get("amx_bf16"))
 
 
-class Muon(torch.optim.Optimizer):
-    """Over matrices alone. State per matrix: ``momentum``, of the same shape."""
+class Muon:
+    """Over matrices alone. ``state`` per matrix: ``momentum``, of the same shape. ``lr`` may change at any time."""
 
     def __init__(self, matrices: Iterable[Tensor], lr: float, weight_decay: float) -> None:
-        super().__init__(matrices, {"lr": lr, "weight_decay": weight_decay})
+        self._matrices, self.lr, self._weight_decay = list(matrices), lr, weight_decay
+        self.state: dict[Tensor, dict[str, Tensor]] = {}
 
     @torch.no_grad()
-    def step(self, closure: Callable[[], Any] | None = None) -> None:  # type: ignore[override]
+    def step(self) -> None:
         """One update of every matrix that has a gradient; those of one shape go through the iteration together."""
-        for group in self.param_groups:
-            alike: dict[torch.Size, list[tuple[Tensor, Tensor]]] = defaultdict(list)
-            for weight in group["params"]:
-                if weight.grad is not None:
-                    alike[weight.shape].append((weight, self._looked_ahead(weight, weight.grad)))
-            for (rows, columns), pairs in alike.items():
-                moved_GRC = orthogonalised(torch.stack([ahead for _, ahead in pairs]))
-                for (weight, _), moved_RC in zip(pairs, moved_GRC, strict=True):
-                    weight.mul_(1 - group["lr"] * group["weight_decay"])
-                    weight.sub_(moved_RC, alpha=group["lr"] * RMS * math.sqrt(max(rows, columns)))
+        alike: dict[torch.Size, list[tuple[Tensor, Tensor]]] = defaultdict(list)
+        for weight in self._matrices:
+            if weight.grad is not None:
+                alike[weight.shape].append((weight, self._looked_ahead(weight, weight.grad)))
+        for (rows, columns), pairs in alike.items():
+            moved_GRC = orthogonalised(torch.stack([ahead for _, ahead in pairs]))
+            for (weight, _), moved_RC in zip(pairs, moved_GRC, strict=True):
+                weight.mul_(1 - self.lr * self._weight_decay)
+                weight.sub_(moved_RC, alpha=self.lr * RMS * math.sqrt(max(rows, columns)))
 
     def _looked_ahead(self, weight: Tensor, gradient: Tensor) -> Tensor:
         """The gradient with its momentum, one step ahead (Nesterov)."""
-        state = self.state[weight]
-        if "momentum" not in state:
-            state["momentum"] = torch.zeros_like(weight)
-        momentum: Tensor = state["momentum"]
+        momentum = self.state.setdefault(weight, {"momentum": torch.zeros_like(weight)})["momentum"]
         momentum.mul_(MOMENTUM).add_(gradient)
         return gradient + MOMENTUM * momentum

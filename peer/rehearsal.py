@@ -17,6 +17,7 @@ from functools import partial
 from typing import Any
 
 import msgspec
+import torch
 
 import swarm
 from swarm.errors import ConfigError, NobodyThere
@@ -163,7 +164,8 @@ def rehearse(script: Script, tell: Callable[[RoundReport], None] = lambda report
     """Run the rehearsal to its end; ``tell`` hears the founder's rounds as they come. ``listen`` keeps what was said."""
     leftovers: list[str] = []
     stage = _Stage(script, tell, listen)
-    often = gc.get_threshold()
+    often, threads = gc.get_threshold(), torch.get_num_threads()
+    torch.set_num_threads(1)  # so small a model gains nothing by more, and waits for each of them wherever the computer is busy
     gc.freeze()  # what is loaded stays: without this the collector walks through all of torch again and again
     gc.set_threshold(*GARBAGE)
     try:
@@ -171,6 +173,7 @@ def rehearse(script: Script, tell: Callable[[RoundReport], None] = lambda report
     finally:
         gc.set_threshold(*often)
         gc.unfreeze()
+        torch.set_num_threads(threads)
     return Rehearsed(
         notebooks=stage.notebooks,
         transcript=stage.digest(),

@@ -58,6 +58,8 @@ class Roster:
 
     def __init__(self, patience: float = PATIENCE) -> None:
         self.patience = patience
+        self.news = 0
+        """Grows whenever something is heard that was not known: who has seen it all need not look again."""
         self._rows: dict[PeerId, Row] = {}
 
     def __len__(self) -> int:
@@ -74,6 +76,7 @@ class Roster:
         if row.peer not in self._rows and len(self._rows) >= ROSTER_LIMIT and not self._make_room(now):
             return False
         self._rows[row.peer] = row
+        self.news += 1
         return True
 
     def knows(self, signed: Signed[Progress]) -> bool:
@@ -104,13 +107,13 @@ class Roster:
         return sorted([row.signed.signer for row in self._present(now)])
 
     def at_round(self, round_: int, now: float) -> list[PeerId]:
-        """The present peers that should take part in ``round_``, sorted: those in it, and those still busy with the average of the
-        one before, in its group or without it."""
-        nearly = (Phase.AVERAGING, Phase.FOLLOWING)
+        """The present peers that should take part in ``round_``, sorted: those in it that have its model, and those still busy with
+        the average of the one before, in its group or without it."""
+        nearly, not_yet = (Phase.AVERAGING, Phase.FOLLOWING), (Phase.FOLLOWING, Phase.STARTING, Phase.SYNCING)
         return sorted(
             row.peer
             for row in self._present(now)
-            if (row.round == round_ and row.progress.phase is not Phase.FOLLOWING)
+            if (row.round == round_ and row.progress.phase not in not_yet)
             or (row.round == round_ - 1 and row.progress.phase in nearly)
         )
 

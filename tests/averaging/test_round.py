@@ -113,9 +113,11 @@ def outcome(commands: list[Command]) -> Outcome:
     return commands[-1].outcome
 
 
-def after_exchange(*, without: tuple[PeerId, ...] = ()) -> Seat:
+def after_exchange(*, without: tuple[PeerId, ...] = (), schedule: Schedule = AT) -> Seat:
     """A's seat when all results but those of ``without`` are here, and A has said what it holds."""
-    seat, here = Seat(), [member for member in (B, C, D) if member not in without]
+    offering = Offering(vector_P=VECTORS[A], weight=WEIGHTS[A], seed=bytes(32))
+    here = [member for member in (B, C, D) if member not in without]
+    seat = Seat(machine=Round(replace(PLAN, schedule=schedule), A, offering))
     seat.tell(*commits(B, C, D), *(part_of(member) for member in (B, C, D)))
     told = seat.tell(*(event for member in here for event in publishes(member)))
     told += seat.tell(Woken(), now=AT.results) if without else []
@@ -351,6 +353,21 @@ def test_an_item_that_cannot_be_had_in_time_ends_the_round_for_us() -> None:
     assert end.average_P is None
     assert end.reason == "an item that the others have applied could not be fetched in time"
     assert end.included == (False,) * 4
+
+
+def test_an_item_that_no_holder_gives_ends_the_round_for_us_long_before_its_time_is_over() -> None:
+    """The others go on with it: their state has it."""
+    at = replace(AT, patience=0.5)
+    seat = after_exchange(without=(D,), schedule=at)
+    item = f"item.3.{HASHES[3].hex()}"
+    seat.tell(*holdings(HASHES, B, C, D), *ballots(HASHES, B, C, D), now=3.1)
+    for holder, now in ((B, 3.2), (C, 3.3)):
+        seat.tell(Unreached(holder, item), now=now)
+        assert seat.wakes[-1] == at.fetched
+    assert seat.tell(Unreached(D, item), now=3.4) == []
+    assert seat.wakes[-1] == 3.9
+    end = outcome(seat.tell(Woken(), now=3.9))
+    assert (end.average_P, end.is_void) == (None, False)
 
 
 def test_split_ballots_end_the_round_as_soon_as_they_cannot_decide_any_more() -> None:

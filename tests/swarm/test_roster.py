@@ -26,6 +26,7 @@ CASES = {
     "in the round, averaging": (5, Phase.AVERAGING, True),
     "in the round, waiting": (5, Phase.WAITING, True),
     "in the round, leaving": (5, Phase.LEAVING, False),
+    "in the round, still fetching its model": (5, Phase.SYNCING, False),
     "one behind, averaging": (4, Phase.AVERAGING, True),
     "in the round, following those who average": (5, Phase.FOLLOWING, False),
     "one behind, following those who average": (4, Phase.FOLLOWING, True),
@@ -138,3 +139,14 @@ def test_whatever_a_peer_says_of_itself_the_roster_goes_on(name: str, round_: in
     assert roster.hear(heard(1, round_, seq, name=name), 0.0)
     assert roster.at_round(round_, 0.0) == roster.peers(0.0) == ids(1)
     assert roster.at_round(round_ + 1, 0.0) == []
+
+
+def test_news_is_what_was_not_known_before() -> None:
+    roster = Roster()
+    roster.hear(heard(1), now=0)
+    first = roster.news
+    roster.hear(heard(1), now=1)
+    assert roster.news == first
+    roster.hear(heard(1, seq=1), now=2)
+    roster.hear(heard(2), now=2)
+    assert roster.news == first + 2
