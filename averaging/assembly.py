@@ -7,9 +7,11 @@
 
 Rule 1: a peer signs one vote per round, so it is never in two groups and no cycle of waiting can form. Where the group that has its
         vote cannot stand any more, it joins another that lists it and stands by the votes of the others.
-Rule 2: the leader waits for those it expects until ``close_at``; the unreachable are not waited for.
+Rule 2: the leader waits for those it expects until ``close_at``; the unreachable are not waited for. It asks for a sign of life
+        now and then, first soon and then ever more seldom: whoever has died since it was told refuses the connection.
 Rule 3: a silent leader is replaced: deputy k proposes k/4 of ``patience`` after the leader should have; at once, where it knows
-        that all before it are gone. (Not earlier where only some are: the one before it may not know, and votes would split.)
+        that all before it are gone, and it asks for signs of theirs. (Not earlier where only some are: the one before it may not
+        know, and votes would split.) Whoever comes unexpected may lead, too: it hears then who else has come.
 Rule 4: who comes late or with another model gets a reason, keeps its update, and comes again in the next round.
         It ends by that only where a leader says so, or where nobody is left who could still come.
 Rule 5: what came before we began is heard before anything is decided.
@@ -19,6 +21,7 @@ Rule 6: fewer than ``least`` are no group, whoever proposes them: a few who do n
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import cast
@@ -69,7 +72,9 @@ class Call:
     close_at: float
     """When the leader stops waiting for those who have not come."""
     patience: float
-    """Seconds: how long the others wait for a leader beyond that, and how often it looks whether the missing are alive."""
+    """Seconds: how long the others wait for a leader beyond that."""
+    first_look: float
+    """Seconds until the leader asks the missing for a sign of life. Each further pause is twice as long."""
     group_size: int
     least: int = 1
     """Members without whom there is no group."""
@@ -114,16 +119,20 @@ class Assembly:
         self._group: Group | None = None
         self._proposed = False
         self._complete_since: float | None = None
-        self._looked_at: float | None = None
+        self._look_at, self._pause = math.inf, call.first_look
         self._listening = True
         self._left: LeftOut | None = None
         self._told: set[PeerId] = set()
-        self._order = groups.leaders(call.run, self._round, {self._me, *call.expected})
-        if call.leads in self._order:
-            self._order = [call.leads, *(peer for peer in self._order if peer != call.leads)]
+        self._order = self._ordered({self._me, *call.expected})
+
+    def _ordered(self, candidates: Iterable[PeerId]) -> list[PeerId]:
+        """In which order they lead."""
+        drawn, first = groups.leaders(self._call.run, self._round, candidates), self._call.leads
+        return [first, *(peer for peer in drawn if peer != first)] if first in drawn else drawn
 
     def start(self, now: float) -> Iterable[Command]:
         """Say that we are ready, to the leaders; a leader says it to everybody, which also shows who is gone."""
+        self._look_at = now + self._pause
         audience = [peer for peer in self._order if peer != self._me]
         if self._me not in self._order[: self._deputies]:
             audience = self._order[: self._deputies]
@@ -166,6 +175,9 @@ class Assembly:
             self._gone.discard(peer)
             yield from self._tell_again(peer)
         self._ready.setdefault(peer, signed)
+        if peer not in self._order:
+            self._order = self._ordered([*self._order, peer])
+            yield from self._tell_leaders()
 
     def _too_late(self, word: Ready) -> Decline:
         """The answer to ``word`` when our list is made; to who comes with another model it is only that we are none of its own."""
@@ -182,6 +194,10 @@ class Assembly:
     def _lose(self, peer: PeerId) -> Iterator[Command]:
         """A peer that cannot be reached is not waited for; where it led, the deputies already have our `Ready`."""
         self._gone.add(peer)
+        yield from self._tell_leaders()
+
+    def _tell_leaders(self) -> Iterator[Command]:
+        """Whoever leads now and has not heard of us."""
         leading = [p for p in self._order if p not in self._gone][:DEPUTIES]
         fresh = tuple(p for p in leading if p not in self._told and p != self._me)
         self._told.update(fresh)
@@ -258,14 +274,13 @@ class Assembly:
             yield Finish(unanswered if self._group else self._is_over or LeftOut("no leader proposed a group", self._round))
             return
         missing = {self._me, *call.expected} - self._ready.keys() - self._gone
+        rank = [peer for peer in self._order if peer not in self._gone].index(self._me)
         if missing and now < call.close_at:
             self._complete_since = None
-            wake = min(call.close_at, now + call.patience / 2)
-            yield from self._look_for(missing, now)
+            wake = call.close_at
         else:
             if self._complete_since is None:
                 self._complete_since = now
-            rank = [peer for peer in self._order if peer not in self._gone].index(self._me)
             turn = self._complete_since + (min(self._order.index(self._me), 7) if rank else 0) * call.patience / 4
             if not (self._is_over or call.suffices([signed.message for signed in self._here])):
                 turn = max(turn, call.close_at)  # somebody may come whom we do not expect
@@ -274,7 +289,15 @@ class Assembly:
                 yield from self._think(now)
                 return
             wake = turn if now < turn else call.close_at + 2 * call.patience
+        if not self._group and not self._proposed and rank < self._deputies:
+            yield from self._look_for(self._before if rank else missing, now)
+            wake = min(wake, self._look_at)
         yield WakeAt(wake)
+
+    @property
+    def _before(self) -> set[PeerId]:
+        """Those who lead before us, as far as we know: they may have come, and died before they could propose."""
+        return set(self._order[: self._order.index(self._me)]) - self._gone
 
     @property
     def _hope(self) -> Group | None:
@@ -300,15 +323,13 @@ class Assembly:
         for peer in late:
             yield Send((peer,), self._too_late(self._ready[peer].message))
 
-    def _look_for(self, missing: set[PeerId], now: float) -> Iterator[Command]:
-        """The leader asks after the missing now and then: a dead one answers with a refused connection, and is not waited for."""
-        if self._me != next(peer for peer in self._order if peer not in self._gone):
-            return
-        if self._looked_at is None:
-            self._looked_at = now  # `start` has just asked everybody
-        elif now >= self._looked_at + self._call.patience / 2:
-            self._looked_at = now
-            yield Send(tuple(sorted(missing)), self._call.me.message)
+    def _look_for(self, whom: set[PeerId], now: float) -> Iterator[Command]:
+        """Ask ``whom`` for a sign of life, if it is time. `start` has just asked everybody."""
+        if now >= self._look_at:
+            self._pause *= 2
+            self._look_at = now + self._pause
+            if whom:
+                yield Send(tuple(sorted(whom)), self._call.me.message)
 
     @property
     def _here(self) -> list[Signed[Ready]]:

@@ -34,6 +34,8 @@ from .round import Round
 from .terms import Offering, Outcome, Plan, Schedule
 from .updates import CheckUpdate, EncodeUpdate
 
+LOOKS = 16
+"""First looks for the missing that would fit into ``assemble_seconds``."""
 REMEMBERED = 64
 """Rounds back."""
 FORMS: dict[type[Message], bool] = {
@@ -254,6 +256,7 @@ class Averager:
             expected=tuple(company.expected),
             close_at=close_at,
             patience=spec.assemble_seconds,
+            first_look=spec.assemble_seconds / LOOKS,
             group_size=spec.group_size,
             least=company.least,
             elders=company.elders,

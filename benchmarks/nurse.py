@@ -5,8 +5,10 @@ from __future__ import annotations
 import peer.cli
 import peer.launch
 import peer.recipe
+from benchmarks.nursery import die_with_parent
 from swarm.dht.node import load_hivemind
 
 __all__ = ["peer"]
 
+die_with_parent()  # Python's own way is to ask whether anybody holds a pipe to it, and every peer does
 load_hivemind()  # a peer does so when it opens its DHT: a second of work for each, while the others wait for the processor

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import pytest
@@ -48,9 +49,15 @@ def votes(who: PeerId, *members: PeerId) -> Received:
 
 
 def assembly(
-    me: PeerId, expected: Sequence[PeerId] = (A, B, C, D), *, size: int = 16, root: bytes = ROOT, least: int = 1
+    me: PeerId,
+    expected: Sequence[PeerId] = (A, B, C, D),
+    *,
+    size: int = 16,
+    root: bytes = ROOT,
+    least: int = 1,
+    first_look: float = math.inf,
 ) -> Assembly:
-    times = {"close_at": CLOSE, "patience": PATIENCE}
+    times = {"close_at": CLOSE, "patience": PATIENCE, "first_look": first_look}
     return Assembly(Call(run=RUN, me=ready(me, root), expected=tuple(expected), group_size=size, least=least, **times))
 
 
@@ -79,9 +86,9 @@ def test_the_leader_waits_for_all_that_are_expected_and_then_proposes() -> None:
     (finish,) = play(
         assembly(A),
         (0, None, [Send((B, C, D), Ready(ROOT)), WakeAt(0)]),
-        (0, Woken(), [WakeAt(2)]),
-        (1, comes(B), [WakeAt(3)]),
-        (1, comes(C), [WakeAt(3)]),
+        (0, Woken(), [WakeAt(CLOSE)]),
+        (1, comes(B), [WakeAt(CLOSE)]),
+        (1, comes(C), [WakeAt(CLOSE)]),
         (1.5, comes(D), [Send(others(A, B, C, D), proposed(A, B, C, D)), vote_of(A, A, B, C, D), WakeAt(END)]),
         (2, votes(B, A, B, C, D), [WakeAt(END)]),
         (2, votes(C, A, B, C, D), [Finish]),
@@ -94,9 +101,9 @@ def test_a_follower_tells_the_leaders_only_and_votes_for_the_proposal_it_is_in()
     (finish,) = play(
         assembly(D),
         (0, None, [Send((A, B, C), Ready(ROOT)), WakeAt(0)]),
-        (0, Woken(), [WakeAt(2)]),
-        (1, said(A, proposed(A, B, C, D)), [vote_of(D, A, B, C, D), WakeAt(3)]),
-        (1, votes(A, A, B, C, D), [WakeAt(3)]),
+        (0, Woken(), [WakeAt(CLOSE)]),
+        (1, said(A, proposed(A, B, C, D)), [vote_of(D, A, B, C, D), WakeAt(CLOSE)]),
+        (1, votes(A, A, B, C, D), [WakeAt(CLOSE)]),
         (1, votes(C, A, B, C, D), [Finish]),
     )
     assert standing(finish).id == group(A, B, C, D).id
@@ -112,8 +119,8 @@ def test_what_came_before_it_began_is_heard_before_anything_is_decided() -> None
     (_, _, wake) = play(
         assembly(A, ()),
         (0, None, [WakeAt(0)]),
-        (0, comes(B), []),
-        (0, comes(C), []),
+        (0, comes(B), [Send((B,), Ready(ROOT))]),
+        (0, comes(C), [Send((C,), Ready(ROOT))]),
         (0, Woken(), [Send(others(A, B, C), proposed(A, B, C)), vote_of(A, A, B, C), WakeAt]),
     )
     assert wake == WakeAt(END)
@@ -137,7 +144,7 @@ def test_nobody_waits_for_the_unreachable() -> None:
     play(
         assembly(A),
         (0, None, [Send, WakeAt]),
-        (0, Woken(), [WakeAt(2)]),
+        (0, Woken(), [WakeAt(CLOSE)]),
         (0.1, Unreached(C), [WakeAt]),
         (1, comes(B), [WakeAt]),
         (1, comes(D), [Send(others(A, B, D), proposed(A, B, D)), vote_of(A, A, B, D), WakeAt(END)]),
@@ -159,18 +166,57 @@ def test_who_came_and_is_gone_again_is_not_listed_unless_it_comes_back() -> None
     )
 
 
-def test_the_leader_asks_after_the_missing_and_stops_waiting_when_it_is_time() -> None:
+def test_the_leader_asks_after_the_missing_soon_and_then_ever_more_seldom_until_it_is_time() -> None:
     ask = Send((D,), Ready(ROOT))
     play(
-        assembly(A),
+        assembly(A, first_look=1),
         (0, None, [Send, WakeAt]),
-        (0, Woken(), [WakeAt(2)]),
-        (0, comes(B), [WakeAt(2)]),
-        (0, comes(C), [WakeAt(2)]),
-        (2, Woken(), [ask, WakeAt(4)]),
-        (3, Woken(), [WakeAt(5)]),
-        (4, Woken(), [ask, WakeAt(6)]),
+        (0, Woken(), [WakeAt(1)]),
+        (0, comes(B), [WakeAt(1)]),
+        (0, comes(C), [WakeAt(1)]),
+        (1, Woken(), [ask, WakeAt(3)]),
+        (2, Woken(), [WakeAt(3)]),
+        (3, Woken(), [ask, WakeAt(7)]),
+        (7, Woken(), [ask, WakeAt(CLOSE)]),
         (CLOSE, Woken(), [Send(others(A, B, C), proposed(A, B, C)), vote_of(A, A, B, C), WakeAt(END)]),
+    )
+
+
+def test_a_leader_that_dies_with_everybodys_word_is_found_out_by_its_deputy() -> None:
+    play(
+        assembly(B, (A, C), first_look=0.5),
+        (0, None, [Send, WakeAt]),
+        (0, comes(A), []),
+        (0, comes(C), []),
+        (0, Woken(), [WakeAt(0.5)]),
+        (0.5, Woken(), [Send((A,), Ready(ROOT)), WakeAt(PATIENCE / 4)]),
+        (0.6, Unreached(A), [Send((C,), proposed(B, C)), vote_of(B, B, C), WakeAt(END)]),
+    )
+
+
+def test_a_deputy_that_waits_for_somebody_asks_for_the_leader_as_well() -> None:
+    """The leader may have died while both waited: then nobody would ask for anybody."""
+    play(
+        assembly(B, first_look=0.5),
+        (0, None, [Send, WakeAt]),
+        (0, Woken(), [WakeAt(0.5)]),
+        (0.1, comes(C), [WakeAt(0.5)]),
+        (0.5, Woken(), [Send((A,), Ready(ROOT)), WakeAt(1.5)]),
+        (0.6, Unreached(A), [WakeAt(1.5)]),
+        (1.5, Woken(), [Send((D,), Ready(ROOT)), WakeAt(3.5)]),
+        (1.6, Unreached(D), [Send((C,), proposed(B, C)), vote_of(B, B, C), WakeAt(END)]),
+    )
+
+
+def test_who_comes_unexpected_and_may_lead_hears_of_us() -> None:
+    """A newcomer knows some of the others, and tells those of them that lead; one whom it does not know asks it."""
+    play(
+        assembly(D, (B, C)),
+        (0, None, [Send((B, C), Ready(ROOT)), WakeAt]),
+        (0, Woken(), [WakeAt]),
+        (1, comes(A), [Send((A,), Ready(ROOT)), WakeAt]),
+        (1, comes(A), [WakeAt]),
+        (1, said(A, proposed(A, B, C, D)), [vote_of(D, A, B, C, D), WakeAt]),
     )
 
 
@@ -332,7 +378,7 @@ def test_who_comes_with_another_model_when_the_list_is_made_hears_only_that_we_d
     play(
         assembly(A, (A, B)),
         (0, None, [Send((B,), Ready(ROOT)), WakeAt(0)]),
-        (0, Woken(), [WakeAt(2)]),
+        (0, Woken(), [WakeAt(CLOSE)]),
         (1, comes(B), [Send((B,), proposed(A, B)), vote_of(A, A, B), WakeAt(END)]),
         (1, comes(C, OTHER), [Send((C,), Decline(ROUND, "we train from another model", Because.ABSENT)), WakeAt(END)]),
     )
@@ -345,7 +391,15 @@ def test_the_group_knows_what_each_member_says_of_its_line() -> None:
     slow = said(B, Ready(ROOT, 250, False)).signed
     mine = Ready(ROOT, 9000)
     machine = Assembly(
-        Call(run=RUN, me=said(A, mine).signed, expected=(A, B), close_at=CLOSE, patience=PATIENCE, group_size=16)  # type: ignore[arg-type]
+        Call(
+            run=RUN,
+            me=said(A, mine).signed,  # type: ignore[arg-type]
+            expected=(A, B),
+            close_at=CLOSE,
+            patience=PATIENCE,
+            first_look=math.inf,
+            group_size=16,
+        )
     )
     lines = {A: groups.Line(9000), B: groups.Line(250, dialable=False)}
     formed = groups.form(RUN, ROUND, (A, B), ROOT, lines)
@@ -353,7 +407,7 @@ def test_the_group_knows_what_each_member_says_of_its_line() -> None:
     (finish,) = play(
         machine,
         (0, None, [Send((B,), mine), WakeAt(0)]),
-        (0, Woken(), [WakeAt(2)]),
+        (0, Woken(), [WakeAt(CLOSE)]),
         (1, Received(slow), [Send((B,), proposal), Send((B,), Vote(), formed.id), WakeAt(END)]),
         (2, said(B, Vote(), group=formed.id), [Finish]),
     )
@@ -540,6 +594,7 @@ def test_newcomers_are_no_group_beside_those_who_go_on() -> None:
         expected=(B, C),
         close_at=CLOSE,
         patience=PATIENCE,
+        first_look=math.inf,
         group_size=16,
         elders=1,  # type: ignore[arg-type]
     )

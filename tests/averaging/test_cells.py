@@ -75,6 +75,7 @@ def council(me: str, expected: list[str], cells: Cells, enough: int = 1) -> Asse
         expected=tuple(peer for peer in expected if peer != me),  # type: ignore[misc]
         close_at=10.0,
         patience=5.0,
+        first_look=0.3,
         group_size=64,
         least=enough,
         crowd=200,

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
+import psutil
+
 from benchmarks.soak import soak
 
 GROWTH = 20
@@ -15,3 +20,22 @@ def test_a_calm_soak_decides_its_rounds_and_grows_by_nothing_to_speak_of() -> No
     assert (told["divergent_roots"], told["kills"], told["spawns"]) == (0, 0, 0)
     assert told["fd_growth"] < GROWTH
     assert told["rss_growth"] < GROWTH
+
+
+def test_nobody_outlives_a_benchmark_that_is_killed() -> None:
+    told = """
+import os, sys, time
+from benchmarks.nursery import Nursery
+with Nursery() as nursery:
+    peer, ticket = nursery.found("alone", "--model", "tiny", "--rounds", "1000")
+    import psutil
+    print(*[child.pid for child in psutil.Process().children(recursive=True)], flush=True)
+    time.sleep(60)
+"""
+    with subprocess.Popen([sys.executable, "-c", told], stdout=subprocess.PIPE, text=True) as benchmark:
+        assert benchmark.stdout is not None
+        family = [psutil.Process(int(pid)) for pid in benchmark.stdout.readline().split()]
+        benchmark.kill()
+    assert len(family) >= 2, "the fork server and the peer"
+    _, alive = psutil.wait_procs(family, timeout=10)
+    assert not alive

@@ -71,5 +71,21 @@ def test_the_side_with_two_thirds_decides_even_the_round_in_which_it_happened() 
 
 
 def test_of_two_halves_the_one_without_the_organiser_goes_over_as_a_whole() -> None:
-    moved = [{any(name == "synced" and fields["round"] > 2 for name, fields in book.events) for book in side} for side in sides(8)]
-    assert moved == [{False}, {True}], "the other side has taken the organiser's model, and nobody has gone the other way"
+    here, there = ([models(book) for book in side] for side in sides(8))
+    only_there = set().union(*there) - set().union(*here)
+    assert only_there, "two halves had two models"
+    for book in sides(8)[0]:
+        assert not taken(book) & only_there, "nobody has gone the other way"
+    organisers = set().union(*(models(book, until=APART[1] + HEALED_IN) for book in sides(8)[0])) - set().union(*there)
+    for book in sides(8)[1]:
+        assert taken(book) & organisers, "the other side has taken the organiser's model"
+
+
+def models(book: Notebook, until: float = APART[1]) -> set[str]:
+    """The state roots after the rounds that this peer told of from the moment when the network fell apart."""
+    return {report.state_root for report, at in zip(book.rounds, book.told_at, strict=True) if APART[0] < at <= until}
+
+
+def taken(book: Notebook) -> set[str]:
+    """The state roots that this peer has had from others."""
+    return {fields["state_root"] for name, fields in book.events if name == "synced"}
