@@ -101,6 +101,22 @@ class Call:
         """Whether those who say ``words`` are enough."""
         return len(words) >= self.least and sum(word.is_elder for word in words) >= self.elders
 
+    def seated_by(self, proposal: Proposal) -> list[Signed[Ready]] | None:
+        """The members of a proposal that we may sign: genuine, of this round, of one model (ours), and with us on it."""
+        seated: list[Signed[Ready]] = []
+        for raw in proposal.ready:
+            try:
+                signed = open_frame(raw, Ready, run=self.run, limit=4096)
+            except TheirFault:
+                return None
+            here = (signed.stamp.round, signed.stamp.group)
+            if here != (self.me.stamp.round, self.me.stamp.group) or signed.message.state_root != self.me.message.state_root:
+                return None
+            seated.append(signed)
+        members = {signed.signer for signed in seated}
+        is_ours = self.me.signer in members and len(members) == len(seated)
+        return seated if is_ours and self.fits(seated, proposal.unseated) else None
+
 
 class Assembly:
     """The machine. Ends with a `Group`, or with `LeftOut`."""
@@ -225,7 +241,7 @@ class Assembly:
         """Vote for it; where our vote is given, say to whom: nobody shall wait for it, but it may stand all the same."""
         if self._group:
             yield Send((proposer,), Vote(), self._group.id)
-        seated = self._check(proposal)
+        seated = self._call.seated_by(proposal)
         if seated is None:
             return  # a list that does not hold, or without us: not ours to vote on
         group = groups.formed(self._call.run, seated, proposal.unseated)
@@ -233,22 +249,6 @@ class Assembly:
             yield from self._vote(group)
         elif len(self._rivals) < RIVALS and group.id != self._group.id:
             self._rivals.append(group)
-
-    def _check(self, proposal: Proposal) -> list[Signed[Ready]] | None:
-        """The members of a proposal that we may sign: genuine, of this round, of one model (ours), and with us on it."""
-        seated: list[Signed[Ready]] = []
-        for raw in proposal.ready:
-            try:
-                signed = open_frame(raw, Ready, run=self._call.run, limit=4096)
-            except TheirFault:
-                return None
-            here = (signed.stamp.round, signed.stamp.group)
-            if here != (self._round, self._call.me.stamp.group) or signed.message.state_root != self._call.me.message.state_root:
-                return None
-            seated.append(signed)
-        members = {signed.signer for signed in seated}
-        is_ours = self._me in members and len(members) == len(seated)
-        return seated if is_ours and self._call.fits(seated, proposal.unseated) else None
 
     def _vote(self, group: Group) -> Iterator[Command]:
         self._group = group
