@@ -99,7 +99,7 @@ def _rounds(lab: Lab, methods: Sequence[Method], links: Iterable[float], effort:
             lab.shape(mbit)
             done: dict[Any, Cost] = {}
             for method in methods:
-                alike = (method.round.codec, method.round.exchange)
+                alike = (method.round.codec, method.round.exchange, method.round.fragments)
                 if alike not in done:
                     port += 10
                     together(workers, "open", _seats(lab, port=port, method=method.name, model=effort.model))
