@@ -117,6 +117,17 @@ class Call:
         is_ours = self.me.signer in members and len(members) == len(seated)
         return seated if is_ours and self.fits(seated, proposal.unseated) else None
 
+    def ordered(self, candidates: Iterable[PeerId]) -> list[PeerId]:
+        """In which order they lead."""
+        drawn, first = groups.leaders(self.run, self.me.stamp.round, candidates), self.leads
+        return [first, *(peer for peer in drawn if peer != first)] if first in drawn else drawn
+
+    def too_late(self, word: Ready) -> Decline:
+        """The answer to ``word`` when our list is made; to who comes with another model it is only that we are none of its own."""
+        if word.state_root != self.me.message.state_root:
+            return Decline(self.me.stamp.round, "we train from another model", Because.ABSENT)
+        return Decline(self.me.stamp.round, "the group of this round is formed; come with the next")
+
 
 class Assembly:
     """The machine. Ends with a `Group`, or with `LeftOut`."""
@@ -139,12 +150,7 @@ class Assembly:
         self._listening = True
         self._left: LeftOut | None = None
         self._told: set[PeerId] = set()
-        self._order = self._ordered({self._me, *call.expected})
-
-    def _ordered(self, candidates: Iterable[PeerId]) -> list[PeerId]:
-        """In which order they lead."""
-        drawn, first = groups.leaders(self._call.run, self._round, candidates), self._call.leads
-        return [first, *(peer for peer in drawn if peer != first)] if first in drawn else drawn
+        self._order = call.ordered({self._me, *call.expected})
 
     def start(self, now: float) -> Iterable[Command]:
         """Say that we are ready, to the leaders; a leader says it to everybody, which also shows who is gone."""
@@ -185,21 +191,20 @@ class Assembly:
     def _hear_ready(self, signed: Signed[Ready]) -> Iterator[Command]:
         peer = signed.signer
         if self._proposed and peer not in self._ready:
-            yield Send((peer,), self._too_late(signed.message))
+            yield Send((peer,), self._call.too_late(signed.message))
             return
         if peer in self._gone:
             self._gone.discard(peer)
             yield from self._tell_again(peer)
         self._ready.setdefault(peer, signed)
-        if peer not in self._order:
-            self._order = self._ordered([*self._order, peer])
-            yield from self._tell_leaders()
+        if peer not in self._order and signed.message.state_root == self._call.me.message.state_root:
+            yield from self._make_room(peer)
 
-    def _too_late(self, word: Ready) -> Decline:
-        """The answer to ``word`` when our list is made; to who comes with another model it is only that we are none of its own."""
-        if word.state_root != self._call.me.message.state_root:
-            return Decline(self._round, "we train from another model", Because.ABSENT)
-        return Decline(self._round, "the group of this round is formed; come with the next")
+    def _make_room(self, peer: PeerId) -> Iterator[Command]:
+        """One of our model whom we did not expect: if it is among the first, it may lead. Who is not costs us nothing more."""
+        if peer in self._call.ordered([*self._leading, peer])[:DEPUTIES]:
+            self._order = self._call.ordered([*self._order, peer])
+            yield from self._tell_leaders()
 
     def _tell_again(self, peer: PeerId) -> Iterator[Command]:
         """What we told ``peer`` before it was here is lost, and it may lead. Once: who comes and goes is not courted."""
@@ -212,10 +217,14 @@ class Assembly:
         self._gone.add(peer)
         yield from self._tell_leaders()
 
+    @property
+    def _leading(self) -> list[PeerId]:
+        """The first of those who are not gone."""
+        return [peer for peer in self._order if peer not in self._gone][:DEPUTIES]
+
     def _tell_leaders(self) -> Iterator[Command]:
         """Whoever leads now and has not heard of us."""
-        leading = [p for p in self._order if p not in self._gone][:DEPUTIES]
-        fresh = tuple(p for p in leading if p not in self._told and p != self._me)
+        fresh = tuple(p for p in self._leading if p not in self._told and p != self._me)
         self._told.update(fresh)
         if fresh:
             yield Send(fresh, self._call.me.message)
@@ -321,7 +330,7 @@ class Assembly:
         """Who has come to us after the list was made hears that it is; a proposer has told its own."""
         late = () if self._proposed else sorted(self._ready.keys() - set(group.members) - self._gone)
         for peer in late:
-            yield Send((peer,), self._too_late(self._ready[peer].message))
+            yield Send((peer,), self._call.too_late(self._ready[peer].message))
 
     def _look_for(self, whom: set[PeerId], now: float) -> Iterator[Command]:
         """Ask ``whom`` for a sign of life, if it is time. `start` has just asked everybody."""

@@ -30,7 +30,7 @@ NORM_TOLERANCE = 1e-4
 """Relative difference between a committed and a measured norm that is still honest: summation order differs between machines."""
 
 _CHUNK = 1 << 18
-"""Numbers per step of a sum: what a core's cache holds of a few vectors."""
+"""Numbers per step of a sum: the product is near when it is added, and the calls are few."""
 _ROW = 512
 """Numbers whose squares are summed in float32: an order of summation cannot be further than 512 roundings from another one."""
 _NARROW = (1e-10, math.inf)

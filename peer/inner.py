@@ -77,7 +77,8 @@ class Inner:
         with_muon = spec.optimiser is InnerOptimiser.MUON
         hidden = {name for name, weight in self._named.items() if with_muon and is_hidden_matrix(name, weight)}
         others = [weight for name, weight in self._named.items() if name not in hidden]
-        matrices, vectors = [[w for w in others if w.ndim >= 2], [w for w in others if w.ndim < 2]]
+        matrices = [weight for weight in others if weight.ndim >= 2]
+        vectors = [weight for weight in others if weight.ndim < 2]
         adam = AdamW([(matrices, spec.weight_decay), (vectors, 0.0)], spec.learning_rate)
         self._optimisers: list[AdamW | Muon] = [adam]
         self._homes: dict[str, tuple[AdamW | Muon, tuple[str, ...]]]

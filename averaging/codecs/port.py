@@ -30,7 +30,7 @@ ONE_TENSOR = Shape()
 
 Raw = bytes | bytearray | memoryview
 PIECE = 1 << 18
-"""Numbers handled at a time: what one pass has touched is still in the core's cache for the next."""
+"""Numbers handled at a time: what one pass has touched is near for the next, and the calls are few."""
 
 
 class Codec(Protocol):

@@ -4,7 +4,8 @@
     number  = scale · (code − 2^(bits−1))                     codes run from 1 to 2^bits − 1, so the range is symmetric
 
 Canonical: code 0 is refused, scales are finite and not negative (nor −0), the nibble that fills up an odd count is zero.
-The vector is walked in pieces that fit a core's cache; a piece is whole blocks, so the bytes do not depend on the piece.
+The vector is walked in pieces, so that what one step has touched is near for the next; a piece is whole blocks, so the bytes do not
+depend on it.
 """
 
 # Axes: N numbers of one part, B blocks, K numbers of one block
@@ -12,6 +13,7 @@ The vector is walked in pieces that fit a core's cache; a piece is whole blocks,
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,6 +40,7 @@ _MAGNITUDE = np.int32(0x7FFFFFFF)
 _ROUNDING = 1.5 * 2.0**23
 """A float32 of this size has no places behind the point: to add it is to round to the nearest even, into the lowest bits."""
 _PIECE = 1 << 19
+"""Numbers of a piece: 2 MB. A quarter would fit a core's own cache, but then the calls cost more than they save."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,37 +96,36 @@ class Quantised:
 
     def decode(self, payload: Raw, numbers: int, out: Tensor | None = None) -> Tensor:
         """``[numbers]`` float32, all finite. Raises `Malformed` for whatever `encode` cannot have made."""
+        vector_N = room_for(numbers, out)
+        for here, codes_BK, scales_B1 in self._walked(payload, numbers):
+            piece = vector_N[here]
+            if len(piece) % self.block:
+                piece.copy_((codes_BK * scales_B1).view(-1)[: len(piece)])
+            else:
+                torch.mul(codes_BK, scales_B1, out=piece.view(-1, self.block))
+        return vector_N
+
+    def subtract(self, payload: Raw, vector_N: Tensor) -> None:
+        """Take what `decode` reads in ``payload`` away from ``vector_N``, in place. Raises as `decode` does."""
+        numbers = len(vector_N)
+        scratch_BK = torch.empty(min(self._piece // self.block, self._blocks(numbers)), self.block)
+        for here, codes_BK, scales_B1 in self._walked(payload, numbers):
+            product_BK = torch.mul(codes_BK, scales_B1, out=scratch_BK[: len(codes_BK)])
+            vector_N[here] -= product_BK.view(-1)[: len(vector_N[here])]
+
+    def _walked(self, payload: Raw, numbers: int) -> Iterator[tuple[slice, Tensor, Tensor]]:
+        """Piece by piece: its place, the signed multiples [B, K] and the scales [B, 1]. Raises `Malformed`."""
         require_length(payload, self.size(numbers))
         blocks = self._blocks(numbers)
         raw_B = np.frombuffer(payload, "<u2", blocks)
         if (raw_B >= _INFINITE_BITS).any():
             raise Malformed("a scale is NaN, infinite or negative")
-        scales_B = raw_B.view(_HALF).astype(np.float32)
+        scales_B1 = torch.from_numpy(raw_B.view(_HALF).astype(np.float32))[:, None]
         codes = np.frombuffer(payload, np.uint8, offset=_HALF.itemsize * blocks)
-        vector_N, scales_B1 = room_for(numbers, out), torch.from_numpy(scales_B)[:, None]
         for start in range(0, numbers, self._piece):
             stop = min(start + self._piece, numbers)
             codes_BK = self._codes(codes[start * self.bits // 8 : -(-stop * self.bits // 8)], stop - start)
-            here = slice(start // self.block, self._blocks(stop))
-            piece, scales = vector_N[start:stop], scales_B1[here]
-            if len(piece) % self.block:
-                piece.copy_((torch.from_numpy(codes_BK) * scales).view(-1)[: len(piece)])
-            else:
-                torch.mul(torch.from_numpy(codes_BK), scales, out=piece.view(-1, self.block))
-        return vector_N
-
-    def subtract(self, payload: Raw, vector_N: Tensor) -> None:
-        """Take what `decode` reads in ``payload``, which is our own, away from ``vector_N``, in place."""
-        numbers, blocks = len(vector_N), self._blocks(len(vector_N))
-        scales_B1 = torch.from_numpy(np.frombuffer(payload, _HALF, blocks).astype(np.float32))[:, None]
-        codes = np.frombuffer(payload, np.uint8, offset=_HALF.itemsize * blocks)
-        scratch_BK = torch.empty(min(self._piece // self.block, blocks), self.block)
-        for start in range(0, numbers, self._piece):
-            stop = min(start + self._piece, numbers)
-            codes_BK = torch.from_numpy(self._codes(codes[start * self.bits // 8 : -(-stop * self.bits // 8)], stop - start))
-            scales = scales_B1[start // self.block : self._blocks(stop)]
-            product_BK = torch.mul(codes_BK, scales, out=scratch_BK[: len(codes_BK)])
-            vector_N[start:stop] -= product_BK.view(-1)[: stop - start]
+            yield slice(start, stop), torch.from_numpy(codes_BK), scales_B1[start // self.block : self._blocks(stop)]
 
     def _quantise(self, numbers_N: Floats, out_N: Floats | None, scratch_BK: Floats) -> tuple[NDArray[np.float16], Bytes, float]:
         """Scales, packed codes and squared norm of whole blocks (the last may be short); into ``out_N`` what they come back as.

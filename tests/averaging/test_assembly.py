@@ -220,6 +220,16 @@ def test_who_comes_unexpected_and_may_lead_hears_of_us() -> None:
     )
 
 
+def test_one_of_another_model_never_leads_however_it_is_drawn() -> None:
+    play(
+        assembly(D, (B, C)),
+        (0, None, [Send((B, C), Ready(ROOT)), WakeAt]),
+        (0, Woken(), [WakeAt]),
+        (1, comes(A, OTHER), [WakeAt]),
+        (1, said(B, proposed(B, C, D)), [vote_of(D, B, C, D), WakeAt]),
+    )
+
+
 def test_deputies_replace_a_silent_leader_in_their_order() -> None:
     for rank, me in enumerate([B, C], 1):
         machine = assembly(me, (A, B, C))
