@@ -42,7 +42,7 @@ RIVALS = 4
 """Proposals besides the one that has our vote that we keep: whoever leads twice makes no more of them."""
 WITNESSES = 2
 """So many of them that say that there is a group without us are believed, whoever leads."""
-GROWTH, YOUNG = 2, 64
+GROWTH, YOUNG = 2, 256
 """Nobody is believed who claims a crowd of more than `GROWTH` times those that we know, or than `YOUNG` where we know few."""
 
 
@@ -81,7 +81,9 @@ class Call:
     elders: int = 0
     """So many of them must have been in the last average: newcomers are no group beside those who go on."""
     crowd: int = 1
-    """Peers of the last round."""
+    """Peers of the last round, as all know who have its model."""
+    around: int = 1
+    """Peers that are here, as far as we know."""
     council: Cells | None = None
     """In a council: the cells whose delegates come."""
     leads: PeerId | None = None
@@ -89,13 +91,17 @@ class Call:
 
     def fits(self, seated: Sequence[Signed[Ready]], unseated: int) -> bool:
         """Whether those who are ``seated`` may be a group: neither too few nor too many, and who speaks for others may."""
-        words, known = [signed.message for signed in seated], max(YOUNG, self.crowd, 1 + len(self.expected))
+        words, known = [signed.message for signed in seated], max(YOUNG, self.crowd, self.around)
         if self.council:
             speaks = len({self.council.cell_of(signed.signer) for signed in seated}) == len(seated)
         else:
             speaks = all(word.peers == 1 for word in words)
         is_sane = unseated + sum(word.peers for word in words) <= GROWTH * known
         return speaks and is_sane and self.suffices(words) and len(seated) <= self.group_size
+
+    def claimed(self, seated: Sequence[Signed[Ready]], unseated: int) -> int:
+        """How many of the ``unseated`` to name beside those who are ``seated``: what everybody believes, however few it knows."""
+        return max(0, min(unseated, GROWTH * max(YOUNG, self.crowd) - sum(signed.message.peers for signed in seated)))
 
     def suffices(self, words: Sequence[Ready]) -> bool:
         """Whether those who say ``words`` are enough."""
@@ -352,7 +358,7 @@ class Assembly:
         if self._call.council:
             same = groups.speakers(self._call.council, same)
         seated = groups.seats(self._call.run, same, self._call.group_size, self._me)
-        members, unseated = {signed.signer for signed in seated}, len(same) - len(seated)
+        members, unseated = {signed.signer for signed in seated}, self._call.claimed(seated, len(same) - len(seated))
         others = tuple(sorted(members - {self._me}))
         if not self._call.fits(seated, unseated):
             yield from self._give_up([signed.message for signed in seated])

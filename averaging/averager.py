@@ -83,6 +83,8 @@ class Company:
     """So many of them must have been in the last average."""
     crowd: int = 1
     """Peers that were ready for the last round."""
+    around: int = 1
+    """Peers that are here, as far as we know."""
     leads: PeerId | None = None
     """Who leads if it is there; else a hash decides."""
 
@@ -261,6 +263,7 @@ class Averager:
             least=company.least,
             elders=company.elders,
             crowd=company.crowd,
+            around=company.around,
             council=council,
             leads=company.leads,
         )

@@ -16,7 +16,8 @@ from pathlib import Path
 
 from averaging.codecs import bytes_per_parameter, result_codec
 from peer.recipe import Recipe
-from peer.rehearsal import Script, rehearse
+from peer.rehearsal import rehearse
+from peer.script import Script
 from swarm.manifest import Codec
 from swarm.relaxation import MASK_ROUNDS
 from swarm.simulation.network import Link

@@ -16,7 +16,8 @@ import statistics
 import time
 from pathlib import Path
 
-from peer.rehearsal import rehearse, script_of
+from peer.rehearsal import rehearse
+from peer.script import script_of
 
 Row = dict[str, float | int | bool | str]
 

@@ -229,7 +229,8 @@ def demo(json_lines: bool, **chosen: Any) -> None:
 @_json
 def rehearse(peers: int, rounds: int, seed: int, json_lines: bool, **weather: float) -> None:
     """Run a swarm of PEERS simulated peers in this process, on virtual time, with the code that real peers run."""
-    from .rehearsal import rehearse_and_tell, script_of
+    from .rehearsal import rehearse_and_tell
+    from .script import script_of
 
     try:
         rehearse_and_tell(script_of(peers, rounds, seed, **weather), Reporter(sys.stdout, json_lines))

@@ -30,7 +30,7 @@ from .neighbours import ASKED, Neighbours
 from .offers import Offer, Standing, better
 from .replay import Replays
 from .state import SharedState, StateContent, state_root
-from .sync import POLL_SECONDS, Sync
+from .sync import POLL_SECONDS, SCOUTS, Sync
 from .telling import Telling
 
 JOIN_PATIENCE = 60.0
@@ -206,7 +206,8 @@ class Course:
 
     async def look_around(self, neighbours: Neighbours, companions: Collection[PeerId]) -> None:
         """Ask some of the peers that train without us where they stand; where they are the better camp, `move` asks again."""
-        self._sees_better = await self._elsewhere(neighbours, companions) is not None
+        at_most = ASKED if self.cells.count == 1 else SCOUTS  # in a crowd hardly anybody is in our group, and many look
+        self._sees_better = await self._elsewhere(neighbours, companions, at_most) is not None
 
     async def move(self, means: Means, neighbours: Neighbours, companions: Collection[PeerId]) -> bool:
         """Go over to a better camp than that of our ``companions``, where `look_around` has seen one that is still there.
@@ -214,18 +215,18 @@ class Course:
         It is asked again, so that we come into the round in which it is now, and not into one that is over.
         """
         is_due, self._sees_better, asked_at = self._sees_better, False, self._loop.time()
-        standing = await self._elsewhere(neighbours, companions) if is_due else None
+        standing = await self._elsewhere(neighbours, companions, ASKED) if is_due else None
         return standing is not None and await self._adopt(standing, asked_at, means)
 
-    async def _elsewhere(self, neighbours: Neighbours, companions: Collection[PeerId]) -> Standing | None:
-        """The camp to go over to, by what up to `ASKED` outsiders say, the organiser among them."""
+    async def _elsewhere(self, neighbours: Neighbours, companions: Collection[PeerId], at_most: int) -> Standing | None:
+        """The camp to go over to, by what ``at_most`` outsiders say, the organiser among them."""
         here, organiser = neighbours.roster.in_training(self._loop.time()), self._manifest.organiser_id
         outsiders = [peer for peer in here if peer not in companions]
         own = self._own()
         if own is None or not (outsiders and companions):
             return None
-        asked = dict.fromkeys([organiser] * (organiser in outsiders) + list(neighbours.some(ASKED, outsiders)))
-        heard = await neighbours.offers(self._loop.time() + ASK_SECONDS, tuple(asked)[:ASKED])
+        asked = dict.fromkeys([organiser] * (organiser in outsiders) + list(neighbours.some(at_most, outsiders)))
+        heard = await neighbours.offers(self._loop.time() + ASK_SECONDS, tuple(asked)[:at_most])
         heard = [said for said in heard if said.message.state_root not in self._passed]
         if self.cells.count > 1:  # cells do not take their steps at the same moment: who is a round away is no other camp
             heard = [said for said in heard if abs(said.stamp.round - self._board.round) != 1]

@@ -22,7 +22,6 @@ from averaging.record import Frame, Record
 from swarm.errors import Malformed
 from swarm.identity import PeerId, digest_of
 from swarm.manifest import RunManifest
-from swarm.membership.progress import Phase
 
 from .course import Course, Means
 from .neighbours import Neighbours
@@ -34,8 +33,6 @@ ASKED = 4
 OTHERS_ASKED = 2
 """And as many of all: whoever names its friends as those who have decided is not the only one to be heard."""
 PAUSE_SECONDS = 0.5
-BEGUN = (Phase.TRAINING, Phase.AVERAGING)
-"""Who is seen in these phases has begun."""
 COMPANY_PATIENCE = 120.0
 """Seconds to wait for `RunManifest.start_with` peers before the first round."""
 
@@ -58,14 +55,13 @@ class Meeting:
 
     async def company(self) -> None:
         """Before the first round: wait until as many are ready for it as the run wants to start with, somebody who knows of more of
-        them has begun, or patience ends."""
-        loop, roster = asyncio.get_running_loop(), self._neighbours.roster
+        them has begun, or patience ends. The organiser, whose round it is, says so if it is here."""
+        loop, roster, organiser = asyncio.get_running_loop(), self._neighbours.roster, self._manifest.organiser_id
         give_up_at, seen = loop.time() + COMPANY_PATIENCE, -1
-        while loop.time() < give_up_at:
-            if roster.news != seen:  # a crowd looks often, and seldom sees anything new
+        while loop.time() < give_up_at and not roster.has_begun:
+            if roster.news != seen and not roster.is_present(organiser, loop.time()):  # a crowd looks often, and seldom sees news
                 seen = roster.news
-                ready = len(roster.in_training(loop.time())) + 1 >= self._manifest.start_with
-                if ready or any(row.round > 0 or row.progress.phase in BEGUN for row in roster.snapshot()):
+                if len(roster.in_training(loop.time())) + 1 >= self._manifest.start_with:
                     return
             await asyncio.sleep(POLL_SECONDS)
 
@@ -76,6 +72,7 @@ class Meeting:
         near = still_here | set(self._course.companions)
         close_at = self._course.train_until + spec.assemble_seconds
         crowd = self._course.crowd
+        around = 1 + len(roster.peers(now))
         update = replace(update, is_elder=self._course.is_elder)
         cells = self._course.cells
         if cells.count == 1:
@@ -86,13 +83,13 @@ class Meeting:
             enough, others = least(max(1, crowd - left), self._missed), roster.in_training(now)
             if update.is_elder and crowd - left <= 1:  # we alone are the majority: those who are behind us have to come after us
                 others = [peer for peer in others if roster.round_of(peer) >= update.round]
-            company = Company(expected, close_at, not others, elders=enough, crowd=crowd, leads=first)
+            company = Company(expected, close_at, not others, elders=enough, crowd=crowd, around=around, leads=first)
             averaged = await self._averager.average(update, company)
         else:
             known = {self._me, *near, *roster.peers(now)}
             expected = cells.beside(self._me, known)
             few = max(1, (min(CELL, crowd // cells.count) // 4) >> self._missed)
-            company = Company(expected, close_at, alone_is_fine=False, least=few, crowd=crowd)
+            company = Company(expected, close_at, alone_is_fine=False, least=few, crowd=crowd, around=around)
             averaged = await self._in_cells(update, cells, company, known)
         if averaged.declined and averaged.by:
             if cells.count == 1 and averaged.round <= update.round and self._course.is_quick:
@@ -117,7 +114,7 @@ class Meeting:
         brought = replace(update, vector_P=cell.average_P, tokens=cell.tokens, line=line, codec=None)
         close_at = company.close_at + self._manifest.round.assemble_seconds  # cells are not done at the same moment
         enough = least(cells.count, self._missed)
-        council = await self._averager.confer(brought, cells, Company(outside, close_at, least=enough, crowd=company.crowd))
+        council = await self._averager.confer(brought, cells, Company(outside, close_at, least=enough, crowd=company.crowd, around=company.around))
         if council.record is None:
             self._averager.owe(cell.average_P)
             return replace(council, members=(), missing=(), signed=True)

@@ -31,8 +31,8 @@ ASKED = 8
 """Peers asked at a time where one answer is enough, and donors of one download."""
 TOLD, LEADERS_TOLD = 32, 8
 """Peers told at once where we are, and how many of them because they may lead: the same few however large the run is."""
-MANY = 64
-"""From more peers on we look at the DHT less often."""
+MANY, TOLD_BY_MANY = 64, 16
+"""From more peers on we look at the DHT less often, and tell fewer: there are enough who say the same."""
 WELCOME_PEERS = 40
 WELCOME_BYTES = CONTROL_LIMIT - 4096
 """Room for the records in a welcome: whoever makes theirs as large as they may be must not make everybody's welcome too large."""
@@ -238,7 +238,8 @@ class Neighbours:
         here = self.roster.peers(asyncio.get_running_loop().time())
         near = here if cells.count == 1 else cells.beside(self.me, here)
         leading = self._leading(self._describe()[0], near)
-        await self._tell(near if len(near) <= TOLD else dict.fromkeys([*leading, *self.some(TOLD - LEADERS_TOLD, near)]), deadline)
+        told = TOLD if len(here) <= MANY else TOLD_BY_MANY
+        await self._tell(near if len(near) <= TOLD else dict.fromkeys([*leading, *self.some(told - LEADERS_TOLD, near)]), deadline)
 
     async def announce_to_next(self, deadline: float) -> None:
         """Tell those who may lead the round after ours."""

@@ -63,7 +63,7 @@ class Peer:
         self._uplink = Uplink()
         self._members: tuple[PeerId, ...] = ()
         self._began = 0.0
-        self._stopping = False
+        self._stopping = self._is_over = False
 
     def __repr__(self) -> str:
         return f"Peer({self._me.name or self._id[:8]}, round {self.board.round}, {self.board.phase.name.lower()})"
@@ -116,6 +116,7 @@ class Peer:
             ways = (self._course, self.neighbours, self._averager, self._means, self._ask_to_wait)
             self._meeting = Meeting(self._manifest, *ways)
             await train(self)
+            self._is_over = True
             await self._keeper.export(self._learner)
         finally:
             await self._leave()
@@ -137,7 +138,8 @@ class Peer:
         self.board.enter(Phase.LEAVING)
         try:
             async with asyncio.timeout(LAST_SAVE_SECONDS):
-                await self.neighbours.announce(self._loop.time() + GOODBYE_SECONDS, self._course.cells)
+                if not (self._is_over and self._course.cells.count > 1):  # a crowd that goes all at once needs no word of it
+                    await self.neighbours.announce(self._loop.time() + GOODBYE_SECONDS, self._course.cells)
                 if self.board.given_rounds:
                     await self._keeper.save_if_due(self._learner, self._averager, now=True)
         except TimeoutError:

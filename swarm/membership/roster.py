@@ -16,6 +16,9 @@ from .progress import Phase, Progress
 ROSTER_LIMIT = 1000
 """Peers remembered. Beyond it a newcomer takes the place of somebody who is gone, or is not noted."""
 
+BEGUN = (Phase.TRAINING, Phase.AVERAGING)
+"""Who is seen in these phases has begun."""
+
 PATIENCE = 60.0
 """Seconds without a newer record after which a peer counts as gone."""
 
@@ -49,6 +52,16 @@ class Row:
         return self.signed.stamp.round, self.signed.stamp.seq
 
 
+@dataclass(frozen=True, slots=True)
+class _Here:
+    """Who is present ``since`` a time and ``until`` another, if nobody comes or goes meanwhile: a crowd asks that all the time."""
+
+    peers: list[PeerId]
+    since: float
+    until: float
+    patience: float
+
+
 class Roster:
     """The peers of a run. A plain value that changes in `hear`, `lost` and `forget_older_than` only; no I/O, no clock.
 
@@ -60,7 +73,10 @@ class Roster:
         self.patience = patience
         self.news = 0
         """Grows whenever something is heard that was not known: who has seen it all need not look again."""
+        self.has_begun = False
+        """Whether anybody heard of was in a round that had begun."""
         self._rows: dict[PeerId, Row] = {}
+        self._here: _Here | None = None
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -72,10 +88,13 @@ class Roster:
         """Note a record. False where it is not newer than the one we have, or where the roster is full of present peers."""
         if self.knows(signed):
             return False
-        row = Row(signed, now)
-        if row.peer not in self._rows and len(self._rows) >= ROSTER_LIMIT and not self._make_room(now):
+        row, known = Row(signed, now), self._rows.get(signed.signer)
+        if known is None and len(self._rows) >= ROSTER_LIMIT and not self._make_room(now):
             return False
+        if known is None or not self._is_here(known, now) or not self._is_here(row, now):
+            self._here = None
         self._rows[row.peer] = row
+        self.has_begun = self.has_begun or row.round > 0 or row.progress.phase in BEGUN
         self.news += 1
         return True
 
@@ -92,10 +111,12 @@ class Roster:
         row = self._rows.get(peer)
         if row and row.heard <= now:
             self._rows[peer] = replace(row, is_lost=True)
+            self._here = None
 
     def forget_older_than(self, time: float) -> None:
         """Drop the peers that were last heard before ``time``. Their old records would then be news again: leave them minutes."""
         self._rows = {peer: row for peer, row in self._rows.items() if row.heard >= time}
+        self._here = None
 
     def is_present(self, peer: PeerId, now: float) -> bool:
         """Whether ``peer`` is here, as the class says."""
@@ -104,7 +125,12 @@ class Roster:
 
     def peers(self, now: float) -> list[PeerId]:
         """The present peers, sorted."""
-        return sorted([row.signed.signer for row in self._present(now)])
+        here = self._here
+        if here is None or here.patience != self.patience or not here.since <= now < here.until:
+            present = list(self._present(now))
+            until = min((row.heard for row in present), default=now) + self.patience
+            self._here = here = _Here(sorted([row.signed.signer for row in present]), now, until, self.patience)
+        return list(here.peers)
 
     def at_round(self, round_: int, now: float) -> list[PeerId]:
         """The present peers that should take part in ``round_``, sorted: those in it that have its model, and those still busy with
@@ -144,4 +170,5 @@ class Roster:
         absent = [row for row in self._rows.values() if not self._is_here(row, now)]
         if absent:
             del self._rows[min(absent, key=lambda row: row.heard).peer]
+            self._here = None
         return bool(absent)

@@ -16,7 +16,7 @@ from collections.abc import Callable, Coroutine
 from concurrent.futures import Executor
 from contextvars import Context, ContextVar
 from heapq import heapify, heappop, heappush
-from typing import Any, TypeVar, TypeVarTuple
+from typing import Any, Protocol, TypeVar, TypeVarTuple
 
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
@@ -32,6 +32,29 @@ SPIN_LIMIT = 100_000
 
 class Deadlock(RuntimeError):
     """Every task waits and no timer could wake one; or tasks keep each other busy and time stands still."""
+
+
+class Window(Protocol):
+    """How far a loop may go on its own."""
+
+    until: float
+    """What happens at this time or later waits for the next window."""
+
+    def meet(self, upcoming: float) -> None:
+        """Move ``until``, and set timers for what others have sent meanwhile; the next one that is set here is for ``upcoming``.
+
+        Raises `Deadlock` where nothing can ever happen any more.
+        """
+
+
+class Alone:
+    """The `Window` of a loop that has all peers."""
+
+    until = math.inf
+
+    def meet(self, upcoming: float) -> None:
+        """Nobody else could wake our tasks."""
+        raise Deadlock("wait, and no timer is set that could wake one")
 
 
 class SerialTask(asyncio.Task[T]):
@@ -68,6 +91,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
         self._held: dict[object, list[asyncio.Handle]] = {}
         self._ready: deque[asyncio.Handle]  # the base class fills it
         self._serials = itertools.count()
+        self.window: Window = Alone()
         self.set_task_factory(self._make_task)
         self.set_exception_handler(self._remember)
 
@@ -122,18 +146,28 @@ class VirtualLoop(asyncio.BaseEventLoop):
 
     def _jump(self) -> None:
         """Move the clock to the next timer, and make ready all that ring then."""
+        while (upcoming := self._upcoming()) >= self.window.until:
+            try:
+                self.window.meet(upcoming)
+            except Deadlock as deadlock:
+                raise Deadlock(f"at t={self._now:.3f} s {self._tasks_in_words()} {deadlock}") from None
+            if self._ready:
+                return
         timers = self._timers
-        while timers and timers[0][2].cancelled():
-            heappop(timers)
-        if not timers or timers[0][0] == math.inf:
-            raise Deadlock(f"at t={self._now:.3f} s {self._tasks_in_words()} wait, and no timer is set that could wake one")
-        self._turns, self._now = 0, max(self._now, timers[0][0])
+        self._turns, self._now = 0, max(self._now, upcoming)
         while timers and timers[0][0] <= self._now:
             timer = heappop(timers)[2]
             if isinstance(timer, asyncio.Handle):
                 self._ready.append(timer)
             elif not timer.done():
                 timer.set_result(None)
+
+    def _upcoming(self) -> float:
+        """When the next timer rings that still may; never, where there is none."""
+        timers = self._timers
+        while timers and timers[0][2].cancelled():
+            heappop(timers)
+        return timers[0][0] if timers else math.inf
 
     def run_in_executor(self, executor: Executor | None, func: Callable[[*Ts], T], *args: *Ts) -> asyncio.Future[T]:
         """Refused: what a thread does, and when, cannot be repeated."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -42,6 +42,16 @@ class _Posted:
     seen_until: float
 
 
+@dataclass(frozen=True, slots=True)
+class Copied:
+    """A record for the boards of other processes."""
+
+    topic: str
+    record: bytes
+    seen_from: float
+    seen_until: float
+
+
 class Board:
     """What the directories of one network share. ``forms``: the topics of the run, and what is stored under each."""
 
@@ -59,16 +69,24 @@ class Board:
         self.chance = random.Random(seed)
         self.looked: Counter[PeerId] = Counter()
         """Bytes of the records that each reader found: the part of a look at the DHT that grows with the run."""
+        self.copy: Callable[[Copied], object] = bool
+        """Told of every record that is posted here."""
         self._run = run
         self._forms = dict(forms)
         self._topics: dict[str, dict[PeerId, list[_Posted]]] = {topic: {} for topic in forms}
 
     def post(self, topic: str, record: bytes, seconds: float, now: float) -> None:
         """Keep ``record`` for ``seconds``. Raises what `open_frame` raises; `KeyError` for a topic that the run has not."""
-        signed = open_frame(record, self._forms[topic], run=self._run, limit=RECORD_LIMIT)
-        seen_from = now + self.chance.uniform(0, self.quality.spread)
+        copied = Copied(topic, record, now + self.chance.uniform(0, self.quality.spread), now + seconds_to_live(seconds))
+        self.keep(copied)
+        self.copy(copied)
+
+    def keep(self, copied: Copied) -> None:
+        """What was posted, here or elsewhere."""
+        topic = copied.topic
+        signed = open_frame(copied.record, self._forms[topic], run=self._run, limit=RECORD_LIMIT)
         records = self._topics[topic].setdefault(signed.signer, [])
-        records.append(_Posted(signed, seen_from, now + seconds_to_live(seconds)))
+        records.append(_Posted(signed, copied.seen_from, copied.seen_until))
         records.sort(key=lambda posted: version(posted.signed))
         del records[:-2]  # the newest, and the one that those read whom it has not reached yet
 

@@ -12,9 +12,10 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import lru_cache, partial
+from typing import Protocol
 
 from ..errors import Malformed, Oversized, SwarmError, TooLate, Unreachable
 from ..identity import PeerId
@@ -54,7 +55,7 @@ def between(sender: Link, receiver: Link) -> Link:
 
 
 @dataclass(slots=True, eq=False)
-class _Host:
+class Host:
     """One life of a peer on the network; after a crash a peer of the same id is another host."""
 
     peer: PeerId
@@ -67,6 +68,19 @@ class _Host:
     thawed: asyncio.Event = field(default_factory=asyncio.Event)
     up: int = 0
     down: int = 0
+
+
+CarryBody = Callable[[Allowance], Awaitable[None]]
+
+
+class Beyond(Protocol):
+    """Where those peers are that are not on this network, but on the same one in another process."""
+
+    def __contains__(self, peer: PeerId) -> bool:
+        """Whether ``peer`` is there."""
+
+    async def ask(self, source: Host, to: PeerId, route: str, call: Call, limit: int, deadline: float) -> tuple[int, bytes]:
+        """(status, reply) of ``to``. Raises `Unreachable`; ends with its caller, whose deadline is ``deadline``."""
 
 
 class SimulatedNetwork:
@@ -85,152 +99,175 @@ class SimulatedNetwork:
         """Bytes that left each peer, over all its lives."""
         self._random = random.Random(seed)
         self._link = link or Link()
-        self._hosts: dict[PeerId, _Host] = {}
+        self.hosts: dict[PeerId, Host] = {}
+        self.beyond: Beyond | None = None
+        """The way to the peers in other processes."""
         self._cuts: set[frozenset[PeerId]] = set()
 
     def __repr__(self) -> str:
-        return f"SimulatedNetwork({len(self._hosts)} peers, {len(self._cuts)} cuts, {self.messages} messages)"
+        return f"SimulatedNetwork({len(self.hosts)} peers, {len(self._cuts)} cuts, {self.messages} messages)"
 
     @property
     def peers(self) -> tuple[PeerId, ...]:
         """Who is attached and has not crashed, in the order of ids."""
-        return tuple(sorted(self._hosts))
+        return tuple(sorted(self.hosts))
 
     def is_up(self, peer: PeerId) -> bool:
         """Whether ``peer`` is attached, and neither crashed nor frozen."""
-        return peer in self._hosts and not self._hosts[peer].frozen
+        return peer in self.hosts and not self.hosts[peer].frozen
 
     # --- what happens to peers ------------------------------------------------------------------------------------
 
     def attach(self, me: PeerId, on_crash: Callable[[], object] = bool) -> SimulatedTransport:
         """The transport of a peer that comes, or comes back. ``on_crash`` ends its tasks (say ``task.cancel``) when it crashes."""
-        if me in self._hosts:
+        if me in self.hosts:
             raise ValueError(f"{me} is attached already")
-        host = self._hosts[me] = _Host(me, self._link, on_crash)
-        self._note("attach", me)
+        host = self.hosts[me] = Host(me, self._link, on_crash)
+        self.note("attach", me)
         return SimulatedTransport(self, host)
 
     def crash(self, peer: PeerId) -> None:
         """Take a peer away without a word: what is in flight from and to it is lost, who calls it later finds it `Unreachable`."""
-        if host := self._hosts.pop(peer, None):
+        if host := self.hosts.pop(peer, None):
             host.gone = True
             running_loop().release(host)
             host.on_crash()
-            self._note("crash", peer)
+            self.note("crash", peer)
 
     def freeze(self, peer: PeerId) -> None:
         """Make a peer mute and deaf: nothing goes out, nothing is answered. Its own tasks go on, as behind a line that stalls."""
-        if host := self._hosts.get(peer):
+        if host := self.hosts.get(peer):
             host.frozen = True
             host.thawed.clear()
-            self._note("freeze", peer)
+            self.note("freeze", peer)
 
     def thaw(self, peer: PeerId) -> None:
         """Let a frozen peer go on: what waited in it and for it, and is still wanted, moves again."""
-        if host := self._hosts.get(peer):
+        if host := self.hosts.get(peer):
             host.frozen = False
             host.thawed.set()
-            self._note("thaw", peer)
+            self.note("thaw", peer)
 
     def stop(self, peer: PeerId) -> None:
         """Make a peer stand still as SIGSTOP does: deaf and mute like `freeze`, and its own tasks and timers rest as well.
 
         What it had sent, and what has not arrived yet, arrives when it goes on: nobody can tell that from a slow line.
         """
-        if host := self._hosts.get(peer):
+        if host := self.hosts.get(peer):
             self.freeze(peer)
             running_loop().hold(host)
 
     def go_on(self, peer: PeerId) -> None:
         """Let a stopped peer go on, as SIGCONT does: all its deadlines that have passed meanwhile ring at once."""
-        if host := self._hosts.get(peer):
+        if host := self.hosts.get(peer):
             running_loop().release(host)
             self.thaw(peer)
 
     def slow(self, peer: PeerId, link: Link | None = None) -> None:
         """Give a peer another line; None gives back the ordinary one."""
-        if host := self._hosts.get(peer):
+        if host := self.hosts.get(peer):
             host.link = link or self._link
-            self._note(repr(host.link), peer)
+            self.note(repr(host.link), peer)
 
     def cut(self, a: PeerId, b: PeerId) -> None:
         """Let nothing pass between two peers any more, in both directions: what would arrive is lost."""
         self._cuts.add(frozenset((a, b)))
-        self._note("cut", a, b)
+        self.note("cut", a, b)
 
     def heal(self, a: PeerId, b: PeerId) -> None:
         """Undo `cut`."""
         self._cuts.discard(frozenset((a, b)))
-        self._note("heal", a, b)
+        self.note("heal", a, b)
 
-    def _note(self, what: str, source: str, target: str = "", size: int = 0) -> None:
+    def note(self, what: str, source: str, target: str = "", size: int = 0) -> None:
+        """Write it into the transcript, now."""
         self.transcript.note(asyncio.get_running_loop().time(), what, source, target, size)
 
     # --- what happens to messages ---------------------------------------------------------------------------------
 
-    async def _request(self, source: _Host, to: PeerId, route: str, call: Call, limit: int) -> bytes:
-        target = self._hosts.get(to)
+    async def _request(self, source: Host, to: PeerId, route: str, call: Call, limit: int, deadline: float) -> bytes:
+        if self.beyond and to in self.beyond:
+            status, reply = await self.beyond.ask(source, to, route, call, limit, deadline)
+        else:
+            status, reply = await self._ask_here(source, to, route, call, limit)
+        if len(reply) > limit and status == 200:
+            raise Oversized(f"{to[:8]} answers with {len(reply)} bytes, at most {limit} are wanted")
+        if status != 200:
+            raise read_refusal(to[:8], status, reply)
+        return reply
+
+    async def _ask_here(self, source: Host, to: PeerId, route: str, call: Call, limit: int) -> tuple[int, bytes]:
+        target = self.hosts.get(to)
         if target is None:
             await asyncio.sleep(2 * source.link.latency)
             raise Unreachable(f"{to[:8]} does not answer")
         is_bulk = len(call.body) > CONTROL_LIMIT  # the body follows its head, so that a refusal costs no bandwidth
         await self._carry(source, target, HEAD if is_bulk else HEAD + len(call.body), f"{route}/{call.argument}")
+        status, reply = await self.handled(target, route, call, partial(self._carry_bulk, source, target, call) if is_bulk else None)
+        await self._carry(target, source, answer_size(status, reply, limit), f"{status} {route}/{call.argument}")
+        return status, reply
+
+    async def handled(self, target: Host, route: str, call: Call, body: CarryBody | None) -> tuple[int, bytes]:
+        """(status, reply) of a call that has arrived; ``body`` brings the body where that comes after its head."""
         try:
             found = target.routes.get(route)
             if found is None:
                 raise Malformed(f"this peer does not answer to {route!r}")
             allowance = found.admit(call.sender, call.argument)
             allowance.check(len(call.body))
-            if is_bulk:
-                await self._carry_bulk(source, target, call, allowance)
+            if body:
+                await body(allowance)
             reply, status = bytes(await found.handler(call)), 200
             if self.heard:
-                self.heard(running_loop().time(), source.peer, to, route, call)
+                self.heard(running_loop().time(), call.sender, target.peer, route, call)
         except SwarmError as error:
             status, reply = pack_refusal(error)
         except Exception as error:  # noqa: BLE001 - a bug in a handler: kept for the end, as no caller may learn of it
             running_loop().call_exception_handler({"message": f"the handler of {route} failed", "exception": error})
             status, reply = pack_refusal(error)
-        limit = limit if status == 200 else max(limit, REFUSAL_LIMIT)
-        await self._carry(target, source, HEAD + min(len(reply), limit), f"{status} {route}/{call.argument}")
-        if len(reply) > limit:
-            raise Oversized(f"{to[:8]} answers with {len(reply)} bytes, at most {limit} are wanted")
-        if status != 200:
-            raise read_refusal(to[:8], status, reply)
-        return reply
+        return status, reply
 
-    async def _carry_bulk(self, source: _Host, target: _Host, call: Call, allowance: Allowance) -> None:
+    async def _carry_bulk(self, source: Host, target: Host, call: Call, allowance: Allowance) -> None:
         try:
             async with asyncio.timeout(allowance.seconds):
                 await self._carry(source, target, len(call.body), f"body {call.argument}")
         except TimeoutError as error:
             raise TooLate(f"the {len(call.body)} bytes did not come within {allowance.seconds:.3g} s") from error
 
-    async def _carry(self, source: _Host, target: _Host, size: int, what: str) -> None:
-        """Return when ``size`` bytes have arrived; where they are lost, never."""
-        loop = running_loop()
-        if source.frozen:
-            await source.thawed.wait()
-        link = source.link if source.link is target.link else between(source.link, target.link)
-        leaves = source.uplink_free_at = max(loop.time(), source.uplink_free_at) + size / link.bandwidth
+    def depart(self, source: Host, link: Link, size: int) -> tuple[float, bool]:
+        """``size`` bytes leave ``source``: when they arrive, and whether they are lost on the way."""
+        leaves = source.uplink_free_at = max(running_loop().time(), source.uplink_free_at) + size / link.bandwidth
         source.up += size
         self.messages += 1
         self.sent[source.peer] += size
         is_lost = link.loss > 0 and self._random.random() < link.loss
-        await loop.reach(leaves + link.latency + link.jitter * self._random.random())
+        return leaves + link.latency + link.jitter * self._random.random(), is_lost
+
+    async def _carry(self, source: Host, target: Host, size: int, what: str) -> None:
+        """Return when ``size`` bytes have arrived; where they are lost, never."""
+        loop = running_loop()
+        if source.frozen:
+            await source.thawed.wait()
+        arrives, is_lost = self.depart(source, source.link if source.link is target.link else between(source.link, target.link), size)
+        await loop.reach(arrives)
         if target.frozen:
             await target.thawed.wait()
         if is_lost or source.gone or target.gone or (self._cuts and frozenset((source.peer, target.peer)) in self._cuts):
-            self._note(f"lost {what}", source.peer, target.peer, size)
+            self.note(f"lost {what}", source.peer, target.peer, size)
             await loop.create_future()  # nobody will ever say what became of it: the deadline of the request ends this
         target.down += size
         self.transcript.note(loop.time(), what, source.peer, target.peer, size)
 
 
+def answer_size(status: int, reply: bytes, limit: int) -> int:
+    """Bytes of an answer on the wire: what is too long breaks off."""
+    return HEAD + min(len(reply), limit if status == 200 else max(limit, REFUSAL_LIMIT))
+
+
 class SimulatedTransport:
     """The `swarm.transport.Transport` of one peer on a `SimulatedNetwork`; `SimulatedNetwork.attach` makes it."""
 
-    def __init__(self, network: SimulatedNetwork, host: _Host) -> None:
+    def __init__(self, network: SimulatedNetwork, host: Host) -> None:
         self._network = network
         self._host = host
 
@@ -269,6 +306,6 @@ class SimulatedTransport:
         call = Call(self.me, argument, bytes(body))
         try:
             async with asyncio.timeout_at(deadline):
-                return await self._network._request(self._host, to, route, call, limit)
+                return await self._network._request(self._host, to, route, call, limit, deadline)
         except TimeoutError as error:
             raise TooLate(f"{to[:8]} did not answer {route!r} in time") from error

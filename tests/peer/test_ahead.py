@@ -12,7 +12,8 @@ from peer.ahead import meanwhile
 from peer.compute import Inline
 from peer.ports import Budget, StepAhead
 from peer.recipe import Recipe
-from peer.rehearsal import Rehearsed, Script, rehearse
+from peer.rehearsal import Rehearsed, rehearse
+from peer.script import Script
 from swarm.manifest import RoundSpec
 from swarm.simulation.clock import simulate
 from swarm.simulation.faults import Faults

@@ -13,7 +13,8 @@ from averaging.messages import MAX_UP
 from peer import bandwidth
 from peer.bandwidth import ENOUGH, LARGE, Metered, Uplink
 from peer.recipe import Recipe
-from peer.rehearsal import Script, rehearse
+from peer.rehearsal import rehearse
+from peer.script import Script
 from swarm.errors import SwarmError
 from swarm.identity import PeerId
 from swarm.manifest import Codec, Exchange, RoundSpec

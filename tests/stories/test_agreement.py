@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from peer.rehearsal import Script, rehearse
+from peer.rehearsal import rehearse
+from peer.script import Script
 from swarm.simulation.faults import Faults, churn
 from swarm.simulation.network import Link
 

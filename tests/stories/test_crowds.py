@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from peer.rehearsal import Rehearsed, rehearse, script_of
+from peer.rehearsal import Rehearsed, rehearse
+from peer.script import script_of
 
 
 def crowd(peers: int, rounds: int, seed: int, churn: float) -> Rehearsed:

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from peer.recipe import Recipe
-from peer.rehearsal import Rehearsed, Script, rehearse
+from peer.rehearsal import Rehearsed, rehearse
+from peer.script import Script
 from swarm.simulation.faults import Faults
 
 

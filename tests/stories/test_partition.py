@@ -6,7 +6,9 @@ from functools import cache
 
 import pytest
 
-from peer.rehearsal import Notebook, Rehearsed, Script, rehearse
+from peer.rehearsal import Rehearsed, rehearse
+from peer.script import Script
+from peer.stage import Notebook
 from swarm.simulation.faults import Faults
 
 from .promises import check

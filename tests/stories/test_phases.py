@@ -11,7 +11,8 @@ from functools import cache
 import pytest
 
 from peer.recipe import Recipe
-from peer.rehearsal import Rehearsed, Script, rehearse
+from peer.rehearsal import Rehearsed, rehearse
+from peer.script import Script
 from swarm.simulation.faults import Faults
 
 from .promises import check

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from peer.recipe import Recipe
-from peer.rehearsal import Rehearsed, Script, rehearse
+from peer.rehearsal import Rehearsed, rehearse
+from peer.script import Script
 from swarm.simulation.network import Link
 
 from .promises import check
