@@ -42,7 +42,7 @@ RIVALS = 4
 """Proposals besides the one that has our vote that we keep: whoever leads twice makes no more of them."""
 WITNESSES = 2
 """So many of them that say that there is a group without us are believed, whoever leads."""
-GROWTH, YOUNG = 2, 256
+GROWTH, YOUNG = 2, 512
 """Nobody is believed who claims a crowd of more than `GROWTH` times those that we know, or than `YOUNG` where we know few."""
 
 

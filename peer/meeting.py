@@ -33,6 +33,8 @@ ASKED = 4
 OTHERS_ASKED = 2
 """And as many of all: whoever names its friends as those who have decided is not the only one to be heard."""
 PAUSE_SECONDS = 0.5
+LOST = 3
+"""After so many rounds without an average a peer looks for one group of all: its cell may have nobody else in it."""
 COMPANY_PATIENCE = 120.0
 """Seconds to wait for `RunManifest.start_with` peers before the first round."""
 
@@ -74,7 +76,7 @@ class Meeting:
         crowd = self._course.crowd
         around = 1 + len(roster.peers(now))
         update = replace(update, is_elder=self._course.is_elder)
-        cells = self._course.cells
+        cells = self._course.cells if self._missed < LOST else replace(self._course.cells, count=1)
         if cells.count == 1:
             expected = sorted((near | set(roster.at_round(update.round, now))) - {self._me})
             first = self._manifest.organiser_id if crowd == 1 else None  # many come at once to a run that has no crowd yet,

@@ -16,7 +16,8 @@ import math
 import struct
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import ClassVar, Generic, TypeVar
+from functools import lru_cache
+from typing import ClassVar, Generic, TypeVar, cast
 
 import msgspec
 
@@ -38,6 +39,8 @@ _MAGIC = b"SWM1"
 _DOMAIN = b"swarm-frame-v1\0"
 _SIGNED = struct.Struct("<4sB32sI16sQ32s")
 _HEADER = _SIGNED.size + 64
+_SHORT = 2048
+"""Bytes of a frame that is remembered: so many of the longest would be a lot of memory."""
 
 
 def hall_of(group: bytes) -> bytes:
@@ -140,6 +143,11 @@ def open_frame(raw: bytes, *expected: type[M], run: bytes, limit: int = CONTROL_
     """
     if len(raw) > limit:
         raise Oversized(f"{len(raw)} bytes, at most {limit} are allowed here")
+    opened = _opened_before if len(raw) <= _SHORT else _opened
+    return cast("Signed[M]", opened(bytes(raw), expected, run))
+
+
+def _opened(raw: bytes, expected: tuple[type[Message], ...], run: bytes) -> Signed[Message]:
     if len(raw) < _HEADER:
         raise Malformed(f"a frame has at least {_HEADER} bytes, this one has {len(raw)}")
     magic, kind, its_run, round_, group, seq, public = _SIGNED.unpack_from(raw)
@@ -154,7 +162,11 @@ def open_frame(raw: bytes, *expected: type[M], run: bytes, limit: int = CONTROL_
     if its_run != run:
         raise WrongRun(f"a {form.__name__} of another run ({its_run.hex()[:12]})")
     stamp = Stamp(its_run, round_, group, seq)
-    return Signed(unpack(body, form), peer_id_of(public), public, stamp, bytes(raw))
+    return Signed(unpack(body, form), peer_id_of(public), public, stamp, raw)
+
+
+_opened_before = lru_cache(maxsize=1 << 11)(_opened)
+"""The same broadcast comes by several ways, in a list and by itself, and to hundreds of rehearsed peers in one process."""
 
 
 def body_of(raw: bytes) -> bytes:

@@ -11,8 +11,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import partial
+from typing import NamedTuple
 
 from ..errors import TooLate, Unreachable
 from ..identity import PeerId
@@ -23,9 +23,8 @@ from .network import HEAD, Host, SimulatedNetwork, answer_size
 from .shards import Shards
 
 
-@dataclass(frozen=True, slots=True)
-class Asked:
-    """A request on its way. ``body_arrives`` after its head, where it is long."""
+class Asked(NamedTuple):
+    """A request on its way (a tuple: pickled in a third of the time). ``body_arrives`` after its head, where it is long."""
 
     shard: int
     number: int
@@ -39,8 +38,7 @@ class Asked:
     deadline: float
 
 
-@dataclass(frozen=True, slots=True)
-class Answered:
+class Answered(NamedTuple):
     """Its answer; ``status`` 0 where nobody is there."""
 
     number: int

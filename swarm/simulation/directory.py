@@ -10,7 +10,7 @@ import random
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from ..dht.directory import RECORD_LIMIT, newest
 from ..dht.records import seconds_to_live, version
@@ -42,8 +42,7 @@ class _Posted:
     seen_until: float
 
 
-@dataclass(frozen=True, slots=True)
-class Copied:
+class Copied(NamedTuple):
     """A record for the boards of other processes."""
 
     topic: str
