@@ -96,7 +96,7 @@ class Peer:
         me, transport, arithmetic = self._me, self._ports.ways.transport, self._ports.arithmetic
         acquainted = Acquainted(transport, self._ports.ways.contacts, self.neighbours.find)
         metered = Metered(acquainted, self._uplink, self._loop.time)
-        post = Post(metered, me.key, self._manifest.run_id, tasks, FORMS)
+        self._post = post = Post(metered, me.key, self._manifest.run_id, tasks, FORMS)
         partial = Partial(me.home / "partial" if me.home else None)
         self._library = Library(transport, arithmetic, tasks, self._telling.note, partial)
         anchors = Anchors(self._manifest, transport)
@@ -138,7 +138,9 @@ class Peer:
         self.board.enter(Phase.LEAVING)
         try:
             async with asyncio.timeout(LAST_SAVE_SECONDS):
-                if not (self._is_over and self._course.cells.count > 1):  # a crowd that goes all at once needs no word of it
+                if self._is_over:
+                    await self._post.rest(GOODBYE_SECONDS)
+                if not self._is_over or self._course.cells.count == 1:  # a crowd that goes all at once needs no word of it
                     await self.neighbours.announce(self._loop.time() + GOODBYE_SECONDS, self._course.cells)
                 if self.board.given_rounds:
                     await self._keeper.save_if_due(self._learner, self._averager, now=True)

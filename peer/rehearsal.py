@@ -63,7 +63,7 @@ class Rehearsed:
 
 
 def rehearse(script: Script, tell: Callable[[RoundReport], None] = lambda report: None, *, listen: bool = False) -> Rehearsed:
-    """Run the rehearsal to its end; ``tell`` hears the founder's rounds as they come. ``listen`` keeps what was said."""
+    """Run the rehearsal to its end; ``tell`` hears every round as it comes. ``listen`` keeps what was said."""
     acts, leftovers = _performed(script, tell, listen)
     notebooks = {name: book for act in acts for name, book in act.notebooks.items()}
     notebooks = {name: notebooks[name] for name in sorted(notebooks, key=lambda name: int(name[1:]))}

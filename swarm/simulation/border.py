@@ -84,7 +84,11 @@ class Border:
     def hear(self, content: Asked | Answered) -> None:
         """A letter has arrived."""
         if isinstance(content, Asked):
-            self._tasks.create_task(self._answer(content), name=f"answer {content.number} of shard {content.shard}")
+            answering = self._answer(content)
+            try:
+                self._tasks.create_task(answering, name=f"answer {content.number} of shard {content.shard}")
+            except RuntimeError:  # the rehearsal is being stopped: nobody waits for this any more
+                answering.close()
         elif (answer := self._waiting.get(content.number)) and not answer.done():
             answer.set_result(content)
 

@@ -177,6 +177,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
         """Cancel the tasks that are left and let them clean up; their names, oldest first."""
         left = self._tasks()
         self._turns = 0
+        self.window = Alone()  # the others are done, or have been lost
         for who in list(self._held):
             self.release(who)
         for task in left:

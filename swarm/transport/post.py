@@ -66,6 +66,7 @@ class Post:
         self._seq = 0
         self._under_way: Counter[PeerId] = Counter()
         self._queues: dict[PeerId, deque[asyncio.Future[None]]] = {}
+        self._sending: set[asyncio.Task[None]] = set()
         self.shelf: dict[str, Payload] = {}
         """Bulk items that anybody in the run may fetch, by name."""
         self.stray: Callable[[Signed[Message]], None] = lambda signed: None
@@ -167,9 +168,17 @@ class Post:
     def _spawn(self, sending: Coroutine[Any, Any, None]) -> None:
         """Send in the background. What a peer that has left is still asked to say stays unsaid."""
         try:
-            self._tasks.create_task(sending)
+            task = self._tasks.create_task(sending)
         except RuntimeError:  # the group takes no tasks any more; the transport may answer a little longer
             sending.close()
+        else:
+            self._sending.add(task)
+            task.add_done_callback(self._sending.discard)
+
+    async def rest(self, seconds: float) -> None:
+        """Wait until all that is on its way has been answered, ``seconds`` at most: who leaves may owe the others its last word."""
+        if self._sending:
+            await asyncio.wait(self._sending, timeout=seconds)
 
     async def _offer(
         self, peer: PeerId, route: str, argument: str, body: Payload, deadline: float, failures: Inbox, item: str

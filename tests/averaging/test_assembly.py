@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 
 from averaging import groups
-from averaging.assembly import Assembly, Call, LeftOut
+from averaging.assembly import YOUNG, Assembly, Call, LeftOut
 from averaging.groups import Group
 from averaging.messages import Because, Decline, Proposal, Ready, Vote
 from swarm.identity import KeyPair, PeerId
@@ -57,8 +58,13 @@ def assembly(
     least: int = 1,
     first_look: float = math.inf,
 ) -> Assembly:
-    times = {"close_at": CLOSE, "patience": PATIENCE, "first_look": first_look}
-    return Assembly(Call(run=RUN, me=ready(me, root), expected=tuple(expected), group_size=size, least=least, **times))
+    call = assembly_call(me, expected, root=root)
+    return Assembly(replace(call, group_size=size, least=least, first_look=first_look))
+
+
+def assembly_call(me: PeerId, expected: Sequence[PeerId] = (A, B, C, D), *, root: bytes = ROOT) -> Call:
+    times = {"close_at": CLOSE, "patience": PATIENCE, "first_look": math.inf}
+    return Call(run=RUN, me=ready(me, root), expected=tuple(expected), group_size=16, **times)
 
 
 def turned_away(why: str = "come with the next", *, by: PeerId) -> LeftOut:
@@ -618,6 +624,25 @@ def test_newcomers_are_no_group_beside_those_who_go_on() -> None:
 def test_nobody_votes_for_a_group_of_too_few_nor_for_a_crowd_that_nobody_sees() -> None:
     for proposal in (proposed(A, D), proposed(A, B, D, unseated=10_000)):
         play(assembly(D, least=3), (0, None, [Send, WakeAt]), (1, said(A, proposal), []))
+
+
+@pytest.mark.parametrize(
+    ("crowd", "around", "believed"),
+    [(1, 1, 2 * YOUNG), (2 * YOUNG, 1, 4 * YOUNG), (1, 2 * YOUNG, 4 * YOUNG)],
+    ids=["young", "a crowd of which we know few", "many who have just come"],
+)
+def test_a_crowd_is_believed_that_is_not_much_larger_than_what_we_know(crowd: int, around: int, believed: int) -> None:
+    call = replace(assembly_call(D), crowd=crowd, around=around)
+    seated = [ready(who) for who in (A, D)]
+    assert [call.fits(seated, unseated - 2) for unseated in (believed, believed + 1)] == [True, False]
+
+
+def test_a_leader_names_no_more_than_whoever_has_the_model_believes() -> None:
+    """However few of them it has heard of."""
+    call, seated = replace(assembly_call(A), around=100_000), [ready(who) for who in (A, B)]
+    assert [call.claimed(seated, unseated) for unseated in (0, 7, 100_000)] == [0, 7, 2 * YOUNG - 2]
+    newcomer = assembly_call(D)
+    assert newcomer.fits([ready(who) for who in (A, D)], call.claimed(seated, 100_000))
 
 
 def test_nobody_else_can_turn_us_away_unless_nobody_is_left() -> None:

@@ -22,7 +22,7 @@ def ready(peer: str, peers: int = 16, group: bytes = COUNCIL) -> Signed[Ready]:
     return open_frame(seal(KEYS[peer], Ready(ROOT, peers=peers), Stamp(RUN, 3, group)), Ready, run=RUN)  # type: ignore[index]
 
 
-@pytest.mark.parametrize(("crowd", "count"), [(1, 1), (64, 1), (65, 4), (96, 8), (300, 16), (1000, 64), (5000, 64)])
+@pytest.mark.parametrize(("crowd", "count"), [(1, 1), (48, 1), (49, 4), (64, 4), (96, 8), (300, 16), (1000, 64), (5000, 64)])
 def test_up_to_a_group_is_one_cell_and_a_crowd_has_cells_of_about_sixteen(crowd: int, count: int) -> None:
     assert Cells.of(RUN, 3, crowd, 64).count == count
 

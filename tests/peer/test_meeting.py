@@ -17,7 +17,7 @@ from torch import Tensor
 from averaging.averager import Averaged, Company, Update
 from averaging.cells import CELL, Cells
 from averaging.record import Frame, Record
-from peer.meeting import ASKED, COMPANY_PATIENCE, Meeting
+from peer.meeting import ASKED, COMPANY_PATIENCE, LOST, Meeting
 from peer.offers import Offer
 from peer.state import SharedState, state_root
 from swarm.errors import Malformed
@@ -216,7 +216,7 @@ def test_who_alone_is_the_majority_waits_for_nobody_behind_it(
 ])  # fmt: skip
 def test_the_first_round_waits_until_enough_are_ready_for_it_or_somebody_has_begun(phases: list[Phase], seconds: float) -> None:
     around = Around(crowd=1, roster=Roster(math.inf))
-    for number, phase in enumerate(phases):
+    for number, phase in enumerate(phases, 1):  # without the organiser
         around.roster.hear(open_frame(progress_of(number, phase=phase), Progress, run=RUN), 0.0)
 
     async def wait() -> None:
@@ -224,6 +224,44 @@ def test_the_first_round_waits_until_enough_are_ready_for_it_or_somebody_has_beg
         assert soon(0) == pytest.approx(seconds, abs=1.0)
 
     acted(wait())
+
+
+def test_while_the_organiser_is_here_the_first_round_begins_with_it() -> None:
+    around = Around(crowd=1, roster=Roster(math.inf))
+    for number in (1, 2, 3):
+        around.roster.hear(open_frame(progress_of(number, phase=Phase.WAITING), Progress, run=RUN), 0.0)
+    organiser = open_frame(progress_of(0, phase=Phase.WAITING), Progress, run=RUN)
+    around.roster.hear(organiser, 0.0)
+
+    async def wait() -> None:
+        async def begin() -> None:
+            await asyncio.sleep(30)
+            begun = open_frame(progress_of(0, seq=2, phase=Phase.TRAINING), Progress, run=RUN)
+            around.roster.hear(begun, 30.0)
+
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(begin())
+            await around.meeting(msgspec.structs.replace(MANIFEST, start_with=4)).company()
+        assert soon(0) == pytest.approx(30, abs=1.0)
+
+    assert organiser.signer == MANIFEST.organiser_id
+    acted(wait())
+
+
+def test_a_peer_that_is_alone_in_its_cell_looks_for_one_group_of_all_after_a_while() -> None:
+    """Of a crowd that is gone every cell may have one peer, and none of them is enough for itself."""
+    around = Around(first=NOTHING)
+
+    async def rounds() -> None:
+        meeting = around.meeting()
+        for _ in range(LOST + 1):
+            await meeting.average(UPDATE, ())
+
+    acted(rounds())
+    *in_cells, last = around.companies
+    assert {len(company.expected) for company in in_cells} == {len(CELL_MATES) - 1}
+    assert len(last.expected) > len(PEERS) / 2
+    assert last.elders == 41 >> LOST
 
 
 def test_the_delegate_takes_the_average_of_its_cell_to_the_council() -> None:

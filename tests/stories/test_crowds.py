@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import multiprocessing
+from dataclasses import replace
+
 import pytest
 
 from peer.rehearsal import Rehearsed, rehearse
 from peer.script import script_of
+from swarm.simulation.faults import Faults
 
 
 def crowd(peers: int, rounds: int, seed: int, churn: float) -> Rehearsed:
@@ -34,6 +38,28 @@ def test_a_story_with_churn_is_the_same_every_time() -> None:
 
 def test_newcomers_never_form_a_group_beside_the_others() -> None:
     assert crowd(32, 8, 1, churn=0.05).state_roots_equal
+
+
+def test_a_story_in_two_processes_is_one_story_and_the_same_every_time() -> None:
+    script = replace(script_of(10, 4, 5, churn=0.1, loss=0.01, jitter=0.1), shards=2)
+    one, same, other = rehearse(script), rehearse(script), rehearse(replace(script, seed=6))
+    assert one.transcript == same.transcript != other.transcript
+    assert one.state_roots_equal
+    assert one.leftovers == ()
+    assert sorted(one.notebooks) == sorted(one.sent) == sorted(one.looked) == sorted(f"p{number}" for number in range(10))
+    assert len(ends(one, 4)) == 1
+    assert multiprocessing.active_children() == []
+
+
+def test_a_story_in_two_processes_that_takes_too_long_ends_both() -> None:
+    with pytest.raises(TimeoutError):
+        rehearse(replace(script_of(8, 50, 0), shards=2, patience=20.0))
+    assert multiprocessing.active_children() == []
+
+
+def test_accidents_that_are_planned_are_for_one_process() -> None:
+    with pytest.raises(ValueError, match="one process"):
+        rehearse(replace(script_of(4, 1, 0), shards=2, faults=Faults().crash("p1", at=5)))
 
 
 def test_more_peers_than_seats_still_have_one_model() -> None:

@@ -90,6 +90,23 @@ def words(inbox: Inbox) -> list[str]:
 # --- mail ---------------------------------------------------------------------------------------------------------
 
 
+def test_who_leaves_can_wait_until_its_last_words_are_heard_but_not_for_ever() -> None:
+    async def scene(network: SimulatedNetwork, a: Peer, b: Peer) -> None:
+        within, now = b.post.open((1, GROUP)), asyncio.get_running_loop().time
+        await a.post.rest(1.0)
+        assert now() == 0
+        a.says(b, Word("last"))
+        await a.post.rest(1.0)
+        assert now() == pytest.approx(0.2)
+        assert words(within) == ["last"]
+        network.freeze(b.id)
+        a.says(b, Word("too late"), deadline=10.0)
+        await a.post.rest(1.0)
+        assert now() == pytest.approx(1.2)
+
+    stage(scene)
+
+
 def test_mail_comes_to_the_machine_that_is_open_for_its_round_and_group() -> None:
     async def scene(network: SimulatedNetwork, a: Peer, b: Peer) -> None:
         forming, within, other = b.post.open((1, NO_GROUP)), b.post.open((1, GROUP)), b.post.open((1, bytes([4]) * 16))

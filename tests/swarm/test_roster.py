@@ -57,6 +57,37 @@ def test_a_peer_is_present_until_patience_ends() -> None:
     assert key(1).peer_id in roster, "absent is not forgotten"
 
 
+def test_who_is_present_is_remembered_no_longer_than_it_is_true() -> None:
+    roster = Roster(patience=10)
+    roster.hear(heard(1), 100.0)
+    assert roster.peers(101.0) == ids(1)
+    roster.hear(heard(2), 102.0)
+    assert roster.peers(103.0) == ids(1, 2), "somebody has come"
+    roster.peers(103.0).clear()
+    assert roster.peers(103.0) == ids(1, 2), "whoever asked may do with its list what it likes"
+    roster.hear(heard(2, seq=1, phase=Phase.LEAVING), 104.0)
+    assert roster.peers(104.0) == ids(1), "somebody leaves"
+    roster.patience = 3
+    assert roster.peers(104.0) == [], "who is patient no longer"
+    roster.patience = 10
+    assert roster.peers(104.0) == ids(1)
+    roster.lost(key(1).peer_id, 105.0)
+    assert roster.peers(105.0) == [], "somebody cannot be reached"
+    roster.hear(heard(1, seq=2), 106.0)
+    assert roster.peers(106.0) == ids(1), "and is back"
+    roster.forget_older_than(107.0)
+    assert roster.peers(107.0) == []
+
+
+@pytest.mark.parametrize(("round_", "phase", "has_begun"), [
+    (0, Phase.WAITING, False), (0, Phase.SYNCING, False), (0, Phase.TRAINING, True), (0, Phase.AVERAGING, True), (1, Phase.SYNCING, True),
+])  # fmt: skip
+def test_a_run_has_begun_when_somebody_trains_or_is_in_a_later_round(round_: int, phase: Phase, has_begun: bool) -> None:
+    roster = Roster()
+    roster.hear(heard(1, round_, phase=phase), 0.0)
+    assert roster.has_begun == has_begun
+
+
 def test_a_record_heard_again_prolongs_nothing() -> None:
     roster = Roster(patience=10)
     assert roster.hear(heard(1), 0.0)
