@@ -100,8 +100,12 @@ class Call:
         return speaks and is_sane and self.suffices(words) and len(seated) <= self.group_size
 
     def claimed(self, seated: Sequence[Signed[Ready]], unseated: int) -> int:
-        """How many of the ``unseated`` to name beside those who are ``seated``: what everybody believes, however few it knows."""
-        return max(0, min(unseated, GROWTH * max(YOUNG, self.crowd) - sum(signed.message.peers for signed in seated)))
+        """How many to name beside those who are ``seated``: the ``unseated``, and in a council as many for each cell that nobody
+        speaks for as for the others: they are most likely late. No more than everybody believes, however few it knows."""
+        spoken_for = sum(signed.message.peers for signed in seated)
+        if self.council:
+            unseated += spoken_for * (self.council.count - len(seated)) // len(seated)
+        return max(0, min(unseated, GROWTH * max(YOUNG, self.crowd) - spoken_for))
 
     def suffices(self, words: Sequence[Ready]) -> bool:
         """Whether those who say ``words`` are enough."""

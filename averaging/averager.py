@@ -103,6 +103,8 @@ class Averaged:
     """Whether a leader turned us away: then there is a group, and its result is worth waiting for."""
     by: PeerId | None = None
     """Who turned us away."""
+    counted: bool = True
+    """Whether the ``members`` had a part in it: a council may have decided without their delegate."""
     signed: bool = True
     """Whether we have voted for the group of this round: then the round is void for us where it came to nothing."""
     alone: bool = False

@@ -108,7 +108,7 @@ class Course:
 
     def step_on(self, state: SharedState, library: Library, averaged: Averaged) -> None:
         """The state after a round: a step by its average; where there was none the same model, for the next round."""
-        is_ours = bool(averaged.members)
+        is_ours = bool(averaged.members) and averaged.counted
         if averaged.average_P is None:
             is_ours = self.is_elder
         else:

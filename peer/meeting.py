@@ -96,7 +96,8 @@ class Meeting:
         if averaged.declined and averaged.by:
             if cells.count == 1 and averaged.round <= update.round and self._course.is_quick:
                 self._ask_to_wait()
-            averaged = await self._follow(update, averaged, (averaged.by, *self._neighbours.some(ASKED)))
+            deadline = asyncio.get_running_loop().time() + spec.average_seconds
+            averaged = await self._follow(update, averaged, (averaged.by, *self._neighbours.some(ASKED)), deadline)
         self._missed = 0 if averaged.average_P is not None or averaged.declined else self._missed + 1
         return averaged
 
@@ -110,12 +111,14 @@ class Meeting:
         if cell.average_P is None:
             return cell
         outside = [peer for peer in cells.delegates(known) if cells.cell_of(peer) != cells.cell_of(self._me)]
+        spec = self._manifest.round
+        close_at = company.close_at + spec.assemble_seconds + spec.average_seconds  # cells are not done at the same moment
         if delegate != self._me:
-            return await self._follow(update, cell, (cells.delegate(present), *self._neighbours.some(ASKED, outside)))
+            donors = (cells.delegate(present), *self._neighbours.some(ASKED, outside))
+            return await self._follow(update, cell, donors, close_at + spec.assemble_seconds + spec.average_seconds)
         line = replace(update.line, peers=cell.crowd)
         brought = replace(update, vector_P=cell.average_P, tokens=cell.tokens, line=line, codec=None)
-        close_at = company.close_at + self._manifest.round.assemble_seconds  # cells are not done at the same moment
-        enough = least(cells.count, self._missed)
+        enough = least(cells.count, max(0, self._missed - 1))  # one that failed for bad luck must not make room for two
         council = await self._averager.confer(brought, cells, Company(outside, close_at, least=enough, crowd=company.crowd, around=company.around))
         if council.record is None:
             self._averager.owe(cell.average_P)
@@ -123,12 +126,11 @@ class Meeting:
         average_P = await self._averager.accept(council.record, self._frame, cell.average_P, self._me)
         return _concluded(cell, average_P, council.record)
 
-    async def _follow(self, update: Update, ours: Averaged, donors: Sequence[PeerId]) -> Averaged:
-        """Wait for what others decide, and take the same step. ``ours`` is what our cell came to, or that there was no group for
-        us; the first of ``donors`` is our delegate, or who turned us away."""
-        spec, loop = self._manifest.round, asyncio.get_running_loop()
+    async def _follow(self, update: Update, ours: Averaged, donors: Sequence[PeerId], deadline: float) -> Averaged:
+        """Wait until ``deadline`` for what others decide, and take the same step. ``ours`` is what our cell came to, or that there
+        was no group for us; the first of ``donors`` is our delegate, or who turned us away."""
+        loop = asyncio.get_running_loop()
         began, state = loop.time(), self._learner.state
-        deadline = began + spec.average_seconds + (3 * spec.assemble_seconds if ours.members else 0.0)
         reason = ours.reason or "the council of the cells was not heard"
         missed = replace(ours, average_P=None, members=(), missing=(), reason=reason)
         found = await self._replays.record(update.state_root, donors, deadline)
@@ -141,7 +143,7 @@ class Meeting:
                     concluded = _concluded(missed, await self._replays.average(record), record)
                 else:
                     average_P = await self._averager.accept(record, self._frame, ours.average_P, donors[0])
-                    concluded = _concluded(ours, average_P, record)
+                    concluded = _concluded(replace(ours, counted=digest_of(donors[0]) in record.members), average_P, record)
                 return replace(concluded, tokens=tokens, seconds=ours.seconds + loop.time() - began)
         except Malformed as error:
             missed = replace(missed, reason=f"what came as the others' result is none: {error.fact}")

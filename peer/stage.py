@@ -152,11 +152,11 @@ class Stage:
         self._manifest = msgspec.structs.replace(self._manifest, round=limits)
         here = [name for name, shard in self._shard_of.items() if shard == index]
         self._tell, self._told = tell, -1
-        self._notebooks = {name: Notebook(self._tell_first) for name in here}
+        self._notebooks = {name: Notebook(partial(self._tell_first, name)) for name in here}
 
-    def _tell_first(self, report: RoundReport) -> None:
-        """Of every round what the first peer says that has finished it: any of them may be away for a while."""
-        if report.round > self._told:
+    def _tell_first(self, name: str, report: RoundReport) -> None:
+        """Of every round what the first peer says that had an average of it: any of them may be away for a while."""
+        if report.round > self._told and report.round not in self._notebooks[name].missed:
             self._told = report.round
             self._tell(report)
 

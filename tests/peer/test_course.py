@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -69,6 +70,8 @@ async def test_an_elder_of_a_state_is_who_was_in_the_average_that_led_to_it() ->
     assert (ours.is_elder, ours.crowd) == (True, 2)
     ours.step_on(STATES[2], LIBRARY, WITHOUT_US)
     assert (ours.is_elder, ours.crowd) == (False, 7), "it has only followed"
+    ours.step_on(STATES[3], LIBRARY, replace(WITH_US, counted=False))
+    assert not ours.is_elder, "its cell had an average, and nobody spoke for that in the council"
     ours.stand_on(STATES[1], LIBRARY)
     assert ours.is_elder, "who comes back to a state had its part in it all the same"
     ours.stand_on(STATES[9], LIBRARY)

@@ -280,6 +280,35 @@ def test_the_delegate_takes_the_average_of_its_cell_to_the_council() -> None:
     assert (around.accepted, around.owed, around.abstained) == ([DELEGATE], [], [])
 
 
+def test_the_council_waits_for_cells_that_take_all_the_time_they_may() -> None:
+    around = Around(me=DELEGATE)
+    meets(around)
+    cell, council = around.companies
+    assert council.close_at == cell.close_at + MANIFEST.round.assemble_seconds + MANIFEST.round.average_seconds
+
+
+def test_a_council_that_failed_once_for_bad_luck_makes_no_room_for_two() -> None:
+    around = Around(me=DELEGATE)
+
+    async def rounds() -> None:
+        meeting = around.meeting()
+        for _ in range(LOST):
+            await meeting.average(UPDATE, ())
+
+    acted(rounds())
+    assert [company.least for company in around.companies[1::2]] == [3, 3, 1], "of four cells"
+    assert CELLS.count == 4
+
+
+@pytest.mark.parametrize("is_in_council", [True, False])
+def test_whose_delegate_was_not_in_the_council_had_no_part_in_what_it_decided(is_in_council: bool) -> None:
+    """Else more would count as having been in the last average than were."""
+    record = msgspec.structs.replace(RECORD, members=tuple(digest_of(peer) for peer in (*[DELEGATE] * is_in_council, *OUTSIDE)))
+    averaged = meets(Around(heard=record))
+    assert averaged.average_P is THEIRS
+    assert averaged.counted == is_in_council
+
+
 def test_where_the_council_comes_to_nothing_the_delegate_owes_the_average_of_its_cell() -> None:
     around = Around(me=DELEGATE)
     averaged = meets(around)
