@@ -10,11 +10,10 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import cast
 
 from torch import Tensor
 
-from swarm.identity import KeyPair, PeerId, digest_of
+from swarm.identity import KeyPair, PeerId
 from swarm.machine import Arithmetic, Command, Compute, Computed, Fetch, Report, Send, Ship, drive
 from swarm.manifest import Codec, Exchange, RunManifest
 from swarm.transport.post import Inbox, Post
@@ -28,7 +27,7 @@ from .feedback import ErrorFeedback, Settle
 from .groups import Group, Line
 from .messages import Ballot, Because, Commit, Decline, Holdings, Proposal, Ready, Receipt, Takeover, Vote
 from .partition import Part, plan, shaped
-from .record import Frame, Leave, Record, Replay
+from .record import Frame, Leave, Record, Replay, recorded
 from .reduce import Checked, CheckResult, EncodedPart, Reduced
 from .round import Round
 from .terms import Offering, Outcome, Plan, Schedule
@@ -376,20 +375,6 @@ class Averager:
 def _without(left: LeftOut) -> Averaged:
     """There is no group for us."""
     return Averaged(average_P=None, reason=left.reason, declined=left.declined, by=left.by, signed=left.signed, round=left.round)
-
-
-def recorded(outcome: Outcome, group: Group, parts: Sequence[Part]) -> Record | None:
-    """What others need to come to the same model; None where nothing was decided."""
-    if outcome.average_P is None:
-        return None
-    return Record(
-        round=group.round,
-        members=tuple(digest_of(member) for member in group.members),
-        crowd=group.crowd,
-        tokens=outcome.tokens,
-        stops=tuple(part.stop for part in parts),
-        items=cast("tuple[bytes, ...]", outcome.items),  # whatever lies in memory packs alike
-    )
 
 
 def shelved(job: object, result: object) -> tuple[bytes, Raw] | None:

@@ -10,7 +10,9 @@ record is a stranger's word and proves nothing: what it leads to must have the s
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import msgspec
 import torch
@@ -24,10 +26,12 @@ from swarm.wire import pack, sized, unpack
 from .codecs import codec_of, result_codec
 from .feedback import Settle
 from .fragments import Fragment, fragment_of
+from .groups import Group
 from .messages import MAX_CROWD, MAX_MEMBERS, MAX_PARTS, MAX_WEIGHT, flag_bytes, flags_of
 from .partition import Part, shaped
 from .reduce import EncodedPart, EncodeParts
 from .strength import allowed
+from .terms import Outcome
 from .updates import CombineUpdates, EncodeUpdate, blob_size, head_of
 
 ROOM = 64 * 1024
@@ -62,6 +66,20 @@ class Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True, array_like
     def is_void(self) -> bool:
         """Whether nothing was decided in its round."""
         return not self.items
+
+
+def recorded(outcome: Outcome, group: Group, parts: Sequence[Part]) -> Record | None:
+    """What others need to come to the same model; None where nothing was decided."""
+    if outcome.average_P is None:
+        return None
+    return Record(
+        round=group.round,
+        members=tuple(digest_of(member) for member in group.members),
+        crowd=group.crowd,
+        tokens=outcome.tokens,
+        stops=tuple(part.stop for part in parts),
+        items=cast("tuple[bytes, ...]", outcome.items),  # whatever lies in memory packs alike
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -109,7 +109,11 @@ def cli() -> None:
     "--exchange", type=click.Choice(["butterfly", "gather"]), help="Parts to owners, or all to all; if not as the preset."
 )
 @click.option("--fragments", type=click.IntRange(1, 64), help="Average the model in so many turns. Default: whole.")
-@click.option("--round-seconds", type=float, help="Local training per round, if not as the preset says; each peer does what fits.")
+@click.option(
+    "--round-seconds",
+    type=float,
+    help="Local training per round; each peer does what fits. Default: as the preset says, longer for large models.",
+)
 @click.option("--steps", default=500, show_default=True, help="At most this many local steps per round.")
 @click.option("--admission", type=click.Choice(["open", "invite"]), default="open", show_default=True, help="Who may join.")
 @click.option("--inner", type=click.Choice(["adamw", "muon"]), default="adamw", show_default=True, help="Local optimiser.")

@@ -6,6 +6,9 @@ import math
 from dataclasses import dataclass
 from itertools import pairwise
 
+import msgspec
+
+from averaging.codecs import bytes_per_parameter, result_codec
 from swarm import relaxation
 from swarm.errors import ConfigError
 from swarm.identity import KeyPair
@@ -35,6 +38,12 @@ EFFECTIVE = 1.1
 PLAIN_ROUNDS = 100
 """Before the outer momentum begins; at most a quarter of the run."""
 
+LINE, LINES = 2.5e6, {"lan": 125e6}
+"""Bytes per second that a computer at home can send, and those in one house: so long is a round that on such a line a peer
+waits for averages a tenth of its time at most."""
+WAITS, PATIENCE = 0.1, 3.0
+"""And so many times as long an average may take before it is given up, `Recipe.average_seconds` at least."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recipe:
@@ -47,6 +56,7 @@ class Recipe:
     preset: str = "safe"
     """How far the run moves away from exact averages at once (`swarm.relaxation`); the next four are its own where not given."""
     round_seconds: float | None = None
+    """Also longer than the preset's, where the model is large (`long_enough`)."""
     codec: str = ""
     exchange: str = ""
     fragments: int = 0
@@ -80,7 +90,7 @@ def manifest_of(recipe: Recipe, data: DataSpec, key: KeyPair) -> RunManifest:
             seed=recipe.seed,
             model=spec,
             data=data,
-            round=_round(recipe),
+            round=_round(recipe, count(spec)),
             inner=_inner(recipe, count(spec), recipe.max_steps * (rounds or 100)),
             outer=_outer(recipe, rounds),
             rounds=rounds,
@@ -95,10 +105,10 @@ def manifest_of(recipe: Recipe, data: DataSpec, key: KeyPair) -> RunManifest:
     return manifest
 
 
-def _round(recipe: Recipe) -> RoundSpec:
+def _round(recipe: Recipe, parameters: int) -> RoundSpec:
     preset = relaxation.PRESETS[recipe.preset]
-    return RoundSpec(
-        seconds=preset.seconds if recipe.round_seconds is None else recipe.round_seconds,
+    chosen = RoundSpec(
+        seconds=preset.seconds,
         max_steps=recipe.max_steps,
         average_seconds=recipe.average_seconds,
         assemble_seconds=recipe.assemble_seconds,
@@ -109,6 +119,17 @@ def _round(recipe: Recipe) -> RoundSpec:
         overlap=preset.overlap,
         fragments=recipe.fragments or preset.fragments,
     )
+    needed = long_enough(chosen, parameters, LINES.get(recipe.preset, LINE))
+    seconds = max(preset.seconds, needed) if recipe.round_seconds is None else recipe.round_seconds
+    patience = max(recipe.average_seconds, PATIENCE * needed * WAITS)
+    return msgspec.structs.replace(chosen, seconds=seconds, average_seconds=patience)
+
+
+def long_enough(spec: RoundSpec, parameters: int, bytes_per_second: float) -> float:
+    """Whole seconds of local training beside which what a peer of a full group sends is `WAITS` of the time."""
+    each, result = bytes_per_parameter(spec.codec), bytes_per_parameter(result_codec(spec.codec))
+    vectors = each + result if spec.exchange is Exchange.BUTTERFLY else (spec.group_size - 1) * each
+    return math.ceil(vectors * parameters / spec.fragments / bytes_per_second * (1 - WAITS) / WAITS)
 
 
 def learning_rate(parameters: int) -> float:

@@ -64,4 +64,6 @@ def script_of(peers: int, rounds: int, seed: int, *, churn: float = 0.0, loss: f
     recipe = Recipe(model="tiny", max_steps=steps, round_seconds=5.0, average_seconds=20.0)
     entries = [f"p{number}" for number in range(min(peers, ENTRIES if churn else 1))]
     link = Link(latency=0.04, jitter=jitter, bandwidth=2.5e6, loss=loss)
-    return Script(peers=peers, rounds=rounds, seed=seed, recipe=recipe, link=link, churn=churn, entries=entries, owners=owners, shards=shards)
+    return Script(
+        peers=peers, rounds=rounds, seed=seed, recipe=recipe, link=link, churn=churn, entries=entries, owners=owners, shards=shards
+    )

@@ -121,7 +121,7 @@ class Act:
 
 
 class Stage:
-    """The set of one rehearsal, or of the peers of shard ``index`` of it. The network is made inside the virtual loop, by `play`."""
+    """The set of one rehearsal, or of the peers of shard ``index``. The network is made inside the virtual loop, by `play`."""
 
     def __init__(
         self, script: Script, tell: Callable[[RoundReport], None], *, listen: bool = False, index: int = 0, lines: Lines = NO_LINES

@@ -25,8 +25,10 @@ from typing import Any
 import torch
 
 from benchmarks.cast import NotMeasured
+from peer.data import corpus as corpora
 from peer.model import presets
-from swarm.manifest import RoundSpec
+from peer.recipe import Recipe, manifest_of
+from swarm.identity import KeyPair
 
 from . import sweep, table, wire
 from .curves import Curve, step_seconds, text_name
@@ -39,7 +41,8 @@ STEPS, QUICK_STEPS = 600, 100
 LARGE_MODEL, LARGE_LINK = "small", 20.0
 """10.7 million parameters, and the link on which they must not cost more than a tenth of the time."""
 UNITS = "s       MB"
-LARGE_PRESETS = ("swarm-int4", "swarm-sparse256")
+LARGE_PRESETS = {"swarm-int4": "safe", "swarm-sparse256": "wan"}
+"""By method the preset of `swarm new` that it is."""
 
 
 def main() -> int:
@@ -140,16 +143,23 @@ def _wire(chosen: argparse.Namespace, settings: dict[str, Any]) -> tuple[list[Co
 
 
 def _shares(lab: Lab, names: Sequence[str]) -> dict[str, float]:
-    round_seconds = RoundSpec().seconds
-    print(f"A model of 10.7 million parameters at {LARGE_LINK:g} Mbit/s, rounds of {round_seconds:g} s", flush=True)
+    print(f"A model of 10.7 million parameters at {LARGE_LINK:g} Mbit/s, rounds as long as 'swarm new' makes them", flush=True)
     shares = {}
     for name in names:
+        seconds = _round_seconds(LARGE_PRESETS[name])
         try:
-            shares[name], cost = wire.share_of_round(lab, name, LARGE_LINK, LARGE_MODEL, round_seconds)
-            _tell(f"  {name:28} {cost.seconds:6.2f} s, {cost.bytes / 1e6:.2f} MB: {shares[name]:.1%} of the time")
+            shares[name], cost = wire.share_of_round(lab, name, LARGE_LINK, LARGE_MODEL, seconds)
+            size = f"{cost.seconds:6.2f} s, {cost.bytes / 1e6:.2f} MB"
+            _tell(f"  {name:28} {size}: {shares[name]:.1%} of the time, rounds of {seconds:g} s")
         except NotMeasured as error:
             _tell(f"  {name:28} not measured ({error})")
     return shares
+
+
+def _round_seconds(preset: str) -> float:
+    """How long the rounds of a run of that preset are with the large model."""
+    recipe = Recipe(model=LARGE_MODEL, preset=preset, rounds=500)
+    return manifest_of(recipe, corpora.build(None).spec, KeyPair.generate()).round.seconds
 
 
 def _about_shares(shares: Mapping[str, float]) -> list[Finding]:

@@ -11,9 +11,6 @@ from .curves import Curve, Points
 from .methods import METHODS, PRESETS, RIVALS, Kind
 from .wire import Cost
 
-REFERENCE, REFERENCE_AT = "swarm-int4", 0.6
-"""The target is what this method has reached after this fraction of its steps."""
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
@@ -48,16 +45,13 @@ def crossing(points: Points, target: float) -> float | None:
     return None
 
 
-def mean_at(curves: Sequence[Curve], fraction: float) -> float:
-    """Mean over the seeds of the loss after ``fraction`` of the steps, at the next evaluation."""
-    at = [next(bits for step, bits in curve.points if step >= fraction * curve.points[-1][0]) for curve in curves]
-    return statistics.fmean(at)
-
-
 def target_of(curves: Mapping[str, Sequence[Curve]]) -> float | None:
-    """The default target, rounded up to a hundredth; None without the method that sets it."""
-    found = curves.get(REFERENCE)
-    return -(-mean_at(found, REFERENCE_AT) * 100 // 1) / 100 if found else None
+    """The default target: the lowest loss that every preset comes to with every seed, rounded up to a hundredth; None without any.
+
+    Of a higher one all would be compared in the first steps of a run, where it matters least how often they average.
+    """
+    ends = [curve.final for name in PRESETS for curve in curves.get(name, ())]
+    return math.ceil(max(ends) * 100) / 100 if ends else None
 
 
 def rows(curves: Mapping[str, Sequence[Curve]], costs: Iterable[Cost], target: float, step_seconds: float) -> list[Row]:
@@ -170,7 +164,13 @@ def _about_links(table: Sequence[Row], links: Sequence[float]) -> list[Finding]:
         _sooner(table, slow, ["synchronous-fp16"], 5, "synchronous data parallel in fp16"),
     ]
     winners = {mbit: best for mbit in links if (best := fastest(table, PRESETS, mbit))}
-    said = ", ".join(f"{name} at {mbit:g} Mbit/s ({when:.1f} s)" for mbit, (name, when) in winners.items())
+    named = dict.fromkeys(name for name, _ in winners.values())
+    times = {mbit: {name: seconds(table, name, mbit) for name in named} for mbit in winners}
+    others = {
+        mbit: "".join(f", {name} {when:.1f} s" for name, when in times[mbit].items() if when and name != winners[mbit][0])
+        for mbit in times
+    }
+    said = "; ".join(f"{name} at {mbit:g} Mbit/s ({when:.1f} s{others[mbit]})" for mbit, (name, when) in winners.items())
     differ = winners[slow][0] != winners[fast][0] if slow != fast and {slow, fast} <= winners.keys() else None
     return [
         *found,

@@ -203,7 +203,9 @@ class SimulatedNetwork:
             raise Unreachable(f"{to[:8]} does not answer")
         is_bulk = len(call.body) > CONTROL_LIMIT  # the body follows its head, so that a refusal costs no bandwidth
         await self._carry(source, target, HEAD if is_bulk else HEAD + len(call.body), f"{route}/{call.argument}")
-        status, reply = await self.handled(target, route, call, partial(self._carry_bulk, source, target, call) if is_bulk else None)
+        status, reply = await self.handled(
+            target, route, call, partial(self._carry_bulk, source, target, call) if is_bulk else None
+        )
         await self._carry(target, source, answer_size(status, reply, limit), f"{status} {route}/{call.argument}")
         return status, reply
 
@@ -248,7 +250,9 @@ class SimulatedNetwork:
         loop = running_loop()
         if source.frozen:
             await source.thawed.wait()
-        arrives, is_lost = self.depart(source, source.link if source.link is target.link else between(source.link, target.link), size)
+        arrives, is_lost = self.depart(
+            source, source.link if source.link is target.link else between(source.link, target.link), size
+        )
         await loop.reach(arrives)
         if target.frozen:
             await target.thawed.wait()

@@ -4,7 +4,8 @@
     shard 1  ── the same window ───────────►  letters  ──┘      └──►
 
 Rule 1: what crosses takes at least ``lookahead`` virtual seconds. So nothing that is sent in a window of that length arrives in it,
-        and inside a window no shard waits for another (conservative synchronisation: Chandy and Misra 1979, doi:10.1109/TSE.1979.230182).
+        and inside a window no shard waits for another (conservative synchronisation: Chandy and Misra 1979,
+        doi:10.1109/TSE.1979.230182).
 Rule 2: letters arrive in the order of (time, shard, number): the same seed makes the same rehearsal, however fast each process is.
 Rule 3: a shard that ends before all are done breaks its lines, and the others end with it.
 """

@@ -45,6 +45,7 @@ MAY_START_THREADS = {
     "swarm/dht/node.py": "hivemind's import takes seconds",
     "swarm/dht/p2p.py": "opening a long bundle is a tenth of a second of signatures",
     "peer/demo.py": "reads its children's files while they still run",
+    "peer/rehearsal.py": "a crowd is rehearsed in two processes",
 }
 THREADS = {"asyncio.to_thread", "threading.Thread", "threading.Timer", "multiprocessing", "concurrent.futures.ThreadPoolExecutor"}
 THREADS |= {"concurrent.futures.ProcessPoolExecutor", "concurrent.futures.thread.ThreadPoolExecutor"}

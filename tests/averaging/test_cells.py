@@ -133,4 +133,6 @@ def test_of_two_delegates_of_one_cell_the_leader_takes_the_first() -> None:
     proposals = [command.message for command in said if isinstance(command, Send) and isinstance(command.message, Proposal)]
     assert not any(isinstance(command, Finish) for command in said)
     late = (cells.count - 2) * ready(one).message.peers
-    assert proposals == [Proposal(tuple(ready(peer).raw for peer in sorted((one, other))), late)], "and counts those it has not heard of"
+    assert proposals == [Proposal(tuple(ready(peer).raw for peer in sorted((one, other))), late)], (
+        "and counts those it has not heard of"
+    )

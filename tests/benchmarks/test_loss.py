@@ -7,7 +7,7 @@ import pytest
 from benchmarks.loss.curves import Curve, Points, Task
 from benchmarks.loss.methods import METHODS, PRESETS, QUICK
 from benchmarks.loss.sweep import HIGHEST, LOWEST, best_rate, beyond
-from benchmarks.loss.table import crossing, fastest, findings, mean_at, mean_of, rows, seconds, target_of
+from benchmarks.loss.table import crossing, fastest, findings, mean_of, rows, seconds, target_of
 from benchmarks.loss.wire import Cost
 
 FALLING: Points = [(0, 8.0), (20, 4.0), (40, 3.0), (60, 3.5), (80, 2.0)]
@@ -88,11 +88,13 @@ def test_the_fastest_is_who_reaches_the_target_on_all_seeds() -> None:
     assert fastest(table, ["swarm-fp16"], 20) is None
 
 
-def test_the_target_is_what_int4_has_reached_after_three_fifths() -> None:
-    drawn = [curve("swarm-int4", FALLING), curve("swarm-int4", [(0, 8.0), (40, 3.5), (60, 3.0), (80, 2.5)], seed=1)]
-    assert mean_at(drawn, 0.6) == pytest.approx((3.5 + 3.0) / 2)
-    assert target_of({"swarm-int4": drawn}) == pytest.approx(3.25)
-    assert target_of({"alone": drawn}) is None
+def test_the_target_is_what_every_preset_comes_to_with_every_seed() -> None:
+    drawn = final(swarm_int4=2.5, swarm_sparse256=2.6, alone=4.0)
+    drawn["swarm-int4"].append(curve("swarm-int4", [(0, 8.0), (100, 2.613)], seed=1))
+    assert target_of(drawn) == pytest.approx(2.62)
+    table = rows(drawn, [cost(method, 20, 0.1, 10) for method in drawn], target_of(drawn) or 0.0, 0.1)
+    assert all(seconds(table, method, 20) for method in ("swarm-int4", "swarm-sparse256"))
+    assert target_of({"alone": drawn["alone"]}) is None
 
 
 def final(**ends: float) -> dict[str, list[Curve]]:

@@ -9,6 +9,7 @@ from typing import Any
 import click
 import pytest
 
+from averaging.codecs import bytes_per_parameter
 from peer.cli import cli
 from peer.model import count, presets
 from peer.recipe import Recipe, learning_rate, manifest_of
@@ -81,6 +82,26 @@ def test_words_become_what_the_manifest_has_for_them() -> None:
 def test_a_preset_is_in_the_manifest_field_by_field(name: str) -> None:
     spec = manifest_of(Recipe(preset=name, rounds=500), TEXT.spec, key(0)).round
     assert relaxation.Relaxation.of(spec) == relaxation.PRESETS[name]
+
+
+@pytest.mark.parametrize(("model", "preset", "codec", "seconds", "patience"), [
+    ("nano", "safe", "", 30.0, 30.0), ("small", "safe", "", 40.0, 30.0), ("small", "safe", "fp32", 309.0, 92.7),
+    ("small", "wan", "", 60.0, 30.0), ("small", "lan", "", 10.0, 30.0), ("base", "safe", "", 456.0, 136.8),
+])  # fmt: skip
+def test_a_round_is_long_enough_for_a_line_at_home(model: str, preset: str, codec: str, seconds: float, patience: float) -> None:
+    """At 20 Mbit/s what a peer sends takes a tenth of the time at most; 1 Gbit/s in one house."""
+    spec = manifest_of(Recipe(model=model, preset=preset, codec=codec, rounds=500), TEXT.spec, key(0)).round
+    assert spec.seconds == pytest.approx(seconds, rel=0.02)
+    assert spec.average_seconds == pytest.approx(patience, rel=0.02)
+    line = 125e6 if preset == "lan" else 2.5e6
+    sent = (
+        count(presets[model])
+        * bytes_per_parameter(spec.codec)
+        * (2 if spec.exchange is Exchange.BUTTERFLY else spec.group_size - 1)
+    )
+    assert sent / line <= 0.1 * (spec.seconds + sent / line)
+    assert relaxation.name_of(spec) == ("own" if codec else preset)
+    assert manifest_of(Recipe(model=model, round_seconds=5.0), TEXT.spec, key(0)).round.seconds == 5.0, "who wants it otherwise"
 
 
 def test_what_is_given_overrides_the_preset() -> None:

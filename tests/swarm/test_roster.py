@@ -80,7 +80,8 @@ def test_who_is_present_is_remembered_no_longer_than_it_is_true() -> None:
 
 
 @pytest.mark.parametrize(("round_", "phase", "has_begun"), [
-    (0, Phase.WAITING, False), (0, Phase.SYNCING, False), (0, Phase.TRAINING, True), (0, Phase.AVERAGING, True), (1, Phase.SYNCING, True),
+    (0, Phase.WAITING, False), (0, Phase.SYNCING, False), (0, Phase.TRAINING, True), (0, Phase.AVERAGING, True),
+    (1, Phase.SYNCING, True),
 ])  # fmt: skip
 def test_a_run_has_begun_when_somebody_trains_or_is_in_a_later_round(round_: int, phase: Phase, has_begun: bool) -> None:
     roster = Roster()

@@ -33,7 +33,9 @@ class Half:
     network: SimulatedNetwork
     transport: SimulatedTransport
 
-    async def ask(self, to: PeerId, body: bytes = b"", *, route: str = "echo", deadline: float = 100.0, limit: int = 1 << 20) -> bytes:
+    async def ask(
+        self, to: PeerId, body: bytes = b"", *, route: str = "echo", deadline: float = 100.0, limit: int = 1 << 20
+    ) -> bytes:
         """What ``to`` says."""
         return await self.transport.request(to, route, body, argument="x", deadline=deadline, limit=limit)
 
@@ -136,7 +138,9 @@ async def wait(call: Call) -> bytes:
 
 
 @pytest.mark.parametrize(
-    ("answer", "limit", "error"), [(refuse, 100, Refused), (echo, 5, Oversized), (wait, 100, TooLate)], ids=["refusal", "long", "late"]
+    ("answer", "limit", "error"),
+    [(refuse, 100, Refused), (echo, 5, Oversized), (wait, 100, TooLate)],
+    ids=["refusal", "long", "late"],
 )
 def test_what_goes_wrong_beyond_is_what_goes_wrong_here(
     answer: Callable[[Call], Awaitable[bytes]], limit: int, error: type[SwarmError]
