@@ -101,6 +101,10 @@ class Meeting:
         self._missed = 0 if averaged.average_P is not None or averaged.declined else self._missed + 1
         return averaged
 
+    def others_went_on(self) -> None:
+        """We have found them further than we are: the rounds that we have missed were not missed by all."""
+        self._missed = 0
+
     async def _in_cells(self, update: Update, cells: Cells, company: Company, known: Collection[PeerId]) -> Averaged:
         """In a crowd: first the cell, then the council of the delegates."""
         cell = await self._averager.average(update, company)
@@ -118,7 +122,7 @@ class Meeting:
             return await self._follow(update, cell, donors, close_at + spec.assemble_seconds + spec.average_seconds)
         line = replace(update.line, peers=cell.crowd)
         brought = replace(update, vector_P=cell.average_P, tokens=cell.tokens, line=line, codec=None)
-        enough = least(cells.count, max(0, self._missed - 1))  # one that failed for bad luck must not make room for two
+        enough = max(2, least(cells.count, max(0, self._missed - 1)))  # one that failed for bad luck must not make room for two
         council = await self._averager.confer(
             brought, cells, Company(outside, close_at, least=enough, crowd=company.crowd, around=company.around)
         )

@@ -223,6 +223,8 @@ class Peer:
             self._telling.warn("round-missed", averaged.reason, round=update.round)
         if averaged.average_P is None:
             found = await self._course.rejoin(self._means, averaged, self._ask_to_wait)
+            if found is Found.OTHERS:
+                self._meeting.others_went_on()
             if found is Found.OTHERS or not averaged.signed:
                 self._show_up()
                 return

@@ -296,7 +296,7 @@ def test_a_council_that_failed_once_for_bad_luck_makes_no_room_for_two() -> None
             await meeting.average(UPDATE, ())
 
     acted(rounds())
-    assert [company.least for company in around.companies[1::2]] == [3, 3, 1], "of four cells"
+    assert [company.least for company in around.companies[1::2]] == [3, 3, 2], "of four cells; one is no council"
     assert CELLS.count == 4
 
 
@@ -373,6 +373,19 @@ def test_after_every_missed_round_half_as_many_are_enough() -> None:
 
     acted(rounds())
     assert [company.elders for company in around.companies] == [21, 10, 5, 2, 21]
+
+
+def test_rounds_that_only_we_have_missed_make_no_group_smaller() -> None:
+    around = Around(crowd=40, first=NOTHING)
+
+    async def rounds() -> None:
+        meeting = around.meeting()
+        for _ in range(2):
+            await meeting.average(UPDATE, ())
+            meeting.others_went_on()
+
+    acted(rounds())
+    assert [company.elders for company in around.companies] == [21, 21]
 
 
 @pytest.mark.parametrize("heard", [None, VOID])
