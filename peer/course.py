@@ -219,13 +219,14 @@ class Course:
         return standing is not None and await self._adopt(standing, asked_at, means)
 
     async def _elsewhere(self, neighbours: Neighbours, companions: Collection[PeerId], at_most: int) -> Standing | None:
-        """The camp to go over to, by what ``at_most`` outsiders say, the organiser among them."""
+        """The camp to go over to, by what ``at_most`` outsiders say, the organiser among them where these are not just a few of many."""
         here, organiser = neighbours.roster.in_training(self._loop.time()), self._manifest.organiser_id
         outsiders = [peer for peer in here if peer not in companions]
         own = self._own()
         if own is None or not (outsiders and companions):
             return None
-        asked = dict.fromkeys([organiser] * (organiser in outsiders) + list(neighbours.some(at_most, outsiders)))
+        first = [organiser] if organiser in outsiders and at_most == ASKED else []
+        asked = dict.fromkeys([*first, *neighbours.some(at_most, outsiders)])
         heard = await neighbours.offers(self._loop.time() + ASK_SECONDS, tuple(asked)[:at_most])
         heard = [said for said in heard if said.message.state_root not in self._passed]
         if self.cells.count > 1:  # cells do not take their steps at the same moment: who is a round away is no other camp

@@ -114,7 +114,7 @@ def _performed(script: Script, tell: Callable[[RoundReport], None], listen: bool
 def _perform(script: Script, listen: bool, index: int, lines: dict[int, Connection], result: Connection) -> None:
     """The process of another shard. Ctrl-C is for the first one; when that is gone, the lines say so."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    with contextlib.suppress(ShardLost):
+    with contextlib.suppress(ShardLost, TimeoutError):  # the first one says so
         result.send(_play(Stage(script, lambda report: None, listen=listen, index=index, lines=lines)))
 
 
