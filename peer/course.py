@@ -219,7 +219,7 @@ class Course:
         return standing is not None and await self._adopt(standing, asked_at, means)
 
     async def _elsewhere(self, neighbours: Neighbours, companions: Collection[PeerId], at_most: int) -> Standing | None:
-        """The camp to go over to, by what ``at_most`` outsiders say, the organiser among them where these are not just a few of many."""
+        """The camp to go over to, by what ``at_most`` outsiders say; where these are `ASKED`, the organiser is among them."""
         here, organiser = neighbours.roster.in_training(self._loop.time()), self._manifest.organiser_id
         outsiders = [peer for peer in here if peer not in companions]
         own = self._own()
