@@ -374,6 +374,21 @@ def test_a_demo_that_is_stopped_stops_its_peers(tmp_path: Path) -> None:
     assert _processes_in(tmp_path) == []
 
 
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL], ids=["Ctrl-C", "kill -9"])
+def test_a_rehearsal_in_two_processes_that_is_stopped_leaves_none(tmp_path: Path, how: signal.Signals) -> None:
+    command = [sys.executable, "-m", "peer", "rehearse", "66", "--rounds", "1000", "--json"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=tmp_path, env=environment()) as rehearsal:
+        assert rehearsal.stdout
+        try:
+            assert json.loads(rehearsal.stdout.readline())["event"] == "round"
+            assert len(psutil.Process(rehearsal.pid).children()) > 0
+            rehearsal.send_signal(how)
+            assert rehearsal.wait(20) != 0
+        finally:
+            rehearsal.kill()
+    assert _processes_in(tmp_path) == []
+
+
 def _processes_in(folder: Path) -> list[str]:
     """The command lines of processes that speak of ``folder`` or work in it, and have not ended after a moment."""
     found: list[str] = []
