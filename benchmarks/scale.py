@@ -5,6 +5,7 @@
 ``mean`` is over all peers, ``most`` the peer that sent most: a leader, a delegate, an owner of parts. ``directory`` is what a peer
 reads of others' records in looks at the DHT: everybody keeps the whole membership, but a crowd looks less often. ``in average`` is
 the share of peers whose work is in the average of a round: the first one, before anybody knows how many there are, has 64 seats.
+``seconds`` are real ones: from 65 peers on two processes share the work.
 Bytes count 200 for the head of each message.
 """
 
@@ -24,7 +25,7 @@ Row = dict[str, float | int | bool | str]
 
 def measure(peers: int, rounds: int, churn: float) -> Row:
     """One rehearsal."""
-    began = time.process_time()
+    began = time.perf_counter()
     told = rehearse(script_of(peers, rounds, 0, churn=churn))
     up, looked = (sorted(sent.values()) for sent in (told.sent, told.looked))
     reports = [report for book in told.notebooks.values() for report in book.rounds if report.round not in book.missed]
@@ -37,7 +38,7 @@ def measure(peers: int, rounds: int, churn: float) -> Row:
         "directory_kilobytes": statistics.fmean(looked) / rounds / 1e3,
         "in_average": len(reports) / peers / rounds,
         "virtual_seconds": told.virtual_seconds,
-        "cpu_seconds": time.process_time() - began,
+        "seconds": time.perf_counter() - began,
         "crashes": told.crashes,
         "state_roots_equal": told.state_roots_equal,
         "transcript": told.transcript,
@@ -52,7 +53,7 @@ def main() -> None:
     parser.add_argument("--churn", type=float, default=0.0)
     parser.add_argument("--json", type=Path)
     chosen = parser.parse_args()
-    print("per peer and round:                kB sent          kB read    in                virtual   CPU")
+    print("per peer and round:                kB sent          kB read    in                virtual")
     print("peers  rounds  messages       mean       most  directory  average  roots equal    seconds    seconds")
     rows = []
     for peers in map(int, chosen.peers.split(",")):
@@ -61,7 +62,7 @@ def main() -> None:
         print(
             f"{row['peers']:5} {row['rounds']:7} {row['messages']:9.0f} {row['kilobytes_mean']:10.1f} "
             f"{row['kilobytes_most']:10.1f} {row['directory_kilobytes']:10.1f} {row['in_average']:8.2f} "
-            f"{row['state_roots_equal']!s:>12} {row['virtual_seconds']:10.0f} {row['cpu_seconds']:10.0f}",
+            f"{row['state_roots_equal']!s:>12} {row['virtual_seconds']:10.0f} {row['seconds']:10.0f}",
             flush=True,
         )
     if chosen.json:

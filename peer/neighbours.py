@@ -89,6 +89,7 @@ class Neighbours:
         self._describe, self._offer = describe, offer
         self._run = manifest.run_id
         self._seq = self._draw = first_seq
+        self._sealed_offer: tuple[tuple[int, Offer], bytes] | None = None
         self.roster = Roster()
         for name, handler in {
             "hello": self._on_hello, "manifest": self._on_manifest, "ping": self._on_ping, "dial-back": self._on_dial_back,
@@ -130,7 +131,9 @@ class Neighbours:
         offer = self._offer()
         if offer is None:
             raise Refused("this peer has no state yet")
-        return seal(self._key, offer[1], Stamp(self._run, round=offer[0]))
+        if self._sealed_offer is None or self._sealed_offer[0] != offer:  # many ask for the same
+            self._sealed_offer = offer, seal(self._key, offer[1], Stamp(self._run, round=offer[0]))
+        return self._sealed_offer[1]
 
     async def _on_progress(self, call: Call) -> Payload:
         self._hear(open_frame(bytes(call.body), Progress, run=self._run))

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from swarm.errors import ConfigError
+from swarm.manifest import ModelSpec
 from swarm.simulation.faults import Faults
 from swarm.simulation.network import Link
 
@@ -15,6 +16,8 @@ from .recipe import Recipe
 STEP_SECONDS = 0.05
 CROWD = 64
 """From more peers on, a rehearsed round has one local step instead of four, and at most four owners instead of sixteen."""
+SMALLEST = ModelSpec(width=16, layers=1, heads=1, context=16)
+"""The model of a crowd, a few thousand numbers: what a thousand peers say is to be seen, and not what they learn."""
 SHARDS = 2
 """Processes that rehearse a crowd, on every computer, so that a seed makes the same rehearsal everywhere."""
 ENTRIES = 8
@@ -29,6 +32,8 @@ class Script:
     rounds: int = 5
     seed: int = 0
     recipe: Recipe = field(default_factory=lambda: Recipe(model="tiny", max_steps=4, round_seconds=5.0, average_seconds=20.0))
+    model: ModelSpec | None = None
+    """Another one than the recipe names."""
     text_bytes: int = 400_000
     """Of the embedded text, from its start; more makes held-out figures comparable with those of real runs."""
     faults: Faults = field(default_factory=Faults)
@@ -62,8 +67,18 @@ def script_of(peers: int, rounds: int, seed: int, *, churn: float = 0.0, loss: f
         )
     steps, owners, shards = (4, 16, 1) if peers <= CROWD else (1, 4, SHARDS)
     recipe = Recipe(model="tiny", max_steps=steps, round_seconds=5.0, average_seconds=20.0)
+    model = None if peers <= CROWD else SMALLEST
     entries = [f"p{number}" for number in range(min(peers, ENTRIES if churn else 1))]
     link = Link(latency=0.04, jitter=jitter, bandwidth=2.5e6, loss=loss)
     return Script(
-        peers=peers, rounds=rounds, seed=seed, recipe=recipe, link=link, churn=churn, entries=entries, owners=owners, shards=shards
+        peers=peers,
+        rounds=rounds,
+        seed=seed,
+        recipe=recipe,
+        model=model,
+        link=link,
+        churn=churn,
+        entries=entries,
+        owners=owners,
+        shards=shards,
     )

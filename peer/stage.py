@@ -149,7 +149,7 @@ class Stage:
             self._keys["p0"],
         )
         limits = msgspec.structs.replace(self._manifest.round, owners=script.owners)
-        self._manifest = msgspec.structs.replace(self._manifest, round=limits)
+        self._manifest = msgspec.structs.replace(self._manifest, round=limits, model=script.model or self._manifest.model)
         here = [name for name, shard in self._shard_of.items() if shard == index]
         self._tell, self._told = tell, -1
         self._notebooks = {name: Notebook(partial(self._tell_first, name)) for name in here}
