@@ -54,8 +54,8 @@ class Cells:
 
     def beside(self, me: PeerId, peers: Iterable[PeerId]) -> list[PeerId]:
         """Those of ``peers`` that are in my cell, sorted, me not among them."""
-        mine = self.cell_of(me)
-        return sorted(peer for peer in peers if peer != me and self.cell_of(peer) == mine)
+        run, epoch, count, mine = self.run, self.epoch, self.count, self.cell_of(me)
+        return sorted(peer for peer in peers if _drawn(run, epoch, peer)[0] % count == mine and peer != me)
 
     def delegate(self, members: Iterable[PeerId]) -> PeerId:
         """Who of the ``members`` of a cell speaks for it: the same one as long as it is there. At least one member."""
@@ -63,11 +63,13 @@ class Cells:
 
     def delegates(self, peers: Iterable[PeerId]) -> list[PeerId]:
         """Who should be in the council, by the ``peers`` that we know: the first of every cell, sorted."""
-        first: dict[int, PeerId] = {}
+        first: dict[int, tuple[int, PeerId]] = {}
         for peer in peers:
-            cell = self.cell_of(peer)
-            first[cell] = min(peer, first.get(cell, peer), key=self._turn)
-        return sorted(first.values())
+            cell, turn = _drawn(self.run, self.epoch, peer)
+            cell %= self.count
+            if cell not in first or turn < first[cell][0]:
+                first[cell] = turn, peer
+        return sorted(peer for _, peer in first.values())
 
     def _turn(self, peer: PeerId) -> int:
         return _drawn(self.run, self.epoch, peer)[1]

@@ -20,7 +20,7 @@ from averaging.averager import Averaged, Averager, Company, Update
 from averaging.cells import CELL, Cells, least
 from averaging.record import Frame, Record
 from swarm.errors import Malformed
-from swarm.identity import PeerId, digest_of
+from swarm.identity import PeerId, digest_of, peer_id_from_digest
 from swarm.manifest import RunManifest
 
 from .course import Course, Means
@@ -159,8 +159,8 @@ class Meeting:
 
     def deciders(self, record: Record) -> tuple[PeerId, ...]:
         """Those of the members of ``record`` that we know."""
-        named = set(record.members)
-        return tuple(row.peer for row in self._neighbours.roster.snapshot() if digest_of(row.peer) in named)
+        roster = self._neighbours.roster
+        return tuple(sorted(peer for peer in map(peer_id_from_digest, record.members) if peer in roster))
 
     async def _shared(self, after: SharedState, record: Record, deadline: float) -> int | None:
         """Whether ``after`` is where those are who should have decided it, or anybody else that is as far: more than half of the

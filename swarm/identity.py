@@ -33,6 +33,7 @@ def peer_id_of(public: bytes) -> PeerId:
     return peer_id_from_digest(hashlib.sha256(b"swarm-peer-v1" + public).digest())
 
 
+@lru_cache(maxsize=1 << 12)
 def peer_id_from_digest(digest: bytes) -> PeerId:
     """The id whose hash is ``digest`` (32 bytes), as it stands in tickets and DHT messages."""
     return PeerId(base64.b32encode(digest).decode().rstrip("=").lower())
