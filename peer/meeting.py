@@ -102,8 +102,10 @@ class Meeting:
         return averaged
 
     def others_went_on(self) -> None:
-        """We have found them further than we are: the rounds that we have missed were not missed by all."""
-        self._missed = 0
+        """We have found them further than we are. In a crowd the rounds that we have missed were not missed by all then; of a few
+        those whom we have found have missed as many."""
+        if self._course.cells.count > 1:
+            self._missed = 0
 
     async def _in_cells(self, update: Update, cells: Cells, company: Company, known: Collection[PeerId]) -> Averaged:
         """In a crowd: first the cell, then the council of the delegates."""

@@ -74,7 +74,7 @@ async def test_what_one_offers_another_downloads_from_all_who_have_it(readers: R
     assert [told.chunks for told in readers.told] == [0, 1, 2, 3, 4, 5, 6]
     assert (readers.told[-1].bytes, readers.told[-1].bytes_whole) == (12_000, 12_000)
     assert readers.told[-1].bytes_per_second > 0
-    assert all(readers.company.network._hosts[peer].up > 2000 for peer in peers(1, 2, 3))
+    assert all(readers.company.network.hosts[peer].up > 2000 for peer in peers(1, 2, 3))
 
 
 @in_company
@@ -179,7 +179,7 @@ def test_the_next_life_goes_on_where_this_one_was_killed(tmp_path: Path) -> None
         fetched = await reader.download(order(), peers(1), readers.told.append)
         assert tuple(fetched.chunks[index] for index in range(6)) == PIECES
         assert readers.told[0].chunks > 0
-        assert readers.company.network._hosts[key(1).peer_id].up < 6 * 2000
+        assert readers.company.network.hosts[key(1).peer_id].up < 6 * 2000
         reader.finished("model")
 
     first()

@@ -375,17 +375,22 @@ def test_after_every_missed_round_half_as_many_are_enough() -> None:
     assert [company.elders for company in around.companies] == [21, 10, 5, 2, 21]
 
 
-def test_rounds_that_only_we_have_missed_make_no_group_smaller() -> None:
-    around = Around(crowd=40, first=NOTHING)
+@pytest.mark.parametrize(("crowd", "needed"), [(80, [3, 3, 3, 3]), (40, [21, 10, 5, 2])])
+def test_rounds_that_only_we_have_missed_make_no_council_smaller(crowd: int, needed: list[int]) -> None:
+    """Of a few, those whom we find have missed as many."""
+    around = Around(me=DELEGATE, crowd=crowd, first=CELL_AVERAGE if crowd > 48 else NOTHING)
 
     async def rounds() -> None:
         meeting = around.meeting()
-        for _ in range(2):
+        for _ in needed:
             await meeting.average(UPDATE, ())
             meeting.others_went_on()
 
     acted(rounds())
-    assert [company.elders for company in around.companies] == [21, 21]
+    asked = (
+        [company.least for company in around.companies[1::2]] if crowd > 48 else [company.elders for company in around.companies]
+    )
+    assert asked == needed
 
 
 @pytest.mark.parametrize("heard", [None, VOID])

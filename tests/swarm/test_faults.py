@@ -71,7 +71,7 @@ def test_a_cut_and_a_split_part_whom_they_name_for_a_while() -> None:
 
 def test_a_slow_line_is_given_back() -> None:
     line = Link(latency=99)
-    seen = watch(Faults().slow("a", line, between=(1, 2)), lambda network: network._hosts[A].link, 3)
+    seen = watch(Faults().slow("a", line, between=(1, 2)), lambda network: network.hosts[A].link, 3)
     assert seen == [Link(), line, Link()]
 
 
