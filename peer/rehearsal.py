@@ -133,8 +133,9 @@ def _play(stage: Stage) -> tuple[Act, list[str]]:
 
 
 def rehearse_and_tell(script: Script, reporter: Reporter) -> None:
-    """The command: rounds as they come, then the summary."""
+    """The command: what is rehearsed, rounds as they come (the first of a thousand peers after a while), then the summary."""
     began = time.perf_counter()
+    reporter.event("rehearsing", peers=script.peers, rounds=script.rounds, seed=script.seed, processes=script.shards)
     result = rehearse(script, reporter.round_finished)
     peer_rounds = script.peers * script.rounds
     reporter.event(

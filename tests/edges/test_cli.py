@@ -380,6 +380,7 @@ def test_a_rehearsal_in_two_processes_that_is_stopped_leaves_none(tmp_path: Path
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=tmp_path, env=environment()) as rehearsal:
         assert rehearsal.stdout
         try:
+            assert json.loads(rehearsal.stdout.readline())["processes"] == 2
             assert json.loads(rehearsal.stdout.readline())["event"] == "round"
             assert len(psutil.Process(rehearsal.pid).children()) > 0
             rehearsal.send_signal(how)
