@@ -41,10 +41,8 @@ class Cells:
     @classmethod
     def of(cls, run: bytes, round_: int, crowd: int, seats: int) -> Cells:
         """The cells of a ``crowd`` in a run whose groups have ``seats``; the council has seats, too."""
-        count, each = 1, max(1, min(CELL, 2 * seats // 3))
-        while (
-            crowd > min(seats, WHOLE) and 2 * count <= seats and 2 * crowd >= 3 * each * count
-        ):  # as near to ``each`` as powers of two come
+        count, each, whole = 1, max(1, min(CELL, 2 * seats // 3)), crowd <= min(seats, WHOLE)
+        while not whole and 2 * count <= seats and 2 * crowd >= 3 * each * count:  # as near to ``each`` as powers of two come
             count *= 2
         return cls(run, round_ // EPOCH, count)
 

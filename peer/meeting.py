@@ -125,9 +125,7 @@ class Meeting:
         line = replace(update.line, peers=cell.crowd)
         brought = replace(update, vector_P=cell.average_P, tokens=cell.tokens, line=line, codec=None)
         enough = max(2, least(cells.count, max(0, self._missed - 1)))  # one that failed for bad luck must not make room for two
-        council = await self._averager.confer(
-            brought, cells, Company(outside, close_at, least=enough, crowd=company.crowd, around=company.around)
-        )
+        council = await self._averager.confer(brought, cells, replace(company, expected=outside, close_at=close_at, least=enough))
         if council.record is None:
             self._averager.owe(cell.average_P)
             return replace(council, members=(), missing=(), signed=True)

@@ -66,6 +66,10 @@ class Heard:
     what: str
 
 
+def silent(report: RoundReport) -> None:
+    """Nobody listens."""
+
+
 @dataclass(slots=True)
 class Notebook:
     """What one rehearsed peer tells: a `Teller`."""
@@ -98,26 +102,33 @@ class Notebook:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Act:
-    """What came of the peers of one stage; goes from one process to another."""
+class Rehearsed:
+    """What came of it. ``notebooks`` by peer name (``p0``, ``p1``, …; ``p0`` is the founder)."""
 
-    rounds: dict[str, list[RoundReport]]
-    told_at: dict[str, list[float]]
-    events: dict[str, list[tuple[str, dict[str, Any]]]]
+    notebooks: dict[str, Notebook]
     transcript: str
     parameters: int
     messages: int
     sent: dict[str, int]
+    """Bytes that crossed the network, by the name of the sender, over all its lives."""
     looked: dict[str, int]
+    """Bytes of the records that a peer found in the directory."""
     crashes: int
     virtual_seconds: float
-    heard: list[Heard]
+    leftovers: tuple[str, ...] = ()
+    heard: tuple[Heard, ...] = ()
+    """Everything that was said, in order; empty without ``listen``."""
+
+    def roots(self, round_: int) -> set[str]:
+        """The different state roots that peers reported who had an average in ``round_``."""
+        books = [book for book in self.notebooks.values() if round_ not in book.missed]
+        return {said.state_root for book in books for said in book.rounds if said.round == round_}
 
     @property
-    def notebooks(self) -> dict[str, Notebook]:
-        """What the peers told."""
-        nobody: Callable[[RoundReport], None] = lambda report: None  # noqa: E731 - whoever listened has heard it
-        return {name: Notebook(nobody, self.rounds[name], bool, self.told_at[name], self.events[name]) for name in self.rounds}
+    def state_roots_equal(self) -> bool:
+        """Whether all peers that had an average agreed on its result, for every round."""
+        rounds = {said.round for book in self.notebooks.values() for said in book.rounds}
+        return bool(rounds) and all(len(self.roots(round_)) <= 1 for round_ in rounds)
 
 
 class Stage:
@@ -151,17 +162,17 @@ class Stage:
         limits = msgspec.structs.replace(self._manifest.round, owners=script.owners)
         self._manifest = msgspec.structs.replace(self._manifest, round=limits, model=script.model or self._manifest.model)
         here = [name for name, shard in self._shard_of.items() if shard == index]
-        self._tell, self._told = tell, -1
+        self._tell, self._round = tell, -1
         self._notebooks = {name: Notebook(partial(self._tell_first, name)) for name in here}
 
     def _tell_first(self, name: str, report: RoundReport) -> None:
         """Of every round what the first peer says that had an average of it: any of them may be away for a while."""
-        if report.round > self._told and report.round not in self._notebooks[name].missed:
-            self._told = report.round
+        if report.round > self._round and report.round not in self._notebooks[name].missed:
+            self._round = report.round
             self._tell(report)
 
-    async def play(self) -> Act:
-        """All peers from their arrival to the end of the run."""
+    async def play(self) -> Rehearsed:
+        """All peers from their arrival to the end of the run: what came of those of this stage."""
         script, loop = self._script, running_loop()
         network = SimulatedNetwork(script.seed + self._index, script.link)
         board = Board(network, self._manifest.run_id, {TOPIC: Progress}, seed=script.seed + self._index)
@@ -180,7 +191,7 @@ class Stage:
             if shards:
                 await asyncio.wait(lives)
                 await shards.all_done()
-        return self._act(network, board, loop.time())
+        return self._told(network, board, loop.time())
 
     def _joined(self, network: SimulatedNetwork, board: Board, tasks: asyncio.TaskGroup) -> Shards:
         """What is on the other stages can be reached from this one."""
@@ -192,12 +203,10 @@ class Stage:
         shards.receive = lambda content: board.keep(content) if isinstance(content, Copied) else border.hear(content)
         return shards
 
-    def _act(self, network: SimulatedNetwork, board: Board, virtual_seconds: float) -> Act:
+    def _told(self, network: SimulatedNetwork, board: Board, virtual_seconds: float) -> Rehearsed:
         books, here = self._notebooks, {name: self._keys[name].peer_id for name in self._notebooks}
-        return Act(
-            rounds={name: book.rounds for name, book in books.items()},
-            told_at={name: book.told_at for name, book in books.items()},
-            events={name: book.events for name, book in books.items()},
+        return Rehearsed(
+            notebooks={name: replace(book, tell=silent, on_round=bool) for name, book in books.items()},
             transcript=network.transcript.digest(),
             parameters=count(self._manifest.model),
             messages=network.messages,
@@ -205,7 +214,7 @@ class Stage:
             looked={name: board.looked[peer] for name, peer in here.items()},
             crashes=self._crashes,
             virtual_seconds=virtual_seconds,
-            heard=self._heard,
+            heard=tuple(self._heard),
         )
 
     def _hear(self, time_: float, sender: PeerId, receiver: PeerId, route: str, call: Call) -> None:

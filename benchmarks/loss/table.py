@@ -164,18 +164,18 @@ def _about_links(table: Sequence[Row], links: Sequence[float]) -> list[Finding]:
         _sooner(table, slow, ["synchronous-fp16"], 5, "synchronous data parallel in fp16"),
     ]
     winners = {mbit: best for mbit in links if (best := fastest(table, PRESETS, mbit))}
-    named = dict.fromkeys(name for name, _ in winners.values())
-    times = {mbit: {name: seconds(table, name, mbit) for name in named} for mbit in winners}
-    others = {
-        mbit: "".join(f", {name} {when:.1f} s" for name, when in times[mbit].items() if when and name != winners[mbit][0])
-        for mbit in times
-    }
-    said = "; ".join(f"{name} at {mbit:g} Mbit/s ({when:.1f} s{others[mbit]})" for mbit, (name, when) in winners.items())
+    said = "; ".join(f"{name} at {mbit:g} Mbit/s ({_times(table, winners, mbit)})" for mbit, (name, _) in winners.items())
     differ = winners[slow][0] != winners[fast][0] if slow != fast and {slow, fast} <= winners.keys() else None
     return [
         *found,
         Finding(promise="another preset wins on the fastest link than on the slowest", found=said or "none", holds=differ),
     ]
+
+
+def _times(table: Sequence[Row], winners: Mapping[float, tuple[str, float]], mbit: float) -> str:
+    """How long all who win somewhere take on one link."""
+    names = sorted({name for name, _ in winners.values()})
+    return ", ".join(f"{name} {when:.1f} s" for name in names if (when := seconds(table, name, mbit)) is not None)
 
 
 def _sooner(table: Sequence[Row], mbit: float, rivals: Sequence[str], times: float, who: str) -> Finding:

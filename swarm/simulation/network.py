@@ -203,9 +203,8 @@ class SimulatedNetwork:
             raise Unreachable(f"{to[:8]} does not answer")
         is_bulk = len(call.body) > CONTROL_LIMIT  # the body follows its head, so that a refusal costs no bandwidth
         await self._carry(source, target, HEAD if is_bulk else HEAD + len(call.body), f"{route}/{call.argument}")
-        status, reply = await self.handled(
-            target, route, call, partial(self._carry_bulk, source, target, call) if is_bulk else None
-        )
+        body = partial(self._carry_bulk, source, target, call) if is_bulk else None
+        status, reply = await self.handled(target, route, call, body)
         await self._carry(target, source, answer_size(status, reply, limit), f"{status} {route}/{call.argument}")
         return status, reply
 
@@ -250,9 +249,8 @@ class SimulatedNetwork:
         loop = running_loop()
         if source.frozen:
             await source.thawed.wait()
-        arrives, is_lost = self.depart(
-            source, source.link if source.link is target.link else between(source.link, target.link), size
-        )
+        link = source.link if source.link is target.link else between(source.link, target.link)
+        arrives, is_lost = self.depart(source, link, size)
         await loop.reach(arrives)
         if target.frozen:
             await target.thawed.wait()

@@ -18,6 +18,9 @@ from typing import Any, NamedTuple, Protocol
 
 from .clock import Deadlock, running_loop
 
+SILENT_SECONDS = 600.0
+"""Real seconds: a window of a thousand peers takes one, and a process a few to start. Longer than that nobody computes."""
+
 
 class Letter(NamedTuple):
     """What crosses. Sorts by its first three fields, which no two letters share."""
@@ -34,12 +37,25 @@ class Line(Protocol):
     def send(self, obj: Any, /) -> None:
         """Hand ``obj`` to the other end. Raises `OSError` where that is gone."""
 
+    def poll(self, timeout: float | None, /) -> bool:
+        """Whether the other end says something, or is gone, within ``timeout`` real seconds."""
+
     def recv(self) -> Any:
         """What the other end has handed over. Raises `EOFError` where it is gone."""
 
 
 class ShardLost(RuntimeError):
-    """Another shard has ended before its time: it will have said why."""
+    """Another shard has ended before its time, and will have said why; or it says nothing any more."""
+
+
+def heard(line: Line, shard: int) -> Any:
+    """What ``shard`` says next. Raises `ShardLost` where it is gone, or silent for `SILENT_SECONDS`."""
+    try:
+        if line.poll(SILENT_SECONDS):
+            return line.recv()
+    except (EOFError, OSError) as error:
+        raise ShardLost(f"shard {shard} has ended before its time") from error
+    raise ShardLost(f"shard {shard} has said nothing for {SILENT_SECONDS:g} s")
 
 
 class Shards:
@@ -93,16 +109,19 @@ class Shards:
 
     def _exchange(self, shard: int, word: tuple[bool, float, list[Letter]]) -> tuple[bool, float, list[Letter]]:
         """One of two speaks first: were both to speak at once, two full pipes would wait for each other."""
-        line = self._lines[shard]
-        try:
-            if self.index < shard:
-                line.send(word)
-            answer: tuple[bool, float, list[Letter]] = line.recv()
-            if self.index > shard:
-                line.send(word)
-        except (EOFError, OSError) as error:
-            raise ShardLost(f"shard {shard} has ended before its time") from error
+        speaks_first = self.index < shard
+        if speaks_first:
+            self._say(shard, word)
+        answer: tuple[bool, float, list[Letter]] = heard(self._lines[shard], shard)
+        if not speaks_first:
+            self._say(shard, word)
         return answer
+
+    def _say(self, shard: int, word: tuple[bool, float, list[Letter]]) -> None:
+        try:
+            self._lines[shard].send(word)
+        except OSError as error:
+            raise ShardLost(f"shard {shard} has ended before its time") from error
 
     async def all_done(self) -> None:
         """Say that nothing begins here any more, and go on answering the others until all say so."""

@@ -12,8 +12,9 @@ from peer.ahead import meanwhile
 from peer.compute import Inline
 from peer.ports import Budget, StepAhead
 from peer.recipe import Recipe
-from peer.rehearsal import Rehearsed, rehearse
+from peer.rehearsal import rehearse
 from peer.script import Script
+from peer.stage import Rehearsed
 from swarm.manifest import RoundSpec
 from swarm.simulation.clock import simulate
 from swarm.simulation.faults import Faults

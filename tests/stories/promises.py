@@ -5,8 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Collection
 
-from peer.rehearsal import Rehearsed
-from peer.stage import Notebook
+from peer.stage import Notebook, Rehearsed
 
 FRESH_BITS_PER_BYTE = 8.0
 """Of a model that knows nothing."""

@@ -7,8 +7,9 @@ from dataclasses import replace
 
 import pytest
 
-from peer.rehearsal import Rehearsed, rehearse
+from peer.rehearsal import rehearse
 from peer.script import script_of
+from peer.stage import Rehearsed
 from swarm.simulation.faults import Faults
 
 

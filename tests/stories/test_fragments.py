@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 
 from peer.recipe import Recipe
-from peer.rehearsal import Rehearsed, rehearse
+from peer.rehearsal import rehearse
 from peer.script import Script
+from peer.stage import Rehearsed
 from swarm.simulation.faults import Faults
 
 

@@ -6,9 +6,9 @@ from functools import cache
 
 import pytest
 
-from peer.rehearsal import Rehearsed, rehearse
+from peer.rehearsal import rehearse
 from peer.script import Script
-from peer.stage import Notebook
+from peer.stage import Notebook, Rehearsed
 from swarm.simulation.faults import Faults
 
 from .promises import check

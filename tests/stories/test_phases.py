@@ -11,8 +11,9 @@ from functools import cache
 import pytest
 
 from peer.recipe import Recipe
-from peer.rehearsal import Rehearsed, rehearse
+from peer.rehearsal import rehearse
 from peer.script import Script
+from peer.stage import Rehearsed
 from swarm.simulation.faults import Faults
 
 from .promises import check

@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 
 from peer.recipe import Recipe
-from peer.rehearsal import Rehearsed, rehearse
+from peer.rehearsal import rehearse
 from peer.script import Script
+from peer.stage import Rehearsed
 from swarm.simulation.network import Link
 
 from .promises import check

@@ -11,12 +11,13 @@ from typing import Any
 
 import pytest
 
+import swarm.simulation.shards as shards_module
 from swarm.errors import Oversized, Refused, SwarmError, TooLate, Unreachable
 from swarm.identity import PeerId
 from swarm.simulation.border import Border
 from swarm.simulation.clock import Deadlock, running_loop, simulate
 from swarm.simulation.network import Link, SimulatedNetwork, SimulatedTransport
-from swarm.simulation.shards import Line, ShardLost, Shards
+from swarm.simulation.shards import Line, ShardLost, Shards, heard
 from swarm.transport import Allowance, Call, Route
 from swarm.wire import CONTROL_LIMIT
 
@@ -213,6 +214,18 @@ def test_a_shard_that_fails_ends_the_others() -> None:
         both(lives, fails)
     with pytest.raises(ZeroDivisionError):
         both(fails, lives)
+
+
+def test_a_shard_that_says_nothing_any_more_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shards_module, "SILENT_SECONDS", 0.05)
+    ours, theirs = multiprocessing.Pipe()
+    with pytest.raises(ShardLost, match="shard 3 has said nothing"):
+        heard(ours, 3)
+    theirs.send("word")
+    assert heard(ours, 3) == "word"
+    theirs.close()
+    with pytest.raises(ShardLost, match="shard 3 has ended"):
+        heard(ours, 3)
 
 
 def test_nothing_may_cross_faster_than_the_windows_allow() -> None:
