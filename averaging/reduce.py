@@ -10,8 +10,7 @@ Rule 3: jobs are values. Equal jobs give equal results, so a round can be tested
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -23,66 +22,42 @@ from swarm.hashing import digest
 from swarm.identity import PeerId
 from swarm.manifest import Codec as CodecName
 
-from .codecs import Quantised, Raw, codec_of, exact_codec, room_for
+from .codecs import Packed, Quantised, Raw, codec_of, exact_codec, room_for
 from .partition import Part
-
-NORM_TOLERANCE = 1e-4
-"""Relative difference between a committed and a measured norm that is still honest: summation order differs between machines."""
-
-_CHUNK = 1 << 18
-"""Numbers per step of a sum: the product is near when it is added, and the calls are few."""
-_ROW = 512
-"""Numbers whose squares are summed in float32: an order of summation cannot be further than 512 roundings from another one."""
-_NARROW = (1e-10, math.inf)
-"""Between these a norm was computed in float32 without anything of weight falling out of its range."""
-
-
-def norm(vector_N: Tensor) -> float:
-    """The L2 norm of ``vector_N``, to 2e-5 of itself: finite for all finite numbers, NaN or infinite where one of them is not."""
-    rows = len(vector_N) // _ROW
-    wide = torch.linalg.vector_norm(vector_N[: rows * _ROW].view(rows, _ROW), dim=1).to(torch.float64)
-    last = vector_N[rows * _ROW :].to(torch.float64)
-    found = math.sqrt(float(torch.dot(wide, wide)) + float(torch.dot(last, last)))
-    return found if _NARROW[0] < found < _NARROW[1] else _wide_norm(vector_N)
-
-
-def _wide_norm(vector_N: Tensor) -> float:
-    """The same, for numbers whose squares no float32 can hold."""
-    squares = 0.0
-    for chunk in torch.split(vector_N, _CHUNK):
-        here = chunk.to(torch.float64)
-        squares += float(torch.dot(here, here))
-    return math.sqrt(squares)
-
-
-def is_near(claimed: float, measured: float) -> bool:
-    """Whether a norm that was signed is the one that was measured."""
-    return abs(measured - claimed) <= NORM_TOLERANCE * measured
+from .walk import PIECE, Vector, Walk, hash_and_norm, is_near, norm, pieces
 
 
 def weighted_sum(
-    vectors: Iterable[Tensor], coefficients: Iterable[float], *, chunk: int = _CHUNK, out_N: Tensor | None = None
+    vectors: Iterable[Vector],
+    coefficients: Iterable[float],
+    *,
+    piece: int | None = None,
+    out_N: Tensor | None = None,
+    look: Callable[[slice], None] | None = None,
 ) -> Tensor:
     """``Σ coefficient · vector_N`` in the order given, bit for bit the same on every peer (rule 1). ``[N]`` float32.
 
     Coefficients must be float32 values, as `robust.coefficients` makes them. The sum is put into ``out_N``, which may be the first
-    of the vectors, or into a new tensor; ``chunk`` (numbers per step: what has been read once stays in the cache) changes no bit.
-    Raises `ValueError` for no vectors, unequal lengths, or another number of coefficients.
+    of the vectors, or into a new tensor; ``piece`` (numbers per step: what has been read once stays in the cache) changes no bit.
+    ``look`` is called with each piece of the sum while it is near. Raises `ValueError` for no vectors, unequal lengths, or another
+    number of coefficients.
     """
-    terms = [(vector_N.numpy(), np.float32(count)) for vector_N, count in zip(vectors, coefficients, strict=True)]
+    terms = [(vector_N, np.float32(count)) for vector_N, count in zip(vectors, coefficients, strict=True)]
     if not terms:
         raise ValueError("nothing to sum")
     numbers = len(terms[0][0])
-    if any(vector_N.shape != (numbers,) for vector_N, _ in terms):
+    if any(len(vector_N) != numbers for vector_N, _ in terms):
         raise ValueError(f"vectors of {', '.join(str(len(vector_N)) for vector_N, _ in terms)} numbers have no sum")
     total_N = room_for(numbers, out_N)
-    product = np.empty(min(chunk, numbers), np.float32)
-    for start in range(0, numbers, chunk):
-        total = total_N.numpy()[start : start + chunk]
+    product = np.empty(min(piece or PIECE, numbers), np.float32)
+    for here in pieces(numbers, piece):
+        total = total_N.numpy()[here]
         (first_N, count), *others = terms
-        np.multiply(first_N[start : start + chunk], count, out=total)
+        np.multiply(first_N[here].numpy(), count, out=total)
         for vector_N, count in others:
-            total += np.multiply(vector_N[start : start + chunk], count, out=product[: len(total)])
+            total += np.multiply(vector_N[here].numpy(), count, out=product[: len(total)])
+        if look:
+            look(here)
     return total_N
 
 
@@ -133,9 +108,9 @@ class Share:
     vector_N: Tensor | None = field(default=None, compare=False, repr=False)
     """The decoded numbers, where somebody has them."""
 
-    def decoded(self, part: Part) -> Tensor:
-        """The numbers, ``[N]`` float32."""
-        return codec_of(self.codec, part.shape).decode(self.payload, part.numbers) if self.vector_N is None else self.vector_N
+    def numbers(self, part: Part) -> Vector:
+        """``[N]`` float32, or what they are read in where they are needed."""
+        return read(self.payload, part, self.codec) if self.vector_N is None else self.vector_N
 
 
 # --- jobs ---------------------------------------------------------------------------------------------------------
@@ -184,15 +159,26 @@ class CheckPart:
 
     def run(self) -> Checked:
         """The verdict; never raises because of what the sender sent."""
-        if digest(self.payload) != self.hash:
-            return Checked(self.sender, self.part.index, False, OTHER_HASH)
         try:
-            vector_N, measured = read(self.payload, self.part, self.codec)
+            vector_N, measured = self._measured()
         except Malformed as error:
             return Checked(self.sender, self.part.index, False, error.fact)
         if not is_near(self.norm, measured):
             return Checked(self.sender, self.part.index, False, f"the norm is {measured:.6g}, {self.norm:.6g} was signed")
-        return Checked(self.sender, self.part.index, True, vector_N=vector_N)
+        return Checked(self.sender, self.part.index, True, vector_N=None if isinstance(vector_N, Packed) else vector_N)
+
+    def _measured(self) -> tuple[Vector, float]:
+        """The numbers and their norm. Raises `Malformed` for other bytes than were signed, and what `encoded` cannot have made."""
+        if exact := exact_codec(self.codec):
+            vector_N = exact.numbers_in(self.payload, self.part.numbers)
+            found, measured = hash_and_norm(self.payload, vector_N)
+            require_hash(found, self.hash)
+            if measured <= exact.limit:
+                return vector_N, measured
+        else:
+            require_hash(digest(self.payload), self.hash)
+        read_N = read(self.payload, self.part, self.codec)
+        return read_N, norm(read_N)
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,14 +193,18 @@ class ReducePart:
 
     def run(self) -> Reduced:
         """The encoded average, bit for bit what every other member would get."""
-        exact = exact_codec(self.codec)
-        payload, room_N = exact.room(self.head, self.part.numbers) if exact else (memoryview(b""), None)
-        vectors = [share.decoded(self.part) for share in self.shares]
-        sum_N = weighted_sum(vectors, [share.coefficient for share in self.shares], out_N=room_N)
-        if exact and norm(sum_N) <= exact.limit:
-            return Reduced(payload, digest(payload), sum_N)
-        read_N = torch.empty_like(sum_N)
-        numbers = codec_of(self.codec, self.part.shape).encode(sum_N, read_N)
+        vectors, counts = [share.numbers(self.part) for share in self.shares], [share.coefficient for share in self.shares]
+        if exact := exact_codec(self.codec):
+            payload, sum_N = exact.room(self.head, self.part.numbers)
+            walk = Walk(payload, sum_N)
+            weighted_sum(vectors, counts, out_N=sum_N, look=walk.look)
+            if walk.norm <= exact.limit:
+                return Reduced(payload, walk.hash, sum_N)
+        else:
+            sum_N = weighted_sum(vectors, counts)
+        codec = codec_of(self.codec, self.part.shape)
+        read_N = sum_N if isinstance(codec, Quantised) else torch.empty_like(sum_N)
+        numbers = codec.encode(sum_N, read_N)
         payload = memoryview(b"".join((self.head, numbers)))
         return Reduced(payload, digest(payload), read_N)
 
@@ -238,13 +228,23 @@ class CheckResult:
     def run(self) -> Checked:
         """The verdict on who sent it; never raises because of what was sent."""
         source = self.source or self.part.owner
-        if digest(self.payload) != self.hash:
-            return Checked(source, self.part.index, False, OTHER_HASH)
         try:
-            vector_N = decoded(memoryview(self.payload)[self.head :], self.part, self.codec, self.out_N)
+            vector_N = self._read()
         except Malformed as error:
             return Checked(source, self.part.index, False, error.fact)
         return Checked(source, self.part.index, True, vector_N=vector_N)
+
+    def _read(self) -> Tensor:
+        """The numbers. Raises `Malformed` for other bytes than were signed, and for what no `ReducePart` can have made."""
+        numbers, out_N = memoryview(self.payload)[self.head :], room_for(self.part.numbers, self.out_N)
+        if exact := exact_codec(self.codec):
+            found, measured = hash_and_norm(self.payload, exact.numbers_in(numbers, self.part.numbers), out_N)
+            require_hash(found, self.hash)
+            if measured <= exact.limit:
+                return out_N
+        else:
+            require_hash(digest(self.payload), self.hash)
+        return codec_of(self.codec, self.part.shape).decode(numbers, self.part.numbers, out_N)
 
 
 @dataclass(frozen=True, slots=True)
@@ -268,9 +268,6 @@ class DecodeResults:
         return self.average_P
 
 
-OTHER_HASH = "the bytes do not have the hash that was signed"
-
-
 def encoded(vector_N: Tensor, part: Part, codec: CodecName, out_N: Tensor | None = None) -> EncodedPart:
     """``vector_N`` as it travels, its hash, the norm of what the others will decode, and these numbers.
 
@@ -280,33 +277,23 @@ def encoded(vector_N: Tensor, part: Part, codec: CodecName, out_N: Tensor | None
     if isinstance(codec_, Quantised):
         numbers, measured = codec_.measured(vector_N)
         return EncodedPart(numbers, digest(numbers), measured, None)
-    exact, decoded_N, measured = exact_codec(codec), vector_N, math.inf
-    if exact:
-        measured = norm(vector_N)
-    if exact and measured <= exact.limit:
-        numbers = exact.bytes_of(vector_N)
-    else:
-        decoded_N = torch.empty_like(vector_N) if out_N is None else out_N
-        numbers = codec_.encode(vector_N, decoded_N)
-        measured = norm(decoded_N)
-    return EncodedPart(numbers, digest(numbers), measured, decoded_N)
-
-
-def decoded(payload: Raw, part: Part, codec: CodecName, out_N: Tensor | None) -> Tensor:
-    """The numbers of ``payload``, in ``out_N`` where given. Raises `Malformed` for whatever `encoded` cannot have made."""
     if exact := exact_codec(codec):
-        vector_N = exact.numbers_in(payload, part.numbers)
-        if norm(vector_N) <= exact.limit:
-            return vector_N if out_N is None else out_N.copy_(vector_N)
-    return codec_of(codec, part.shape).decode(payload, part.numbers, out_N)
-
-
-def read(payload: Raw, part: Part, codec: CodecName) -> tuple[Tensor, float]:
-    """The numbers of ``payload``, to be read only, and their norm. Raises `Malformed` for whatever `encoded` cannot have made."""
-    if exact := exact_codec(codec):
-        vector_N = exact.numbers_in(payload, part.numbers)
-        measured = norm(vector_N)
+        payload = exact.bytes_of(vector_N)
+        hash_, measured = hash_and_norm(payload, vector_N)
         if measured <= exact.limit:
-            return vector_N, measured
-    vector_N = codec_of(codec, part.shape).decode(payload, part.numbers)
-    return vector_N, norm(vector_N)
+            return EncodedPart(payload, hash_, measured, vector_N)
+    decoded_N = torch.empty_like(vector_N) if out_N is None else out_N
+    numbers = codec_.encode(vector_N, decoded_N)
+    return EncodedPart(numbers, digest(numbers), norm(decoded_N), decoded_N)
+
+
+def read(payload: Raw, part: Part, codec: CodecName) -> Vector:
+    """The numbers of ``payload``, or what they are read in piece by piece, which raises `Malformed` in its turn."""
+    codec_ = codec_of(codec, part.shape)
+    return Packed(codec_, payload, part.numbers) if isinstance(codec_, Quantised) else codec_.decode(payload, part.numbers)
+
+
+def require_hash(found: bytes, signed: bytes) -> None:
+    """Raise `Malformed` where the bytes are not those that were signed."""
+    if found != signed:
+        raise Malformed("the bytes do not have the hash that was signed")

@@ -25,9 +25,10 @@ from swarm.manifest import Codec as CodecName
 from .codecs import Raw, codec_of
 from .messages import MAX_WEIGHT
 from .partition import Part
-from .reduce import Checked, EncodedPart, is_near, norm, weighted_sum
+from .reduce import Checked, EncodedPart, weighted_sum
 from .robust import LARGEST, Claim, coefficients
 from .strength import allowed
+from .walk import is_near, norm
 
 HEAD = struct.Struct("<BQd")
 

@@ -15,3 +15,18 @@ Bytes = bytes | bytearray | memoryview
 def digest(payload: Bytes) -> bytes:
     """The 32 bytes that name ``payload``."""
     return blake3(payload).digest()
+
+
+class Hasher:
+    """`digest` of bytes that are looked at piece by piece, each while it is near for something else."""
+
+    def __init__(self) -> None:
+        self._hash = blake3()
+
+    def update(self, piece: Bytes) -> None:
+        """The next bytes."""
+        self._hash.update(piece)
+
+    def digest(self) -> bytes:
+        """The 32 bytes that name all of them."""
+        return self._hash.digest()

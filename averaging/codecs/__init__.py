@@ -22,13 +22,14 @@ from swarm.manifest import Codec as CodecName
 from .dense import BFloat16, Float16, Float32
 from .places import BitMap, IndexList
 from .port import ONE_TENSOR, Codec, Raw, Shape, room_for
-from .quantised import Quantised
+from .quantised import Packed, Quantised
 from .sparse import Sparse, Strided
 from .values import Blocks, SignAndSize
 
 __all__ = [
     "ONE_TENSOR",
     "Codec",
+    "Packed",
     "Quantised",
     "Raw",
     "Shape",

@@ -39,8 +39,8 @@ _INFINITY = 0x7F800000
 _MAGNITUDE = np.int32(0x7FFFFFFF)
 _ROUNDING = 1.5 * 2.0**23
 """A float32 of this size has no places behind the point: to add it is to round to the nearest even, into the lowest bits."""
-_PIECE = 1 << 19
-"""Numbers of a piece: 2 MB. A quarter would fit a core's own cache, but then the calls cost more than they save."""
+_PIECE = 1 << 17
+"""Numbers of a piece: half a megabyte, and as much for what it becomes, near in a core's own cache."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,35 +97,20 @@ class Quantised:
     def decode(self, payload: Raw, numbers: int, out: Tensor | None = None) -> Tensor:
         """``[numbers]`` float32, all finite. Raises `Malformed` for whatever `encode` cannot have made."""
         vector_N = room_for(numbers, out)
-        for here, codes_BK, scales_B1 in self._walked(payload, numbers):
-            piece = vector_N[here]
-            if len(piece) % self.block:
-                piece.copy_((codes_BK * scales_B1).view(-1)[: len(piece)])
-            else:
-                torch.mul(codes_BK, scales_B1, out=piece.view(-1, self.block))
+        for here, piece in self._pieces(payload, numbers):
+            vector_N[here] = piece
         return vector_N
 
     def subtract(self, payload: Raw, vector_N: Tensor) -> None:
         """Take what `decode` reads in ``payload`` away from ``vector_N``, in place. Raises as `decode` does."""
-        numbers = len(vector_N)
-        scratch_BK = torch.empty(min(self._piece // self.block, self._blocks(numbers)), self.block)
-        for here, codes_BK, scales_B1 in self._walked(payload, numbers):
-            product_BK = torch.mul(codes_BK, scales_B1, out=scratch_BK[: len(codes_BK)])
-            vector_N[here] -= product_BK.view(-1)[: len(vector_N[here])]
+        for here, piece in self._pieces(payload, len(vector_N)):
+            vector_N[here] -= piece
 
-    def _walked(self, payload: Raw, numbers: int) -> Iterator[tuple[slice, Tensor, Tensor]]:
-        """Piece by piece: its place, the signed multiples [B, K] and the scales [B, 1]. Raises `Malformed`."""
-        require_length(payload, self.size(numbers))
-        blocks = self._blocks(numbers)
-        raw_B = np.frombuffer(payload, "<u2", blocks)
-        if (raw_B >= _INFINITE_BITS).any():
-            raise Malformed("a scale is NaN, infinite or negative")
-        scales_B1 = torch.from_numpy(raw_B.view(_HALF).astype(np.float32))[:, None]
-        codes = np.frombuffer(payload, np.uint8, offset=_HALF.itemsize * blocks)
+    def _pieces(self, payload: Raw, numbers: int) -> Iterator[tuple[slice, Tensor]]:
+        packed = Packed(self, payload, numbers)
         for start in range(0, numbers, self._piece):
-            stop = min(start + self._piece, numbers)
-            codes_BK = self._codes(codes[start * self.bits // 8 : -(-stop * self.bits // 8)], stop - start)
-            yield slice(start, stop), torch.from_numpy(codes_BK), scales_B1[start // self.block : self._blocks(stop)]
+            here = slice(start, min(start + self._piece, numbers))
+            yield here, packed[here]
 
     def _quantise(self, numbers_N: Floats, out_N: Floats | None, scratch_BK: Floats) -> tuple[NDArray[np.float16], Bytes, float]:
         """Scales, packed codes and squared norm of whole blocks (the last may be short); into ``out_N`` what they come back as.
@@ -156,12 +141,41 @@ class Quantised:
                 _scaled(codes_BK, scales_B, out_N.reshape(-1, self.block))
         return halves_B, pack(codes_N, 4) if self.bits == 4 else codes_N, float(np.dot(norms_B, norms_B))
 
-    def _codes(self, raw: Bytes, numbers: int) -> NDArray[np.int8]:
-        """The signed multiples of the scale, [B, K], behind the packed codes of ``numbers`` values; beyond them anything."""
-        codes = unpack(raw, numbers, 4) if self.bits == 4 else raw
-        if not codes.all():
+
+class Packed:
+    """The ``numbers`` of ``payload``, of which those are decoded that are asked for: ``packed[start:stop]`` is a new vector.
+
+    Who needs each number once need not have room for all of them. ``start`` is where a block begins. Raises `Malformed` at once
+    for a wrong length or scale, and for a piece with a code that `Quantised.encode` cannot have made.
+    """
+
+    def __init__(self, codec: Quantised, payload: Raw, numbers: int) -> None:
+        require_length(payload, codec.size(numbers))
+        blocks = -(-numbers // codec.block)
+        raw_B = np.frombuffer(payload, "<u2", blocks)
+        if raw_B.max(initial=0) >= _INFINITE_BITS:
+            raise Malformed("a scale is NaN, infinite or negative")
+        self._codec, self._numbers = codec, numbers
+        self._scales_B1 = torch.from_numpy(raw_B.view(_HALF).astype(np.float32))[:, None]
+        self._codes = np.frombuffer(payload, np.uint8, offset=_HALF.itemsize * blocks)
+
+    def __len__(self) -> int:
+        return self._numbers
+
+    def __getitem__(self, here: slice) -> Tensor:
+        bits, block = self._codec.bits, self._codec.block
+        codes_N = self._codes[here.start * bits // 8 : -(-here.stop * bits // 8)]
+        if bits == 4:
+            codes_N = unpack(codes_N, here.stop - here.start, 4)
+        if codes_N.min(initial=1) == 0:
             raise Malformed("a code is zero")
-        return _in_blocks((codes - np.uint8(self.top + 1)).view(np.int8), self.block)
+        signed_N = (codes_N - np.uint8(self._codec.top + 1)).view(np.int8)
+        piece_N = torch.from_numpy(signed_N).to(torch.float32)
+        whole, first = len(piece_N) // block, here.start // block
+        piece_N[: whole * block].view(whole, block).mul_(self._scales_B1[first : first + whole])
+        if whole * block < len(piece_N):
+            piece_N[whole * block :].mul_(self._scales_B1[first + whole])
+        return piece_N
 
 
 def _scaled(numbers_BK: Floats, scales_B: Floats, out_BK: Floats | None = None) -> Floats:

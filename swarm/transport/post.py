@@ -242,7 +242,7 @@ class Post:
             del self._under_way[peer]
 
     async def _bulk(self, peer: PeerId, argument: str, body: Payload, deadline: float) -> None:
-        await self._transport.request(peer, "bulk", body, argument=argument, deadline=deadline)
+        await self._transport.request(peer, "bulk", body, argument=argument, limit=0, deadline=deadline)
 
     async def _fetch(self, source: PeerId, item: str, name: str, length: int, deadline: float, inbox: Inbox) -> None:
         try:

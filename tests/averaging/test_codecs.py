@@ -14,7 +14,7 @@ from torch import Tensor
 
 from averaging.codecs import Shape, codec_of, quantised
 from averaging.codecs.dense import Float32
-from averaging.codecs.quantised import Quantised
+from averaging.codecs.quantised import Packed, Quantised
 from swarm.errors import Malformed
 from swarm.manifest import Codec as CodecName
 
@@ -186,6 +186,32 @@ def test_norm_and_remainder_are_known_without_what_was_read(bits: int, numbers: 
     left_N = vector_N.clone()
     codec.subtract(payload, left_N)
     assert torch.equal(left_N, vector_N - read_N)
+
+
+@pytest.mark.parametrize("bits", [4, 8])
+@pytest.mark.parametrize(("start", "stop"), [(0, 256), (256, 768), (512, 1001), (768, 1000), (0, 1001), (0, 0)])
+def test_a_piece_of_what_is_packed_is_that_piece_of_the_whole(bits: int, start: int, stop: int) -> None:
+    codec, vector_N = Quantised(bits), drawn(1001, 4, 1e-3)
+    payload = codec.encode(vector_N)
+    packed = Packed(codec, payload, 1001)
+    assert len(packed) == 1001
+    assert torch.equal(packed[start:stop], codec.decode(payload, 1001)[start:stop])
+
+
+@pytest.mark.parametrize("bits", [4, 8])
+def test_what_is_packed_wrongly_is_refused_at_once_or_with_the_piece_where_it_lies(bits: int) -> None:
+    codec = Quantised(bits)
+    payload = bytearray(codec.encode(drawn(1000, 5, 1e-3)))
+    with pytest.raises(Malformed, match="bytes came"):
+        Packed(codec, payload[:-1], 1000)
+    payload[8 + 700 * bits // 8] = 0  # after the scales of four blocks
+    packed = Packed(codec, payload, 1000)
+    assert len(packed[0:512]) == 512
+    with pytest.raises(Malformed, match="a code is zero"):
+        packed[512:1000]
+    payload[1] = 0xFC
+    with pytest.raises(Malformed, match="a scale"):
+        Packed(codec, payload, 1000)
 
 
 @pytest.mark.parametrize("name", [CodecName.INT8, CodecName.INT4])

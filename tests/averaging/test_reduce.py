@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from averaging.codecs import codec_of, is_sparse
+from averaging.codecs import Packed, codec_of, is_sparse
 from averaging.partition import Part, plan
 from averaging.reduce import (
     Checked,
@@ -26,10 +26,11 @@ from averaging.reduce import (
     ReducePart,
     Share,
     digest,
-    norm,
+    read,
     weighted_sum,
 )
 from averaging.robust import Claim, coefficients
+from averaging.walk import norm
 from swarm.identity import PeerId
 from swarm.manifest import Codec
 
@@ -56,13 +57,13 @@ def threads() -> Iterator[None]:
 # --- the sum ------------------------------------------------------------------------------------------------------
 
 
-def test_threads_and_chunks_change_no_bit_of_the_sum(threads: None) -> None:
+def test_threads_and_pieces_change_no_bit_of_the_sum(threads: None) -> None:
     vectors = [drawn(300_007, seed) for seed in range(7)]
     shares = coefficients([Claim(1 + seed, norm(vector), norm(vector)) for seed, vector in enumerate(vectors)])
     sums = []
     for count in (1, 2):
         torch.set_num_threads(count)
-        sums += [weighted_sum(vectors, shares, chunk=chunk) for chunk in (257, 4096, 100_000, 1 << 20)]
+        sums += [weighted_sum(vectors, shares, piece=piece) for piece in (257, 4096, 100_000, 1 << 20)]
     assert len({digest(total.numpy().tobytes()) for total in sums}) == 1
 
 
@@ -93,6 +94,30 @@ def test_the_sum_leaves_its_vectors_as_they_were() -> None:
     assert all(torch.equal(vector, copy) for vector, copy in zip(vectors, before, strict=True))
 
 
+def test_whoever_looks_at_the_sum_sees_each_piece_when_it_is_done() -> None:
+    vectors, seen = [drawn(1000, 1), drawn(1000, 2)], torch.zeros(1000)
+    room_N = torch.full((1000,), math.nan)
+
+    def look(here: slice) -> None:
+        seen[here] += room_N[here]
+
+    total_N = weighted_sum(vectors, [0.25, 0.75], piece=300, out_N=room_N, look=look)
+    assert total_N is room_N
+    assert torch.equal(seen, total_N)
+
+
+@pytest.mark.parametrize("name", [Codec.INT8, Codec.INT4])
+def test_numbers_that_are_read_where_they_are_needed_make_the_same_sum(name: Codec) -> None:
+    part = Part(0, 0, 70_001, ALICE)
+    codec = codec_of(name)
+    payloads = [codec.encode(drawn(70_001, seed)) for seed in range(3)]
+    packed = [read(payload, part, name) for payload in payloads]
+    assert all(isinstance(vector, Packed) for vector in packed)
+    there = [codec.decode(payload, 70_001) for payload in payloads]
+    found = weighted_sum(packed, [0.5, 0.25, 0.25], piece=1024)
+    assert torch.equal(found, weighted_sum(there, [0.5, 0.25, 0.25]))
+
+
 @pytest.mark.parametrize(
     ("vectors", "shares"),
     [([], []), ([torch.zeros(2)], []), ([torch.zeros(2)], [0.5, 0.5]), ([torch.zeros(2), torch.zeros(1)], [0.5, 0.5])],
@@ -100,28 +125,6 @@ def test_the_sum_leaves_its_vectors_as_they_were() -> None:
 def test_a_sum_without_sense_is_refused(vectors: list[Tensor], shares: list[float]) -> None:
     with pytest.raises(ValueError, match=r"sum|argument|zip"):
         weighted_sum(vectors, shares)
-
-
-@given(st.lists(st.floats(-(2.0**100), 2.0**100, width=32), max_size=50))
-def test_the_norm_is_finite_and_near_the_exact_one(values: list[float]) -> None:
-    exact = math.hypot(*values)
-    assert norm(torch.tensor(values, dtype=torch.float32)) == pytest.approx(exact, rel=2e-5, abs=1e-150)
-
-
-@pytest.mark.parametrize("scale", [1e-30, 1e-12, 1e-3, 1e25])
-def test_the_norm_of_many_numbers_is_as_near(scale: float) -> None:
-    drawn_N = torch.randn(200_001, generator=torch.Generator().manual_seed(0))
-    for vector_N in (drawn_N * scale, torch.full((200_001,), 0.0123 * scale)):
-        exact = math.sqrt(math.fsum(number * number for number in vector_N.tolist()))
-        assert norm(vector_N) == pytest.approx(exact, rel=1e-6)
-
-
-@pytest.mark.parametrize("wrong", [math.nan, math.inf, -math.inf])
-@pytest.mark.parametrize("place", [0, 700, 1_023, 1_050])
-def test_no_norm_is_finite_where_a_number_is_not(wrong: float, place: int) -> None:
-    vector_N = torch.ones(1_051)
-    vector_N[place] = wrong
-    assert not math.isfinite(norm(vector_N))
 
 
 # --- the jobs -----------------------------------------------------------------------------------------------------

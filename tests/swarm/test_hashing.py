@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from swarm.hashing import digest
+from swarm.hashing import Hasher, digest
 
 
 def test_it_is_blake3_by_its_official_vectors() -> None:
@@ -14,3 +14,11 @@ def test_it_is_blake3_by_its_official_vectors() -> None:
 def test_it_does_not_matter_what_holds_the_bytes() -> None:
     raw = bytes(range(256)) * 1000
     assert digest(raw) == digest(bytearray(raw)) == digest(memoryview(raw)) == digest(memoryview(b"x" + raw)[1:])
+
+
+def test_pieces_have_the_digest_of_the_whole() -> None:
+    raw, hasher = bytes(range(256)) * 1000, Hasher()
+    for start in range(0, len(raw), 777):
+        hasher.update(memoryview(raw)[start : start + 777])
+    assert hasher.digest() == digest(raw)
+    assert Hasher().digest() == digest(b"")

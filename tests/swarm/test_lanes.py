@@ -16,11 +16,13 @@ import pytest
 
 from swarm.errors import Busy, Impostor, Malformed, Refused, TooLate, Unreachable
 from swarm.identity import PeerId
+from swarm.machine import Delivered
 from swarm.ticket import Address
 from swarm.transport import Allowance, Call, Route
 from swarm.transport.guard import Limits
 from swarm.transport.http import HttpTransport
 from swarm.transport.lanes import PREFACE, PROTOCOL_NAME, REPLY_LIMIT, Lane, Lanes
+from swarm.transport.post import Inbox, Post
 from swarm.transport.stream import Stream
 from swarm.transport.tls import client_context
 from tests.swarm.loopback import BULK, RUN, Loopback, key, soon
@@ -250,6 +252,19 @@ async def test_mail_takes_one_lane_and_no_more_bytes_than_its_head() -> None:
             assert await anna.request(BORIS, "mail", bytes(300), limit=0, deadline=soon()) == b""
         assert boris.bytes_down - before[0] == 10 * (300 + 128 + TLS_RECORD)
         assert boris.bytes_up - before[1] == 10 * (VERDICT.size + TLS_RECORD)
+
+
+async def test_small_parts_of_a_round_take_that_lane_too() -> None:
+    async with Loopback() as net, asyncio.TaskGroup() as tasks:
+        anna, (boris, _) = await net.caller(1), await net.peer(2)
+        sender, post = Post(anna, key(1), RUN, tasks, {}), Post(boris, key(2), RUN, tasks, {})
+        inbox = post.open((1, bytes(16)), lambda sender, item: 1000)
+        for item in ("part.0", "part.1"):
+            before = boris.bytes_down
+            sender.ship(BORIS, bytes(16), item, bytes(1000), deadline=soon(), failures=Inbox())
+            assert await inbox.events.get() == Delivered(key(1).peer_id, item, bytes(1000))
+            await sender.rest(10)
+        assert boris.bytes_down - before == 1000 + 128 + TLS_RECORD
 
 
 async def test_mail_that_is_refused_costs_no_lane() -> None:
