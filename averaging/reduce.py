@@ -108,9 +108,9 @@ class Share:
     vector_N: Tensor | None = field(default=None, compare=False, repr=False)
     """The decoded numbers, where somebody has them."""
 
-    def numbers(self, part: Part) -> Vector:
-        """``[N]`` float32, or what they are read in where they are needed."""
-        return read(self.payload, part, self.codec) if self.vector_N is None else self.vector_N
+    def numbers(self, part: Part, room: Tensor) -> Vector:
+        """``[N]`` float32, or what they are read in, in ``room``, where they are needed."""
+        return read(self.payload, part, self.codec, room) if self.vector_N is None else self.vector_N
 
 
 # --- jobs ---------------------------------------------------------------------------------------------------------
@@ -193,7 +193,8 @@ class ReducePart:
 
     def run(self) -> Reduced:
         """The encoded average, bit for bit what every other member would get."""
-        vectors, counts = [share.numbers(self.part) for share in self.shares], [share.coefficient for share in self.shares]
+        room = torch.empty(PIECE)
+        vectors, counts = [share.numbers(self.part, room) for share in self.shares], [share.coefficient for share in self.shares]
         if exact := exact_codec(self.codec):
             payload, sum_N = exact.room(self.head, self.part.numbers)
             walk = Walk(payload, sum_N)
@@ -287,10 +288,12 @@ def encoded(vector_N: Tensor, part: Part, codec: CodecName, out_N: Tensor | None
     return EncodedPart(numbers, digest(numbers), norm(decoded_N), decoded_N)
 
 
-def read(payload: Raw, part: Part, codec: CodecName) -> Vector:
-    """The numbers of ``payload``, or what they are read in piece by piece, which raises `Malformed` in its turn."""
+def read(payload: Raw, part: Part, codec: CodecName, room: Tensor | None = None) -> Vector:
+    """The numbers of ``payload``, or what they are read in piece by piece (`Packed`). Both raise `Malformed`, the latter late."""
     codec_ = codec_of(codec, part.shape)
-    return Packed(codec_, payload, part.numbers) if isinstance(codec_, Quantised) else codec_.decode(payload, part.numbers)
+    if isinstance(codec_, Quantised):
+        return Packed(codec_, payload, part.numbers, room)
+    return codec_.decode(payload, part.numbers)
 
 
 def require_hash(found: bytes, signed: bytes) -> None:

@@ -143,19 +143,21 @@ class Quantised:
 
 
 class Packed:
-    """The ``numbers`` of ``payload``, of which those are decoded that are asked for: ``packed[start:stop]`` is a new vector.
+    """The ``numbers`` of ``payload``, decoded where they are needed: ``packed[start:stop]`` lasts until another piece is wanted.
 
     Who needs each number once need not have room for all of them. ``start`` is where a block begins. Raises `Malformed` at once
     for a wrong length or scale, and for a piece with a code that `Quantised.encode` cannot have made.
     """
 
-    def __init__(self, codec: Quantised, payload: Raw, numbers: int) -> None:
+    def __init__(self, codec: Quantised, payload: Raw, numbers: int, room: Tensor | None = None) -> None:
+        """``room``: where pieces lie, which others may use in between; the same memory for piece after piece stays in the cache."""
         require_length(payload, codec.size(numbers))
         blocks = -(-numbers // codec.block)
         raw_B = np.frombuffer(payload, "<u2", blocks)
         if raw_B.max(initial=0) >= _INFINITE_BITS:
             raise Malformed("a scale is NaN, infinite or negative")
         self._codec, self._numbers = codec, numbers
+        self._room = torch.empty(min(_PIECE, numbers)) if room is None else room
         self._scales_B1 = torch.from_numpy(raw_B.view(_HALF).astype(np.float32))[:, None]
         self._codes = np.frombuffer(payload, np.uint8, offset=_HALF.itemsize * blocks)
 
@@ -163,17 +165,19 @@ class Packed:
         return self._numbers
 
     def __getitem__(self, here: slice) -> Tensor:
-        bits, block = self._codec.bits, self._codec.block
+        bits, block, numbers = self._codec.bits, self._codec.block, here.stop - here.start
         codes_N = self._codes[here.start * bits // 8 : -(-here.stop * bits // 8)]
         if bits == 4:
-            codes_N = unpack(codes_N, here.stop - here.start, 4)
+            codes_N = unpack(codes_N, numbers, 4)
         if codes_N.min(initial=1) == 0:
             raise Malformed("a code is zero")
         signed_N = (codes_N - np.uint8(self._codec.top + 1)).view(np.int8)
-        piece_N = torch.from_numpy(signed_N).to(torch.float32)
-        whole, first = len(piece_N) // block, here.start // block
+        if numbers > len(self._room):
+            self._room = torch.empty(numbers)
+        piece_N = self._room[:numbers].copy_(torch.from_numpy(signed_N))
+        whole, first = numbers // block, here.start // block
         piece_N[: whole * block].view(whole, block).mul_(self._scales_B1[first : first + whole])
-        if whole * block < len(piece_N):
+        if whole * block < numbers:
             piece_N[whole * block :].mul_(self._scales_B1[first + whole])
         return piece_N
 

@@ -69,7 +69,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="curves drawn at once")
     parser.add_argument("--steps", type=int, help=f"local steps of every peer ({STEPS})")
     parser.add_argument("--model", choices=sorted(presets), default="nano")
-    parser.add_argument("--target", type=float, help="bits per byte; by default what int4 reaches after 60 %% of its steps")
+    parser.add_argument("--target", type=float, help="bits per byte; by default the lowest that every preset comes to")
     parser.add_argument("--step-ms", type=float, default=8.0, help="what a local step takes a peer (8)")
     chosen = parser.parse_args()
     chosen.links = chosen.links or ([20.0] if chosen.quick else [1000.0, 100.0, 20.0])
