@@ -44,6 +44,8 @@ PATH_LIMIT = 119
 """Characters of the longest path of a call that a lane can carry."""
 _AT_ONCE = 2048
 """Bytes of a body that may be read with its head: most mail is shorter."""
+_SWEEPS = 16
+"""Looks for idle lanes in the time after which a lane is one."""
 
 
 class _Say(IntEnum):
@@ -201,6 +203,7 @@ class Lanes:
         """``idle_seconds``: a lane that has lain idle so long is not used again; less than the other side's patience with it."""
         self._open_lane, self._parallel, self._idle_seconds = open_lane, parallel, idle_seconds
         self._peers: dict[PeerId, _ToOne] = {}
+        self._sweep_at = 0.0
 
     async def send(self, to: PeerId, path: str, body: memoryview) -> bytes:
         """`Lane.send` on a free lane, or on a new one. Whoever calls sets the deadline."""
@@ -225,7 +228,14 @@ class Lanes:
                 ours.idle.pop().abort()
 
     def _drop_stale(self) -> None:
-        """End what has lain idle for too long: a peer that has lost its power does not say that it is gone."""
+        """End what has lain idle for too long: a peer that has lost its power does not say that it is gone.
+
+        Now and then only: whoever has a hundred lanes would else look at all of them with every message.
+        """
+        now = asyncio.get_running_loop().time()
+        if now < self._sweep_at:
+            return
+        self._sweep_at = now + self._idle_seconds / _SWEEPS
         for peer, ours in list(self._peers.items()):
             for lane in [lane for lane in ours.idle if not self._is_fresh(lane)]:
                 ours.idle.remove(lane)

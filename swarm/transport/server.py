@@ -15,7 +15,6 @@ import socket
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
-from dataclasses import replace
 from functools import partial
 from typing import Any, cast
 
@@ -260,7 +259,8 @@ class Server:
         allowance = route.admit(call.sender, call.argument)
         allowance.check(length)
         with self._guard.room(length):
-            return await route.handler(replace(call, body=await self._read(read, length, allowance)))
+            body = await self._read(read, length, allowance)
+            return await route.handler(Call(call.sender, call.argument, body, call.host))
 
     async def _take(self, sender: PeerId, host: str, path: str, length: int, body: Callable[[], Awaitable[Payload]]) -> bytes:
         """The reply to a message on a lane. Raises what the other side is told."""
