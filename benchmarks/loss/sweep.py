@@ -1,6 +1,9 @@
-"""All curves of a benchmark: a learning rate for each method on the first seed, then every seed at that rate.
+"""All curves of a benchmark: for each method the learning rate that is best over all seeds, and every seed at that rate.
 
-    rates r/2, r, 2r on the first seed ──► while the best is at an edge: one more beyond it ──► the other seeds at the best
+    rates r/2, r, 2r on the first seed ──► while the best is at an edge: one more beyond it
+      ──► the other seeds at all rates that come close to the best on the first ──► the best mean
+
+One seed alone cannot tell rates apart that are closer than two seeds are: chosen by it, half the methods had a better neighbour.
 
 Curves that are there already (a file of an earlier run) are not drawn again, so an interrupted sweep goes on where it stood.
 """
@@ -10,6 +13,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import signal
+import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -18,6 +22,8 @@ from .curves import Curve, Task, draw, text_name
 
 RATES = (2e-3, 4e-3, 8e-3)
 LOWEST, HIGHEST = 5e-4, 6.4e-2
+CLOSE = 0.03
+"""Bits per byte between rates that one seed cannot tell apart."""
 Tell = Callable[[str], None]
 Known = dict[Task, Curve]
 
@@ -36,6 +42,18 @@ class Wanted:
 def best_rate(curves: Iterable[Curve]) -> float:
     """The learning rate with the lowest loss at the end; the smaller one of two equals. Raises `ValueError` for no curves."""
     return min(curves, key=lambda curve: (curve.final, curve.task.rate)).task.rate
+
+
+def best_of(candidates: Sequence[Sequence[Curve]]) -> list[Curve]:
+    """Of the curves of several rates, one per seed, those with the lowest mean; a rate that failed with some seed comes last."""
+    return list(min(candidates, key=lambda drawn: (-len(drawn), statistics.fmean(curve.final for curve in drawn))))
+
+
+def close_rates(curves: Iterable[Curve]) -> list[float]:
+    """The learning rates whose loss at the end is at most `CLOSE` above the lowest, in order. Raises `ValueError` for no curves."""
+    curves = list(curves)
+    lowest = min(curve.final for curve in curves)
+    return sorted(curve.task.rate for curve in curves if curve.final <= lowest + CLOSE)
 
 
 def beyond(tried: Sequence[float], best: float) -> float | None:
@@ -72,7 +90,6 @@ def _sweep(wanted: Wanted, known: Known, draw_all: Callable[[Iterable[Task]], No
 
     tried = {method: [wanted.rates[method]] if method in wanted.rates else list(RATES) for method in wanted.methods}
     draw_all(task(method, first, rate) for method, rates in tried.items() for rate in rates)
-    found: dict[str, float] = {}
     while True:
         curves = {
             method: [known[t] for rate in rates if (t := task(method, first, rate)) in known] for method, rates in tried.items()
@@ -88,10 +105,13 @@ def _sweep(wanted: Wanted, known: Known, draw_all: Callable[[Iterable[Task]], No
         for method, rate in more.items():
             tried[method].append(rate)
         draw_all(task(method, first, rate) for method, rate in more.items())
-    draw_all(task(method, seed, rate) for seed in wanted.seeds[1:] for method, rate in found.items())
-    return {
-        method: [known[t] for seed in wanted.seeds if (t := task(method, seed, rate)) in known] for method, rate in found.items()
+    close = {method: close_rates(drawn) for method, drawn in curves.items() if drawn}
+    draw_all(task(method, seed, rate) for seed in wanted.seeds for method, rates in close.items() for rate in rates)
+    drawn = {
+        method: [[known[t] for seed in wanted.seeds if (t := task(method, seed, rate)) in known] for rate in rates]
+        for method, rates in close.items()
     }
+    return {method: best_of(candidates) for method, candidates in drawn.items()}
 
 
 def _draw(task: Task) -> tuple[Task, Curve | None, str]:

@@ -6,7 +6,7 @@ import pytest
 
 from benchmarks.loss.curves import Curve, Points, Task
 from benchmarks.loss.methods import METHODS, PRESETS, QUICK
-from benchmarks.loss.sweep import HIGHEST, LOWEST, best_rate, beyond
+from benchmarks.loss.sweep import CLOSE, HIGHEST, LOWEST, best_of, best_rate, beyond, close_rates
 from benchmarks.loss.table import crossing, fastest, findings, mean_of, rows, seconds, target_of
 from benchmarks.loss.wire import Cost
 
@@ -134,6 +134,19 @@ def test_another_preset_may_win_on_another_link() -> None:
 def test_the_best_rate_is_that_of_the_lowest_end() -> None:
     drawn = [curve("alone", [(0, 8.0), (10, bits)], rate=rate) for rate, bits in ((8e-3, 3.0), (4e-3, 2.9), (2e-3, 2.9))]
     assert best_rate(drawn) == 2e-3
+
+
+def test_rates_that_one_seed_cannot_tell_apart_are_all_tried_with_the_others() -> None:
+    ends = {2e-3: 3.0, 4e-3: 2.9 + CLOSE, 8e-3: 2.9, 16e-3: 2.91}
+    assert close_rates([curve("alone", [(0, 8.0), (10, bits)], rate=rate) for rate, bits in ends.items()]) == [4e-3, 8e-3, 16e-3]
+
+
+def test_the_best_mean_over_all_seeds_counts_and_no_rate_that_failed_with_one() -> None:
+    def drawn(rate: float, *ends: float) -> list[Curve]:
+        return [curve("alone", [(0, 8.0), (10, bits)], rate=rate) for bits in ends]
+
+    candidates = [drawn(2e-3, 2.9, 3.1), drawn(4e-3, 2.95, 2.95), drawn(8e-3, 2.0)]
+    assert best_of(candidates) == candidates[1]
 
 
 def test_a_sweep_goes_on_beyond_an_edge_until_its_limits() -> None:
