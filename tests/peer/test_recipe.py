@@ -85,11 +85,11 @@ def test_a_preset_is_in_the_manifest_field_by_field(name: str) -> None:
 
 
 @pytest.mark.parametrize(("model", "preset", "codec", "seconds", "patience"), [
-    ("nano", "safe", "", 30.0, 30.0), ("small", "safe", "", 40.0, 30.0), ("small", "safe", "fp32", 309.0, 92.7),
-    ("small", "wan", "", 60.0, 30.0), ("small", "lan", "", 10.0, 30.0), ("base", "safe", "", 456.0, 136.8),
+    ("nano", "safe", "", 30.0, 30.0), ("small", "safe", "", 49.0, 30.0), ("small", "safe", "fp32", 386.0, 115.8),
+    ("small", "wan", "", 60.0, 30.0), ("small", "lan", "", 10.0, 30.0), ("base", "safe", "", 570.0, 171.0),
 ])  # fmt: skip
 def test_a_round_is_long_enough_for_a_line_at_home(model: str, preset: str, codec: str, seconds: float, patience: float) -> None:
-    """At 20 Mbit/s what a peer sends takes a tenth of the time at most; 1 Gbit/s in one house."""
+    """At 20 Mbit/s an average takes a tenth of the time at most, though the line is full for four fifths of it."""
     spec = manifest_of(Recipe(model=model, preset=preset, codec=codec, rounds=500), TEXT.spec, key(0)).round
     assert spec.seconds == pytest.approx(seconds, rel=0.02)
     assert spec.average_seconds == pytest.approx(patience, rel=0.02)
@@ -99,7 +99,7 @@ def test_a_round_is_long_enough_for_a_line_at_home(model: str, preset: str, code
         * bytes_per_parameter(spec.codec)
         * (2 if spec.exchange is Exchange.BUTTERFLY else spec.group_size - 1)
     )
-    assert sent / line <= 0.1 * (spec.seconds + sent / line)
+    assert sent / line / 0.8 <= 0.1 * (spec.seconds + sent / line / 0.8)
     assert relaxation.name_of(spec) == ("own" if codec else preset)
     assert manifest_of(Recipe(model=model, round_seconds=5.0), TEXT.spec, key(0)).round.seconds == 5.0, "who wants it otherwise"
 
