@@ -69,7 +69,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="curves drawn at once")
     parser.add_argument("--steps", type=int, help=f"local steps of every peer ({STEPS})")
     parser.add_argument("--model", choices=sorted(presets), default="nano")
-    parser.add_argument("--target", type=float, help="bits per byte; by default the lowest that every preset comes to")
+    parser.add_argument("--target", type=float, help="bits per byte; by default what every preset comes to, seed by seed")
     parser.add_argument("--step-ms", type=float, default=8.0, help="what a local step takes a peer (8)")
     chosen = parser.parse_args()
     chosen.links = chosen.links or ([20.0] if chosen.quick else [1000.0, 100.0, 20.0])
@@ -95,11 +95,11 @@ def _run(chosen: argparse.Namespace) -> int:
     print(f"A step of {chosen.model} takes {chosen.step_ms:g} ms by assumption, {settings['step_ms_here']:.1f} ms here", flush=True)
     if chosen.only != "curves":
         costs, shares = _wire(chosen, settings)
-    target = chosen.target or table.target_of(curves)
-    made = table.rows(curves, costs, target, chosen.step_ms / 1000) if target else []
+    targets = dict.fromkeys(chosen.seeds, chosen.target) if chosen.target else table.targets_of(curves)
+    made = table.rows(curves, costs, targets, chosen.step_ms / 1000)
     found = [*table.findings(curves, costs, made), *_about_shares(shares)]
-    settings |= {"target": target, "rates": {name: drawn[0].task.rate for name, drawn in curves.items() if drawn}}
-    _print_table(curves, made, target)
+    settings |= {"targets": targets, "rates": {name: drawn[0].task.rate for name, drawn in curves.items() if drawn}}
+    _print_table(curves, made, targets)
     _print_findings(found)
     if chosen.steps < STEPS:
         print(f"The promises are about runs of {STEPS} steps; after {chosen.steps} they are only a sign.")
@@ -185,13 +185,14 @@ def _tell(text: str) -> None:
     print(text, flush=True)
 
 
-def _print_table(curves: Mapping[str, Sequence[Curve]], made: Sequence[Row], target: float | None) -> None:
+def _print_table(curves: Mapping[str, Sequence[Curve]], made: Sequence[Row], targets: Mapping[int, float]) -> None:
     if not curves:
         return
     links = sorted({row.link_mbit for row in made}, reverse=True)
     heads = "".join(f"{f'{mbit:g} Mbit/s' if mbit else 'loopback':>20}" for mbit in links)
     print(f"\n{'':28} {'bits per byte':>15} {'rate':>8}{heads}")
-    aim = f"until {target:.2f} bits per byte" if target and links else ""
+    aims = ", ".join(dict.fromkeys(f"{target:.2f}" for target in targets.values()))
+    aim = f"until {aims} bits per byte{', by seed' if ',' in aims else ''}" if links else ""
     print(f"{'':28} {'at the end':>15} {'':>8}{f'{UNITS:>20}' * len(links)}   {aim}")
     for name, drawn in curves.items():
         ends = [curve.final for curve in drawn]

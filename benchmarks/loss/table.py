@@ -45,16 +45,21 @@ def crossing(points: Points, target: float) -> float | None:
     return None
 
 
-def target_of(curves: Mapping[str, Sequence[Curve]]) -> float | None:
-    """The default target: the lowest loss that every preset comes to with every seed, rounded up to a hundredth; None without any.
+def targets_of(curves: Mapping[str, Sequence[Curve]]) -> dict[int, float]:
+    """The default target of each seed: the lowest loss that every preset comes to with it, rounded up to a hundredth.
 
-    Of a higher one all would be compared in the first steps of a run, where it matters least how often they average.
+    Of a higher one all would be compared in the first steps of a run, where it matters least how often they average. Seeds draw
+    other text, so what is low for one is high for another.
     """
-    ends = [curve.final for name in PRESETS for curve in curves.get(name, ())]
-    return math.ceil(max(ends) * 100) / 100 if ends else None
+    ends: dict[int, list[float]] = {}
+    for curve in (curve for name in PRESETS for curve in curves.get(name, ())):
+        ends.setdefault(curve.task.seed, []).append(curve.final)
+    return {seed: math.ceil(max(finals) * 100) / 100 for seed, finals in sorted(ends.items())}
 
 
-def rows(curves: Mapping[str, Sequence[Curve]], costs: Iterable[Cost], target: float, step_seconds: float) -> list[Row]:
+def rows(
+    curves: Mapping[str, Sequence[Curve]], costs: Iterable[Cost], targets: Mapping[int, float], step_seconds: float
+) -> list[Row]:
     """A row for every seed of every method on every link; a lone peer talks to nobody and is the same on all."""
     costs = list(costs)
     links = sorted({cost.mbit for cost in costs}, reverse=True)
@@ -65,7 +70,8 @@ def rows(curves: Mapping[str, Sequence[Curve]], costs: Iterable[Cost], target: f
             cost = by_link.get(mbit)
             if cost is None and METHODS[method].kind is not Kind.ALONE:
                 continue
-            made += [_row(curve, mbit, cost, target, step_seconds) for curve in drawn]
+            aims = ((curve, targets[curve.task.seed]) for curve in drawn if curve.task.seed in targets)
+            made += [_row(curve, mbit, cost, target, step_seconds) for curve, target in aims]
     return made
 
 
@@ -180,10 +186,22 @@ def _times(table: Sequence[Row], winners: Mapping[float, tuple[str, float]], mbi
 
 def _sooner(table: Sequence[Row], mbit: float, rivals: Sequence[str], times: float, who: str) -> Finding:
     promise = f"at {mbit:g} Mbit/s the best preset is at the target {times:g} times sooner than {who}"
-    ours, theirs = fastest(table, PRESETS, mbit), fastest(table, rivals, mbit)
+    ours, theirs = fastest(table, PRESETS, mbit), _at_their_best(table, rivals, mbit)
     if ours is None or not any(row.method in rivals and row.link_mbit == mbit for row in table):
         return Finding(promise=promise, found="not measured", holds=None)
     if theirs is None:
         return Finding(promise=promise, found=f"{ours[0]} after {ours[1]:.1f} s, the other never", holds=True)
     found = f"{theirs[1] / ours[1]:.1f} times ({ours[0]} {ours[1]:.1f} s, {theirs[0]} {theirs[1]:.1f} s)"
     return Finding(promise=promise, found=found, holds=theirs[1] / ours[1] >= times)
+
+
+def _at_their_best(table: Sequence[Row], rivals: Sequence[str], mbit: float) -> tuple[str, float] | None:
+    """Mean seconds to the target if each seed takes the one of ``rivals`` that is first with it; None if one seed has none."""
+    firsts: dict[int, tuple[float, str]] = {}
+    seeds = {row.seed for row in table}
+    for row in table:
+        if row.method in rivals and row.link_mbit == mbit and row.seconds_to_target is not None:
+            firsts[row.seed] = min(firsts.get(row.seed, (math.inf, "")), (row.seconds_to_target, row.method))
+    if not seeds or firsts.keys() != seeds:
+        return None
+    return " or ".join(sorted({method for _, method in firsts.values()})), statistics.fmean(when for when, _ in firsts.values())

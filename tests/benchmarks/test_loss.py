@@ -7,7 +7,7 @@ import pytest
 from benchmarks.loss.curves import Curve, Points, Task
 from benchmarks.loss.methods import METHODS, PRESETS, QUICK
 from benchmarks.loss.sweep import CLOSE, HIGHEST, LOWEST, best_of, best_rate, beyond, close_rates
-from benchmarks.loss.table import crossing, fastest, findings, mean_of, rows, seconds, target_of
+from benchmarks.loss.table import crossing, fastest, findings, mean_of, rows, seconds, targets_of
 from benchmarks.loss.wire import Cost
 
 FALLING: Points = [(0, 8.0), (20, 4.0), (40, 3.0), (60, 3.5), (80, 2.0)]
@@ -35,7 +35,7 @@ def test_a_curve_without_points_reaches_nothing() -> None:
 
 def test_time_is_steps_and_waiting_and_bytes_are_those_of_the_rounds() -> None:
     drawn = {"swarm-int4": [curve("swarm-int4", FALLING)]}
-    (row,) = rows(drawn, [cost("swarm-int4", 20, 0.5, 1000)], 3.5, 0.1)
+    (row,) = rows(drawn, [cost("swarm-int4", 20, 0.5, 1000)], {0: 3.5}, 0.1)
     assert row.seconds_to_target == pytest.approx(30 * 0.1 + 3 * 0.5)
     assert row.bytes_to_target == pytest.approx(3 * 1000)
     assert (row.method, row.link_mbit, row.seed, row.bits_per_byte) == ("swarm-int4", 20, 0, 2.0)
@@ -43,20 +43,20 @@ def test_time_is_steps_and_waiting_and_bytes_are_those_of_the_rounds() -> None:
 
 def test_a_target_within_a_round_is_reached_at_its_end() -> None:
     drawn = {"swarm-int4-h30": [curve("swarm-int4-h30", FALLING)]}
-    (row,) = rows(drawn, [cost("swarm-int4-h30", 20, 0.5, 1000)], 3.4, 0.1)
+    (row,) = rows(drawn, [cost("swarm-int4-h30", 20, 0.5, 1000)], {0: 3.4}, 0.1)
     assert (row.seconds_to_target, row.bytes_to_target) == (pytest.approx(2 * (3 + 0.5)), 2000)
 
 
 def test_who_exchanges_every_step_pays_every_step() -> None:
     drawn = {"synchronous-fp32": [curve("synchronous-fp32", FALLING)]}
-    (row,) = rows(drawn, [cost("synchronous-fp32", 20, 0.5, 1000)], 3.5, 0.1)
+    (row,) = rows(drawn, [cost("synchronous-fp32", 20, 0.5, 1000)], {0: 3.5}, 0.1)
     assert (row.seconds_to_target, row.bytes_to_target) == (pytest.approx(30 * 0.6), pytest.approx(30_000))
 
 
 def test_a_lone_peer_is_on_every_link_and_pays_nothing_there() -> None:
     drawn = {"alone": [curve("alone", FALLING)], "swarm-int4": [curve("swarm-int4", FALLING)]}
     costs = [cost("swarm-int4", mbit, 0.5, 1000) for mbit in (20, 100)]
-    alone = [row for row in rows(drawn, costs, 3.5, 0.1) if row.method == "alone"]
+    alone = [row for row in rows(drawn, costs, {0: 3.5}, 0.1) if row.method == "alone"]
     assert [(row.link_mbit, row.seconds_to_target, row.bytes_to_target) for row in alone] == [
         (100, pytest.approx(3.0), 0.0),
         (20, pytest.approx(3.0), 0.0),
@@ -65,7 +65,7 @@ def test_a_lone_peer_is_on_every_link_and_pays_nothing_there() -> None:
 
 def test_what_was_not_measured_has_no_row_and_what_was_not_reached_is_none() -> None:
     drawn = {name: [curve(name, FALLING)] for name in ("swarm-int4", "swarm-fp16")}
-    (row,) = rows(drawn, [cost("swarm-int4", 20, 0.5, 1000)], 1.0, 0.1)
+    (row,) = rows(drawn, [cost("swarm-int4", 20, 0.5, 1000)], {0: 1.0}, 0.1)
     assert (row.method, row.seconds_to_target, row.bytes_to_target) == ("swarm-int4", None, None)
 
 
@@ -82,19 +82,30 @@ def test_the_fastest_is_who_reaches_the_target_on_all_seeds() -> None:
         "swarm-fp16": [curve("swarm-fp16", FALLING), curve("swarm-fp16", [(0, 8.0), (80, 7.0)], seed=1)],
         "swarm-sparse256": [curve("swarm-sparse256", slow), curve("swarm-sparse256", slow, seed=1)],
     }
-    table = rows(drawn, [cost(method, 20, 0.1, 10) for method in drawn], 3.5, 0.1)
+    table = rows(drawn, [cost(method, 20, 0.1, 10) for method in drawn], {0: 3.5, 1: 3.5}, 0.1)
     assert fastest(table, PRESETS, 20) == ("swarm-int4", pytest.approx(3.3))
     assert seconds(table, "swarm-fp16", 20) is None
     assert fastest(table, ["swarm-fp16"], 20) is None
 
 
-def test_the_target_is_what_every_preset_comes_to_with_every_seed() -> None:
+def test_the_target_of_a_seed_is_what_every_preset_comes_to_with_it() -> None:
     drawn = final(swarm_int4=2.5, swarm_sparse256=2.6, alone=4.0)
     drawn["swarm-int4"].append(curve("swarm-int4", [(0, 8.0), (100, 2.613)], seed=1))
-    assert target_of(drawn) == pytest.approx(2.62)
-    table = rows(drawn, [cost(method, 20, 0.1, 10) for method in drawn], target_of(drawn) or 0.0, 0.1)
+    assert targets_of(drawn) == {0: pytest.approx(2.6), 1: pytest.approx(2.62)}
+    table = rows(drawn, [cost(method, 20, 0.1, 10) for method in drawn], targets_of(drawn), 0.1)
     assert all(seconds(table, method, 20) for method in ("swarm-int4", "swarm-sparse256"))
-    assert target_of({"alone": drawn["alone"]}) is None
+    assert targets_of({"alone": drawn["alone"]}) == {}
+    assert rows({"alone": drawn["alone"]}, [cost("alone", 20, 0.1, 10)], {}, 0.1) == []
+
+
+def test_rivals_are_taken_at_the_best_of_them_with_each_seed() -> None:
+    early: Points = [(0, 8.0), (10, 2.0)]
+    late: Points = [(0, 8.0), (80, 2.0)]
+    ends = {"swarm-int4": (early, early), "hivemind-local": (early, late), "hivemind-local-h20": (late, early)}
+    drawn = {name: [curve(name, points, seed=seed) for seed, points in enumerate(both)] for name, both in ends.items()}
+    table = rows(drawn, [cost(method, 20, 0.1, 10) for method in drawn], {0: 3.5, 1: 3.5}, 0.1)
+    told = next(finding.found for finding in findings(drawn, [], table) if "hivemind" in finding.promise)
+    assert told == "1.5 times (swarm-int4 1.1 s, hivemind-local or hivemind-local-h20 1.6 s)"
 
 
 def final(**ends: float) -> dict[str, list[Curve]]:
@@ -123,7 +134,7 @@ def test_another_preset_may_win_on_another_link() -> None:
         *(cost("hivemind-local", mbit, 1.0, 500) for mbit in (20, 1000)),
         *(cost("synchronous-fp32", mbit, each, 800) for mbit, each in ((20, 0.2), (1000, 0.01))),
     ]
-    told = findings(drawn, costs, rows(drawn, costs, 2.0, 0.01))
+    told = findings(drawn, costs, rows(drawn, costs, {0: 2.0}, 0.01))
     by_promise = {finding.promise: finding for finding in told}
     hivemind = next(finding for promise, finding in by_promise.items() if "hivemind" in promise)
     assert (hivemind.holds, hivemind.found.split()[0]) == (True, "5.5")
