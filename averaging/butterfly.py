@@ -119,9 +119,9 @@ class Butterfly:
 
     def advance(self, now: float) -> Iterator[Command]:
         """Ship, check, reduce, publish; take over where we must."""
-        for (index, sender), receipt in sorted(self._voices.receipts.items()):
-            if (index, sender) in self._early:
-                yield from self._examine(index, receipt.hash, self._early.pop((index, sender)), sender)
+        for index, sender in sorted(self._early.keys() & self._voices.receipts.keys()):
+            receipt = self._voices.receipts[index, sender]
+            yield from self._examine(index, receipt.hash, self._early.pop((index, sender)), sender)
         there = self._voices.awaited(frozenset(), now)
         reducers = [self._reducer(part, there, now) for part in self._plan.parts]
         for part, reducer in zip(self._plan.parts, reducers, strict=True):
@@ -130,7 +130,8 @@ class Butterfly:
         for index, duty in self._duties.items():
             yield from duty.check()
             if index in self._table.held:
-                yield from duty.hand_on(self.named(index))
+                if duty.rank:
+                    yield from duty.hand_on(self.named(index))
             elif reducers[index] == self._me and not self._table.pending[index]:
                 yield from duty.reduce(now)
 

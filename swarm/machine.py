@@ -172,6 +172,12 @@ async def drive(machine: Machine[Outcome], act: Callable[[Command], None], inbox
     """Run ``machine`` to its end. Starts no task: ``act`` hands every command but time and the end to owners that outlive it."""
     loop = asyncio.get_running_loop()
     alarm: asyncio.TimerHandle | None = None
+
+    def ring() -> None:
+        nonlocal alarm
+        alarm = None
+        inbox.put_nowait(Woken())
+
     commands = machine.start(loop.time())
     try:
         while True:
@@ -180,9 +186,11 @@ async def drive(machine: Machine[Outcome], act: Callable[[Command], None], inbox
                     outcome: Outcome = command.outcome
                     return outcome
                 if isinstance(command, WakeAt):
+                    if alarm and alarm.when() == command.time:
+                        continue  # most events change nothing about it
                     if alarm:
                         alarm.cancel()
-                    alarm = loop.call_at(command.time, inbox.put_nowait, Woken())
+                    alarm = loop.call_at(command.time, ring)
                 else:
                     act(command)
             commands = machine.handle(await inbox.get(), loop.time())

@@ -55,8 +55,10 @@ class _Say(IntEnum):
     DONE = 200
 
 
-Take = Callable[[str, int, Callable[[], Awaitable[Payload]]], Awaitable[bytes]]
-"""(path, length, how to get the body) -> the reply. Raises what `pack_refusal` knows."""
+Body = Payload | Callable[[], Awaitable[Payload]]
+"""The body of a message, or how to get it."""
+Take = Callable[[str, int, Body], Awaitable[bytes]]
+"""(path, length, body) -> the reply. Raises what `pack_refusal` knows."""
 
 
 # --- the side that listens ----------------------------------------------------------------------------------------
@@ -105,8 +107,6 @@ async def _answer(stream: Stream, take: Take, head: bytes, small: Payload | None
 
     async def body() -> Payload:
         nonlocal asked, taken
-        if small is not None:
-            return small
         asked = True
         await stream.write(_VERDICT.pack(_Say.GO, 0))
         payload = await stream.read(length)
@@ -117,7 +117,7 @@ async def _answer(stream: Stream, take: Take, head: bytes, small: Payload | None
 
     try:
         path = "" if size > PATH_LIMIT or any(padded[size:]) else padded[:size].decode("ascii", "replace")  # "" is no path either
-        status, reply = int(_Say.DONE), await take(path, length, body)
+        status, reply = int(_Say.DONE), await take(path, length, body if small is None else small)
     except Exception as error:  # noqa: BLE001 - `take` has told the log; the other side learns what is its business
         status, reply = pack_refusal(error)
     await stream.write(_VERDICT.pack(status, len(reply)) + reply)

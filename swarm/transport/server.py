@@ -26,7 +26,7 @@ from ..ticket import Address
 from . import Allowance, Call, Payload, Route
 from .envelope import NO_REPLY, body_length, pack_refusal, read_path
 from .guard import Guard, collect
-from .lanes import PREFACE, PROTOCOL_NAME, REPLY_LIMIT, serve
+from .lanes import PREFACE, PROTOCOL_NAME, REPLY_LIMIT, Body, serve
 from .sockets import Meter, adopt, begins_with, listen_on
 from .stream import Stream
 from .tls import peer_of
@@ -251,18 +251,18 @@ class Server:
         with self._guard.room(len(memoryview(reply).cast("B"))):
             return await self._send(request, reply)
 
-    async def _answer(self, call: Call, name: str, length: int, read: Callable[[], Awaitable[Payload]]) -> Payload:
-        """The reply to ``call``, whose body is read only when route, length and room allow it."""
+    async def _answer(self, call: Call, name: str, length: int, body: Body) -> Payload:
+        """The reply to ``call``, whose ``body``, if it is not here yet, is read only when route, length and room allow it."""
         route = self._routes.get(name)
         if route is None:
             raise Malformed(f"this peer does not answer to {name!r}")
         allowance = route.admit(call.sender, call.argument)
         allowance.check(length)
         with self._guard.room(length):
-            body = await self._read(read, length, allowance)
-            return await route.handler(Call(call.sender, call.argument, body, call.host))
+            whole = await self._read(body, length, allowance) if callable(body) else body
+            return await route.handler(Call(call.sender, call.argument, whole, call.host))
 
-    async def _take(self, sender: PeerId, host: str, path: str, length: int, body: Callable[[], Awaitable[Payload]]) -> bytes:
+    async def _take(self, sender: PeerId, host: str, path: str, length: int, body: Body) -> bytes:
         """The reply to a message on a lane. Raises what the other side is told."""
         try:
             self._guard.pace(sender, asyncio.get_running_loop().time())
