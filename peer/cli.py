@@ -233,6 +233,8 @@ def demo(json_lines: bool, **chosen: Any) -> None:
 @_json
 def rehearse(peers: int, rounds: int, seed: int, json_lines: bool, **weather: float) -> None:
     """Run a swarm of PEERS simulated peers in this process, on virtual time, with the code that real peers run."""
+    for number in (signal.SIGINT, signal.SIGTERM):  # also where a shell started us in the background, deaf to Ctrl-C
+        signal.signal(number, signal.default_int_handler)
     from .rehearsal import rehearse_and_tell
     from .script import script_of
 
