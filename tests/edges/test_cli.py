@@ -377,11 +377,9 @@ def test_a_demo_that_is_stopped_stops_its_peers(tmp_path: Path) -> None:
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL], ids=["Ctrl-C", "kill", "kill -9"])
 def test_a_rehearsal_in_two_processes_that_is_stopped_leaves_none(tmp_path: Path, how: signal.Signals) -> None:
     """Even where it was started in the background, as a shell does it: deaf to Ctrl-C."""
-    command = [sys.executable, "-m", "peer", "rehearse", "66", "--rounds", "1000", "--json"]
-    deaf = functools.partial(signal.signal, signal.SIGINT, signal.SIG_IGN)
-    with subprocess.Popen(
-        command, stdout=subprocess.PIPE, text=True, cwd=tmp_path, env=environment(), preexec_fn=deaf
-    ) as rehearsal:
+    deaf = ("sh", "-c", "trap '' INT; exec \"$@\"", "sh")
+    command = [*deaf, sys.executable, "-m", "peer", "rehearse", "66", "--rounds", "1000", "--json"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=tmp_path, env=environment()) as rehearsal:
         assert rehearsal.stdout
         try:
             assert json.loads(rehearsal.stdout.readline())["processes"] == 2
