@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -18,13 +18,24 @@ class Compute:
 
     def __init__(self) -> None:
         self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="compute")
+        self._handed: set[Future[Any]] = set()
+        self._is_closed = False
 
-    async def run(self, job: Callable[[], T]) -> T:
-        """The result of ``job()``, or its exception. A job that has begun runs to its end also where the caller is cancelled."""
-        return await asyncio.get_running_loop().run_in_executor(self._worker, job)
+    async def run(self, job: Callable[[], T], *, is_brief: bool = False) -> T:
+        """The result of ``job()``, or its exception. A job that has begun runs to its end also where the caller is cancelled.
+
+        A brief one is run here and now where no other waits or runs: to hand it over and back costs more than it does itself, as
+        both threads then contend for the interpreter. Raises `RuntimeError` after `close`.
+        """
+        if is_brief and not self._is_closed and all(handed.done() for handed in tuple(self._handed)):  # another thread discards
+            return job()
+        self._handed.add(handed := self._worker.submit(job))
+        handed.add_done_callback(self._handed.discard)
+        return await asyncio.wrap_future(handed)
 
     def close(self) -> None:
         """Drop the jobs that wait, and wait for the one that runs."""
+        self._is_closed = True
         self._worker.shutdown(wait=True, cancel_futures=True)
 
 
@@ -35,7 +46,7 @@ class Inline:
         self._cost = cost
         self._turn = asyncio.Lock()
 
-    async def run(self, job: Callable[[], T]) -> T:
+    async def run(self, job: Callable[[], T], *, is_brief: bool = False) -> T:
         """The result of ``job()``, or its exception, once its time has passed. Jobs take turns, as on the one thread."""
         async with self._turn:
             await asyncio.sleep(self._cost(job))

@@ -164,8 +164,8 @@ class Machine(Protocol[Outcome_co]):
 class Arithmetic(Protocol):
     """The one place where arithmetic runs: a thread in real life, inline at a price in virtual seconds in a rehearsal."""
 
-    def run(self, job: Callable[[], T]) -> Awaitable[T]:
-        """The result of ``job()``; its exceptions are raised here."""
+    def run(self, job: Callable[[], T], *, is_brief: bool = False) -> Awaitable[T]:
+        """The result of ``job()``; its exceptions are raised here. ``is_brief``: it takes less than a millisecond."""
 
 
 async def drive(machine: Machine[Outcome], act: Callable[[Command], None], inbox: asyncio.Queue[Event]) -> Outcome:

@@ -38,7 +38,7 @@ MANIFEST = RunManifest(
 class Slow:
     """Arithmetic at a hundredth of a second a piece."""
 
-    async def run(self, job: Callable[[], T]) -> T:
+    async def run(self, job: Callable[[], T], *, is_brief: bool = False) -> T:
         await asyncio.sleep(0.01)
         return job()
 

@@ -39,6 +39,37 @@ async def test_the_event_loop_goes_on_while_a_job_runs(compute):
 
 
 @pytest.mark.asyncio
+async def test_a_brief_job_runs_at_once_where_it_is_alone(compute):
+    async with asyncio.timeout(20):
+        await compute.run(lambda: None)
+        assert await compute.run(threading.get_ident, is_brief=True) == threading.get_ident()
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("given_up", [False, True], ids=["awaited", "given up"])
+async def test_a_brief_job_waits_its_turn_behind_another_even_one_that_nobody_awaits(compute, given_up):
+    ran, go_on, begun = [], threading.Event(), threading.Event()
+
+    def long():
+        begun.set()
+        go_on.wait(timeout=60)
+        ran.append("long")
+
+    first = asyncio.ensure_future(compute.run(long))
+    await asyncio.sleep(0)
+    begun.wait(timeout=20)
+    if given_up:
+        first.cancel()
+        await asyncio.sleep(0)
+    second = asyncio.ensure_future(compute.run(lambda: ran.append("brief"), is_brief=True))
+    await asyncio.sleep(0.05)
+    assert ran == []
+    go_on.set()
+    await second
+    assert ran == ["long", "brief"]
+
+
+@pytest.mark.asyncio
 @pytest.mark.parametrize("make", [Compute, lambda: Inline(lambda job: 0.0)])
 async def test_a_jobs_exception_is_the_callers(make):
     arithmetic = make()
@@ -53,8 +84,9 @@ async def test_nothing_runs_after_closing():
     compute = Compute()
     await compute.run(lambda: None)
     compute.close()
-    with pytest.raises(RuntimeError):
-        await compute.run(lambda: None)
+    for is_brief in (False, True):
+        with pytest.raises(RuntimeError):
+            await compute.run(lambda: None, is_brief=is_brief)
 
 
 class Hurried(asyncio.SelectorEventLoop):
