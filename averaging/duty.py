@@ -33,7 +33,7 @@ class Duty:
         self._table, self._voices = table, table.voices
         self._inputs: dict[PeerId, Raw] = {}
         self._vectors: dict[PeerId, Tensor | None] = {}
-        """The same, decoded: kept from the check to the reduction, in all as many numbers as the whole update has."""
+        """The same, decoded, unless it stays packed: from the check to the reduction, as many numbers as the update has."""
         self._unchecked: dict[PeerId, Raw] = {}
         self._checked: set[PeerId] = {table.me}
         self._served: set[PeerId] = {table.me}

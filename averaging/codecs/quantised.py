@@ -96,21 +96,19 @@ class Quantised:
 
     def decode(self, payload: Raw, numbers: int, out: Tensor | None = None) -> Tensor:
         """``[numbers]`` float32, all finite. Raises `Malformed` for whatever `encode` cannot have made."""
-        vector_N = room_for(numbers, out)
-        for here, piece in self._pieces(payload, numbers):
-            vector_N[here] = piece
+        vector_N, packed = room_for(numbers, out), Packed(self, payload, numbers)
+        for here in self._pieces(numbers):
+            packed.put(here, vector_N[here])
         return vector_N
 
     def subtract(self, payload: Raw, vector_N: Tensor) -> None:
         """Take what `decode` reads in ``payload`` away from ``vector_N``, in place. Raises as `decode` does."""
-        for here, piece in self._pieces(payload, len(vector_N)):
-            vector_N[here] -= piece
+        packed = Packed(self, payload, len(vector_N))
+        for here in self._pieces(len(vector_N)):
+            vector_N[here] -= packed[here]
 
-    def _pieces(self, payload: Raw, numbers: int) -> Iterator[tuple[slice, Tensor]]:
-        packed = Packed(self, payload, numbers)
-        for start in range(0, numbers, self._piece):
-            here = slice(start, min(start + self._piece, numbers))
-            yield here, packed[here]
+    def _pieces(self, numbers: int) -> Iterator[slice]:
+        return (slice(start, min(start + self._piece, numbers)) for start in range(0, numbers, self._piece))
 
     def _quantise(self, numbers_N: Floats, out_N: Floats | None, scratch_BK: Floats) -> tuple[NDArray[np.float16], Bytes, float]:
         """Scales, packed codes and squared norm of whole blocks (the last may be short); into ``out_N`` what they come back as.
@@ -157,7 +155,7 @@ class Packed:
         if raw_B.max(initial=0) >= _INFINITE_BITS:
             raise Malformed("a scale is NaN, infinite or negative")
         self._codec, self._numbers = codec, numbers
-        self._room = torch.empty(min(_PIECE, numbers)) if room is None else room
+        self._room = torch.empty(0) if room is None else room
         self._scales_B1 = torch.from_numpy(raw_B.view(_HALF).astype(np.float32))[:, None]
         self._codes = np.frombuffer(payload, np.uint8, offset=_HALF.itemsize * blocks)
 
@@ -165,6 +163,13 @@ class Packed:
         return self._numbers
 
     def __getitem__(self, here: slice) -> Tensor:
+        numbers = here.stop - here.start
+        if numbers > len(self._room):
+            self._room = torch.empty(numbers)
+        return self.put(here, self._room[:numbers])
+
+    def put(self, here: slice, piece_N: Tensor) -> Tensor:
+        """``packed[here]`` in ``piece_N``."""
         bits, block, numbers = self._codec.bits, self._codec.block, here.stop - here.start
         codes_N = self._codes[here.start * bits // 8 : -(-here.stop * bits // 8)]
         if bits == 4:
@@ -172,9 +177,7 @@ class Packed:
         if codes_N.min(initial=1) == 0:
             raise Malformed("a code is zero")
         signed_N = (codes_N - np.uint8(self._codec.top + 1)).view(np.int8)
-        if numbers > len(self._room):
-            self._room = torch.empty(numbers)
-        piece_N = self._room[:numbers].copy_(torch.from_numpy(signed_N))
+        piece_N.copy_(torch.from_numpy(signed_N))
         whole, first = numbers // block, here.start // block
         piece_N[: whole * block].view(whole, block).mul_(self._scales_B1[first : first + whole])
         if whole * block < numbers:
