@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TypeVar
 
 from torch import Tensor
 
@@ -32,15 +31,14 @@ from .record import Frame, Leave, Record, Replay, recorded
 from .reduce import Checked, CheckResult, EncodedPart, Reduced
 from .round import Round
 from .terms import Offering, Outcome, Plan, Schedule
-from .updates import CheckUpdate, EncodeUpdate
+from .updates import CheckUpdate, CombineUpdates, EncodeUpdate
 
 LOOKS = 16
 """First looks for the missing that would fit into ``assemble_seconds``."""
 REMEMBERED = 64
 """Rounds back."""
 BRIEF = 1 << 17
-"""Numbers of an update whose arithmetic takes less than a millisecond, piece by piece."""
-T = TypeVar("T")
+"""Numbers of an update whose jobs take a millisecond or two each, but for the sum of whole updates, which grows with the group."""
 FORMS: dict[type[Message], bool] = {
     Ready: True, Proposal: True, Vote: True, Decline: True,
     Commit: False, Receipt: False, Takeover: False, Holdings: False, Ballot: False,
@@ -132,6 +130,8 @@ class _Line:
     stamp: Stamp
     deadline: float
     inbox: Inbox
+    is_brief: bool = False
+    """Whether its jobs are."""
     shelved: dict[str, Raw] = field(default_factory=dict)
 
 
@@ -161,7 +161,6 @@ class Averager:
         self._fragment = 0
         self._lent_P: Tensor | None = None
         self._room_P: Tensor | None = None
-        self._is_brief = False
         post.stray = self._answer_stray
 
     def residual(self, fragment: int = 0) -> Tensor | None:
@@ -194,27 +193,28 @@ class Averager:
         Always returns: at the latest after ``assemble_seconds`` and ``average_seconds`` of the manifest beyond ``close_at``.
         """
         self._round = update.round
-        self._fragment, self._is_brief = update.fragment, update.vector_P.numel() <= BRIEF
+        self._fragment, is_brief = update.fragment, update.vector_P.numel() <= BRIEF
         feedback = self._feedbacks.setdefault(update.fragment, ErrorFeedback(update.vector_P.numel()))
-        carried_P = await self._run_job(lambda: feedback.carried(update.vector_P))
+        carried_P = await self._arithmetic.run(lambda: feedback.carried(update.vector_P), is_brief=is_brief)
         group = await self._assemble(update, company)
         alone = isinstance(group, Group) and len(group.members) == 1
         if alone and not company.alone_is_fine:
             group = LeftOut("nobody else came, though others are here", update.round)
         if isinstance(group, LeftOut):
-            await self._run_job(lambda: feedback.adopt(carried_P))
+            await self._arithmetic.run(lambda: feedback.adopt(carried_P), is_brief=True)
             return replace(_without(group), alone=alone)
         self._formed = update.round
         self._remember(update)
         if alone:
-            await self._run_job(feedback.reset)
+            await self._arithmetic.run(feedback.reset, is_brief=True)
             return Averaged(average_P=carried_P, members=group.members, round=update.round, tokens=update.tokens, crowd=group.crowd)
         outcome, averaged = await self._exchange(update, group, carried_P, feedback.room())
         parts = self._parts(group, update)
         codec = self._manifest.round.codec if update.codec is None else update.codec
         settled = Settle(carried_P, outcome.encoded, parts, outcome.included, codec, self._manifest.round.feedback, outcome.decoded)
         keeps_all = outcome.average_P is None
-        await self._run_job(lambda: feedback.adopt(carried_P) if keeps_all else feedback.settle(settled))
+        settle = (lambda: feedback.adopt(carried_P)) if keeps_all else (lambda: feedback.settle(settled))
+        await self._arithmetic.run(settle, is_brief=is_brief)
         return averaged
 
     def _remember(self, update: Update) -> None:
@@ -242,8 +242,8 @@ class Averager:
 
         Raises `Malformed` for a record that no council can have made.
         """
-        average_P = await self._run_job(Replay(record, frame).run)
-        left_P = await self._run_job(Leave(record, frame, brought_P, delegate).run)
+        average_P = await self._arithmetic.run(Replay(record, frame).run)
+        left_P = await self._arithmetic.run(Leave(record, frame, brought_P, delegate).run)
         self.owe(left_P)
         return average_P
 
@@ -298,7 +298,7 @@ class Averager:
         machine = Round(the_plan, self._key.peer_id, offering)
         topic = (update.round, group.id)
         inbox = self._post.open(topic, machine.expect)
-        line = _Line(Stamp(self._run, update.round, group.id), schedule.fetched, inbox)
+        line = _Line(Stamp(self._run, update.round, group.id), schedule.fetched, inbox, carried_P.numel() <= BRIEF)
         try:
             outcome: Outcome = await drive(machine, lambda command: self._act(command, line), inbox.events)
         finally:
@@ -345,12 +345,9 @@ class Averager:
             case Report():
                 self._report(command)
 
-    def _run_job(self, job: Callable[[], T]) -> Awaitable[T]:
-        return self._arithmetic.run(job, is_brief=self._is_brief)
-
     async def _compute(self, command: Compute, line: _Line) -> None:
         job = command.job
-        result = await self._run_job(job.run)
+        result = await self._arithmetic.run(job.run, is_brief=line.is_brief and not isinstance(job, CombineUpdates))
         if found := shelved(job, result):
             self._post.shelf[found[0].hex()] = line.shelved[found[0].hex()] = found[1]
         line.inbox.events.put_nowait(Computed(job, result))

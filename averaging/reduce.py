@@ -22,9 +22,9 @@ from swarm.hashing import digest
 from swarm.identity import PeerId
 from swarm.manifest import Codec as CodecName
 
-from .codecs import Packed, Quantised, Raw, codec_of, exact_codec, room_for
+from .codecs import PIECE, Packed, Quantised, Raw, codec_of, exact_codec, pieces, room_for
 from .partition import Part
-from .walk import PIECE, Vector, Walk, hash_and_norm, is_near, norm, pieces
+from .walk import Vector, Walk, hash_and_norm, is_near, norm
 
 
 def weighted_sum(
@@ -49,7 +49,8 @@ def weighted_sum(
     if any(len(vector_N) != numbers for vector_N, _ in terms):
         raise ValueError(f"vectors of {', '.join(str(len(vector_N)) for vector_N, _ in terms)} numbers have no sum")
     total_N = room_for(numbers, out_N)
-    product = np.empty(min(piece or PIECE, numbers), np.float32)
+    piece = piece or PIECE
+    product = np.empty(min(piece, numbers), np.float32)
     for here in pieces(numbers, piece):
         total = total_N.numpy()[here]
         (first_N, count), *others = terms

@@ -9,14 +9,13 @@ four peers on two cores have no memory to spare. So a piece at a time is fetched
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 
 import torch
 from torch import Tensor
 
 from swarm.hashing import Hasher
 
-from .codecs import Packed, Raw
+from .codecs import Packed, Raw, pieces
 
 Vector = Tensor | Packed
 """N numbers, or what they can be read in, piece by piece."""
@@ -24,8 +23,6 @@ Vector = Tensor | Packed
 NORM_TOLERANCE = 1e-4
 """Relative difference between a committed and a measured norm that is still honest: summation order differs between machines."""
 
-PIECE = 1 << 17
-"""Numbers that are near at a time: half a megabyte, which leaves room for a second one in a core's own cache."""
 _ROW = 512
 """Numbers whose squares are summed in float32: an order of summation cannot be further than 512 roundings from another one."""
 _NARROW = (1e-10, math.inf)
@@ -70,12 +67,6 @@ class Walk:
     def norm(self) -> float:
         """Of all the numbers, likewise."""
         return _root(self._squares, self._numbers_N)
-
-
-def pieces(numbers: int, piece: int | None = None) -> Iterator[slice]:
-    """The pieces of ``numbers`` numbers, `PIECE` each or as many as ``piece`` says, in order."""
-    piece = piece or PIECE
-    return (slice(start, min(start + piece, numbers)) for start in range(0, numbers, piece))
 
 
 def squares(piece_N: Tensor) -> float:

@@ -17,16 +17,5 @@ def digest(payload: Bytes) -> bytes:
     return blake3(payload).digest()
 
 
-class Hasher:
-    """`digest` of bytes that are looked at piece by piece, each while it is near for something else."""
-
-    def __init__(self) -> None:
-        self._hash = blake3()
-
-    def update(self, piece: Bytes) -> None:
-        """The next bytes."""
-        self._hash.update(piece)
-
-    def digest(self) -> bytes:
-        """The 32 bytes that name all of them."""
-        return self._hash.digest()
+Hasher = blake3
+"""`digest` of bytes that are looked at piece by piece: ``update`` with each of them, then ``digest``."""

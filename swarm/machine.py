@@ -165,7 +165,7 @@ class Arithmetic(Protocol):
     """The one place where arithmetic runs: a thread in real life, inline at a price in virtual seconds in a rehearsal."""
 
     def run(self, job: Callable[[], T], *, is_brief: bool = False) -> Awaitable[T]:
-        """The result of ``job()``; its exceptions are raised here. ``is_brief``: it takes less than a millisecond."""
+        """The result of ``job()``; its exceptions are raised here. ``is_brief``: it takes a millisecond or two."""
 
 
 async def drive(machine: Machine[Outcome], act: Callable[[Command], None], inbox: asyncio.Queue[Event]) -> Outcome:

@@ -21,13 +21,14 @@ from swarm.manifest import Codec as CodecName
 
 from .dense import BFloat16, Float16, Float32
 from .places import BitMap, IndexList
-from .port import ONE_TENSOR, Codec, Raw, Shape, room_for
+from .port import ONE_TENSOR, PIECE, Codec, Raw, Shape, pieces, room_for
 from .quantised import Packed, Quantised
 from .sparse import Sparse, Strided
 from .values import Blocks, SignAndSize
 
 __all__ = [
     "ONE_TENSOR",
+    "PIECE",
     "Codec",
     "Packed",
     "Quantised",
@@ -37,6 +38,7 @@ __all__ = [
     "codec_of",
     "exact_codec",
     "is_sparse",
+    "pieces",
     "result_codec",
     "room_for",
 ]

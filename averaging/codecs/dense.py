@@ -16,7 +16,7 @@ from torch import Tensor
 
 from swarm.errors import Malformed
 
-from .port import PIECE, Raw, reach_of, require_finite, require_length, require_vector, room_for
+from .port import Raw, pieces, reach_of, require_finite, require_length, require_vector, room_for
 
 
 class _Dense:
@@ -47,9 +47,9 @@ class _Dense:
         require_length(payload, self.size(numbers))
         raw_N, vector_N = np.frombuffer(payload, self._wire), room_for(numbers, out)
         is_fixed = not raw_N.flags.writeable  # torch takes no memory that it may not write to
-        for start in range(0, numbers, PIECE):
-            bits = torch.from_numpy(raw_N[start : start + PIECE].astype(self._wire.newbyteorder("="), copy=is_fixed))
-            piece = vector_N[start : start + PIECE].copy_(bits.view(self._dtype))
+        for here in pieces(numbers):
+            bits = torch.from_numpy(raw_N[here].astype(self._wire.newbyteorder("="), copy=is_fixed))
+            piece = vector_N[here].copy_(bits.view(self._dtype))
             if not reach_of(piece) <= self.limit:
                 raise Malformed("a value is NaN, infinite or out of range")
         return vector_N

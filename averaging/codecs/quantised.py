@@ -13,7 +13,6 @@ depend on it.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,8 +23,9 @@ from torch import Tensor
 
 from swarm.errors import Malformed
 
+from . import port
 from .bits import pack, unpack
-from .port import Raw, require_length, require_vector, room_for
+from .port import Raw, pieces, require_length, require_vector, room_for
 
 Floats = NDArray[np.float32]
 Bytes = NDArray[np.uint8]
@@ -39,8 +39,6 @@ _INFINITY = 0x7F800000
 _MAGNITUDE = np.int32(0x7FFFFFFF)
 _ROUNDING = 1.5 * 2.0**23
 """A float32 of this size has no places behind the point: to add it is to round to the nearest even, into the lowest bits."""
-_PIECE = 1 << 17
-"""Numbers of a piece: half a megabyte, and as much for what it becomes, near in a core's own cache."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +63,7 @@ class Quantised:
 
     @property
     def _piece(self) -> int:
-        return max(1, _PIECE // self.block) * self.block
+        return max(1, port.PIECE // self.block) * self.block
 
     def _blocks(self, numbers: int) -> int:
         return -(-numbers // self.block)
@@ -85,30 +83,26 @@ class Quantised:
         payload, squares = np.empty(self.size(len(numbers_N)), np.uint8), 0.0
         scales_B, codes = payload[: _HALF.itemsize * blocks].view(_HALF), payload[_HALF.itemsize * blocks :]
         scratch_BK = np.empty((min(self._piece // self.block, blocks), self.block), np.float32)
-        for start in range(0, len(numbers_N), self._piece):
-            here = slice(start, start + self._piece)
+        for here in pieces(len(numbers_N), self._piece):
             scales, quantised, square = self._quantise(numbers_N[here], None if out_N is None else out_N[here], scratch_BK)
-            first = start // self.block
+            first = here.start // self.block
             scales_B[first : first + len(scales)] = scales
-            codes[start * self.bits // 8 :][: len(quantised)] = quantised
+            codes[here.start * self.bits // 8 :][: len(quantised)] = quantised
             squares += square
         return payload.data, math.sqrt(squares)
 
     def decode(self, payload: Raw, numbers: int, out: Tensor | None = None) -> Tensor:
         """``[numbers]`` float32, all finite. Raises `Malformed` for whatever `encode` cannot have made."""
         vector_N, packed = room_for(numbers, out), Packed(self, payload, numbers)
-        for here in self._pieces(numbers):
+        for here in pieces(numbers, self._piece):
             packed.put(here, vector_N[here])
         return vector_N
 
     def subtract(self, payload: Raw, vector_N: Tensor) -> None:
         """Take what `decode` reads in ``payload`` away from ``vector_N``, in place. Raises as `decode` does."""
         packed = Packed(self, payload, len(vector_N))
-        for here in self._pieces(len(vector_N)):
+        for here in pieces(len(vector_N), self._piece):
             vector_N[here] -= packed[here]
-
-    def _pieces(self, numbers: int) -> Iterator[slice]:
-        return (slice(start, min(start + self._piece, numbers)) for start in range(0, numbers, self._piece))
 
     def _quantise(self, numbers_N: Floats, out_N: Floats | None, scratch_BK: Floats) -> tuple[NDArray[np.float16], Bytes, float]:
         """Scales, packed codes and squared norm of whole blocks (the last may be short); into ``out_N`` what they come back as.

@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from averaging.averager import FORMS, REMEMBERED, Averaged, Averager, Company, Update
+from averaging.averager import BRIEF, FORMS, REMEMBERED, Averaged, Averager, Company, Update
 from averaging.codecs import Shape, codec_of, result_codec
 from averaging.messages import Because, Decline, Ready, flag_bytes
 from swarm.identity import KeyPair, PeerId
@@ -36,9 +36,13 @@ MANIFEST = RunManifest(
 
 
 class Slow:
-    """Arithmetic at a hundredth of a second a piece."""
+    """Arithmetic at a hundredth of a second a piece. Keeps who asked for it as brief, and who did not."""
+
+    def __init__(self) -> None:
+        self.asked: dict[bool, set[str]] = {False: set(), True: set()}
 
     async def run(self, job: Callable[[], T], *, is_brief: bool = False) -> T:
+        self.asked[is_brief].add(type(getattr(job, "__self__", None)).__name__)
         await asyncio.sleep(0.01)
         return job()
 
@@ -50,6 +54,7 @@ class Person:
     key: KeyPair
     post: Post
     averager: Averager
+    arithmetic: Slow
     reports: list[Report] = field(default_factory=list)
     expects: Sequence[PeerId] = ()
 
@@ -89,8 +94,9 @@ def stage(scene: Scene, count: int = 3, manifest: RunManifest = MANIFEST) -> Non
             for key in KEYS[:count]:
                 post = Post(network.attach(key.peer_id), key, manifest.run_id, tasks, FORMS)
                 reports: list[Report] = []
-                averager = Averager(manifest, key, post, Slow(), tasks, reports.append)
-                people.append(Person(key, post, averager, reports, [k.peer_id for k in KEYS[:count]]))
+                arithmetic = Slow()
+                averager = Averager(manifest, key, post, arithmetic, tasks, reports.append)
+                people.append(Person(key, post, averager, arithmetic, reports, [k.peer_id for k in KEYS[:count]]))
             await scene(network, people)
 
     left: list[str] = []
@@ -106,6 +112,31 @@ def residual(person: Person) -> Tensor:
     residual_P = person.averager.residual()
     assert residual_P is not None
     return residual_P
+
+
+def test_jobs_of_a_short_update_are_brief_but_for_the_sum_of_whole_updates() -> None:
+    """What grows with the group would hold up the event loop: 64 updates of `BRIEF` numbers take 40 ms to sum."""
+    kinds = {"EncodeParts", "CheckPart", "ReducePart", "CheckResult", "DecodeResults"}
+
+    async def scene(network: SimulatedNetwork, people: list[Person]) -> None:
+        await asyncio.gather(*(person.brings(drawn(seat)) for seat, person in enumerate(people)))
+        for person in people:
+            assert person.arithmetic.asked[True] >= kinds
+            assert person.arithmetic.asked[False] == set()
+
+    async def gathers(network: SimulatedNetwork, people: list[Person]) -> None:
+        await asyncio.gather(*(person.brings(drawn(seat)) for seat, person in enumerate(people)))
+        assert all(person.arithmetic.asked[False] == {"CombineUpdates"} for person in people)
+
+    async def long(network: SimulatedNetwork, people: list[Person]) -> None:
+        await asyncio.gather(*(person.brings(torch.ones(BRIEF + 1)) for person in people))
+        assert all(person.arithmetic.asked[False] >= kinds for person in people)
+        assert all(not person.arithmetic.asked[True] & kinds for person in people)
+
+    stage(scene)
+    gather = msgspec.structs.replace(ROUND, exchange=Exchange.GATHER)
+    stage(gathers, manifest=msgspec.structs.replace(MANIFEST, round=gather))
+    stage(long)
 
 
 async def together(people: list[Person], round_: int = 0, *, close_at: float = 5.0) -> list[Averaged]:

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from averaging.codecs import Shape, codec_of, quantised
+from averaging.codecs import Shape, codec_of, port
 from averaging.codecs.dense import Float32
 from averaging.codecs.quantised import Packed, Quantised
 from swarm.errors import Malformed
@@ -177,7 +177,7 @@ def test_the_bytes_depend_neither_on_threads_nor_on_memory_layout(name: CodecNam
 @pytest.mark.parametrize("bits", [4, 8])
 @pytest.mark.parametrize("numbers", [0, 1, 255, 256, 70_001])
 def test_norm_and_remainder_are_known_without_what_was_read(bits: int, numbers: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(quantised, "_PIECE", 1024)
+    monkeypatch.setattr(port, "PIECE", 1024)
     codec, vector_N = Quantised(bits), drawn(numbers, 3, 1e-3)
     payload, norm = codec.measured(vector_N)
     read_N = codec.decode(payload, numbers)
@@ -219,7 +219,7 @@ def test_what_is_packed_wrongly_is_refused_at_once_or_with_the_piece_where_it_li
 def test_the_bytes_do_not_depend_on_the_pieces_that_the_vector_is_walked_in(
     name: CodecName, piece: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert_unmoved(codec_of(name), drawn(70_001, 6, 1e-3), lambda: monkeypatch.setattr(quantised, "_PIECE", piece))
+    assert_unmoved(codec_of(name), drawn(70_001, 6, 1e-3), lambda: monkeypatch.setattr(port, "PIECE", piece))
 
 
 @ALL

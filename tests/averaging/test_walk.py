@@ -9,9 +9,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from averaging import walk
-from averaging.codecs import Packed, Quantised
-from averaging.walk import hash_and_norm, is_near, norm, pieces
+from averaging.codecs import Packed, Quantised, pieces, port
+from averaging.walk import hash_and_norm, is_near, norm
 from swarm.hashing import digest
 
 
@@ -39,7 +38,7 @@ def test_no_norm_is_finite_where_a_number_is_not(wrong: float, place: int) -> No
 
 @pytest.mark.parametrize("bits", [4, 8])
 def test_numbers_that_are_packed_have_the_norm_of_what_they_are(bits: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(walk, "PIECE", 1024)
+    monkeypatch.setattr(port, "PIECE", 1024)
     codec, vector_N = Quantised(bits), torch.randn(5_001, generator=torch.Generator().manual_seed(1))
     payload = codec.encode(vector_N)
     assert norm(Packed(codec, payload, 5_001)) == pytest.approx(norm(codec.decode(payload, 5_001)), rel=1e-6)
@@ -50,7 +49,7 @@ def test_one_walk_finds_what_two_would(numbers: int, head: int, piece: int) -> N
     vector_N = torch.randn(numbers, generator=torch.Generator().manual_seed(numbers))
     payload = bytes(range(head)) + vector_N.numpy().tobytes()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(walk, "PIECE", piece)
+        patch.setattr(port, "PIECE", piece)
         put_N = torch.full_like(vector_N, math.nan)
         found, measured = hash_and_norm(payload, vector_N, put_N)
     assert found == digest(payload)
