@@ -10,7 +10,8 @@
 
 Each peer is a process of its own with one thread for arithmetic. ``seconds`` runs from the first standing group to the last
 average: forming the group is not in it (it has a column of its own), for nobody. The systems take turns, round by round, so noise
-hits all alike. A first round warms up and a last one watches the memory; neither is timed.
+hits all alike. A first round warms up and a last one watches the memory; neither is timed. A rival that fails or hangs is out from
+there on; where ours does, that is the end.
 """
 
 from __future__ import annotations
@@ -18,11 +19,14 @@ from __future__ import annotations
 import argparse
 import json
 import signal
+import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 import psutil
 from rich.console import Console
@@ -31,10 +35,12 @@ from rich.table import Table
 
 from averaging.codecs import codec_of
 from benchmarks import meters
-from benchmarks.cast import Cast
+from benchmarks.cast import Cast, NotMeasured
 from benchmarks.figures import RATIOS, Round, Row, cell_name, document, ratios, summary
 from benchmarks.rivals.stage import Times
 from swarm.manifest import Codec
+
+T = TypeVar("T")
 
 SYSTEMS = {
     "swarm": "benchmarks.rivals.swarm_peer",
@@ -71,7 +77,7 @@ class Stage:
 
     def play(self, casts: Sequence[Cast], parameters: int, codec: str) -> None:
         """One cell: all ``casts`` that speak ``codec``, in turns; one after the other where memory is short."""
-        playing = [Part(cast, codec) for cast in casts if codec in SPEAKS.get(cast.system, {codec})]
+        playing = [Part(cast, codec) for cast in casts if cast.is_here and codec in SPEAKS.get(cast.system, {codec})]
         needed = sum(part.cast.peers * parameters * BYTES_PER_NUMBER for part in playing)
         together = needed < psutil.virtual_memory().available
         for parts in [playing] if together else [[part] for part in playing]:
@@ -82,22 +88,39 @@ class Stage:
         self._scenes += 1
         for part in parts:
             self._tell(part, parameters, "prepares")
-            share = 2 * codec_of(Codec[part.codec.upper()]).size(-(-parameters // part.cast.peers))
-            part.cast.enter(name=f"scene {self._scenes}", parameters=parameters, codec=part.codec, share=share)
-            meters.forget_peaks(part.cast.pids)
+            self._ask(part, partial(self._enter, part, parameters))
         kept: dict[Part, list[Round]] = {part: [] for part in parts}
         for number in range(self._rounds + 1):
             for part in (*parts[number % len(parts) :], *parts[: number % len(parts)]):
                 self._tell(part, parameters, f"round {number} of {self._rounds}" if number else "warms up")
-                round_ = one_round(part.cast)
+                round_ = self._ask(part, partial(one_round, part.cast))
                 self._progress.advance(self._progress.task_ids[0])
-                if number:
+                if number and round_:
                     kept[part].append(round_)
         for part in parts:
             self._tell(part, parameters, "memory")
-            self.rows.append(self._row(part, parameters, kept[part]))
+            if row := self._ask(part, partial(self._row, part, parameters, kept[part])):
+                self.rows.append(row)
         for part in parts:
-            part.cast.all("drop")
+            self._ask(part, partial(part.cast.all, "drop"))
+
+    def _enter(self, part: Part, parameters: int) -> None:
+        share = 2 * codec_of(Codec[part.codec.upper()]).size(-(-parameters // part.cast.peers))
+        part.cast.enter(name=f"scene {self._scenes}", parameters=parameters, codec=part.codec, share=share)
+        meters.forget_peaks(part.cast.pids)
+
+    def _ask(self, part: Part, act: Callable[[], T]) -> T | None:
+        """What ``act`` comes to; None where a rival is out. Raises `NotMeasured` where it is ours."""
+        if not part.cast.is_here:
+            return None
+        try:
+            return act()
+        except NotMeasured as error:
+            part.cast.send_away()
+            if part.cast.system == "swarm":
+                raise
+            self._progress.console.print(f"{part.cast.system} is out: {error}", markup=False)
+            return None
 
     def _row(self, part: Part, parameters: int, rounds: Sequence[Round]) -> Row:
         cast = part.cast
@@ -108,9 +131,9 @@ class Stage:
         verdicts = cast.all("check")
         error = max(verdict["error"] for verdict in verdicts)
         if len({verdict["digest"] for verdict in verdicts}) > 1:
-            raise RuntimeError(f"{cast.system} {part.codec}: the peers do not hold the same bits")
+            raise NotMeasured(f"{cast.system} {part.codec}: the peers do not hold the same bits")
         if not error <= TOLERANCE.get(part.codec, float("inf")) and cast.system != "hivemind":
-            raise RuntimeError(f"{cast.system} {part.codec}: the average is {error:.3g} away from the mean")
+            raise NotMeasured(f"{cast.system} {part.codec}: the average is {error:.3g} away from the mean")
         return Row(
             system=cast.system,
             peers=cast.peers,
@@ -209,11 +232,23 @@ def _cells(chosen: argparse.Namespace) -> Iterator[tuple[int, str]]:
             yield round(parameters * 1e6), codec
 
 
-def main() -> None:
+def main() -> int:
     """The command."""
     signal.signal(signal.SIGINT, signal.default_int_handler)  # also where a shell started us in the background, deaf to it
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    chosen, console = _chosen(), Console()
+    try:
+        _measure(_chosen())
+        return 0
+    except NotMeasured as error:
+        print(f"not measured: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("stopped: no process is left", file=sys.stderr)
+        return 130
+
+
+def _measure(chosen: argparse.Namespace) -> None:
+    console = Console()
     if not console.is_terminal:
         console = Console(width=_PAGE)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
@@ -236,4 +271,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

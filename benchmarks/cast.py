@@ -115,18 +115,25 @@ class Cast:
         self._folder = tempfile.TemporaryDirectory(prefix="swarm-benchmark-")
         folder = Path(self._folder.name)
         self._actors = [Actor(module, folder / f"{system}-{seat}.log") for seat in range(peers)]
+        self.is_here = True
+        """Whether nobody has had to be sent away."""
 
     def __enter__(self) -> Cast:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
         try:
-            if error is None:
+            if error is None and self.is_here:
                 self.all("close")
         finally:
-            for actor in self._actors:
-                actor.end()
+            self.send_away()
             self._folder.cleanup()
+
+    def send_away(self) -> None:
+        """End all of them, for good."""
+        self.is_here = False
+        for actor in self._actors:
+            actor.end()
 
     @property
     def pids(self) -> list[int]:

@@ -47,6 +47,7 @@ LARGE_PRESETS = {"swarm-int4": "safe", "swarm-sparse256": "wan"}
 
 def main() -> int:
     """The command."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # also where a shell started us in the background, deaf to it
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(143))
     chosen = _arguments()
     try:

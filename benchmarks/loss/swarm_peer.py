@@ -21,7 +21,7 @@ from averaging.layout import Layout
 from benchmarks.loss.curves import KEYS, MEMBERS
 from benchmarks.loss.methods import METHODS
 from benchmarks.meters import sent_bytes
-from benchmarks.rivals.stage import act, note
+from benchmarks.rivals.stage import act
 from peer.compute import Compute
 from peer.model import build, presets
 from swarm.manifest import DataSpec, InnerSpec, RunManifest
@@ -74,9 +74,9 @@ class SwarmPeer:
         async with HttpTransport(self._key, run, b"", self._contacts) as transport, asyncio.TaskGroup() as tasks:
             await transport.listen(address)
             post = Post(transport, self._key, run, tasks, FORMS)
-            self._averager = Averager(
-                self._manifest, self._key, post, self._arithmetic, tasks, lambda told: note(f"{told.code}: {told.fact}")
-            )
+            self._told: list[str] = []
+            report = lambda told: self._told.append(f"{told.code}: {told.fact}")  # noqa: E731
+            self._averager = Averager(self._manifest, self._key, post, self._arithmetic, tasks, report)
             stands.set()
             await asyncio.Event().wait()
 
@@ -100,6 +100,8 @@ class SwarmPeer:
         averaged = await self._averager.average(update, Company(MEMBERS, self._loop.time() + 30.0, alone_is_fine=False))
         whole = averaged.average_P is not None and len(averaged.members) == len(MEMBERS) and not averaged.missing
         fault = averaged.reason or ("" if whole else f"{len(averaged.members)} members, {len(averaged.missing)} missing")
+        fault = ", ".join([fault, *self._told]) if fault else ""
+        self._told.clear()
         return {"seconds": time.monotonic() - began, "fault": fault}
 
     def sent(self) -> int:
