@@ -84,10 +84,11 @@ class Quantised:
         scales_B, codes = payload[: _HALF.itemsize * blocks].view(_HALF), payload[_HALF.itemsize * blocks :]
         scratch_BK = np.empty((min(self._piece // self.block, blocks), self.block), np.float32)
         for here in pieces(len(numbers_N), self._piece):
-            scales, quantised, square = self._quantise(numbers_N[here], None if out_N is None else out_N[here], scratch_BK)
+            codes_here = codes[here.start * self.bits // 8 : -(-here.stop * self.bits // 8)]
+            out_here = None if out_N is None else out_N[here]
+            scales, square = self._quantise(numbers_N[here], codes_here, out_here, scratch_BK)
             first = here.start // self.block
             scales_B[first : first + len(scales)] = scales
-            codes[here.start * self.bits // 8 :][: len(quantised)] = quantised
             squares += square
         return payload.data, math.sqrt(squares)
 
@@ -104,8 +105,11 @@ class Quantised:
         for here in pieces(len(vector_N), self._piece):
             vector_N[here] -= packed[here]
 
-    def _quantise(self, numbers_N: Floats, out_N: Floats | None, scratch_BK: Floats) -> tuple[NDArray[np.float16], Bytes, float]:
-        """Scales, packed codes and squared norm of whole blocks (the last may be short); into ``out_N`` what they come back as.
+    def _quantise(
+        self, numbers_N: Floats, codes: Bytes, out_N: Floats | None, scratch_BK: Floats
+    ) -> tuple[NDArray[np.float16], float]:
+        """Scales and squared norm of whole blocks (the last may be short); into ``codes`` how they travel, into ``out_N`` what they
+        come back as.
 
         ``scratch_BK`` has room for as many blocks: the same memory for piece after piece stays in the cache.
         """
@@ -123,7 +127,11 @@ class Quantised:
         if scales_B.max(initial=0) >= _LARGEST:  # else no number is beyond the reach of its scale
             np.clip(codes_BK, -self.top, self.top, out=codes_BK)
         codes_BK += np.float32(_ROUNDING + self.top + 1)
-        codes_N = codes_BK.view(np.uint32).astype(np.uint8).reshape(-1)[: len(numbers_N)]
+        codes_N = codes_BK.view(np.uint32).reshape(-1)[: len(numbers_N)]
+        if self.bits == 8:
+            np.copyto(codes, codes_N, casting="unsafe")  # the lowest byte of each
+        else:
+            codes[:] = pack(codes_N.astype(np.uint8), 4)
         codes_BK -= np.float32(_ROUNDING + self.top + 1)
         norms_B = torch.linalg.vector_norm(torch.from_numpy(codes_BK), dim=1).numpy() * scales_B.astype(np.float64)
         if out_N is not None:
@@ -131,7 +139,7 @@ class Quantised:
                 out_N[:] = _scaled(codes_BK, scales_B).reshape(-1)[: len(out_N)]
             else:
                 _scaled(codes_BK, scales_B, out_N.reshape(-1, self.block))
-        return halves_B, pack(codes_N, 4) if self.bits == 4 else codes_N, float(np.dot(norms_B, norms_B))
+        return halves_B, float(np.dot(norms_B, norms_B))
 
 
 class Packed:
