@@ -22,11 +22,16 @@ from typing import Any
 
 import psutil
 
+from benchmarks.leftovers import sockets_of, sweep
 from benchmarks.meters import family
 
 ROOT = Path(__file__).parents[1]
 PATIENCE_SECONDS = 300.0
+ENDS = {"drop", "close"}
+"""Orders after which there may be fewer processes, whose files stay."""
 _LAST_LINES = 12
+_LAST_SECONDS = 10.0
+"""For what has been killed to be gone."""
 
 
 class NotMeasured(RuntimeError):
@@ -50,6 +55,7 @@ class Actor:
                 start_new_session=True,
             )
         self.pid = self._process.pid
+        self._pids: set[int] = set()
         self._answers: queue.Queue[bytes] = queue.Queue()
         threading.Thread(target=self._listen, daemon=True).start()
 
@@ -62,6 +68,8 @@ class Actor:
     def tell(self, do: str, **what: Any) -> None:
         """Give an order; `answer` waits for what comes of it. Raises `NotMeasured` where the process is gone."""
         assert self._process.stdin
+        if do in ENDS:
+            self._pids.update(member.pid for member in family(self.pid))
         try:
             self._process.stdin.write(json.dumps({"do": do, **what}).encode() + b"\n")
             self._process.stdin.flush()
@@ -84,16 +92,23 @@ class Actor:
         return NotMeasured("\n".join((f"{self._module}: {what}", *last)))
 
     def end(self) -> None:
-        """Kill the whole family, also those of it that have left its process group. Once: later its number may be another's."""
+        """Kill the whole family, also those of it that have left its process group, and sweep up behind it.
+
+        Once: later its number may be another's.
+        """
         if self._process.returncode is not None:
             return
         members = family(self.pid)
+        self._pids.update(member.pid for member in members)
+        sockets = sockets_of(members)
         with suppress(ProcessLookupError):
             os.killpg(self.pid, signal.SIGKILL)
         for member in members:
             with suppress(psutil.NoSuchProcess):
                 member.kill()
         self._process.wait()
+        psutil.wait_procs(members[1:], timeout=_LAST_SECONDS)
+        sweep(self._pids, sockets)
         for pipe in (self._process.stdin, self._process.stdout):
             with suppress(OSError):  # what was still to be written to a peer that is gone
                 if pipe:

@@ -1,0 +1,67 @@
+"""Whoever is killed leaves files behind; the stage is swept."""
+
+from __future__ import annotations
+
+import os
+import socket
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from benchmarks.cast import Cast
+from benchmarks.leftovers import SHARED, sockets_of
+from benchmarks.rivals.stage import Scene, Times, Verdict, act
+
+
+def socket_of(pid: int) -> Path:
+    return Path(tempfile.gettempdir()) / f"hivemind-test-{pid}.sock"
+
+
+class Untidy:
+    """A rival with a socket and shared memory, which it never removes."""
+
+    def prepare(self, scene: Scene) -> Any:
+        self._line = socket.socket(socket.AF_UNIX)
+        self._line.bind(str(socket_of(os.getpid())))
+        (SHARED / f"torch_{os.getpid()}_1_0").write_bytes(b"numbers")
+        return os.getpid()
+
+    def meet(self, cards: list[Any]) -> None:
+        pass
+
+    def refill(self) -> None:
+        pass
+
+    def average(self) -> Times:
+        raise AssertionError
+
+    def check(self) -> Verdict:
+        raise AssertionError
+
+    def drop(self) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+
+@pytest.mark.skipif(not SHARED.is_dir(), reason="no shared memory in the file system here")
+def test_files_of_the_dead_are_removed_and_those_of_others_stay() -> None:
+    other = SHARED / f"torch_{os.getpid()}_1_0"
+    with socket.socket(socket.AF_UNIX) as line, Cast("untidy", __name__, 2) as cast:
+        line.bind(str(socket_of(os.getpid())))
+        other.write_bytes(b"")
+        cast.enter(name="mess", parameters=1, codec="fp32", share=1)
+        pids = cast.pids
+        assert sockets_of([psutil.Process(pid) for pid in pids]) == [socket_of(pid) for pid in pids]
+    assert not any(path.exists() for pid in pids for path in (socket_of(pid), SHARED / f"torch_{pid}_1_0"))
+    for path in (other, socket_of(os.getpid())):
+        assert path.exists()
+        path.unlink()
+
+
+if __name__ == "__main__":
+    act(Untidy())
