@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import os
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
@@ -12,12 +13,15 @@ SHARED = Path("/dev/shm")
 """Where torch puts what processes share: ``torch_<pid>_…``."""
 
 
-def sockets_of(members: Sequence[psutil.Process]) -> list[Path]:
-    """The files behind the sockets of hivemind's that ``members`` have open: only a living process knows them."""
+def sockets_of(members: Iterable[psutil.Process]) -> list[Path]:
+    """The files behind the sockets of hivemind's that ``members`` have open, in any network namespace: only the living know."""
     found: list[Path] = []
     for member in members:
-        with suppress(psutil.Error, OSError):
-            found += [Path(line.laddr) for line in member.net_connections("unix") if line.laddr]
+        home = Path(f"/proc/{member.pid}")
+        with suppress(OSError):  # it has just ended
+            open_ = {os.readlink(descriptor) for descriptor in (home / "fd").iterdir()}
+            lines = [line.split(maxsplit=7) for line in (home / "net" / "unix").read_text().splitlines()]
+            found += [Path(line[7]) for line in lines if len(line) == 8 and f"socket:[{line[6]}]" in open_]
     return [path for path in found if path.is_absolute() and path.name.startswith("hivemind-")]
 
 

@@ -35,12 +35,16 @@ def keep() -> bool:
 
 
 def give_back() -> None:
-    """Return to the system what has been freed, once, in spite of `keep`."""
+    """Return to the system what nobody refers to any more, once, in spite of `keep`."""
+    gc.unfreeze()
+    gc.collect()
     if sys.platform.startswith("linux") and (trim := getattr(ctypes.CDLL(None), "malloc_trim", None)):
         trim(0)
 
 
 def settle() -> None:
-    """What is here stays: the collector need not look at it any more. What is garbage goes first."""
+    """What is here stays: the collector need not look at it any more. What is garbage goes first, also that of an earlier life: its
+    model, and all that refers to it, stayed here then."""
+    gc.unfreeze()
     gc.collect()
     gc.freeze()

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import subprocess
 import sys
+import weakref
+from collections.abc import Callable
 
 import pytest
+
+from peer import memory
 
 COUNT = """
 import resource, sys
@@ -66,3 +71,29 @@ if keep():
     if not said.strip():
         pytest.skip("this C library cannot be told to keep memory")
     assert int(said) > 200 << 20
+
+
+class Life:
+    """Refers to itself, as a peer does by way of its callbacks."""
+
+    def __init__(self) -> None:
+        self.callback = self.end
+
+    def end(self) -> None:
+        """Nothing."""
+
+
+@pytest.mark.parametrize("ends", [memory.settle, memory.give_back])
+def test_what_an_earlier_life_has_left_goes_when_the_next_one_settles(ends: Callable[[], None]) -> None:
+    life = Life()
+    left = weakref.ref(life)
+    try:
+        memory.settle()
+        assert gc.get_freeze_count() > 0
+        del life
+        gc.collect()
+        assert left() is not None, "the collector does not look at it"
+        ends()
+        assert left() is None
+    finally:
+        gc.unfreeze()
