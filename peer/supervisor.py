@@ -74,6 +74,7 @@ async def keep_alive(birth: Callable[[str], Life], tell: Callable[[SwarmError, f
             known = told_as(error)
         tell(known, pause)
         reason = known.fact
+        del life, known  # an error knows the frames that it has passed, and they the model
         await asyncio.sleep(pause)
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
+import weakref
 from collections.abc import Sequence
 
 import pytest
@@ -103,6 +105,35 @@ def test_lives_follow_each_other_until_the_run_is_over(caplog: pytest.LogCapture
     assert drama.reasons == ["", "the cable was out", "a fault in this program: KeyError: 'a bug'"]
     assert drama.told == [("unreachable", 1.0), ("swarm", 2.0)]
     assert len(caplog.records) == 1, "the bug's traceback is not lost"
+
+
+class Model:
+    """What takes a peer's memory."""
+
+
+class Laden:
+    """A life that holds a model, counts those of the lives before it, and ends as it is told."""
+
+    def __init__(self, models: list[weakref.ref[Model]], still_there: list[int], ends: list[Exception | None]) -> None:
+        self._models, self._still_there, self._ends = models, still_there, ends
+        self.has_begun = True
+
+    async def live(self) -> None:
+        """An error knows its frames, and this one knows the model."""
+        gc.collect()
+        self._still_there.append(sum(model() is not None for model in self._models))
+        model = Model()
+        self._models.append(weakref.ref(model))
+        if end := self._ends.pop(0):
+            raise end
+
+
+def test_a_life_has_the_memory_of_the_one_before_it() -> None:
+    models: list[weakref.ref[Model]] = []
+    still_there: list[int] = []
+    ends: list[Exception | None] = [Unreachable("x"), ExceptionGroup("", [TooLate("x"), Unreachable("x")]), Unreachable("x"), None]
+    simulate(keep_alive(lambda reason: Laden(models, still_there, ends), lambda error, pause: None))
+    assert still_there == [0, 0, 0, 0]
 
 
 def test_what_cannot_be_helped_is_raised_as_it_is() -> None:
