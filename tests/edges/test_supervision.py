@@ -17,13 +17,17 @@ from .processes import PeerProcess, stage
 WORDS = ["--model", "tiny", "--rounds", "100000", "--steps", "3", "--round-seconds", "1"]
 LEAVE_SECONDS = 5.0
 BUG_AFTER_THREE_ROUNDS = """
+import weakref
 import peer.peer as module
 
 saves = module.Peer.save_if_due
 lives = []
 
 async def save(self):
-    lives.extend([self] if self not in lives else [])
+    if not any(life() is self for life in lives):
+        lives.append(weakref.ref(self))
+        here = sum(life() is not None for life in lives)
+        print('{"event": "life", "peers_in_memory": %d}' % here, flush=True)
     await saves(self)
     if len(lives) == 1 and self.board.round >= 3:
         raise KeyError("a bug")
@@ -62,6 +66,7 @@ def test_a_bug_ends_a_life_and_the_next_one_goes_on_where_it_was(tmp_path: Path)
             open_home(peer.home, b"")
         assert peer.event("resumed", after=mark - 1)["round"] >= 3
         assert peer.round(after=mark)["round"] >= 3
+        assert peer.event("life", after=mark - 1)["peers_in_memory"] == 1
         assert len({event["peer"] for event in peer.events if event["event"] == "joined"}) == 1
         assert "a bug" in peer.stderr, "the traceback is there for whoever wants to mend it"
         assert psutil.Process(peer.process.pid).children(recursive=True) == []
