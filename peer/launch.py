@@ -125,6 +125,8 @@ class _Life:
         """Open everything, run the peer, close everything. Without a sealed manifest the ticket's entries are asked for it."""
         corpus = self._corpus
         memory.keep()
+        if self._reason:
+            memory.give_back()  # the former life's, before this one needs as much
         async with HttpTransport(self._key, self._run, self._ticket.secret, self._contacts) as transport:
             bound = await self._listen(transport)
             sealed = self._sealed or await self._fetch_manifest(transport)
