@@ -36,8 +36,7 @@ def keep() -> bool:
 
 def give_back() -> None:
     """Return to the system what nobody refers to any more, once, in spite of `keep`."""
-    gc.unfreeze()
-    gc.collect()
+    _collect()
     if sys.platform.startswith("linux") and (trim := getattr(ctypes.CDLL(None), "malloc_trim", None)):
         trim(0)
 
@@ -45,6 +44,11 @@ def give_back() -> None:
 def settle() -> None:
     """What is here stays: the collector need not look at it any more. What is garbage goes first, also that of an earlier life: its
     model, and all that refers to it, stayed here then."""
+    _collect()
+    gc.freeze()
+
+
+def _collect() -> None:
+    """All garbage, also what was none when it was taken out of the collector's sight."""
     gc.unfreeze()
     gc.collect()
-    gc.freeze()

@@ -180,26 +180,26 @@ def _whole(groups: Sequence[int]) -> int:
 
 def _exchanges(lab: Lab, workers: Sequence[Actor], method: Method, mbit: float, rounds: int) -> Cost:
     """``rounds`` exchanges after one that opens the connections: the median of the slowest peer's seconds, and the mean bytes."""
-    faults = [fault for fault in [_exchange(workers)[1]] if fault]
+    _, fault = _exchange(workers)
+    faults = [fault] if fault else []
+    uncounted = len(faults)
     before = sum(together(workers, "sent", [{}] * PEERS))
     seconds: list[float] = []
-    made = 0
     while len(seconds) < rounds:
         took, fault = _exchange(workers)
-        made += 1
-        if fault:
+        if not fault:
+            seconds.append(took)
+        elif len(faults) < FAULTS:
             faults.append(fault)
         else:
-            seconds.append(took)
-        if len(faults) > FAULTS:
-            raise NotMeasured(f"{method.name}: {'; '.join(faults)}")
+            raise NotMeasured(f"{method.name}: {'; '.join([*faults, fault])}")
     sent = sum(together(workers, "sent", [{}] * PEERS)) - before
     lost = f", and {len(faults)} that came to nothing: {'; '.join(faults)}" if faults else ""
     return Cost(
         method=method.name,
         mbit=mbit if lab.shaped else 0.0,
         seconds=statistics.median(seconds),
-        bytes=sent / PEERS / made / _shares(lab),
+        bytes=sent / PEERS / (rounds + len(faults) - uncounted) / _shares(lab),
         samples=rounds,
         note=f"{min(seconds):.3f} to {max(seconds):.3f} s{lost}",
     )

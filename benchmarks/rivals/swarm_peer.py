@@ -30,7 +30,6 @@ T = TypeVar("T")
 
 PATIENCE_SECONDS = 120.0
 _ASSEMBLE_SECONDS = 5.0
-_LAST_SECONDS = 0.1
 
 
 def key_of(seat: int) -> KeyPair:
@@ -131,7 +130,7 @@ class SwarmPeer:
         """Hang up, and forget everything that is as long as the vector."""
         self._life.cancel()
         self._gone.wait(10)
-        self._in_loop(asyncio.sleep(_LAST_SECONDS))  # for what ends with it
+        self._in_loop(asyncio.sleep(0))  # once around: its task is over
         del self._averaged, self._averager, self._transport, self._life
         self._update_P = torch.empty(0)
         memory.give_back()  # a peer has one model all its life; here the next system may need the room
