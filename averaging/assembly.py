@@ -32,8 +32,8 @@ from swarm.machine import Command, Event, Finish, Received, Send, Unreached, Wak
 from swarm.wire import Signed, open_frame
 
 from . import groups
-from .cells import Cells
 from .groups import Group
+from .hierarchy import Cells
 from .messages import Because, Decline, Proposal, Ready, Vote
 
 DEPUTIES = 3
@@ -120,7 +120,10 @@ class Call:
             except TheirFault:
                 return None
             here = (signed.stamp.round, signed.stamp.group)
-            if here != (self.me.stamp.round, self.me.stamp.group) or signed.message.state_root != self.me.message.state_root:
+            if (
+                here != (self.me.stamp.round, self.me.stamp.group)
+                or signed.message.state_root != self.me.message.state_root
+            ):
                 return None
             seated.append(signed)
         members = {signed.signer for signed in seated}
@@ -242,9 +245,13 @@ class Assembly:
     def _hear_decline(self, peer: PeerId, decline: Decline) -> Iterator[Command]:
         """One that we would follow has turned us away, or several that may lead; or nobody is left who could still come."""
         leading = [p for p in self._order if p not in self._gone or p == peer][:DEPUTIES]
-        follows = peer in leading and (self._me not in leading or leading.index(peer) < leading.index(self._me))
+        follows = peer in leading and (
+            self._me not in leading or leading.index(peer) < leading.index(self._me)
+        )
         if decline.because is Because.ABSENT:
-            has_come = peer in self._ready and peer in self._told  # since it said so: the two may overtake each other
+            has_come = (
+                peer in self._ready and peer in self._told
+            )  # since it said so: the two may overtake each other
             yield from self._tell_again(peer) if has_come else self._lose(peer)
             return
         self._gone.add(peer)
@@ -271,7 +278,9 @@ class Assembly:
 
     def _vote(self, group: Group) -> Iterator[Command]:
         self._group = group
-        self._gone -= set(group.members)  # who is listed has come after all: our vote will show whether it can be reached
+        self._gone -= set(
+            group.members
+        )  # who is listed has come after all: our vote will show whether it can be reached
         others = tuple(peer for peer in group.members if peer != self._me)
         if others:
             yield Send(others, Vote(), group.id)
@@ -290,7 +299,11 @@ class Assembly:
             return
         if now >= call.close_at + 2 * call.patience or (self._group and not group):
             unanswered = LeftOut("too few of the group answered", self._round, signed=True)
-            yield Finish(unanswered if self._group else self._is_over or LeftOut("no leader proposed a group", self._round))
+            yield Finish(
+                unanswered
+                if self._group
+                else self._is_over or LeftOut("no leader proposed a group", self._round)
+            )
             return
         missing = {self._me, *call.expected} - self._ready.keys() - self._gone
         rank = [peer for peer in self._order if peer not in self._gone].index(self._me)
@@ -300,7 +313,10 @@ class Assembly:
         else:
             if self._complete_since is None:
                 self._complete_since = now
-            turn = self._complete_since + (min(self._order.index(self._me), 7) if rank else 0) * call.patience / 4
+            turn = (
+                self._complete_since
+                + (min(self._order.index(self._me), 7) if rank else 0) * call.patience / 4
+            )
             if not (self._is_over or call.suffices([signed.message for signed in self._here])):
                 turn = max(turn, call.close_at)  # somebody may come whom we do not expect
             if not self._group and not self._proposed and rank < self._deputies and now >= turn:
@@ -362,7 +378,10 @@ class Assembly:
         if self._call.council:
             same = groups.speakers(self._call.council, same)
         seated = groups.seats(self._call.run, same, self._call.group_size, self._me)
-        members, unseated = {signed.signer for signed in seated}, self._call.claimed(seated, len(same) - len(seated))
+        members, unseated = (
+            {signed.signer for signed in seated},
+            self._call.claimed(seated, len(same) - len(seated)),
+        )
         others = tuple(sorted(members - {self._me}))
         if not self._call.fits(seated, unseated):
             yield from self._give_up([signed.message for signed in seated])
@@ -371,7 +390,11 @@ class Assembly:
             yield Send(others, Proposal(tuple(signed.raw for signed in seated), unseated))
         for peer in sorted(self._ready.keys() - members - self._gone - {self._me}):
             same_root = self._ready[peer].message.state_root == root
-            why = "all seats of this round are taken" if same_root else "your model differs from the majority's; fetch theirs"
+            why = (
+                "all seats of this round are taken"
+                if same_root
+                else "your model differs from the majority's; fetch theirs"
+            )
             yield Send((peer,), Decline(self._round, why))
         if self._me in members:
             yield from self._vote(groups.formed(self._call.run, seated, unseated))
@@ -380,9 +403,14 @@ class Assembly:
 
     def _give_up(self, words: Sequence[Ready]) -> Iterator[Command]:
         """Those who have come hear that they are too few; or, where one of the others has said so, that the round is over."""
-        reason, elders = f"only {len(words)} came, {self._call.least} are needed", sum(word.is_elder for word in words)
+        reason, elders = (
+            f"only {len(words)} came, {self._call.least} are needed",
+            sum(word.is_elder for word in words),
+        )
         if elders < self._call.elders:
-            reason = f"only {elders} came of those who were in the last average, {self._call.elders} are needed"
+            reason = (
+                f"only {elders} came of those who were in the last average, {self._call.elders} are needed"
+            )
         self._left = self._is_over or LeftOut(reason, self._round)
         others = tuple(sorted(self._ready.keys() - self._gone - {self._me}))
         if others:

@@ -21,17 +21,17 @@ from swarm.wire import COUNCIL, NO_GROUP, Message, Signed, Stamp, hall_of, open_
 
 from . import groups
 from .assembly import Assembly, Call, LeftOut
-from .cells import Cells
 from .codecs import Raw
 from .feedback import ErrorFeedback, Settle
 from .groups import Group, Line
+from .hierarchy import Cells
 from .messages import Ballot, Because, Commit, Decline, Holdings, Proposal, Ready, Receipt, Takeover, Vote
 from .partition import Part, plan, shaped
 from .record import Frame, Leave, Record, Replay, recorded
 from .reduce import Checked, CheckResult, EncodedPart, Reduced
 from .round import Round
-from .terms import Offering, Outcome, Plan, Schedule
-from .updates import CheckUpdate, CombineUpdates, EncodeUpdate
+from .round_plan import Offering, Outcome, Plan, Schedule
+from .whole_update import CheckUpdate, CombineUpdates, EncodeUpdate
 
 LOOKS = 16
 """First looks for the missing that would fit into ``assemble_seconds``."""
@@ -207,11 +207,25 @@ class Averager:
         self._remember(update)
         if alone:
             await self._arithmetic.run(feedback.reset, is_brief=True)
-            return Averaged(average_P=carried_P, members=group.members, round=update.round, tokens=update.tokens, crowd=group.crowd)
+            return Averaged(
+                average_P=carried_P,
+                members=group.members,
+                round=update.round,
+                tokens=update.tokens,
+                crowd=group.crowd,
+            )
         outcome, averaged = await self._exchange(update, group, carried_P, feedback.room())
         parts = self._parts(group, update)
         codec = self._manifest.round.codec if update.codec is None else update.codec
-        settled = Settle(carried_P, outcome.encoded, parts, outcome.included, codec, self._manifest.round.feedback, outcome.decoded)
+        settled = Settle(
+            carried_P,
+            outcome.encoded,
+            parts,
+            outcome.included,
+            codec,
+            self._manifest.round.feedback,
+            outcome.decoded,
+        )
         keeps_all = outcome.average_P is None
         settle = (lambda: feedback.adopt(carried_P)) if keeps_all else (lambda: feedback.settle(settled))
         await self._arithmetic.run(settle, is_brief=is_brief)
@@ -252,12 +266,18 @@ class Averager:
         if feedback := self._feedbacks.get(self._fragment):
             feedback.adopt(feedback.residual + left_P)
 
-    async def _assemble(self, update: Update, company: Company, council: Cells | None = None) -> Group | LeftOut:
+    async def _assemble(
+        self, update: Update, company: Company, council: Cells | None = None
+    ) -> Group | LeftOut:
         spec, hall = self._manifest.round, COUNCIL if council else NO_GROUP
         stamp = Stamp(self._run, update.round, hall)
-        said = Ready(update.state_root, update.line.up, update.line.dialable, update.line.peers, update.is_elder)
+        said = Ready(
+            update.state_root, update.line.up, update.line.dialable, update.line.peers, update.is_elder
+        )
         ready = open_frame(seal(self._key, said, stamp), Ready, run=self._run)
-        close_at = max(company.close_at, asyncio.get_running_loop().time() + spec.assemble_seconds / 4)  # we may be late ourselves
+        close_at = max(
+            company.close_at, asyncio.get_running_loop().time() + spec.assemble_seconds / 4
+        )  # we may be late ourselves
         call = Call(
             run=self._run,
             me=ready,
@@ -281,7 +301,9 @@ class Averager:
         finally:
             self._post.close(topic)
 
-    async def _exchange(self, update: Update, group: Group, carried_P: Tensor, read_P: Tensor | None) -> tuple[Outcome, Averaged]:
+    async def _exchange(
+        self, update: Update, group: Group, carried_P: Tensor, read_P: Tensor | None
+    ) -> tuple[Outcome, Averaged]:
         """What the round of ``group`` came to, for us and for everybody else. ``read_P``: as in `Offering`."""
         spec, loop = self._manifest.round, asyncio.get_running_loop()
         began = loop.time()
@@ -293,17 +315,26 @@ class Averager:
         if room_P is not None and room_P.shape != carried_P.shape:  # fragments may differ by a block
             room_P = None
         offering = Offering(
-            vector_P=carried_P, weight=update.tokens, seed=update.seed, codec=update.codec, room_P=room_P, read_P=read_P
+            vector_P=carried_P,
+            weight=update.tokens,
+            seed=update.seed,
+            codec=update.codec,
+            room_P=room_P,
+            read_P=read_P,
         )
         machine = Round(the_plan, self._key.peer_id, offering)
         topic = (update.round, group.id)
         inbox = self._post.open(topic, machine.expect)
-        line = _Line(Stamp(self._run, update.round, group.id), schedule.fetched, inbox, carried_P.numel() <= BRIEF)
+        line = _Line(
+            Stamp(self._run, update.round, group.id), schedule.fetched, inbox, carried_P.numel() <= BRIEF
+        )
         try:
             outcome: Outcome = await drive(machine, lambda command: self._act(command, line), inbox.events)
         finally:
             self._post.close(topic)
-            self._post.shelf = {name: payload for name, payload in self._post.shelf.items() if name in line.shelved}
+            self._post.shelf = {
+                name: payload for name, payload in self._post.shelf.items() if name in line.shelved
+            }
 
         self._lent_P = outcome.average_P
         averaged = Averaged(
@@ -347,7 +378,9 @@ class Averager:
 
     async def _compute(self, command: Compute, line: _Line) -> None:
         job = command.job
-        result = await self._arithmetic.run(job.run, is_brief=line.is_brief and not isinstance(job, CombineUpdates))
+        result = await self._arithmetic.run(
+            job.run, is_brief=line.is_brief and not isinstance(job, CombineUpdates)
+        )
         if found := shelved(job, result):
             self._post.shelf[found[0].hex()] = line.shelved[found[0].hex()] = found[1]
         line.inbox.events.put_nowait(Computed(job, result))
@@ -379,7 +412,14 @@ class Averager:
 
 def _without(left: LeftOut) -> Averaged:
     """There is no group for us."""
-    return Averaged(average_P=None, reason=left.reason, declined=left.declined, by=left.by, signed=left.signed, round=left.round)
+    return Averaged(
+        average_P=None,
+        reason=left.reason,
+        declined=left.declined,
+        by=left.by,
+        signed=left.signed,
+        round=left.round,
+    )
 
 
 def shelved(job: object, result: object) -> tuple[bytes, Raw] | None:

@@ -32,14 +32,14 @@ from swarm.identity import PeerId
 from swarm.machine import Command, Compute, Job, Ship
 from swarm.manifest import Codec
 
+from .codec_choice import allowed
 from .codecs import Raw, codec_of, result_codec
-from .duty import Duty
 from .exchange import Decision, Table
 from .messages import flags_of
+from .part_reducer import Duty
 from .partition import Part
 from .reduce import Checked, CheckPart, CheckResult, DecodeResults, EncodeParts, Reduced, ReducePart
-from .strength import allowed
-from .terms import Outcome
+from .round_plan import Outcome
 
 
 class Butterfly:
@@ -53,7 +53,11 @@ class Butterfly:
             for index, chain in enumerate(self._chains)
             if table.me in chain
         }
-        self._names = {_part(part, codec): (part, codec) for part in self._plan.parts for codec in allowed(self._plan.codec)}
+        self._names = {
+            _part(part, codec): (part, codec)
+            for part in self._plan.parts
+            for codec in allowed(self._plan.codec)
+        }
         self._results = {f"result.{part.index}": part for part in self._plan.parts}
         self._early: dict[tuple[int, PeerId], Raw] = {}
         self._shipped: set[tuple[int, PeerId]] = set()
@@ -84,7 +88,9 @@ class Butterfly:
                 return codec_of(codec, part.shape).size(part.numbers)
             if item in self._results and sender in self._chains[self._results[item].index]:
                 return self._plan.result_size(self._results[item])
-            if copied := next((duty.part for duty in self._spared() if item.startswith(f"copy.{duty.part.index}.")), None):
+            if copied := next(
+                (duty.part for duty in self._spared() if item.startswith(f"copy.{duty.part.index}.")), None
+            ):
                 if item not in self._copies(copied):
                     raise Busy("nobody has signed that result yet")
                 return self._plan.result_size(copied)
@@ -125,7 +131,10 @@ class Butterfly:
         there = self._voices.awaited(frozenset(), now)
         reducers = [self._reducer(part, there, now) for part in self._plan.parts]
         for part, reducer in zip(self._plan.parts, reducers, strict=True):
-            if (part.index, reducer) not in self._shipped or part.index in self._voices.calls:  # most events change nothing here
+            if (
+                part.index,
+                reducer,
+            ) not in self._shipped or part.index in self._voices.calls:  # most events change nothing here
                 yield from self._ship(part, reducer)
         for index, duty in self._duties.items():
             yield from duty.check()
@@ -140,12 +149,16 @@ class Butterfly:
         there = self._voices.awaited(frozenset(), now)
         lacking = [part for part in self._plan.parts if part.index not in self._table.held]
         reducers = {part.index: self._reducer(part, there, now) for part in lacking}
-        ours = [self._duties[index].awaited(now) for index, reducer in reducers.items() if reducer == self._me]
+        ours = [
+            self._duties[index].awaited(now) for index, reducer in reducers.items() if reducer == self._me
+        ]
         return {reducer for reducer in reducers.values() if reducer}.union(*ours) - {self._me}
 
     def _reducer(self, part: Part, there: Set[PeerId], now: float) -> PeerId | None:
         """Who reduces ``part`` as far as we can tell: the first of its chain that is ``there`` and not late."""
-        is_late = now >= self._plan.schedule.takeover and (part.index, part.owner) not in self._voices.receipts
+        is_late = (
+            now >= self._plan.schedule.takeover and (part.index, part.owner) not in self._voices.receipts
+        )
         for peer in self._chains[part.index]:
             if peer == self._me or (peer in there and not (is_late and peer == part.owner)):
                 return peer
@@ -182,7 +195,9 @@ class Butterfly:
         if not held:
             return b""
         receipts = (self._voices.receipts.get((index, peer)) for peer in self._chains[index])
-        return next((receipt.hash for receipt in receipts if receipt and receipt.hash in held), next(iter(held)))
+        return next(
+            (receipt.hash for receipt in receipts if receipt and receipt.hash in held), next(iter(held))
+        )
 
     def check(self, index: int, hash_: bytes, payload: Raw, source: PeerId) -> Job:
         """Hash and form of a result."""
@@ -203,7 +218,9 @@ class Butterfly:
 
     def outcome(self, decision: Decision, average_P: Tensor) -> Outcome:
         """What became of our own parts, and of the others'."""
-        included = [self._included(part, hash_) for part, hash_ in zip(self._plan.parts, decision, strict=True)]
+        included = [
+            self._included(part, hash_) for part, hash_ in zip(self._plan.parts, decision, strict=True)
+        ]
         present: set[PeerId] = set().union(*included)
         return Outcome(
             average_P=average_P,

@@ -27,8 +27,8 @@ from swarm.wire import Message
 
 from .codecs import Raw
 from .reduce import EncodedPart
-from .terms import Offering, Outcome, Plan
-from .voices import Voices
+from .round_plan import Offering, Outcome, Plan
+from .tally import Voices
 
 Decision = tuple[bytes, ...]
 """One entry per item: the hash of what is applied, empty for nothing."""

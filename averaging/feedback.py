@@ -55,7 +55,9 @@ class Settle:
         return self.sent_P is other.sent_P and self._values == other._values
 
     def __hash__(self) -> int:
-        return hash((id(self.sent_P), self.parts, self.applied, self.codec, self.decay))  # not all bytes have a hash
+        return hash(
+            (id(self.sent_P), self.parts, self.applied, self.codec, self.decay)
+        )  # not all bytes have a hash
 
     @property
     def _values(self) -> tuple[object, ...]:
@@ -85,12 +87,17 @@ class Settle:
             return None
         first_N = self.decoded[0]
         whole = first_N is not None and first_N.untyped_storage().nbytes() == self.sent_P.nbytes
-        if first_N is None or not whole or first_N.untyped_storage().data_ptr() == self.sent_P.untyped_storage().data_ptr():
+        if (
+            first_N is None
+            or not whole
+            or first_N.untyped_storage().data_ptr() == self.sent_P.untyped_storage().data_ptr()
+        ):
             return None
         spent_P = first_N.as_strided(self.sent_P.shape, (1,), 0)
         places = (spent_P[part.start : part.stop].data_ptr() for part in self.parts)
         lie_there = all(
-            vector_N is not None and vector_N.data_ptr() == place for vector_N, place in zip(self.decoded, places, strict=True)
+            vector_N is not None and vector_N.data_ptr() == place
+            for vector_N, place in zip(self.decoded, places, strict=True)
         )
         return spent_P if lie_there else None
 
@@ -102,7 +109,9 @@ class Settle:
         residual_P = torch.empty_like(self.sent_P) if room_P is None else room_P
         stop = 0
         known = self.decoded or (None,) * len(self.parts)
-        for payload, vector_N, part, applied in zip(self.encoded, known, self.parts, self.applied, strict=True):
+        for payload, vector_N, part, applied in zip(
+            self.encoded, known, self.parts, self.applied, strict=True
+        ):
             left_N, sent_N = residual_P[part.start : part.stop], self.sent_P[part.start : part.stop]
             residual_P[stop : part.start] = self.sent_P[stop : part.start]
             if applied:
@@ -115,7 +124,9 @@ class Settle:
         residual_P[stop:] = self.sent_P[stop:]
         return residual_P
 
-    def _take_away(self, sent_N: Tensor, payload: Raw, vector_N: Tensor | None, part: Part, left_N: Tensor) -> None:
+    def _take_away(
+        self, sent_N: Tensor, payload: Raw, vector_N: Tensor | None, part: Part, left_N: Tensor
+    ) -> None:
         """Into ``left_N`` what the codec left out of ``sent_N``, which may be the same memory."""
         codec = codec_of(self.codec, part.shape)
         if vector_N is not None:
@@ -140,7 +151,9 @@ class ErrorFeedback:
     @property
     def residual(self) -> Tensor:
         """What is still owed, ``[P]`` float32: for checkpoints and figures, until the next round. Do not write into it."""
-        return torch.zeros(self._numbers, dtype=torch.float32) if self._residual_P is None else self._residual_P
+        return (
+            torch.zeros(self._numbers, dtype=torch.float32) if self._residual_P is None else self._residual_P
+        )
 
     def carried(self, update_P: Tensor) -> Tensor:
         """What to send this round, ``[P]``: ``update_P`` itself where nothing is owed, so nobody may write into either.
@@ -165,7 +178,9 @@ class ErrorFeedback:
         if is_ours and settled.lies_apart:
             spent_P = self._carried_P
         self.adopt(settled.run(spent_P))
-        if is_ours and spent_P is not None and self._carried_P is not spent_P:  # what travels lies elsewhere, so nobody needs it
+        if (
+            is_ours and spent_P is not None and self._carried_P is not spent_P
+        ):  # what travels lies elsewhere, so nobody needs it
             self._leave(settled.sent_P)
         self._carried_P = None
 

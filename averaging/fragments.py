@@ -44,7 +44,10 @@ def fragments_of(tensors: Sequence[int], count: int) -> tuple[Fragment, ...]:
     blocks = max(1, -(-numbers // ALIGN))
     count = min(count, blocks)
     cuts = [min(numbers, blocks * turn // count * ALIGN) for turn in range(count + 1)]
-    return tuple(Fragment(index, start, stop, pieces(borders, start, stop)) for index, (start, stop) in enumerate(pairwise(cuts)))
+    return tuple(
+        Fragment(index, start, stop, pieces(borders, start, stop))
+        for index, (start, stop) in enumerate(pairwise(cuts))
+    )
 
 
 def fragment_of(tensors: Sequence[int], count: int, round_: int) -> Fragment:

@@ -23,11 +23,11 @@ from swarm.identity import PeerId
 from swarm.machine import Command, Compute, Job, Ship
 from swarm.manifest import Codec
 
+from .codec_choice import allowed
 from .codecs import Raw
 from .exchange import Decision, Table
-from .strength import allowed
-from .terms import Outcome
-from .updates import HEAD, CheckUpdate, CombineUpdates, EncodeUpdate, Head, blob_size, head_of
+from .round_plan import Outcome
+from .whole_update import HEAD, CheckUpdate, CombineUpdates, EncodeUpdate, Head, blob_size, head_of
 
 
 class Gather:
@@ -85,7 +85,8 @@ class Gather:
             head = Head(commit.codec, commit.weight, commit.norms[0])
             payload = self._unchecked.pop(member)
             yield self._table.checks(
-                seat, CheckUpdate(member, seat, self._whole, payload, commit.hashes[0], self._plan.codec, head)
+                seat,
+                CheckUpdate(member, seat, self._whole, payload, commit.hashes[0], self._plan.codec, head),
             )
 
     def awaited(self, now: float) -> set[PeerId]:
@@ -110,7 +111,9 @@ class Gather:
         """As long as its commit says, or in turn what it may be."""
         commit = self._voices.commits.get(self._plan.group.members[index])
         sizes = [blob_size(self._whole, codec) for codec in allowed(self._plan.codec)]
-        return sorted(sizes, key=lambda size: size != blob_size(self._whole, commit.codec)) if commit else sizes
+        return (
+            sorted(sizes, key=lambda size: size != blob_size(self._whole, commit.codec)) if commit else sizes
+        )
 
     def combine(self, decision: Decision) -> Job:
         """The sum over the applied updates."""

@@ -13,7 +13,7 @@ from swarm.identity import PeerId, digest_of
 from swarm.seeds import shuffled
 from swarm.wire import COUNCIL, NO_GROUP, Signed, hall_of
 
-from .cells import Cells
+from .hierarchy import Cells
 from .messages import MAX_CROWD, Ready, Vote
 from .partition import water_filled
 
@@ -57,7 +57,9 @@ class Group:
     @property
     def dialable(self) -> tuple[PeerId, ...]:
         """The members that all others can reach; everybody where nobody says so."""
-        reached = tuple(member for member, line in zip(self.members, self.lines, strict=False) if line.dialable)
+        reached = tuple(
+            member for member, line in zip(self.members, self.lines, strict=False) if line.dialable
+        )
         return reached or self.members
 
     @property
@@ -86,7 +88,9 @@ def form(
     digest = hashlib.sha256(b"swarm-group-v3" + run + struct.pack("<II", round_, unseated) + state_root)
     for member, line in zip(ordered, said, strict=True):
         digest.update(digest_of(member) + struct.pack("<I?I", line.up, line.dialable, line.peers))
-    return Group(_in_hall(digest.digest(), NO_GROUP), round_, ordered, state_root, lines=said, unseated=unseated)
+    return Group(
+        _in_hall(digest.digest(), NO_GROUP), round_, ordered, state_root, lines=said, unseated=unseated
+    )
 
 
 def formed(run: bytes, ready: Sequence[Signed[Ready]], unseated: int = 0) -> Group:
@@ -108,7 +112,9 @@ def leaders(run: bytes, round_: int, candidates: Iterable[PeerId]) -> list[PeerI
     return [PeerId(peer) for peer in shuffled(run, candidates, "leader", round_)]
 
 
-def seats(run: bytes, ready: Sequence[Signed[Ready]], size: int, leader: PeerId | None = None) -> list[Signed[Ready]]:
+def seats(
+    run: bytes, ready: Sequence[Signed[Ready]], size: int, leader: PeerId | None = None
+) -> list[Signed[Ready]]:
     """Up to ``size`` of those who came, drawn by hash where there are more, ``leader`` always among them: the others ask it what
     came of the round. Those without a seat keep their update."""
     by_peer = {signed.signer: signed for signed in ready}
@@ -144,7 +150,9 @@ def shares(group: Group, owners: Sequence[PeerId]) -> tuple[Fraction, ...]:
     if not known:
         return (Fraction(1, len(owners)),) * len(owners)
     median, said = known[(len(known) - 1) // 2], dict(zip(group.members, group.lines, strict=True))
-    return water_filled([min(said[owner].up or median, CLAIM_CAP * median) for owner in owners], len(group.members))
+    return water_filled(
+        [min(said[owner].up or median, CLAIM_CAP * median) for owner in owners], len(group.members)
+    )
 
 
 def majority_root(ready: Iterable[Signed[Ready]], mine: bytes) -> bytes:

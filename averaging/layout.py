@@ -61,7 +61,9 @@ class Layout:
     @cached_property
     def fingerprint(self) -> bytes:
         """32 bytes that are equal on two peers exactly where names, shapes and their order are."""
-        return hashlib.sha256(b"swarm-layout-v1" + pack([(place.name, place.shape) for place in self.places])).digest()
+        return hashlib.sha256(
+            b"swarm-layout-v1" + pack([(place.name, place.shape) for place in self.places])
+        ).digest()
 
     def flatten(self, tensors: Mapping[str, Tensor]) -> Tensor:
         """``[P]`` float32 on the CPU, a copy. Raises `ValueError` where a tensor is missing or misshapen; more are ignored."""
@@ -73,8 +75,13 @@ class Layout:
     def unflatten(self, vector_P: Tensor) -> dict[str, Tensor]:
         """The tensors inside ``vector_P``, by name: views, which share its memory."""
         if vector_P.shape != (self.numbers,):
-            raise ValueError(f"a vector of {self.numbers} numbers was expected, not one of shape {tuple(vector_P.shape)}")
-        return {place.name: vector_P[place.start : place.start + place.numbers].view(place.shape) for place in self.places}
+            raise ValueError(
+                f"a vector of {self.numbers} numbers was expected, not one of shape {tuple(vector_P.shape)}"
+            )
+        return {
+            place.name: vector_P[place.start : place.start + place.numbers].view(place.shape)
+            for place in self.places
+        }
 
     def write(self, vector_P: Tensor, into: Mapping[str, Tensor]) -> None:
         """Copy ``vector_P`` into existing tensors, which keep device and dtype. Where it raises `ValueError`, none was changed."""

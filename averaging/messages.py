@@ -154,7 +154,9 @@ class _Items(Message, frozen=True):
     hashes: tuple[bytes, ...]
 
     def __post_init__(self) -> None:
-        if not 1 <= len(self.hashes) <= MAX_MEMBERS or any(len(hash_) not in (0, 32) for hash_ in self.hashes):
+        if not 1 <= len(self.hashes) <= MAX_MEMBERS or any(
+            len(hash_) not in (0, 32) for hash_ in self.hashes
+        ):
             raise ValueError("items: out of range")
 
 

@@ -36,7 +36,11 @@ class Part:
 
 
 def plan(
-    numbers: int, owners: Sequence[PeerId], weights: Sequence[float | Fraction] | None = None, *, align: int = ALIGN
+    numbers: int,
+    owners: Sequence[PeerId],
+    weights: Sequence[float | Fraction] | None = None,
+    *,
+    align: int = ALIGN,
 ) -> tuple[Part, ...]:
     """Cut [0, ``numbers``) into parts in the order of ``owners``, in proportion to ``weights`` (equal where None).
 

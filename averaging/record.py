@@ -23,6 +23,7 @@ from swarm.identity import PeerId, digest_of
 from swarm.manifest import Exchange, RoundSpec
 from swarm.wire import pack, sized, unpack
 
+from .codec_choice import allowed
 from .codecs import codec_of, result_codec
 from .feedback import Settle
 from .fragments import Fragment, fragment_of
@@ -30,9 +31,8 @@ from .groups import Group
 from .messages import MAX_CROWD, MAX_MEMBERS, MAX_PARTS, MAX_WEIGHT, flag_bytes, flags_of
 from .partition import Part, shaped
 from .reduce import EncodedPart, EncodeParts
-from .strength import allowed
-from .terms import Outcome
-from .updates import CombineUpdates, EncodeUpdate, blob_size, head_of
+from .round_plan import Outcome
+from .whole_update import CombineUpdates, EncodeUpdate, blob_size, head_of
 
 ROOM = 64 * 1024
 """Bytes of a record beside its items, at most."""
@@ -53,7 +53,11 @@ class Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True, array_like
     items: tuple[bytes, ...] = ()
 
     def __post_init__(self) -> None:
-        if not 0 <= self.round < 1 << 32 or not 1 <= self.crowd <= MAX_CROWD or not 0 <= self.tokens < MAX_MEMBERS * MAX_WEIGHT:
+        if (
+            not 0 <= self.round < 1 << 32
+            or not 1 <= self.crowd <= MAX_CROWD
+            or not 0 <= self.tokens < MAX_MEMBERS * MAX_WEIGHT
+        ):
             raise ValueError("record: out of range")
         if max(len(self.members), len(self.items)) > MAX_MEMBERS or len(self.stops) > MAX_PARTS:
             raise ValueError("record: too many members, parts or items")
@@ -110,7 +114,11 @@ class Frame:
             raise Malformed("the parts of the record do not make the model")
         starts = (0, *record.stops[:-1])
         cuts = enumerate(zip(starts, record.stops, strict=True))
-        return shaped([Part(index, start, stop, NOBODY) for index, (start, stop) in cuts], fragment.tensors, record.round)
+        return shaped(
+            [Part(index, start, stop, NOBODY) for index, (start, stop) in cuts],
+            fragment.tensors,
+            record.round,
+        )
 
 
 def packed(record: Record) -> bytes:
@@ -141,7 +149,9 @@ class Replay:
         average_P = torch.zeros(parts[-1].stop, dtype=torch.float32)
         for part, item in zip(parts, items, strict=True):
             if item:
-                average_P[part.start : part.stop] = codec_of(codec, part.shape).decode(memoryview(item)[head:], part.numbers)
+                average_P[part.start : part.stop] = codec_of(codec, part.shape).decode(
+                    memoryview(item)[head:], part.numbers
+                )
         return average_P
 
     def _combined(self, parts: tuple[Part, ...]) -> Tensor:
@@ -178,7 +188,9 @@ class Leave:
             encoded = EncodeParts(self.brought_P, parts, spec.codec).run()
         decoded = tuple(part.vector_N for part in encoded)
         payloads = tuple(part.payload for part in encoded)
-        return Settle(self.brought_P, payloads, parts, self._applied(is_gather), spec.codec, spec.feedback, decoded).run()
+        return Settle(
+            self.brought_P, payloads, parts, self._applied(is_gather), spec.codec, spec.feedback, decoded
+        ).run()
 
     def _applied(self, is_gather: bool) -> tuple[bool, ...]:
         """By part: whether the delegate is in what was applied of it."""

@@ -23,8 +23,8 @@ from swarm.identity import PeerId
 from swarm.manifest import Codec as CodecName
 
 from .codecs import PIECE, Packed, Quantised, Raw, codec_of, exact_codec, pieces, room_for
+from .one_pass import Vector, Walk, hash_and_norm, is_near, norm
 from .partition import Part
-from .walk import Vector, Walk, hash_and_norm, is_near, norm
 
 
 def weighted_sum(
@@ -47,7 +47,9 @@ def weighted_sum(
         raise ValueError("nothing to sum")
     numbers = len(terms[0][0])
     if any(len(vector_N) != numbers for vector_N, _ in terms):
-        raise ValueError(f"vectors of {', '.join(str(len(vector_N)) for vector_N, _ in terms)} numbers have no sum")
+        raise ValueError(
+            f"vectors of {', '.join(str(len(vector_N)) for vector_N, _ in terms)} numbers have no sum"
+        )
     total_N = room_for(numbers, out_N)
     piece = piece or PIECE
     product = np.empty(min(piece, numbers), np.float32)
@@ -143,7 +145,9 @@ class EncodeParts:
         made = []
         for part in self.parts:
             here = slice(part.start, part.stop)
-            made.append(encoded(self.vector_P[here], part, self.codec, None if room_P is None else room_P[here]))
+            made.append(
+                encoded(self.vector_P[here], part, self.codec, None if room_P is None else room_P[here])
+            )
         return tuple(made)
 
 
@@ -165,8 +169,12 @@ class CheckPart:
         except Malformed as error:
             return Checked(self.sender, self.part.index, False, error.fact)
         if not is_near(self.norm, measured):
-            return Checked(self.sender, self.part.index, False, f"the norm is {measured:.6g}, {self.norm:.6g} was signed")
-        return Checked(self.sender, self.part.index, True, vector_N=None if isinstance(vector_N, Packed) else vector_N)
+            return Checked(
+                self.sender, self.part.index, False, f"the norm is {measured:.6g}, {self.norm:.6g} was signed"
+            )
+        return Checked(
+            self.sender, self.part.index, True, vector_N=None if isinstance(vector_N, Packed) else vector_N
+        )
 
     def _measured(self) -> tuple[Vector, float]:
         """The numbers and their norm. Raises `Malformed` for other bytes than were signed, and what `encoded` cannot have made."""
@@ -195,7 +203,10 @@ class ReducePart:
     def run(self) -> Reduced:
         """The encoded average, bit for bit what every other member would get."""
         room = torch.empty(PIECE)
-        vectors, counts = [share.numbers(self.part, room) for share in self.shares], [share.coefficient for share in self.shares]
+        vectors, counts = (
+            [share.numbers(self.part, room) for share in self.shares],
+            [share.coefficient for share in self.shares],
+        )
         if exact := exact_codec(self.codec):
             payload, sum_N = exact.room(self.head, self.part.numbers)
             walk = Walk(payload, sum_N)

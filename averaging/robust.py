@@ -39,7 +39,10 @@ class Claim:
     part_norm: float
 
     def __post_init__(self) -> None:
-        if not all(math.isfinite(value) and 0 <= value <= LARGEST for value in (self.weight, self.norm, self.part_norm)):
+        if not all(
+            math.isfinite(value) and 0 <= value <= LARGEST
+            for value in (self.weight, self.norm, self.part_norm)
+        ):
             raise ValueError("a claim is a weight and two norms, finite and not negative")
 
 
@@ -58,7 +61,9 @@ def coefficients(claims: Sequence[Claim]) -> list[float]:
     clipped = [weight * _limit(norm, claim.norm) for claim, weight in zip(claims, weights, strict=True)]
     loads = [factor * claim.part_norm for claim, factor in zip(claims, clipped, strict=True)]
     most = PART_CAP * _median(loads)
-    return _shares([factor * _limit(most, load) for factor, load in zip(clipped, loads, strict=True)], weights)
+    return _shares(
+        [factor * _limit(most, load) for factor, load in zip(clipped, loads, strict=True)], weights
+    )
 
 
 def mean(claims: Sequence[Claim]) -> list[float]:

@@ -23,19 +23,32 @@ from collections.abc import Iterable, Iterator
 from torch import Tensor
 
 from swarm.identity import PeerId
-from swarm.machine import Command, Compute, Computed, Delivered, Event, Fetch, Finish, Received, Report, Send, Unreached, WakeAt
+from swarm.machine import (
+    Command,
+    Compute,
+    Computed,
+    Delivered,
+    Event,
+    Fetch,
+    Finish,
+    Received,
+    Report,
+    Send,
+    Unreached,
+    WakeAt,
+)
 from swarm.manifest import Exchange as ExchangeName
 
 from .butterfly import Butterfly
+from .codec_choice import allowed
 from .codecs import Raw
 from .exchange import Decision, Exchange, Table
 from .gather import Gather
 from .messages import Ballot, Commit, Holdings
 from .reduce import Checked, CheckResult
-from .strength import allowed
-from .terms import Offering, Outcome, Plan
-from .updates import CheckUpdate
-from .voices import Voices
+from .round_plan import Offering, Outcome, Plan
+from .tally import Voices
+from .whole_update import CheckUpdate
 
 
 class Round:
@@ -46,8 +59,12 @@ class Round:
         self._voices = Voices(plan)
         self._table = Table(plan, me, offering, self._voices)
         if self._table.codec not in allowed(plan.codec):
-            raise ValueError(f"an update in {self._table.codec.name.lower()} has no place in a round of {plan.codec.name.lower()}")
-        self._exchange: Exchange = (Gather if plan.exchange is ExchangeName.GATHER else Butterfly)(self._table)
+            raise ValueError(
+                f"an update in {self._table.codec.name.lower()} has no place in a round of {plan.codec.name.lower()}"
+            )
+        self._exchange: Exchange = (Gather if plan.exchange is ExchangeName.GATHER else Butterfly)(
+            self._table
+        )
         self._asked: dict[int, set[tuple[PeerId, int]]] = {}
         self._decision: Decision = ()
         self._combining = False
@@ -112,15 +129,24 @@ class Round:
                 yield from self._exchange.learn(job, result)
 
     def _commit(self) -> Commit:
-        hashes, norms = (tuple(each) for each in zip(*((part.hash, part.norm) for part in self._table.encoded), strict=True))
+        hashes, norms = (
+            tuple(each)
+            for each in zip(*((part.hash, part.norm) for part in self._table.encoded), strict=True)
+        )
         offering = self._table.offering
-        return Commit(hashes, norms, offering.weight, offering.seed, self._plan.group.state_root, self._table.codec)
+        return Commit(
+            hashes, norms, offering.weight, offering.seed, self._plan.group.state_root, self._table.codec
+        )
 
     def _complaint(self, job: CheckResult | CheckUpdate, source: PeerId, reason: str) -> Report:
         if isinstance(job, CheckResult):
             return Report("bad-result", f"not taken as the result of part {job.part.index}: {reason}", source)
         whose = self._plan.group.members[job.seat]
-        return Report("bad-update", f"not taken as the update of {'its own' if whose == source else whose}: {reason}", source)
+        return Report(
+            "bad-update",
+            f"not taken as the update of {'its own' if whose == source else whose}: {reason}",
+            source,
+        )
 
     def _miss(self, peer: PeerId, item: str) -> None:
         """Nobody is waited for who cannot be reached; what it has already said still counts."""
@@ -147,7 +173,11 @@ class Round:
         if now >= self._patient_until and self._me not in self._voices.ballots:
             self._patient_until = now + self._plan.schedule.patience
             exchanged = self._me in self._voices.holdings
-            silent = self._voices.awaited(self._voices.holdings.keys(), now) if exchanged else self._exchange.awaited(now)
+            silent = (
+                self._voices.awaited(self._voices.holdings.keys(), now)
+                if exchanged
+                else self._exchange.awaited(now)
+            )
             self._voices.written_off = set(self._voices.gone) if exchanged else set()
             if silent:
                 yield Send(tuple(sorted(silent)), self._voices.commits[self._me], self._plan.group.id)
@@ -170,7 +200,9 @@ class Round:
         lacking = (index for index in range(self._plan.items) if index not in self._table.held)
         if now >= self._plan.schedule.results or not any(self._is_awaited(index, now) for index in lacking):
             self._patient_until = now + self._plan.schedule.patience
-            yield self._table.tell(Holdings(tuple(self._exchange.named(index) for index in range(self._plan.items))))
+            yield self._table.tell(
+                Holdings(tuple(self._exchange.named(index) for index in range(self._plan.items)))
+            )
 
     def _is_awaited(self, index: int, now: float) -> bool:
         return self._table.pending[index] > 0 or self._exchange.awaits(index, now)
@@ -189,7 +221,9 @@ class Round:
         quorum, members = self._plan.group.quorum, len(self._plan.group.members)
         if votes >= quorum:
             self._decision = hashes
-            if self._me not in self._voices.ballots:  # whoever has missed a ballot may be one short of the decision
+            if (
+                self._me not in self._voices.ballots
+            ):  # whoever has missed a ballot may be one short of the decision
                 yield self._table.tell(Ballot(hashes))
             yield from self._complete(now)
         elif (is_split := self._voices.is_split()) or now >= self._plan.schedule.fetched:
@@ -203,7 +237,9 @@ class Round:
     def _complete(self, now: float) -> Iterator[Command]:
         """With a decision: all its items here means combine; each missing one is asked of its holders, one after the other."""
         held = self._table.held
-        wanted = [index for index, hash_ in enumerate(self._decision) if hash_ and hash_ not in held.get(index, ())]
+        wanted = [
+            index for index, hash_ in enumerate(self._decision) if hash_ and hash_ not in held.get(index, ())
+        ]
         if not wanted:
             self._combining = True
             yield Compute(self._exchange.combine(self._decision))
@@ -216,7 +252,9 @@ class Round:
                 yield from self._fetch(index)
             if all(self._table.pending[index] for index in wanted):
                 self._out_of_reach_at = math.inf
-            elif self._out_of_reach_at == math.inf:  # nobody is left to be asked for it; the others' state will soon have it
+            elif (
+                self._out_of_reach_at == math.inf
+            ):  # nobody is left to be asked for it; the others' state will soon have it
                 self._out_of_reach_at = now + self._plan.schedule.patience
             yield WakeAt(min(self._plan.schedule.fetched, self._out_of_reach_at))
 
@@ -238,7 +276,9 @@ class Round:
                 applied=nothing,
                 included=nothing,
                 encoded=(),
-                missing=tuple(member for member in self._plan.group.members if member not in self._voices.commits),
+                missing=tuple(
+                    member for member in self._plan.group.members if member not in self._voices.commits
+                ),
                 tokens=0,
                 reason=reason,
                 is_void=is_void,

@@ -77,7 +77,9 @@ class Stage:
 
     def play(self, casts: Sequence[Cast], parameters: int, codec: str) -> None:
         """One cell: all ``casts`` that speak ``codec``, in turns; one after the other where memory is short."""
-        playing = [Part(cast, codec) for cast in casts if cast.is_here and codec in SPEAKS.get(cast.system, {codec})]
+        playing = [
+            Part(cast, codec) for cast in casts if cast.is_here and codec in SPEAKS.get(cast.system, {codec})
+        ]
         needed = sum(part.cast.peers * parameters * BYTES_PER_NUMBER for part in playing)
         together = needed < psutil.virtual_memory().available
         for parts in [playing] if together else [[part] for part in playing]:
@@ -153,7 +155,12 @@ class Stage:
 def one_round(cast: Cast) -> Round:
     """Everybody averages once; what that took, of the machine as well."""
     cast.all("refill")
-    cpu, busy, loopback, began = meters.cpu_of(cast.pids), meters.busy(), meters.sent_bytes(), time.monotonic()
+    cpu, busy, loopback, began = (
+        meters.cpu_of(cast.pids),
+        meters.busy(),
+        meters.sent_bytes(),
+        time.monotonic(),
+    )
     times = [Times(**told) for told in cast.all("average")]
     loopback, wall = meters.sent_bytes() - loopback, time.monotonic() - began
     cpu, busy = meters.cpu_of(cast.pids) - cpu, meters.busy() - busy
@@ -163,14 +170,39 @@ def one_round(cast: Cast) -> Round:
 
 def table_of(rows: Sequence[Row]) -> Table:
     """The rows as people read them; figures but times are per peer."""
-    table = Table(title="seconds: first standing group to last average · CPU, memory, bytes: per peer", title_justify="left")
+    table = Table(
+        title="seconds: first standing group to last average · CPU, memory, bytes: per peer",
+        title_justify="left",
+    )
     for name in ("cell", "codec", "system"):
         table.add_column(name)
-    for name in ("seconds", "group s", "whole s", "CPU s", "MB sent", "PSS MB", "RSS MB", "error", "failed", "foreign"):
+    for name in (
+        "seconds",
+        "group s",
+        "whole s",
+        "CPU s",
+        "MB sent",
+        "PSS MB",
+        "RSS MB",
+        "error",
+        "failed",
+        "foreign",
+    ):
         table.add_column(name, justify="right")
-    ordered = sorted(rows, key=lambda row: (row.peers, row.parameters, list(dict.fromkeys(r.codec for r in rows)).index(row.codec)))
+    ordered = sorted(
+        rows,
+        key=lambda row: (
+            row.peers,
+            row.parameters,
+            list(dict.fromkeys(r.codec for r in rows)).index(row.codec),
+        ),
+    )
     for before, row in zip([None, *ordered], ordered, strict=False):
-        if before and (before.peers, before.parameters, before.codec) != (row.peers, row.parameters, row.codec):
+        if before and (before.peers, before.parameters, before.codec) != (
+            row.peers,
+            row.parameters,
+            row.codec,
+        ):
             table.add_section()
         table.add_row(
             cell_name(row.peers, row.parameters),
@@ -210,16 +242,26 @@ def _words(text: str) -> list[str]:
 
 
 def _chosen() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="4 peers, 1 and 10 million parameters, fp32 and int8, few rounds")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--quick", action="store_true", help="4 peers, 1 and 10 million parameters, fp32 and int8, few rounds"
+    )
     parser.add_argument("--peers", type=_numbers, help="2,4,8")
     parser.add_argument("--parameters", type=_numbers, help="in millions: 1,10,50")
-    parser.add_argument("--codecs", type=_words, help="fp32,fp16,int8,int4; any of the manifest's for ours alone")
+    parser.add_argument(
+        "--codecs", type=_words, help="fp32,fp16,int8,int4; any of the manifest's for ours alone"
+    )
     parser.add_argument("--systems", type=_words, default=list(SYSTEMS), help=",".join(SYSTEMS))
     parser.add_argument("--rounds", type=int, help="timed averagings per cell and system")
     parser.add_argument("--json", type=Path)
     chosen = parser.parse_args()
-    usual = ([4], [1, 10], ["fp32", "int8"], 2) if chosen.quick else ([2, 4, 8], [1, 10, 50], ["fp32", "fp16", "int8", "int4"], 5)
+    usual = (
+        ([4], [1, 10], ["fp32", "int8"], 2)
+        if chosen.quick
+        else ([2, 4, 8], [1, 10, 50], ["fp32", "fp16", "int8", "int4"], 5)
+    )
     for name, value in zip(("peers", "parameters", "codecs", "rounds"), usual, strict=True):
         if getattr(chosen, name) is None:
             setattr(chosen, name, value)
@@ -234,7 +276,9 @@ def _cells(chosen: argparse.Namespace) -> Iterator[tuple[int, str]]:
 
 def main() -> int:
     """The command."""
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # also where a shell started us in the background, deaf to it
+    signal.signal(
+        signal.SIGINT, signal.default_int_handler
+    )  # also where a shell started us in the background, deaf to it
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         _measure(_chosen())
@@ -253,18 +297,29 @@ def _measure(chosen: argparse.Namespace) -> None:
         console = Console(width=_PAGE)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console, transient=True) as progress:
-        speakers = [system for codec in chosen.codecs for system in chosen.systems if codec in SPEAKS.get(system, {codec})]
-        progress.add_task("", total=len(chosen.peers) * len(chosen.parameters) * len(speakers) * (chosen.rounds + 1))
+        speakers = [
+            system
+            for codec in chosen.codecs
+            for system in chosen.systems
+            if codec in SPEAKS.get(system, {codec})
+        ]
+        progress.add_task(
+            "", total=len(chosen.peers) * len(chosen.parameters) * len(speakers) * (chosen.rounds + 1)
+        )
         stage = Stage(console, progress, chosen.rounds)
         for peers in map(int, chosen.peers):
             with ExitStack() as stack:
-                casts = [stack.enter_context(Cast(system, SYSTEMS[system], peers)) for system in chosen.systems]
+                casts = [
+                    stack.enter_context(Cast(system, SYSTEMS[system], peers)) for system in chosen.systems
+                ]
                 for parameters, codec in _cells(chosen):
                     told = len(stage.rows)
                     stage.play(casts, parameters, codec)
                     for row in stage.rows[told:]:
                         where = f"{cell_name(row.peers, row.parameters):>6} {row.codec:5} {row.system:9}"
-                        progress.console.print(f"{where} {row.seconds:8.3f} s {row.cpu_seconds:7.2f} CPU s per peer")
+                        progress.console.print(
+                            f"{where} {row.seconds:8.3f} s {row.cpu_seconds:7.2f} CPU s per peer"
+                        )
                     if chosen.json:
                         chosen.json.write_text(json.dumps(document(stage.rows), indent=1))
     console.print(table_of(stage.rows), ratio_table(stage.rows))

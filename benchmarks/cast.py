@@ -136,7 +136,9 @@ class Cast:
     def __enter__(self) -> Cast:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
         try:
             if error is None and self.is_here:
                 self.all("close")
@@ -162,5 +164,7 @@ class Cast:
     def enter(self, **scene: Any) -> None:
         """Begin a scene, whose other fields are ours: everybody prepares, then hears of everybody."""
         ours = {"peers": self.peers, "folder": self._folder.name}
-        cards = together(self._actors, "prepare", [{"seat": seat, **ours, **scene} for seat in range(self.peers)])
+        cards = together(
+            self._actors, "prepare", [{"seat": seat, **ours, **scene} for seat in range(self.peers)]
+        )
         self.all("meet", cards=cards)

@@ -27,10 +27,10 @@ from rich.table import Table
 from torch import Tensor
 
 from averaging.codecs import Codec, Shape, codec_of
-from peer import memory
+from peer.app import malloc as memory
+from peer.config.run import Recipe, manifest_of
 from peer.data.corpus import build
-from peer.learner import Assignment, Learner
-from peer.recipe import Recipe, manifest_of
+from peer.training.learner import Assignment, Learner
 from swarm.identity import KeyPair, PeerId
 from swarm.manifest import Codec as CodecName
 
@@ -66,8 +66,12 @@ class Entrant:
 def update(steps: int) -> tuple[Tensor, tuple[int, ...]]:
     """An update of the nano model after ``steps`` local steps, stretched to about `NUMBERS`, and the lengths of its tensors."""
     corpus = build(None, limit=TEXT_BYTES)
-    learner = Learner(manifest_of(Recipe(max_steps=steps), corpus.spec, KeyPair.generate()), corpus, PeerId("p0"))
-    task = Assignment(members=(PeerId("p0"),), max_steps=steps, until=lambda: False, on_step=lambda step, loss: None)
+    learner = Learner(
+        manifest_of(Recipe(max_steps=steps), corpus.spec, KeyPair.generate()), corpus, PeerId("p0")
+    )
+    task = Assignment(
+        members=(PeerId("p0"),), max_steps=steps, until=lambda: False, on_step=lambda step, loss: None
+    )
     update_P = learner.work(task).update_P
     times, noise = NUMBERS // learner.numbers, torch.Generator().manual_seed(0)
     stretched = [piece.repeat(times) for piece in torch.split(update_P, list(learner.tensors))]
@@ -92,14 +96,21 @@ def hiveminds() -> list[Entrant]:
     def entrant(name: str, codec: Any) -> Entrant:
         def encode(vector_N: Tensor) -> list[Any]:
             parts = torch.split(vector_N, HIVEMIND_PART)
-            return [codec.compress(part, CompressionInfo.from_tensor(part), allow_inplace=False) for part in parts]
+            return [
+                codec.compress(part, CompressionInfo.from_tensor(part), allow_inplace=False) for part in parts
+            ]
 
         def size(messages: list[Any]) -> int:
             return sum(message.ByteSize() for message in messages)
 
-        return Entrant(name, encode, lambda messages: torch.cat([codec.extract(message) for message in messages]), size)
+        return Entrant(
+            name, encode, lambda messages: torch.cat([codec.extract(message) for message in messages]), size
+        )
 
-    return [entrant("hivemind float16", Float16Compression()), entrant("hivemind uniform8", Uniform8BitQuantization())]
+    return [
+        entrant("hivemind float16", Float16Compression()),
+        entrant("hivemind uniform8", Uniform8BitQuantization()),
+    ]
 
 
 def measure(entrants: Sequence[Entrant], vector_N: Tensor, turns: int) -> tuple[list[Row], dict[str, str]]:
@@ -156,8 +167,12 @@ def show(rows: Sequence[Row], failed: Mapping[str, str], console: Console) -> No
 
 def main() -> None:
     """The command."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="fewer turns and a younger update: below a minute")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--quick", action="store_true", help="fewer turns and a younger update: below a minute"
+    )
     parser.add_argument("--json", type=Path, metavar="FILE")
     chosen = parser.parse_args()
     torch.set_num_threads(1)
@@ -168,7 +183,9 @@ def main() -> None:
     show(rows, failed, Console())
     if chosen.json:
         notes = [f"{name} fails: {why}" for name, why in failed.items()]
-        chosen.json.write_text(json.dumps({"rows": [asdict(row) for row in rows], "notes": notes}, indent=1) + "\n")
+        chosen.json.write_text(
+            json.dumps({"rows": [asdict(row) for row in rows], "notes": notes}, indent=1) + "\n"
+        )
 
 
 if __name__ == "__main__":

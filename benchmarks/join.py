@@ -31,12 +31,20 @@ from typing import Any
 
 import torch
 
-from peer.catchup import Headway, Wanted
-from peer.compute import Compute
-from peer.content import chunk_count, chunk_length
-from peer.library import Content, Library, Order
-from peer.model import count, presets
-from peer.state import CHUNK, SharedState, StateContent, assemble, blob_length, state_root, state_root_from
+from peer.chunks.download import Headway, Wanted
+from peer.chunks.exchange import Content, Library, Order
+from peer.chunks.hashes import chunk_count, chunk_length
+from peer.models.registry import count, presets
+from peer.training.compute import Compute
+from peer.training.state import (
+    CHUNK,
+    SharedState,
+    StateContent,
+    assemble,
+    blob_length,
+    state_root,
+    state_root_from,
+)
 from swarm.identity import KeyPair, petname
 from swarm.machine import Report
 from swarm.membership.contacts import Contacts, seal_contact
@@ -131,10 +139,14 @@ async def join(numbers: int, ports: Sequence[int], root: bytes) -> None:
             return state_root_from(ROUND, hashes, length) == root
 
         hashes = await library.index(root, donors, len(lengths), proves, deadline)
-        fetched = await library.download(Order("model", root, Wanted(hashes, lengths, deadline)), donors, tell)
+        fetched = await library.download(
+            Order("model", root, Wanted(hashes, lengths, deadline)), donors, tell
+        )
         verified = False
         if fetched.complete:
-            state = assemble(ROUND, [fetched.chunks[index] for index in range(len(lengths))], numbers, has_momentum=False)
+            state = assemble(
+                ROUND, [fetched.chunks[index] for index in range(len(lengths))], numbers, has_momentum=False
+            )
             verified = state_root(state) == root
         seconds = time.monotonic() - began
         named = [petname(report.peer) for report in reports if report.code == "bad-chunk" and report.peer]
@@ -223,7 +235,9 @@ async def measure(model: str, mbit: float) -> Line:
             assert line
             ports.append(await stack.enter_async_context(relay.door(line["port"])))
             root = line["root"]
-        newcomer = await Child.start("--role", "newcomer", "--model", model, "--root", root, "--ports", *ports)
+        newcomer = await Child.start(
+            "--role", "newcomer", "--model", model, "--root", root, "--ports", *ports
+        )
         stack.push_async_callback(newcomer.end)
         killed_at = None
         while line := await newcomer.line():
@@ -250,7 +264,9 @@ async def measure(model: str, mbit: float) -> Line:
 
 def main() -> None:
     """The command."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--model", default="small", choices=sorted(presets))
     parser.add_argument("--mbit", type=float, default=100.0)
     parser.add_argument("--runs", type=int, default=3)
@@ -269,11 +285,19 @@ def main() -> None:
     elif chosen.role == "newcomer":
         asyncio.run(join(numbers, chosen.ports, bytes.fromhex(chosen.root)))
     else:
-        _tell([asyncio.run(measure(chosen.model, chosen.mbit)) for _ in range(1 if chosen.quick else chosen.runs)], chosen.json)
+        _tell(
+            [
+                asyncio.run(measure(chosen.model, chosen.mbit))
+                for _ in range(1 if chosen.quick else chosen.runs)
+            ],
+            chosen.json,
+        )
 
 
 def _tell(rows: list[Line], to: Path | None) -> None:
-    print(f"{'model':6} {'MB':>6} {'Mbit/s':>7} {'seconds':>8} {'of the link':>12} {'wasted':>7}  verified  named")
+    print(
+        f"{'model':6} {'MB':>6} {'Mbit/s':>7} {'seconds':>8} {'of the link':>12} {'wasted':>7}  verified  named"
+    )
     for row in rows:
         what = f"{row['model']:6} {row['bytes'] / 1e6:6.1f} {row['mbit']:7.0f} {row['seconds']:8.2f}"
         named = f"{', '.join(row['named'])} (the liar: {row['liar']})"

@@ -26,7 +26,18 @@ from typing import Any
 from benchmarks.cast import Actor
 from benchmarks.nursery import POLL_SECONDS, Nursery, Nursling, complaints, divergent
 
-RUN = ("--model", "tiny", "--rounds", "1000000", "--round-seconds", "0.5", "--steps", "5", "--evaluate-every", "1000000")
+RUN = (
+    "--model",
+    "tiny",
+    "--rounds",
+    "1000000",
+    "--round-seconds",
+    "0.5",
+    "--steps",
+    "5",
+    "--evaluate-every",
+    "1000000",
+)
 GATHER_SECONDS = 60.0
 """Patience until all are in one round, before each kill."""
 SURVIVE_SECONDS = 120.0
@@ -48,7 +59,9 @@ class Band:
 
     def fill(self) -> None:
         """Newcomers in the places of the dead, by the latest ticket that a living peer has told."""
-        told = [event["ticket"] for peer in self.living for event in peer.events if event["event"] == "ticket"]
+        told = [
+            event["ticket"] for peer in self.living for event in peer.events if event["event"] == "ticket"
+        ]
         self._ticket = told[-1] if told else self._ticket
         while len(self.living) < self._peers:
             self.living.append(self._nursery.join(f"p{self._named}", self._ticket))
@@ -104,7 +117,9 @@ class Band:
 
     def _reached(self, round_: int, since: float) -> list[float]:
         """Seconds from ``since`` until each of those who have decided ``round_`` or a later one had done so."""
-        times = [[event["at"] for event in peer.decided(since) if event["round"] >= round_] for peer in self.living]
+        times = [
+            [event["at"] for event in peer.decided(since) if event["round"] >= round_] for peer in self.living
+        ]
         return [found[0] - since for found in times if found]
 
 
@@ -127,7 +142,10 @@ def ours(seeds: range, peers: int, victims: int) -> list[Row]:
             spans = [row[f"{what}_seconds"] for what in ("first", "all", "next")]
             told = " ".join(f"{'never' if span is None else format(span, '.2f'):>8}" for span in spans)
             tally = f"{row['answered']}/{row['survivors']}"
-            print(f"swarm     {seed:4} {row['gather_seconds']:7.1f} {took:8.2f} {tally:>9} {told} {row['equal']!s:>6}", flush=True)
+            print(
+                f"swarm     {seed:4} {row['gather_seconds']:7.1f} {took:8.2f} {tally:>9} {told} {row['equal']!s:>6}",
+                flush=True,
+            )
         if said := complaints(nursery.everybody):
             print(said, file=sys.stderr)
     return rows
@@ -154,7 +172,9 @@ def rival(seed: int, peers: int, victims: int) -> Row:
         for seat, actor in enumerate(actors):
             actor.tell("average")
             threading.Thread(target=_listen, args=(seat, actor, answers), daemon=True).start()
-        time.sleep(statistics.median(times["began"] - times["called"] for times in calm) + chance.random() * took / 2)
+        time.sleep(
+            statistics.median(times["began"] - times["called"] for times in calm) + chance.random() * took / 2
+        )
         for seat in doomed:
             actors[seat].end()
         killed, living = time.monotonic(), [seat for seat in range(peers) if seat not in doomed]
@@ -189,7 +209,9 @@ def _listen(seat: int, actor: Actor, answers: dict[int, Any]) -> None:
 
 def main() -> None:
     """The command."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--seeds", type=int, default=20)
     parser.add_argument("--peers", type=int, default=16)
     parser.add_argument("--victims", type=int, default=5)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import peer.cli
-import peer.launch
-import peer.recipe
+import peer.app.node
+import peer.commands.cli
+import peer.config.run
 from benchmarks.nursery import die_with_parent
 from swarm.dht.node import load_hivemind
 

@@ -62,13 +62,19 @@ class Nursling:
     @property
     def missed(self) -> set[int]:
         """Rounds that it had no average of."""
-        return {event["round"] for event in self.events if event["event"] == "warning" and event["code"] == "round-missed"}
+        return {
+            event["round"]
+            for event in self.events
+            if event["event"] == "warning" and event["code"] == "round-missed"
+        }
 
     def decided(self, after: float = 0.0) -> list[Event]:
         """Rounds of which it had an average, told later than ``after``."""
         missed = self.missed
         return [
-            event for event in self.events if event["event"] == "round" and event["at"] > after and event["round"] not in missed
+            event
+            for event in self.events
+            if event["event"] == "round" and event["at"] > after and event["round"] not in missed
         ]
 
     def size(self) -> tuple[int, int] | None:
@@ -95,7 +101,9 @@ class Nursery:
     """Starts peers, in a folder that goes with it. A context manager: nobody is left when it is left."""
 
     def __init__(self) -> None:
-        os.environ.setdefault("PYTHONWARNINGS", "ignore::UserWarning:multiprocessing.resource_tracker")  # of those who are killed
+        os.environ.setdefault(
+            "PYTHONWARNINGS", "ignore::UserWarning:multiprocessing.resource_tracker"
+        )  # of those who are killed
         self._folder = tempfile.TemporaryDirectory(prefix="swarm-nursery-")
         self._context = multiprocessing.get_context("forkserver")
         self._context.set_forkserver_preload(LOADED)
@@ -105,7 +113,9 @@ class Nursery:
     def __enter__(self) -> Nursery:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
         for nursling in self.everybody:
             nursling.close()
         self._folder.cleanup()
@@ -123,7 +133,9 @@ class Nursery:
         home = self.folder / name
         _out_of(home).touch()
         _errors_of(home).touch()
-        process = self._context.Process(target=_live, args=([*words, "--home", str(home), "--json"], home), name=name, daemon=True)
+        process = self._context.Process(
+            target=_live, args=([*words, "--home", str(home), "--json"], home), name=name, daemon=True
+        )
         with _without_main():
             process.start()
         nursling = Nursling(name, home, process)
@@ -140,7 +152,9 @@ def wait_for(peer: Nursling, event: str, seconds: float = 60.0) -> Event:
             if found["event"] == event:
                 return found
         time.sleep(POLL_SECONDS)
-    raise TimeoutError(f"{peer.name} told no {event} in {seconds:g} s, but {peer.events[-3:]}; {peer.stderr[-2000:]}")
+    raise TimeoutError(
+        f"{peer.name} told no {event} in {seconds:g} s, but {peer.events[-3:]}; {peer.stderr[-2000:]}"
+    )
 
 
 def divergent(peers: Sequence[Nursling], after: float = 0.0) -> list[int]:
@@ -171,7 +185,7 @@ def _live(words: list[str], home: Path) -> None:
         os.dup2(out.fileno(), 1)
         os.dup2(errors.fileno(), 2)
     sys.argv = ["swarm", *words]
-    from peer.cli import main  # the fork server has loaded it; the parent never needs it
+    from peer.commands.cli import main
 
     main()
 

@@ -17,8 +17,8 @@ import statistics
 import time
 from pathlib import Path
 
-from peer.rehearsal import rehearse
-from peer.script import script_of
+from peer.simulation.run import rehearse
+from peer.simulation.scenario import script_of
 
 Row = dict[str, float | int | bool | str]
 
@@ -28,7 +28,12 @@ def measure(peers: int, rounds: int, churn: float) -> Row:
     began = time.perf_counter()
     told = rehearse(script_of(peers, rounds, 0, churn=churn))
     up, looked = (sorted(sent.values()) for sent in (told.sent, told.looked))
-    reports = [report for book in told.notebooks.values() for report in book.rounds if report.round not in book.missed]
+    reports = [
+        report
+        for book in told.notebooks.values()
+        for report in book.rounds
+        if report.round not in book.missed
+    ]
     return {
         "peers": peers,
         "rounds": rounds,
@@ -47,14 +52,18 @@ def measure(peers: int, rounds: int, churn: float) -> Row:
 
 def main() -> None:
     """The command."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--peers", default="64,128,256,512,1000")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--churn", type=float, default=0.0)
     parser.add_argument("--json", type=Path)
     chosen = parser.parse_args()
     print("per peer and round:                kB sent          kB read    in                virtual")
-    print("peers  rounds  messages       mean       most  directory  average  roots equal    seconds    seconds")
+    print(
+        "peers  rounds  messages       mean       most  directory  average  roots equal    seconds    seconds"
+    )
     rows = []
     for peers in map(int, chosen.peers.split(",")):
         row = measure(peers, chosen.rounds, chosen.churn)

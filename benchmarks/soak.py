@@ -26,9 +26,29 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from benchmarks.nursery import POLL_SECONDS, Event, Nursery, Nursling, complaints, die_with_parent, divergent, wait_for
+from benchmarks.nursery import (
+    POLL_SECONDS,
+    Event,
+    Nursery,
+    Nursling,
+    complaints,
+    die_with_parent,
+    divergent,
+    wait_for,
+)
 
-RUN = ("--model", "tiny", "--rounds", "1000000", "--round-seconds", "2", "--steps", "20", "--evaluate-every", "5")
+RUN = (
+    "--model",
+    "tiny",
+    "--rounds",
+    "1000000",
+    "--round-seconds",
+    "2",
+    "--steps",
+    "20",
+    "--evaluate-every",
+    "5",
+)
 BETWEEN_SECONDS = (0.5, 2.0)
 """From one spawn or kill to the next."""
 SPREAD = 1
@@ -126,7 +146,9 @@ class Soak:
                 self._note(peer, event)
         for peer in [peer for peer in self._living if not peer.is_alive]:
             self._living.remove(peer)
-            print(f"{peer.name} has ended by itself: {peer.events[-1:]} {peer.stderr[-500:]}", file=sys.stderr)
+            print(
+                f"{peer.name} has ended by itself: {peer.events[-1:]} {peer.stderr[-500:]}", file=sys.stderr
+            )
 
     def _note(self, peer: Nursling, event: Event) -> None:
         if event["event"] == "round":
@@ -146,7 +168,11 @@ class Soak:
 
     def _figures(self, half: float) -> dict[str, Any]:
         here = {peer.name for peer in self._living}
-        whole = [all_ for name, all_ in self.tally.measured.items() if name in here and all_[0][0] < 2 * MEASURE_SECONDS]
+        whole = [
+            all_
+            for name, all_ in self.tally.measured.items()
+            if name in here and all_[0][0] < 2 * MEASURE_SECONDS
+        ]
         files, memory = ([growth(all_, what, half) for all_ in whole] for what in (1, 2))
         return {
             "rounds": len(self.tally.rounds),
@@ -180,13 +206,25 @@ def soak(name: str, peers: int, seconds: float, chance: random.Random | None) ->
 def calm_beside(chosen: argparse.Namespace, file: Path) -> subprocess.Popen[bytes]:
     """The calm run, in a process of its own that goes with us; its figures come into ``file``."""
     sizes = ["--minutes", str(chosen.minutes), "--peers", str(chosen.peers)]
-    command = [sys.executable, "-m", "benchmarks.soak", *sizes, "--only", "calm", "--beside", "--json", str(file)]
+    command = [
+        sys.executable,
+        "-m",
+        "benchmarks.soak",
+        *sizes,
+        "--only",
+        "calm",
+        "--beside",
+        "--json",
+        str(file),
+    ]
     return subprocess.Popen(command)
 
 
 def main() -> None:
     """The command."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--minutes", type=float, default=30.0)
     parser.add_argument("--peers", type=int, default=8)
     parser.add_argument("--seed", type=int, default=0)
@@ -212,7 +250,9 @@ def main() -> None:
                 finally:
                     beside.terminate()
                     beside.wait()
-                told["bits_per_byte_without_churn"] = json.loads((Path(folder) / "calm.json").read_text())["bits_per_byte"]
+                told["bits_per_byte_without_churn"] = json.loads((Path(folder) / "calm.json").read_text())[
+                    "bits_per_byte"
+                ]
     except KeyboardInterrupt:
         raise SystemExit(130) from None
     print(json.dumps(told, indent=1))

@@ -3,9 +3,9 @@
 import sys
 from pathlib import Path
 
-from peer.checkpoint import load_export
-from peer.evaluate import sample
-from peer.model import build
+from peer.models.registry import build
+from peer.training.checkpoint import load_export
+from peer.training.evaluate import sample
 
 
 def main(path: Path, prompt: str, length: int = 400) -> None:

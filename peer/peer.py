@@ -16,26 +16,26 @@ from swarm.manifest import RunManifest
 from swarm.membership.progress import Phase, Progress
 from swarm.transport.post import Post
 
-from .acquaintance import Acquainted
-from .ahead import meanwhile
-from .anchor import Anchors
-from .bandwidth import Metered, Uplink
-from .board import Board
-from .course import JOIN_PATIENCE, Course, Found, Means
-from .examiner import Examiner
-from .keeper import Keeper
-from .learner import Assignment, Learner, Work
-from .library import Library
+from .chunks.exchange import Library
+from .chunks.resume import Partial
 from .loop import train
-from .meeting import COMPANY_PATIENCE, Meeting
-from .model import count
-from .neighbours import Neighbours
-from .partial import Partial
+from .models.registry import count
+from .network.lookup import Acquainted
+from .network.membership import Neighbours
+from .network.uplink import Metered, Uplink
+from .observe.events import Lesson, Telling
+from .observe.metrics import Board
+from .observe.snapshot import Snapshot
 from .ports import LocalTraining, Ports, Self
-from .replay import Replays
-from .status import Snapshot
-from .sync import Sync
-from .telling import Lesson, Telling
+from .rounds.checkpointer import Keeper
+from .rounds.coordinator import COMPANY_PATIENCE, Meeting
+from .rounds.evaluator import Examiner
+from .rounds.overlap import meanwhile
+from .sync.position import JOIN_PATIENCE, Course, Found, Means
+from .sync.round_log import Replays
+from .sync.state_sync import Sync
+from .sync.trusted_head import Anchors
+from .training.learner import Assignment, Learner, Work
 
 GOODBYE_SECONDS = 1.0
 LAST_SAVE_SECONDS = 3.0
@@ -56,7 +56,13 @@ class Peer:
         self._keeper = Keeper(me.home, manifest, ports.arithmetic, self.board, self._telling)
         self._examiner = Examiner(manifest, ports.arithmetic, self.board, has_screen=me.home is not None)
         self.neighbours = Neighbours(
-            manifest, sealed_manifest, me.key, ports.ways, self._describe, self._course.offer, first_seq=me.first_seq
+            manifest,
+            sealed_manifest,
+            me.key,
+            ports.ways,
+            self._describe,
+            self._course.offer,
+            first_seq=me.first_seq,
         )
         self.dialable = True
         """Whether others can open connections to us, as far as anybody has tried."""
@@ -76,7 +82,9 @@ class Peer:
     def snapshot(self) -> Snapshot:
         """The picture of this moment, for every screen."""
         roster, now = self.neighbours.roster, self._loop.time()
-        return self.board.snapshot([(row, now - row.heard, roster.is_present(row.peer, now)) for row in roster.snapshot()])
+        return self.board.snapshot(
+            [(row, now - row.heard, roster.is_present(row.peer, now)) for row in roster.snapshot()]
+        )
 
     # --- life -----------------------------------------------------------------------------------------------------
 
@@ -100,14 +108,18 @@ class Peer:
         partial = Partial(me.home / "partial" if me.home else None)
         self._library = Library(transport, arithmetic, tasks, self._telling.note, partial)
         anchors = Anchors(self._manifest, transport)
-        self._sync = Sync(self._manifest, self._library, self.neighbours, arithmetic, self._telling.progress, anchors)
+        self._sync = Sync(
+            self._manifest, self._library, self.neighbours, arithmetic, self._telling.progress, anchors
+        )
         self._averager = Averager(self._manifest, me.key, post, arithmetic, tasks, self._telling.note)
         interval = min(SELDOM_SECONDS, max(OFTEN_SECONDS, self._manifest.round.seconds))
         tasks.create_task(self.neighbours.publish_and_discover(interval, SELDOM_SECONDS), name="membership")
         tasks.create_task(self._look_around(interval), name="look around")
         tasks.create_task(self._meter(), name="meter")
         if self._id == self._manifest.organiser_id:
-            tasks.create_task(anchors.keep_telling(me.key, self._course.offer, self.neighbours.some), name="anchor")
+            tasks.create_task(
+                anchors.keep_telling(me.key, self._course.offer, self.neighbours.some), name="anchor"
+            )
         try:
             self._learner = learner = await self._make_learner()
             frame = Frame(spec=self._manifest.round, tensors=learner.tensors)
@@ -140,12 +152,16 @@ class Peer:
             async with asyncio.timeout(LAST_SAVE_SECONDS):
                 if self._is_over:
                     await self._post.rest(GOODBYE_SECONDS)
-                if not self._is_over or self._course.cells.count == 1:  # a crowd that goes all at once needs no word of it
+                if (
+                    not self._is_over or self._course.cells.count == 1
+                ):  # a crowd that goes all at once needs no word of it
                     await self.neighbours.announce(self._loop.time() + GOODBYE_SECONDS, self._course.cells)
                 if self.board.given_rounds:
                     await self._keeper.save_if_due(self._learner, self._averager, now=True)
         except TimeoutError:
-            self._telling.warn("checkpoint", "no time for a last checkpoint; the one before it is still there")
+            self._telling.warn(
+                "checkpoint", "no time for a last checkpoint; the one before it is still there"
+            )
 
     # --- the stages of a round ------------------------------------------------------------------------------------
 
@@ -175,7 +191,9 @@ class Peer:
         spec, round_ = self._manifest.round, self._learner.state.round
         self._began = self._loop.time()
         left, self._course.seconds_left = self._course.seconds_left, None
-        seconds = spec.seconds if left is None else left  # none left: one step, to be in time for the next round
+        seconds = (
+            spec.seconds if left is None else left
+        )  # none left: one step, to be in time for the next round
         self._course.train_until = self._began + seconds
         self.board.enter(Phase.TRAINING, seconds)
         budget = self._ports.budget(seconds)
@@ -187,11 +205,18 @@ class Peer:
         )
         self._work: Work = await self._ports.arithmetic.run(LocalTraining(self._learner, task))
         if not self._work.is_usable:
-            self._telling.warn("diverged", "our local steps led to numbers that are not finite; this round has no update of ours")
+            self._telling.warn(
+                "diverged",
+                "our local steps led to numbers that are not finite; this round has no update of ours",
+            )
         tokens = self._work.trained.tokens
         self.board.given_tokens += tokens
         self.board.tokens_per_second = tokens / max(1e-3, self._loop.time() - self._began)
-        seed, root, fragment = self._learner.seed_of(round_), self.board.state_root, self._learner.fragment(round_)
+        seed, root, fragment = (
+            self._learner.seed_of(round_),
+            self.board.state_root,
+            self._learner.fragment(round_),
+        )
         codec = self._uplink.codec(spec, fragment.numbers, len(self._members))
         self.board.sends(codec)
         return Update(
@@ -229,7 +254,9 @@ class Peer:
                 self._show_up()
                 return
         if averaged.record or averaged.average_P is None:
-            self._replays.keep(update.state_root, averaged.record or Record(update.round, crowd=self._course.crowd))
+            self._replays.keep(
+                update.state_root, averaged.record or Record(update.round, crowd=self._course.crowd)
+            )
         state = await self._ports.arithmetic.run(lambda: self._learner.conclude(averaged.average_P))
         self._averager.take_back(averaged.average_P)
         self.board.run_tokens += averaged.tokens
@@ -264,7 +291,11 @@ class Peer:
         self.board.enter(phase)
         neighbours, deadline = self.neighbours, self._loop.time() + self._manifest.round.assemble_seconds
         is_for_next = phase is Phase.FOLLOWING
-        telling = neighbours.announce_to_next(deadline) if is_for_next else neighbours.announce(deadline, self._course.cells)
+        telling = (
+            neighbours.announce_to_next(deadline)
+            if is_for_next
+            else neighbours.announce(deadline, self._course.cells)
+        )
         self._tasks.create_task(telling, name="announce")  # who does not answer must not make us late
 
     def _ask_to_wait(self) -> None:

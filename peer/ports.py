@@ -1,4 +1,4 @@
-"""What a peer needs from outside, as values: on sockets `peer.launch` fills them, in a rehearsal `peer.rehearsal`."""
+"""What a peer needs from outside, as values: on sockets `peer.app.node` fills them, in a rehearsal `peer.simulation.run`."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from swarm.identity import KeyPair
 from swarm.machine import Arithmetic
 
 from .data.corpus import Corpus
-from .learner import Assignment, Learner, Work
-from .neighbours import Ways
-from .report import RoundReport
+from .network.membership import Ways
+from .observe.reporter import RoundReport
+from .training.learner import Assignment, Learner, Work
 
 
 class Teller(Protocol):
-    """Whom a peer tells what happens: `peer.report.Reporter`, or a rehearsal's notebook."""
+    """Whom a peer tells what happens: `peer.observe.reporter.Reporter`, or a rehearsal's notebook."""
 
     def round_finished(self, report: RoundReport) -> None:
         """A round is over."""

@@ -98,7 +98,9 @@ class KeyPair:
         except FileExistsError:
             return cls._load(path)
         except OSError as error:
-            raise IdentityError(f"cannot write the identity key {path}: {error.strerror}", "choose another --home") from error
+            raise IdentityError(
+                f"cannot write the identity key {path}: {error.strerror}", "choose another --home"
+            ) from error
         key = cls.generate()
         with os.fdopen(descriptor, "w") as file:
             file.write(key.private_bytes().hex() + "\n")
@@ -111,7 +113,9 @@ class KeyPair:
                 raise IdentityError(f"other users can read the identity key {path}", f"chmod 600 {path}")
             return cls.from_seed(bytes.fromhex(path.read_text().strip()))
         except (OSError, ValueError) as error:
-            raise IdentityError(f"{path} is not an identity key", f"move it away: a new one is made ({error})") from error
+            raise IdentityError(
+                f"{path} is not an identity key", f"move it away: a new one is made ({error})"
+            ) from error
 
     def private_bytes(self) -> bytes:
         """The 32 secret bytes; for `swarm.transport.tls` and the key file only."""

@@ -168,7 +168,9 @@ class Arithmetic(Protocol):
         """The result of ``job()``; its exceptions are raised here. ``is_brief``: it takes a millisecond or two."""
 
 
-async def drive(machine: Machine[Outcome], act: Callable[[Command], None], inbox: asyncio.Queue[Event]) -> Outcome:
+async def drive(
+    machine: Machine[Outcome], act: Callable[[Command], None], inbox: asyncio.Queue[Event]
+) -> Outcome:
     """Run ``machine`` to its end. Starts no task: ``act`` hands every command but time and the end to owners that outlive it."""
     loop = asyncio.get_running_loop()
     alarm: asyncio.TimerHandle | None = None

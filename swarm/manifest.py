@@ -14,7 +14,19 @@ import msgspec
 
 from .errors import ConfigError, Malformed, Oversized, WrongContent, WrongVersion
 from .identity import KeyPair, PeerId, peer_id_of
-from .wire import CONTROL_LIMIT, PROTOCOL, Kind, Message, Stamp, body_of, finite, open_frame, pack, seal_body, sized
+from .wire import (
+    CONTROL_LIMIT,
+    PROTOCOL,
+    Kind,
+    Message,
+    Stamp,
+    body_of,
+    finite,
+    open_frame,
+    pack,
+    seal_body,
+    sized,
+)
 
 
 class Codec(IntEnum):
@@ -50,7 +62,7 @@ class InnerOptimiser(IntEnum):
 
 
 class OuterOptimiser(IntEnum):
-    """What becomes of the averaged update. `peer.outer` has the formulas."""
+    """What becomes of the averaged update. `peer.training.outer` has the formulas."""
 
     PLAIN = 0
     """Nothing but the average: no momentum."""
@@ -80,8 +92,14 @@ class ModelSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, array_l
     def __post_init__(self) -> None:
         if not (2 <= self.vocabulary <= 1 << 20 and 8 <= self.width <= 1 << 16 and 1 <= self.layers <= 512):
             raise ValueError("model: sizes out of range")
-        if not (1 <= self.heads <= self.width and self.width % self.heads == 0 and (self.width // self.heads) % 2 == 0):
-            raise ValueError("model.heads must divide model.width into even heads (rotary embedding pairs them)")
+        if not (
+            1 <= self.heads <= self.width
+            and self.width % self.heads == 0
+            and (self.width // self.heads) % 2 == 0
+        ):
+            raise ValueError(
+                "model.heads must divide model.width into even heads (rotary embedding pairs them)"
+            )
         if not 2 <= self.context <= 1 << 17:
             raise ValueError("model.context out of range")
 
@@ -101,7 +119,9 @@ class DataSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, array_li
     def __post_init__(self) -> None:
         sized("data.root", self.root, 32)
         finite("data.held_out", self.held_out, 0.001, 0.5)
-        if not (1 <= self.length <= 1 << 44 and 1 << 10 <= self.chunk <= 1 << 22 and len(self.description) <= 200):
+        if not (
+            1 <= self.length <= 1 << 44 and 1 << 10 <= self.chunk <= 1 << 22 and len(self.description) <= 200
+        ):
             raise ValueError("data: sizes out of range")
 
 
@@ -156,7 +176,11 @@ class InnerSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, array_l
         finite("inner.learning_rate", self.learning_rate, 1e-8, 10)
         finite("inner.weight_decay", self.weight_decay, 0, 10)
         finite("inner.clip", self.clip, 1e-6, 1e6)
-        if not (1 <= self.batch <= 4096 and 0 <= self.warmup_steps <= 1 << 20 and 1 <= self.horizon_steps <= 1 << 40):
+        if not (
+            1 <= self.batch <= 4096
+            and 0 <= self.warmup_steps <= 1 << 20
+            and 1 <= self.horizon_steps <= 1 << 40
+        ):
             raise ValueError("inner: sizes out of range")
 
 
@@ -209,8 +233,12 @@ class RunManifest(Message, frozen=True):
         sized("organiser", self.organiser, 32)
         if not (0 <= self.rounds < 1 << 32 and 0 <= self.tokens < 1 << 60 and 0 <= self.seed < 1 << 63):
             raise ValueError("run: numbers out of range")
-        if not (1 <= len(self.name) <= 60 and 1 <= self.evaluate_every <= 1 << 20 and 1 <= self.start_with <= 256):
-            raise ValueError("run: the name has 1 to 60 characters, evaluate_every and start_with are at least 1")
+        if not (
+            1 <= len(self.name) <= 60 and 1 <= self.evaluate_every <= 1 << 20 and 1 <= self.start_with <= 256
+        ):
+            raise ValueError(
+                "run: the name has 1 to 60 characters, evaluate_every and start_with are at least 1"
+            )
 
     @property
     def body(self) -> bytes:
@@ -269,5 +297,7 @@ def _check_version(body: bytes) -> None:
     if isinstance(protocol, int) and protocol != PROTOCOL:
         raise WrongVersion(
             f"this run speaks protocol {protocol}, this program {PROTOCOL}",
-            "pip install --upgrade swarm-train" if protocol > PROTOCOL else "ask the organiser which version to install",
+            "pip install --upgrade swarm-train"
+            if protocol > PROTOCOL
+            else "ask the organiser which version to install",
         )

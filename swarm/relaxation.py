@@ -55,8 +55,12 @@ PRESETS: Mapping[str, Relaxation] = MappingProxyType(
         "lan": Relaxation(codec=Codec.FP16, seconds=10.0),
         "safe": Relaxation(),
         "ahead": Relaxation(overlap=0.1),
-        "wan": Relaxation(codec=Codec.SPARSE256, exchange=Exchange.GATHER, feedback=0.95, seconds=60.0, group_size=9),
-        "thin": Relaxation(codec=Codec.SPARSE64, exchange=Exchange.GATHER, feedback=0.95, seconds=60.0, group_size=36),
+        "wan": Relaxation(
+            codec=Codec.SPARSE256, exchange=Exchange.GATHER, feedback=0.95, seconds=60.0, group_size=9
+        ),
+        "thin": Relaxation(
+            codec=Codec.SPARSE64, exchange=Exchange.GATHER, feedback=0.95, seconds=60.0, group_size=36
+        ),
     }
 )
 """lan: computers in one house. safe: the default, and right where little is known. ahead: as safe, for models whose averaging takes
@@ -67,7 +71,11 @@ def name_of(spec: RoundSpec) -> str:
     """The preset that a manifest's rounds follow, or "own" where somebody has chosen for themselves. Rounds of large models are
     longer."""
     mine = Relaxation.of(spec)
-    alike = (name for name, preset in PRESETS.items() if replace(preset, seconds=max(preset.seconds, mine.seconds)) == mine)
+    alike = (
+        name
+        for name, preset in PRESETS.items()
+        if replace(preset, seconds=max(preset.seconds, mine.seconds)) == mine
+    )
     return next(alike, "own")
 
 

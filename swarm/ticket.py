@@ -32,7 +32,9 @@ class Address:
         """Read ``host:port`` or ``[v6]:port``. Raises `ValueError`."""
         host, separator, port = text.rpartition(":")
         host = host.removeprefix("[").removesuffix("]")
-        if not (separator and port.isascii() and port.isdigit() and int(port) < 1 << 16 and 1 <= len(host) <= 253):
+        if not (
+            separator and port.isascii() and port.isdigit() and int(port) < 1 << 16 and 1 <= len(host) <= 253
+        ):
             raise ValueError(f"{text!r} is not HOST:PORT")
         return cls(host, int(port))
 
@@ -72,8 +74,12 @@ class Ticket:
             raw = base64.b64decode(encoded + "=" * (-len(encoded) % 4), altchars=b"-_", validate=True)
         except (binascii.Error, ValueError) as error:
             raise TicketError("the ticket has characters that no ticket has", _HELP) from error
-        if len(raw) > 4096 or _checksum(raw[:-4]) != raw[-4:] or _encode(raw) != encoded:  # one ticket, one spelling
-            raise TicketError("the ticket is cut short or has a typing error (its checksum does not fit)", _HELP)
+        if (
+            len(raw) > 4096 or _checksum(raw[:-4]) != raw[-4:] or _encode(raw) != encoded
+        ):  # one ticket, one spelling
+            raise TicketError(
+                "the ticket is cut short or has a typing error (its checksum does not fit)", _HELP
+            )
         try:
             return cls._read(raw[:-4])
         except (struct.error, ValueError, IndexError, UnicodeDecodeError) as error:
@@ -83,7 +89,12 @@ class Ticket:
     def _read(cls, raw: bytes) -> Ticket:
         secret_length, count = raw[0], raw[1]
         run_id, secret, rest = raw[2:34], raw[34 : 34 + secret_length], raw[34 + secret_length :]
-        if secret_length not in (0, 16) or len(run_id) != 32 or len(secret) != secret_length or count > MAX_ENTRIES:
+        if (
+            secret_length not in (0, 16)
+            or len(run_id) != 32
+            or len(secret) != secret_length
+            or count > MAX_ENTRIES
+        ):
             raise ValueError("lengths do not fit")
         entries = []
         for _ in range(count):

@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-os.environ.setdefault("OMP_NUM_THREADS", "1")  # every process of the suite, and every peer it starts, has one core at best
+os.environ.setdefault(
+    "OMP_NUM_THREADS", "1"
+)  # every process of the suite, and every peer it starts, has one core at best
 settings.register_profile("untimed", deadline=None)  # a busy computer is no bug
 settings.load_profile("untimed")
 EDGES = Path(__file__).parent / "edges"

@@ -27,7 +27,9 @@ def play(machine: Machine[Any], *steps: Step) -> list[Command]:
         commands = list(machine.start(now) if event is None else machine.handle(event, now))
         if not _agree(commands, expected):
             raise AssertionError(
-                _difference(f"step {number}, at {now:g} s, {event if event else 'the start'!r}", commands, expected)
+                _difference(
+                    f"step {number}, at {now:g} s, {event if event else 'the start'!r}", commands, expected
+                )
             )
     return commands
 
@@ -35,11 +37,17 @@ def play(machine: Machine[Any], *steps: Step) -> list[Command]:
 def _agree(commands: Sequence[Command], expected: Sequence[Expected]) -> bool:
     pairs = zip(commands, expected, strict=False)
     return len(commands) == len(expected) and all(
-        isinstance(command, wanted) if isinstance(wanted, type) else command == wanted for command, wanted in pairs
+        isinstance(command, wanted) if isinstance(wanted, type) else command == wanted
+        for command, wanted in pairs
     )
 
 
 def _difference(scene: str, commands: Iterable[Command], expected: Iterable[Expected]) -> str:
     wanted = [item.__name__ if isinstance(item, type) else repr(item) for item in expected]
     got = [repr(command) for command in commands]
-    return "\n".join([f"{scene}: the play says (-), the machine did (+)", *ndiff(wanted or ["nothing"], got or ["nothing"])])
+    return "\n".join(
+        [
+            f"{scene}: the play says (-), the machine did (+)",
+            *ndiff(wanted or ["nothing"], got or ["nothing"]),
+        ]
+    )

@@ -53,7 +53,9 @@ def pack_twelve(values_N: Shorts) -> Bytes:
     """``values_N``, all from 0 to 4095, in `packed_size` (…, 12) bytes."""
     words = _filled(values_N, 2).astype("<u4")
     words[0::2] |= words[1::2] << 12
-    return words[0::2].copy().view(np.uint8).reshape(-1, 4)[:, :3].reshape(-1)[: packed_size(len(values_N), 12)]
+    return (
+        words[0::2].copy().view(np.uint8).reshape(-1, 4)[:, :3].reshape(-1)[: packed_size(len(values_N), 12)]
+    )
 
 
 def unpack_twelve(raw: Bytes, numbers: int) -> Shorts:
@@ -61,7 +63,9 @@ def unpack_twelve(raw: Bytes, numbers: int) -> Shorts:
     pairs = -(-len(raw) // 3)
     padded = np.zeros(3 * pairs + 1, np.uint8)
     padded[: len(raw)] = raw
-    words = np.ndarray(pairs, "<u4", padded, strides=(3,)).copy()  # each begins with the three bytes of a pair
+    words = np.ndarray(
+        pairs, "<u4", padded, strides=(3,)
+    ).copy()  # each begins with the three bytes of a pair
     high = words << 4
     high &= 0x0FFF0000
     words &= 0x0FFF

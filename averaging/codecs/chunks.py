@@ -96,7 +96,9 @@ def cut_of(shape: Shape, numbers: int, share: int) -> Cut:
     runs: list[Run] = []
     start = first = index = 0
     for length, neighbours in groupby(chunks, key=itemgetter(1)):
-        run = Run(sum(count for count, _ in neighbours), length, -(-length * share // CHUNK), start, first, index)
+        run = Run(
+            sum(count for count, _ in neighbours), length, -(-length * share // CHUNK), start, first, index
+        )
         start, first, index = run.numbers.stop, run.travelling.stop, run.rows.stop
         runs.append(run)
     return Cut(tuple(runs), numbers, index, first)

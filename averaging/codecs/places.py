@@ -47,7 +47,9 @@ class IndexList:
         """The indices of all chunks in order."""
         indices_M = np.empty(cut.kept, np.int16)
         for run in cut.by_kept():
-            indices_M[run.travelling] = (positions_M[run.travelling].reshape(run.chunks, run.kept) - _starts(run)).reshape(-1)
+            indices_M[run.travelling] = (
+                positions_M[run.travelling].reshape(run.chunks, run.kept) - _starts(run)
+            ).reshape(-1)
         return pack_twelve(indices_M).tobytes()
 
     def decode(self, raw: Bytes, cut: Cut) -> Iterator[Positions]:
@@ -81,7 +83,9 @@ class BitMap:
         for run in cut.by_kept():
             positions_CK = positions_M[run.travelling].reshape(run.chunks, run.kept)
             starts_C1 = _starts(run)
-            if (positions_CK[:, :1] < starts_C1).any() or (positions_CK[:, -1:] >= starts_C1 + run.length).any():
+            if (positions_CK[:, :1] < starts_C1).any() or (
+                positions_CK[:, -1:] >= starts_C1 + run.length
+            ).any():
                 raise Malformed("a chunk has more marked numbers than another of its length")
             yield positions_M[run.travelling]
 

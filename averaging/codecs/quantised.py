@@ -133,7 +133,9 @@ class Quantised:
         else:
             codes[:] = pack(codes_N.astype(np.uint8), 4)
         codes_BK -= np.float32(_ROUNDING + self.top + 1)
-        norms_B = torch.linalg.vector_norm(torch.from_numpy(codes_BK), dim=1).numpy() * scales_B.astype(np.float64)
+        norms_B = torch.linalg.vector_norm(torch.from_numpy(codes_BK), dim=1).numpy() * scales_B.astype(
+            np.float64
+        )
         if out_N is not None:
             if len(out_N) % self.block:
                 out_N[:] = _scaled(codes_BK, scales_B).reshape(-1)[: len(out_N)]
@@ -190,7 +192,9 @@ class Packed:
 def _scaled(numbers_BK: Floats, scales_B: Floats, out_BK: Floats | None = None) -> Floats:
     """Every block times its own scale, in ``out_BK`` where given: torch takes half of numpy's time where one side is repeated."""
     room_BK = None if out_BK is None else torch.from_numpy(out_BK)
-    scaled: Floats = torch.mul(torch.from_numpy(numbers_BK), torch.from_numpy(scales_B)[:, None], out=room_BK).numpy()
+    scaled: Floats = torch.mul(
+        torch.from_numpy(numbers_BK), torch.from_numpy(scales_B)[:, None], out=room_BK
+    ).numpy()
     return scaled
 
 
@@ -206,7 +210,9 @@ def _scales(peaks_B: Floats, top: int) -> NDArray[np.float16]:
     Exact: a float16 has 11 significant bits and ``top`` at most 7, so their product fits a float32.
     """
     wanted_B = np.minimum(peaks_B / np.float32(top), np.float32(_LARGEST))
-    halves_B = torch.from_numpy(wanted_B).to(torch.float16)  # the processor's own conversion; numpy's takes ten times as long
+    halves_B = torch.from_numpy(wanted_B).to(
+        torch.float16
+    )  # the processor's own conversion; numpy's takes ten times as long
     nearest_B = halves_B.to(torch.float32).numpy()
     bits_B = halves_B.numpy().view(np.uint16)
     bits_B += (nearest_B * np.float32(top) < peaks_B) & (nearest_B < _LARGEST)

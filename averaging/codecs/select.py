@@ -43,7 +43,9 @@ def _largest(numbers: Floats, run: Run) -> Positions:
     return positions
 
 
-def _without_late_ties(chosen_RL: NDArray[np.bool_], tied_RL: NDArray[np.bool_], kept: int) -> NDArray[np.bool_]:
+def _without_late_ties(
+    chosen_RL: NDArray[np.bool_], tied_RL: NDArray[np.bool_], kept: int
+) -> NDArray[np.bool_]:
     """``chosen_RL`` with ``kept`` numbers in each row: of those that are tied for the last places only the first stay."""
     surplus_R = np.count_nonzero(chosen_RL, axis=1) - kept
     for row in np.flatnonzero(surplus_R):

@@ -101,7 +101,9 @@ class Strided:
     @property
     def _codec(self) -> Codec:
         borders = accumulate(self.shape.pieces, initial=0)
-        return self.inner(Shape(tuple(self._count(stop) - self._count(start) for start, stop in pairwise(borders))))
+        return self.inner(
+            Shape(tuple(self._count(stop) - self._count(start) for start, stop in pairwise(borders)))
+        )
 
     def _count(self, numbers: int) -> int:
         """How many of the first ``numbers`` numbers have their turn."""

@@ -142,7 +142,9 @@ def _require_canonical(halves_C2: Halves, codes_CK: Bytes) -> None:
 
 def _restored(halves_C2: Halves, codes_CK: NDArray[Any]) -> Floats:
     """What the codes stand for, [C · K]."""
-    bits_C2 = halves_C2.view("<f2").astype(np.float32).view(np.uint32)  # whole numbers of the same width: no table, no branch
+    bits_C2 = (
+        halves_C2.view("<f2").astype(np.float32).view(np.uint32)
+    )  # whole numbers of the same width: no table, no branch
     codes_CK = codes_CK.astype(np.uint32)
     bits_CK = codes_CK >> 1
     bits_CK *= (bits_C2[:, 1] - bits_C2[:, 0])[:, None]

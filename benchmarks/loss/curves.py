@@ -25,16 +25,16 @@ from torch import Tensor, nn
 
 from averaging.averager import FORMS, Averaged, Averager, Company, Update
 from averaging.layout import Layout
-from peer.compute import Inline
 from peer.data import corpus as corpora
 from peer.data.corpus import Corpus
 from peer.data.shards import assign, shard_count
 from peer.data.stream import batches, held_out
-from peer.evaluate import bits_per_byte
-from peer.inner import Inner
-from peer.learner import Assignment, Learner, Work
-from peer.model import build, presets
-from peer.state import SharedState
+from peer.models.registry import build, presets
+from peer.training.compute import Inline
+from peer.training.evaluate import bits_per_byte
+from peer.training.inner import Inner
+from peer.training.learner import Assignment, Learner, Work
+from peer.training.state import SharedState
 from swarm.identity import KeyPair, PeerId
 from swarm.manifest import InnerSpec, OuterSpec, RunManifest
 from swarm.seeds import derive, derive_bytes
@@ -170,7 +170,12 @@ class _Stage:
                 self._score((round_ + 1) * self._method.steps, learners[0].state.anchor_P)
 
     def _work(self, learner: Learner) -> Work:
-        task = Assignment(members=MEMBERS, max_steps=self._method.steps, until=lambda: False, on_step=lambda step, loss: None)
+        task = Assignment(
+            members=MEMBERS,
+            max_steps=self._method.steps,
+            until=lambda: False,
+            on_step=lambda step, loss: None,
+        )
         return learner.work(task)
 
     async def _average(self, averager: Averager, learner: Learner, work: Work) -> Averaged:
@@ -243,11 +248,16 @@ class _Stage:
         learners = [Learner(self._manifest, self._corpus, me) for me in MEMBERS]
         self._score(0, learners[0].state.anchor_P)
         for round_ in range(self._task.steps // self._method.steps):
-            sent = [(learner.state.anchor_P - self._work(learner).update_P).half().float() for learner in learners]
+            sent = [
+                (learner.state.anchor_P - self._work(learner).update_P).half().float() for learner in learners
+            ]
             for seat, learner in enumerate(learners):
                 other = sent[seat ^ (1 + round_ % (PEERS - 1))]
                 learner.state = SharedState(round_ + 1, (sent[seat] + other) / 2, None)
-            self._score((round_ + 1) * self._method.steps, torch.stack([learner.state.anchor_P for learner in learners]).mean(0))
+            self._score(
+                (round_ + 1) * self._method.steps,
+                torch.stack([learner.state.anchor_P for learner in learners]).mean(0),
+            )
 
     def _synchronous(self) -> None:
         """One model that sees what all peers see; an update may take the batches of several steps."""
@@ -271,7 +281,15 @@ class _Stage:
         round_ = 0
         while True:
             streams = [
-                batches(self._corpus, self._draw, round_, assign(self._draw, round_, MEMBERS, me, shards), me, BATCH, context)
+                batches(
+                    self._corpus,
+                    self._draw,
+                    round_,
+                    assign(self._draw, round_, MEMBERS, me, shards),
+                    me,
+                    BATCH,
+                    context,
+                )
                 for me in MEMBERS
             ]
             for _ in range(max(1, DRAW_STEPS // steps)):
@@ -292,10 +310,23 @@ class _Stage:
 def manifest_of(task: Task, method: Method, corpus: Corpus) -> RunManifest:
     """The run of ``task``: the schedule ends with the run, counted in updates of the weights."""
     updates = max(1, round(task.steps * method.updates_per_step))
-    inner = InnerSpec(learning_rate=task.rate, batch=BATCH, warmup_steps=min(60, max(1, updates // 10)), horizon_steps=updates)
+    inner = InnerSpec(
+        learning_rate=task.rate,
+        batch=BATCH,
+        warmup_steps=min(60, max(1, updates // 10)),
+        horizon_steps=updates,
+    )
     outer = OuterSpec() if method.kind is not Kind.ROUNDS else method.outer
     return RunManifest(
-        PROTOCOL, task.method, KEYS[0].public, task.seed, presets[task.model], corpus.spec, method.round, inner, outer
+        PROTOCOL,
+        task.method,
+        KEYS[0].public,
+        task.seed,
+        presets[task.model],
+        corpus.spec,
+        method.round,
+        inner,
+        outer,
     )
 
 

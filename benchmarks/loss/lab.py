@@ -57,7 +57,9 @@ class Lab:
         self._folder = Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix="swarm-benchmark-")))
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
         self._stack.close()
 
     def address(self, host: int) -> str:
@@ -85,7 +87,9 @@ class Lab:
         for host in range(self._count):
             log, self._started = self._folder / f"{self._started}.log", self._started + 1
             through = self._door(host + 1) if self.shaped else []
-            workers.append(Actor(module, log, through=through, HIVEMIND_LOGLEVEL="INFO", HIVEMIND_COLORS="False"))
+            workers.append(
+                Actor(module, log, through=through, HIVEMIND_LOGLEVEL="INFO", HIVEMIND_COLORS="False")
+            )
             self._stack.callback(workers[-1].end)
         return workers
 
@@ -95,7 +99,9 @@ class Lab:
         """The bridge's namespace is holder 0, that of host n is holder n + 1."""
         for _ in range(self._count + 1):
             command = ["unshare", "--net", "cat"]
-            holder = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True)
+            holder = subprocess.Popen(
+                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True
+            )
             self._holders.append(holder)
             self._stack.callback(_release, holder)
             assert holder.stdin

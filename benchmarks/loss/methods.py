@@ -69,16 +69,30 @@ class Method:
 
 
 def _round(codec: Codec, exchange: Exchange = Exchange.BUTTERFLY, feedback: float = 1.0) -> RoundSpec:
-    return RoundSpec(codec=codec, exchange=exchange, feedback=feedback, average_seconds=120.0, assemble_seconds=5.0)
+    return RoundSpec(
+        codec=codec, exchange=exchange, feedback=feedback, average_seconds=120.0, assemble_seconds=5.0
+    )
 
 
 _SYNCHRONOUS = Method(
-    name="synchronous-fp32", kind=Kind.SYNCHRONOUS, says="data parallel, gloo, fp32 gradients every step", rate=8e-3
+    name="synchronous-fp32",
+    kind=Kind.SYNCHRONOUS,
+    says="data parallel, gloo, fp32 gradients every step",
+    rate=8e-3,
 )
-_OURS = Method(name="swarm-fp32", kind=Kind.ROUNDS, says="ours, fp32 butterfly", rate=8e-3, steps=10, round=_round(Codec.FP32))
+_OURS = Method(
+    name="swarm-fp32",
+    kind=Kind.ROUNDS,
+    says="ours, fp32 butterfly",
+    rate=8e-3,
+    steps=10,
+    round=_round(Codec.FP32),
+)
 _FP16 = replace(_OURS, name="swarm-fp16", says="local SGD, fp16 butterfly", round=_round(Codec.FP16))
 _INT4 = replace(_OURS, name="swarm-int4", says="int4 butterfly, the default", round=_round(Codec.INT4))
-_DROPPED = replace(_INT4, name="swarm-int4-dropped", says="int4, every round without one of the four peers", dropped=0.25)
+_DROPPED = replace(
+    _INT4, name="swarm-int4-dropped", says="int4, every round without one of the four peers", dropped=0.25
+)
 _SPARSE = replace(
     _OURS,
     name="swarm-sparse256",
@@ -117,9 +131,19 @@ _ALL = (
         says="int4, a quarter of the model in every round",
         round=msgspec.structs.replace(_INT4.round, fragments=4),
     ),
-    replace(_INT4, name="pairs", kind=Kind.PAIRS, says="weights averaged in rotating pairs, fp16; scored: their mean"),
+    replace(
+        _INT4,
+        name="pairs",
+        kind=Kind.PAIRS,
+        says="weights averaged in rotating pairs, fp16; scored: their mean",
+    ),
     _DROPPED,
-    replace(_DROPPED, name="swarm-int4-cut", says="the same, but it goes in the middle of the averaging", cut_within=0.25),
+    replace(
+        _DROPPED,
+        name="swarm-int4-cut",
+        says="the same, but it goes in the middle of the averaging",
+        cut_within=0.25,
+    ),
     _SPARSE,
     replace(
         _SPARSE,

@@ -20,7 +20,7 @@ from hivemind.compression import Float16Compression
 
 from benchmarks.meters import sent_bytes
 from benchmarks.rivals.stage import act
-from peer.model import build, presets
+from peer.models.registry import build, presets
 
 MATCHMAKING_SECONDS = 3.0
 TRACKER = {"min_refresh_period": 0.1, "default_refresh_period": 0.3}
@@ -41,7 +41,9 @@ class OptimizerPeer:
         self._dht = hivemind.DHT(host_maddrs=[f"/ip4/{host}/tcp/0"], initial_peers=entries, start=True)
         return [str(address) for address in self._dht.get_visible_maddrs()]
 
-    def open(self, *, run: str, model: str, peers: int, batch: int, steps: int, local: bool, step_seconds: float) -> None:
+    def open(
+        self, *, run: str, model: str, peers: int, batch: int, steps: int, local: bool, step_seconds: float
+    ) -> None:
         """Train in ``run`` from now on: rounds of ``steps`` local steps of ``batch`` sequences."""
         torch.manual_seed(0)
         weights = list(build(presets[model], 0).parameters())

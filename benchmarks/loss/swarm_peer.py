@@ -22,8 +22,8 @@ from benchmarks.loss.curves import KEYS, MEMBERS
 from benchmarks.loss.methods import METHODS
 from benchmarks.meters import sent_bytes
 from benchmarks.rivals.stage import act
-from peer.compute import Compute
-from peer.model import build, presets
+from peer.models.registry import build, presets
+from peer.training.compute import Compute
 from swarm.manifest import DataSpec, InnerSpec, RunManifest
 from swarm.membership.contacts import Contacts, seal_contact
 from swarm.seeds import derive_bytes
@@ -52,18 +52,30 @@ class SwarmPeer:
         self._interface, self._key, self._round = interface, KEYS[seat], 0
         layout = Layout.of(build(presets[model], 0).named_parameters())
         self._tensors = tuple(place.numbers for place in layout.places)
-        self._update_P = torch.randn(layout.numbers, generator=torch.Generator().manual_seed(seat)) * UPDATE_SIZE
+        self._update_P = (
+            torch.randn(layout.numbers, generator=torch.Generator().manual_seed(seat)) * UPDATE_SIZE
+        )
         spec = METHODS[method]
         name, owner = f"{method} {model} {port}", KEYS[0].public
         round_ = msgspec.structs.replace(spec.round, average_seconds=240.0)
         self._manifest = RunManifest(
-            PROTOCOL, name, owner, 0, presets[model], DataSpec(bytes(32), 1000), round_, InnerSpec(), spec.outer
+            PROTOCOL,
+            name,
+            owner,
+            0,
+            presets[model],
+            DataSpec(bytes(32), 1000),
+            round_,
+            InnerSpec(),
+            spec.outer,
         )
         self._contacts = Contacts(self._manifest.run_id)
         for number, (key, host) in enumerate(zip(KEYS, hosts, strict=True)):
             self._contacts.learn(seal_contact(key, self._manifest.run_id, (Address(host, port + number),), 1))
         stands = threading.Event()
-        self._life = asyncio.run_coroutine_threadsafe(self._live(Address(hosts[seat], port + seat), stands), self._loop)
+        self._life = asyncio.run_coroutine_threadsafe(
+            self._live(Address(hosts[seat], port + seat), stands), self._loop
+        )
         if not stands.wait(20):
             raise TimeoutError("the transport did not start")
         return layout.numbers
@@ -71,7 +83,10 @@ class SwarmPeer:
     async def _live(self, address: Address, stands: threading.Event) -> None:
         """Owns the transport and everything that is sent, until it is cancelled."""
         run = self._manifest.run_id
-        async with HttpTransport(self._key, run, b"", self._contacts) as transport, asyncio.TaskGroup() as tasks:
+        async with (
+            HttpTransport(self._key, run, b"", self._contacts) as transport,
+            asyncio.TaskGroup() as tasks,
+        ):
             await transport.listen(address)
             post = Post(transport, self._key, run, tasks, FORMS)
             self._told: list[str] = []
@@ -97,9 +112,15 @@ class SwarmPeer:
             fragment=fragment.index,
         )
         began = time.monotonic()
-        averaged = await self._averager.average(update, Company(MEMBERS, self._loop.time() + 30.0, alone_is_fine=False))
-        whole = averaged.average_P is not None and len(averaged.members) == len(MEMBERS) and not averaged.missing
-        fault = averaged.reason or ("" if whole else f"{len(averaged.members)} members, {len(averaged.missing)} missing")
+        averaged = await self._averager.average(
+            update, Company(MEMBERS, self._loop.time() + 30.0, alone_is_fine=False)
+        )
+        whole = (
+            averaged.average_P is not None and len(averaged.members) == len(MEMBERS) and not averaged.missing
+        )
+        fault = averaged.reason or (
+            "" if whole else f"{len(averaged.members)} members, {len(averaged.missing)} missing"
+        )
         fault = ", ".join([fault, *self._told]) if fault else ""
         self._told.clear()
         return {"seconds": time.monotonic() - began, "fault": fault}

@@ -46,7 +46,9 @@ def best_rate(curves: Iterable[Curve]) -> float:
 
 def best_of(candidates: Sequence[Sequence[Curve]]) -> list[Curve]:
     """Of the curves of several rates, one per seed, those with the lowest mean; a rate that failed with some seed comes last."""
-    return list(min(candidates, key=lambda drawn: (-len(drawn), statistics.fmean(curve.final for curve in drawn))))
+    return list(
+        min(candidates, key=lambda drawn: (-len(drawn), statistics.fmean(curve.final for curve in drawn)))
+    )
 
 
 def close_rates(curves: Iterable[Curve]) -> list[float]:
@@ -65,7 +67,9 @@ def beyond(tried: Sequence[float], best: float) -> float | None:
     return None
 
 
-def sweep(wanted: Wanted, known: Known, jobs: int, tell: Tell, keep: Callable[[], None]) -> dict[str, list[Curve]]:
+def sweep(
+    wanted: Wanted, known: Known, jobs: int, tell: Tell, keep: Callable[[], None]
+) -> dict[str, list[Curve]]:
     """By method the curves of all seeds at its rate; ``known`` grows, and ``keep`` is called whenever it has."""
     ignore = signal.SIG_IGN
     with multiprocessing.get_context("spawn").Pool(jobs, signal.signal, (signal.SIGINT, ignore)) as pool:
@@ -77,28 +81,37 @@ def sweep(wanted: Wanted, known: Known, jobs: int, tell: Tell, keep: Callable[[]
                     known[task] = curve
                     keep()
                 said = f"{curve.final:.3f} bits/byte" if curve else f"failed: {fault}"
-                tell(f"  {number:3}/{len(todo)}  {task.method:28} seed {task.seed}  rate {task.rate:<7g} {said}")
+                tell(
+                    f"  {number:3}/{len(todo)}  {task.method:28} seed {task.seed}  rate {task.rate:<7g} {said}"
+                )
 
         return _sweep(wanted, known, draw_all)
 
 
-def _sweep(wanted: Wanted, known: Known, draw_all: Callable[[Iterable[Task]], None]) -> dict[str, list[Curve]]:
+def _sweep(
+    wanted: Wanted, known: Known, draw_all: Callable[[Iterable[Task]], None]
+) -> dict[str, list[Curve]]:
     first = wanted.seeds[0]
 
     def task(method: str, seed: int, rate: float) -> Task:
         return Task(method=method, seed=seed, rate=rate, steps=wanted.steps, model=wanted.model)
 
-    tried = {method: [wanted.rates[method]] if method in wanted.rates else list(RATES) for method in wanted.methods}
+    tried = {
+        method: [wanted.rates[method]] if method in wanted.rates else list(RATES) for method in wanted.methods
+    }
     draw_all(task(method, first, rate) for method, rates in tried.items() for rate in rates)
     while True:
         curves = {
-            method: [known[t] for rate in rates if (t := task(method, first, rate)) in known] for method, rates in tried.items()
+            method: [known[t] for rate in rates if (t := task(method, first, rate)) in known]
+            for method, rates in tried.items()
         }
         found = {method: best_rate(drawn) for method, drawn in curves.items() if drawn}
         more = {
             method: rate
             for method, best in found.items()
-            if method not in wanted.rates and (rate := beyond(tried[method], best)) is not None and rate not in tried[method]
+            if method not in wanted.rates
+            and (rate := beyond(tried[method], best)) is not None
+            and rate not in tried[method]
         }
         if not more:
             break
@@ -106,9 +119,13 @@ def _sweep(wanted: Wanted, known: Known, draw_all: Callable[[Iterable[Task]], No
             tried[method].append(rate)
         draw_all(task(method, first, rate) for method, rate in more.items())
     close = {method: close_rates(drawn) for method, drawn in curves.items() if drawn}
-    draw_all(task(method, seed, rate) for seed in wanted.seeds for method, rates in close.items() for rate in rates)
+    draw_all(
+        task(method, seed, rate) for seed in wanted.seeds for method, rates in close.items() for rate in rates
+    )
     drawn = {
-        method: [[known[t] for seed in wanted.seeds if (t := task(method, seed, rate)) in known] for rate in rates]
+        method: [
+            [known[t] for seed in wanted.seeds if (t := task(method, seed, rate)) in known] for rate in rates
+        ]
         for method, rates in close.items()
     }
     return {method: best_of(candidates) for method, candidates in drawn.items()}

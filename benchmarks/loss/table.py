@@ -58,7 +58,10 @@ def targets_of(curves: Mapping[str, Sequence[Curve]]) -> dict[int, float]:
 
 
 def rows(
-    curves: Mapping[str, Sequence[Curve]], costs: Iterable[Cost], targets: Mapping[int, float], step_seconds: float
+    curves: Mapping[str, Sequence[Curve]],
+    costs: Iterable[Cost],
+    targets: Mapping[int, float],
+    step_seconds: float,
 ) -> list[Row]:
     """A row for every seed of every method on every link; a lone peer talks to nobody and is the same on all."""
     costs = list(costs)
@@ -78,7 +81,9 @@ def rows(
 def _row(curve: Curve, mbit: float, cost: Cost | None, target: float, step_seconds: float) -> Row:
     reached = crossing(curve.points, target)
     each = METHODS[curve.task.method].steps
-    rounds = None if reached is None else math.ceil(reached / each - 1e-9)  # the shared model changes at the ends of rounds only
+    rounds = (
+        None if reached is None else math.ceil(reached / each - 1e-9)
+    )  # the shared model changes at the ends of rounds only
     wait, size = (cost.seconds, cost.bytes) if cost else (0.0, 0.0)
     return Row(
         method=curve.task.method,
@@ -111,9 +116,13 @@ def fastest(table: Sequence[Row], methods: Iterable[str], mbit: float) -> tuple[
 # --- promises -----------------------------------------------------------------------------------------------------
 
 
-def findings(curves: Mapping[str, Sequence[Curve]], costs: Sequence[Cost], table: Sequence[Row]) -> list[Finding]:
+def findings(
+    curves: Mapping[str, Sequence[Curve]], costs: Sequence[Cost], table: Sequence[Row]
+) -> list[Finding]:
     """All promises about loss and links, in the order of the documents."""
-    final = {method: statistics.fmean(curve.final for curve in drawn) for method, drawn in curves.items() if drawn}
+    final = {
+        method: statistics.fmean(curve.final for curve in drawn) for method, drawn in curves.items() if drawn
+    }
     links = sorted({row.link_mbit for row in table})
     return [*_about_loss(final), *_about_bytes(curves, costs), *(_about_links(table, links) if links else ())]
 
@@ -122,7 +131,9 @@ Final = Mapping[str, float]
 """By method, bits per byte at the end: the mean over the seeds."""
 
 
-def _gap(promise: str, final: Final, one: str, other: str, *, least: float = -math.inf, most: float = math.inf) -> Finding:
+def _gap(
+    promise: str, final: Final, one: str, other: str, *, least: float = -math.inf, most: float = math.inf
+) -> Finding:
     """``one`` minus ``other`` in bits per byte, within the bounds."""
     if one not in final or other not in final:
         return Finding(promise=promise, found=f"{one} or {other} was not run", holds=None)
@@ -143,8 +154,20 @@ def _about_loss(final: Final) -> list[Finding]:
     return [
         first,
         _gap("int4 within 0.03 bits per byte of fp32", final, "swarm-int4", "swarm-fp32", most=0.03),
-        _gap("error feedback gains at least 0.1", final, "swarm-sparse256-no-feedback", "swarm-sparse256", least=0.1),
-        _gap("a quarter of the peers dropped: at least 0.2 better than alone", final, "alone", "swarm-int4-dropped", least=0.2),
+        _gap(
+            "error feedback gains at least 0.1",
+            final,
+            "swarm-sparse256-no-feedback",
+            "swarm-sparse256",
+            least=0.1,
+        ),
+        _gap(
+            "a quarter of the peers dropped: at least 0.2 better than alone",
+            final,
+            "alone",
+            "swarm-int4-dropped",
+            least=0.2,
+        ),
         _gap("the same, dropped in the middle of the averaging", final, "alone", "swarm-int4-cut", least=0.2),
     ]
 
@@ -153,7 +176,11 @@ def _about_bytes(curves: Mapping[str, Sequence[Curve]], costs: Sequence[Cost]) -
     promise = "sparse 256 sends at least 100 times less than data parallel in fp32 over the same steps"
     mbit = min((cost.mbit for cost in costs), default=0.0)
     per_step = {cost.method: cost.bytes / METHODS[cost.method].steps for cost in costs if cost.mbit == mbit}
-    whole = {method: size * curves[method][0].points[-1][0] for method, size in per_step.items() if curves.get(method)}
+    whole = {
+        method: size * curves[method][0].points[-1][0]
+        for method, size in per_step.items()
+        if curves.get(method)
+    }
     if not {"synchronous-fp32", "swarm-sparse256"} <= whole.keys():
         return [Finding(promise=promise, found="not measured", holds=None)]
     ratio = whole["synchronous-fp32"] / whole["swarm-sparse256"]
@@ -170,18 +197,26 @@ def _about_links(table: Sequence[Row], links: Sequence[float]) -> list[Finding]:
         _sooner(table, slow, ["synchronous-fp16"], 5, "synchronous data parallel in fp16"),
     ]
     winners = {mbit: best for mbit in links if (best := fastest(table, PRESETS, mbit))}
-    said = "; ".join(f"{name} at {mbit:g} Mbit/s ({_times(table, winners, mbit)})" for mbit, (name, _) in winners.items())
+    said = "; ".join(
+        f"{name} at {mbit:g} Mbit/s ({_times(table, winners, mbit)})" for mbit, (name, _) in winners.items()
+    )
     differ = winners[slow][0] != winners[fast][0] if slow != fast and {slow, fast} <= winners.keys() else None
     return [
         *found,
-        Finding(promise="another preset wins on the fastest link than on the slowest", found=said or "none", holds=differ),
+        Finding(
+            promise="another preset wins on the fastest link than on the slowest",
+            found=said or "none",
+            holds=differ,
+        ),
     ]
 
 
 def _times(table: Sequence[Row], winners: Mapping[float, tuple[str, float]], mbit: float) -> str:
     """How long all who win somewhere take on one link."""
     names = sorted({name for name, _ in winners.values()})
-    return ", ".join(f"{name} {when:.1f} s" for name in names if (when := seconds(table, name, mbit)) is not None)
+    return ", ".join(
+        f"{name} {when:.1f} s" for name in names if (when := seconds(table, name, mbit)) is not None
+    )
 
 
 def _sooner(table: Sequence[Row], mbit: float, rivals: Sequence[str], times: float, who: str) -> Finding:
@@ -204,4 +239,6 @@ def _at_their_best(table: Sequence[Row], rivals: Sequence[str], mbit: float) -> 
             firsts[row.seed] = min(firsts.get(row.seed, (math.inf, "")), (row.seconds_to_target, row.method))
     if not seeds or firsts.keys() != seeds:
         return None
-    return " or ".join(sorted({method for _, method in firsts.values()})), statistics.fmean(when for when, _ in firsts.values())
+    return " or ".join(sorted({method for _, method in firsts.values()})), statistics.fmean(
+        when for when, _ in firsts.values()
+    )

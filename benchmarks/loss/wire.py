@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from benchmarks.cast import Actor, NotMeasured, together
-from peer.model import count, presets
+from peer.models.registry import count, presets
 
 from .lab import Lab, dismiss
 from .methods import BATCH, METHODS, PEERS, RIVALS, Kind, Method
@@ -79,7 +79,9 @@ def share_of_round(lab: Lab, name: str, mbit: float, model: str, round_seconds: 
 # --- one kind after the other -------------------------------------------------------------------------------------
 
 
-def _synchronous(lab: Lab, methods: Sequence[Method], links: Iterable[float], effort: Effort, tell: Tell) -> Iterable[Cost]:
+def _synchronous(
+    lab: Lab, methods: Sequence[Method], links: Iterable[float], effort: Effort, tell: Tell
+) -> Iterable[Cost]:
     numbers = count(presets[effort.model])
     workers = lab.crew("benchmarks.loss.gloo_peer")
     try:
@@ -93,7 +95,9 @@ def _synchronous(lab: Lab, methods: Sequence[Method], links: Iterable[float], ef
         dismiss(workers)
 
 
-def _rounds(lab: Lab, methods: Sequence[Method], links: Iterable[float], effort: Effort, tell: Tell) -> Iterable[Cost]:
+def _rounds(
+    lab: Lab, methods: Sequence[Method], links: Iterable[float], effort: Effort, tell: Tell
+) -> Iterable[Cost]:
     """Methods that put the same bytes on the wire at the same moments are measured once."""
     workers = lab.crew("benchmarks.loss.swarm_peer")
     port = PORT + 100
@@ -110,13 +114,20 @@ def _rounds(lab: Lab, methods: Sequence[Method], links: Iterable[float], effort:
                 found = done[alike]
                 note = found.note if found.method == method.name else f"as {found.method}"
                 yield Cost(
-                    method=method.name, mbit=found.mbit, seconds=found.seconds, bytes=found.bytes, samples=found.samples, note=note
+                    method=method.name,
+                    mbit=found.mbit,
+                    seconds=found.seconds,
+                    bytes=found.bytes,
+                    samples=found.samples,
+                    note=note,
                 )
     finally:
         dismiss(workers)
 
 
-def _optimizer(lab: Lab, methods: Sequence[Method], links: Iterable[float], effort: Effort, tell: Tell) -> Iterable[Cost]:
+def _optimizer(
+    lab: Lab, methods: Sequence[Method], links: Iterable[float], effort: Effort, tell: Tell
+) -> Iterable[Cost]:
     """A swarm of its own for every line: stopping one run and starting the next in the same processes does not always end."""
     for mbit in links:
         lab.shape(mbit)
@@ -162,7 +173,9 @@ def _live(lab: Lab, workers: Sequence[Actor], method: Method, mbit: float, effor
     sent = statistics.fmean(new["sent"] - old["sent"] for old, new in pairs) / _shares(lab)
     groups = [size for old, new in pairs for size in new["groups"][len(old["groups"]) :]]
     if not steps or not epochs:
-        raise NotMeasured(f"{method.name} has made {steps:g} steps in {epochs:g} epochs within {effort.optimizer_seconds:g} s")
+        raise NotMeasured(
+            f"{method.name} has made {steps:g} steps in {epochs:g} epochs within {effort.optimizer_seconds:g} s"
+        )
     note = f"{epochs:.0f} epochs of {steps / epochs:.0f} steps, {_whole(groups)} of {len(groups)} averagings with all {PEERS} peers"
     return Cost(
         method=method.name,

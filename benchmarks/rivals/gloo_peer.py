@@ -29,7 +29,9 @@ class GlooPeer:
             return
         os.environ["GLOO_SOCKET_IFNAME"] = "lo"
         store = Path(self._scene.folder) / "gloo"
-        distributed.init_process_group("gloo", init_method=f"file://{store}", rank=self._scene.seat, world_size=self._scene.peers)
+        distributed.init_process_group(
+            "gloo", init_method=f"file://{store}", rank=self._scene.seat, world_size=self._scene.peers
+        )
 
     def refill(self) -> None:
         """all_reduce works in place, so the numbers have to come back."""

@@ -35,7 +35,9 @@ _POLL_SECONDS = 0.002
 def extract(self: Quantization, serialized_tensor: Any) -> torch.Tensor:
     """`Quantization.extract` of hivemind 1.1.12 word for word, but for the ``[0]`` that its main branch has too."""
     codebook_size = int(np.frombuffer(serialized_tensor.buffer, count=1, dtype=np.int64)[0])
-    codebook = np.frombuffer(serialized_tensor.buffer, offset=8, count=codebook_size, dtype=self.codebook_dtype)
+    codebook = np.frombuffer(
+        serialized_tensor.buffer, offset=8, count=codebook_size, dtype=self.codebook_dtype
+    )
     quantized = np.frombuffer(serialized_tensor.buffer, offset=8 + codebook.nbytes, dtype=self.indices_dtype)
     quantized = torch.as_tensor(quantized, dtype=torch.int64).reshape(tuple(serialized_tensor.size))
     codebook = torch.as_tensor(codebook).to(dtype=getattr(torch, serialized_tensor.dtype))
@@ -52,10 +54,16 @@ class HivemindPeer:
         """The first peer's DHT is where the others begin."""
         self._scene = scene
         self._update_P = update_of(scene.seat, scene.parameters)
-        P2P._UNIX_SOCKET_PREFIX = f"/unix{scene.folder}/"  # it forgets its sockets; there they go with the folder
+        P2P._UNIX_SOCKET_PREFIX = (
+            f"/unix{scene.folder}/"  # it forgets its sockets; there they go with the folder
+        )
         if scene.seat == 0 and self._dht is None:
             self._dht = hivemind.DHT(start=True)
-        return [str(address) for address in self._dht.get_visible_maddrs()] if scene.seat == 0 and self._dht else []
+        return (
+            [str(address) for address in self._dht.get_visible_maddrs()]
+            if scene.seat == 0 and self._dht
+            else []
+        )
 
     def meet(self, cards: list[Any]) -> None:
         """Join the DHT, start an averager with this scene's codec."""
@@ -102,7 +110,9 @@ class HivemindPeer:
     def check(self) -> Verdict:
         """How far from the mean."""
         with self._averager.get_tensors() as tensors:
-            return Verdict(error=error_of(torch.cat([tensor.flatten() for tensor in tensors]), self._scene.peers))
+            return Verdict(
+                error=error_of(torch.cat([tensor.flatten() for tensor in tensors]), self._scene.peers)
+            )
 
     def drop(self) -> None:
         """End the averager; the DHT stays."""

@@ -16,8 +16,8 @@ import torch
 from averaging.averager import FORMS, Averaged, Averager, Company, Update
 from benchmarks.rivals.numbers import error_of, update_of
 from benchmarks.rivals.stage import Scene, Times, Verdict, act, note
-from peer import memory
-from peer.compute import Compute
+from peer.app import malloc as memory
+from peer.training.compute import Compute
 from swarm.identity import KeyPair, PeerId
 from swarm.manifest import Codec, DataSpec, Exchange, InnerSpec, ModelSpec, OuterSpec, RoundSpec, RunManifest
 from swarm.membership.contacts import Contacts, seal_contact
@@ -41,9 +41,19 @@ def manifest_of(scene: Scene) -> RunManifest:
     """The run of a scene: nothing matters but how it averages."""
     codec = Codec[scene.codec.upper()]
     exchange = Exchange.GATHER if codec.name.startswith("SPARSE") else Exchange.BUTTERFLY
-    round_ = RoundSpec(average_seconds=PATIENCE_SECONDS, assemble_seconds=_ASSEMBLE_SECONDS, codec=codec, exchange=exchange)
+    round_ = RoundSpec(
+        average_seconds=PATIENCE_SECONDS, assemble_seconds=_ASSEMBLE_SECONDS, codec=codec, exchange=exchange
+    )
     return RunManifest(
-        PROTOCOL, scene.name, key_of(0).public, 0, ModelSpec(), DataSpec(bytes(32), 1000), round_, InnerSpec(), OuterSpec()
+        PROTOCOL,
+        scene.name,
+        key_of(0).public,
+        0,
+        ModelSpec(),
+        DataSpec(bytes(32), 1000),
+        round_,
+        InnerSpec(),
+        OuterSpec(),
     )
 
 
@@ -78,7 +88,10 @@ class SwarmPeer:
 
     async def _listen(self) -> None:
         run = self._manifest.run_id
-        async with HttpTransport(self._key, run, b"", self._contacts) as transport, asyncio.TaskGroup() as tasks:
+        async with (
+            HttpTransport(self._key, run, b"", self._contacts) as transport,
+            asyncio.TaskGroup() as tasks,
+        ):
             self._transport = transport
             self._address = await transport.listen(Address("127.0.0.1", 0))
             post = Post(transport, self._key, run, tasks, FORMS)
@@ -102,15 +115,24 @@ class SwarmPeer:
     def average(self) -> Times:
         """One call, from the update to the average."""
         called, averaged, ended = self._in_loop(self._average())
-        self._averaged, complete = averaged, len(averaged.members) == self._scene.peers and not averaged.missing
-        fault = averaged.reason or ("" if complete else f"{len(averaged.members)} members, {len(averaged.missing)} of them missing")
+        self._averaged, complete = (
+            averaged,
+            len(averaged.members) == self._scene.peers and not averaged.missing,
+        )
+        fault = averaged.reason or (
+            "" if complete else f"{len(averaged.members)} members, {len(averaged.missing)} of them missing"
+        )
         sent = self._transport.bytes_up
         return Times(called=called, began=ended - averaged.seconds, ended=ended, sent=sent, fault=fault)
 
     async def _average(self) -> tuple[float, Averaged, float]:
         self._round += 1
-        update = Update(round=self._round, vector_P=self._update_P, tokens=1000, seed=bytes(32), state_root=bytes(32))
-        expected: list[PeerId] = [key_of(seat).peer_id for seat in range(self._scene.peers) if seat != self._scene.seat]
+        update = Update(
+            round=self._round, vector_P=self._update_P, tokens=1000, seed=bytes(32), state_root=bytes(32)
+        )
+        expected: list[PeerId] = [
+            key_of(seat).peer_id for seat in range(self._scene.peers) if seat != self._scene.seat
+        ]
         called = self._loop.time()
         averaged = await self._averager.average(update, Company(expected, called + PATIENCE_SECONDS))
         return called, averaged, self._loop.time()

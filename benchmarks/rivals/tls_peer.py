@@ -40,7 +40,9 @@ class TlsPeer:
         door = self._threads.submit(self._accept)
         context = client_context(self._key, _RUN)
         ports = [port for seat, port in enumerate(cards) if seat != self._scene.seat]
-        self._targets = [context.wrap_socket(_tuned(socket.create_connection(("127.0.0.1", port)))) for port in ports]
+        self._targets = [
+            context.wrap_socket(_tuned(socket.create_connection(("127.0.0.1", port)))) for port in ports
+        ]
         door.result()
         self._sent = 0
 
@@ -58,7 +60,9 @@ class TlsPeer:
         """Everything to everybody, at once."""
         began = time.monotonic()
         sending = [self._threads.submit(self._send, target) for target in self._targets]
-        receiving = [self._threads.submit(_receive, *pair) for pair in zip(self._sources, self._incoming, strict=True)]
+        receiving = [
+            self._threads.submit(_receive, *pair) for pair in zip(self._sources, self._incoming, strict=True)
+        ]
         for done in (*sending, *receiving):
             done.result()
         self._sent += len(self._outgoing) * len(self._targets)

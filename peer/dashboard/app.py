@@ -30,9 +30,9 @@ from rich.live import Live
 
 from swarm.errors import SwarmError
 
-from ..report import Reporter, RoundReport, point_at_nothing
-from ..status import Snapshot, encode, is_well
-from ..text import clean
+from ..observe.reporter import Reporter, RoundReport, point_at_nothing
+from ..observe.snapshot import Snapshot, encode, is_well
+from ..observe.text import clean
 from .frame import Frame
 from .panels import SORTS
 from .theme import Theme, fitting
@@ -50,7 +50,12 @@ _DRAWN_WITHOUT_TERMINAL = (120, 34)
 
 
 async def watch(
-    source: Source, *, once: bool = False, json_lines: bool = False, ascii: bool = False, out: TextIO | None = None
+    source: Source,
+    *,
+    once: bool = False,
+    json_lines: bool = False,
+    ascii: bool = False,
+    out: TextIO | None = None,
 ) -> int:
     """Show what ``source`` gives until the person quits; the exit status.
 
@@ -66,7 +71,9 @@ async def watch(
             status = await _lines(source, out, json_lines)
         else:
             status = await _Screen(source, out, fitting(os.environ, out.encoding or "", ascii)).run()
-    except* OSError:  # writing is all that happens to the system here: whoever read `out`, or its terminal, has gone
+    except* (
+        OSError
+    ):  # writing is all that happens to the system here: whoever read `out`, or its terminal, has gone
         point_at_nothing(out)
     return status
 
@@ -96,7 +103,9 @@ async def _once(source: Source, out: TextIO, json_lines: bool, ascii_only: bool)
         width, height = _size(out)
         theme = fitting(os.environ, out.encoding or "", ascii_only)
         console = Console(file=out, width=width, height=height, highlight=False)
-        console.print(view(answer, width, max(1, height - 1), theme=theme), end="")  # the prompt needs the last line
+        console.print(
+            view(answer, width, max(1, height - 1), theme=theme), end=""
+        )  # the prompt needs the last line
     out.flush()
     return WELL if is_well(answer) else DEGRADED
 
@@ -165,7 +174,10 @@ def _size(out: TextIO) -> tuple[int, int]:
         size = os.get_terminal_size(out.fileno())
     except (OSError, ValueError):
         wanted = [os.environ.get(name, "") for name in ("COLUMNS", "LINES")]
-        chosen = [int(text) if text.isascii() and text.isdigit() and 0 < int(text) < 10_000 else 0 for text in wanted]
+        chosen = [
+            int(text) if text.isascii() and text.isdigit() and 0 < int(text) < 10_000 else 0
+            for text in wanted
+        ]
         return chosen[0] or _DRAWN_WITHOUT_TERMINAL[0], chosen[1] or _DRAWN_WITHOUT_TERMINAL[1]
     return (size.columns, size.lines) if size.columns > 0 and size.lines > 0 else (80, 24)
 
@@ -186,7 +198,16 @@ def pressed(look: Look, key: str) -> Look | None:
         return replace(look, sort=SORTS[(SORTS.index(look.sort) + 1) % len(SORTS)], page=0)
     if key == " ":
         return replace(look, frozen=not look.frozen)
-    step = {"\x1b[A": -1, "\x1bOA": -1, "k": -1, "\x1b[5~": -1, "\x1b[B": 1, "\x1bOB": 1, "j": 1, "\x1b[6~": 1}.get(key, 0)
+    step = {
+        "\x1b[A": -1,
+        "\x1bOA": -1,
+        "k": -1,
+        "\x1b[5~": -1,
+        "\x1b[B": 1,
+        "\x1bOB": 1,
+        "j": 1,
+        "\x1b[6~": 1,
+    }.get(key, 0)
     return replace(look, page=max(0, look.page + step))
 
 
@@ -227,7 +248,9 @@ class _Screen:
         with (
             _keys(self._on_input),
             _signals(self._on_quit, self._changed.set),
-            Live(console=console, screen=True, auto_refresh=False, redirect_stdout=False, redirect_stderr=False) as live,
+            Live(
+                console=console, screen=True, auto_refresh=False, redirect_stdout=False, redirect_stderr=False
+            ) as live,
         ):
             async with asyncio.TaskGroup() as tasks:
                 asking = tasks.create_task(self._keep_asking(), name="viewer: ask")
@@ -253,7 +276,9 @@ class _Screen:
         drawn: _Shown | None = None
         while not self._quit:
             self._changed.clear()
-            now = _Shown(self._latest, self._reason if self._latest is None else "", self._look, _size(self._out))
+            now = _Shown(
+                self._latest, self._reason if self._latest is None else "", self._look, _size(self._out)
+            )
             if now != drawn:
                 console.size = now.size
                 live.update(now.frame(self._theme), refresh=True)
@@ -307,7 +332,9 @@ def _keys(on_input: Callable[[str], None]) -> Iterator[None]:
         yield
     finally:
         loop.remove_reader(keyboard)
-        termios.tcsetattr(keyboard, termios.TCSAFLUSH, before)  # keys typed for the viewer do not reach the shell
+        termios.tcsetattr(
+            keyboard, termios.TCSAFLUSH, before
+        )  # keys typed for the viewer do not reach the shell
 
 
 def _typed(keyboard: int) -> str:
@@ -324,7 +351,10 @@ def _signals(quit_: Callable[[], None], resized: Callable[[], None]) -> Iterator
         yield
         return
     loop = asyncio.get_running_loop()
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGWINCH)}
+    before = {
+        number: signal.getsignal(number)
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGWINCH)
+    }
     try:
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             loop.add_signal_handler(number, quit_)
@@ -338,7 +368,14 @@ def _signals(quit_: Callable[[], None], resized: Callable[[], None]) -> Iterator
 
 def export_svg(snapshot: Snapshot, path: Path, width: int, height: int, *, look: Look | None = None) -> None:
     """Write the picture of ``snapshot`` as an SVG file that loads nothing from elsewhere: its font is the reader's monospace."""
-    console = Console(record=True, file=io.StringIO(), width=width, height=height, force_terminal=True, color_system="truecolor")
+    console = Console(
+        record=True,
+        file=io.StringIO(),
+        width=width,
+        height=height,
+        force_terminal=True,
+        color_system="truecolor",
+    )
     console.print(view(snapshot, width, height, look=look), end="")
     picture = console.export_svg(title="swarm top")
     path.write_text(re.sub(r"@font-face \{.*?\}\s*", "", picture, flags=re.DOTALL), encoding="utf-8")

@@ -73,7 +73,9 @@ def boxed(title: Text, lines: Sequence[Text], width: int, height: int, theme: Th
     head = title.copy()
     head.truncate(width - 6, overflow="crop")
     rest = width - 5 - head.cell_len
-    top = line((corners[0] + flat + " ", QUIET)).append_text(head).append(" " + flat * rest + corners[1], QUIET)
+    top = (
+        line((corners[0] + flat + " ", QUIET)).append_text(head).append(" " + flat * rest + corners[1], QUIET)
+    )
     inside = [
         line((upright + " ", QUIET)).append_text(text).append(" " + upright, QUIET)
         for text in block(lines, width - 4, height - 2, theme)
@@ -106,7 +108,11 @@ class Frame:
 
     def greyed(self) -> Frame:
         """The same characters without their colours: what was true a while ago."""
-        return Frame(tuple(Text(text.plain, style=QUIET, no_wrap=True, end="") for text in self.lines), self.width, self.height)
+        return Frame(
+            tuple(Text(text.plain, style=QUIET, no_wrap=True, end="") for text in self.lines),
+            self.width,
+            self.height,
+        )
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Segment]:
         for text in self.lines:

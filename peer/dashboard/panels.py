@@ -9,8 +9,8 @@ from datetime import UTC, datetime, tzinfo
 
 from rich.text import Text
 
-from ..status import Happening, PeerRow, Point, Snapshot
-from ..text import cells, count, duration, number, percent, rate, shorten, size, wrapped
+from ..observe.snapshot import Happening, PeerRow, Point, Snapshot
+from ..observe.text import cells, count, duration, number, percent, rate, shorten, size, wrapped
 from . import plots
 from .frame import Block, Piece, block, fit, flow, line, spread
 from .theme import FRESH, GOOD, HEALTH, QUIET, SEVERITIES, STATES, STRONG, Theme
@@ -21,7 +21,18 @@ SORTS = ("share", "speed", "name", "trouble")
 KEYS = (("q", "quit"), ("s", "sort"), ("g", "sample"), ("i", "invite"), ("space", "freeze"), ("?", "help"))
 
 _AWAY = frozenset({"left", "banned", "unreachable"})
-_TROUBLE = ("banned", "unreachable", "slow", "left", "starting", "syncing", "following", "waiting", "averaging", "training")
+_TROUBLE = (
+    "banned",
+    "unreachable",
+    "slow",
+    "left",
+    "starting",
+    "syncing",
+    "following",
+    "waiting",
+    "averaging",
+    "training",
+)
 
 
 # --- how the run does -----------------------------------------------------------------------------------------------
@@ -42,9 +53,19 @@ def header(snapshot: Snapshot, width: int, theme: Theme) -> Block:
     up = f"up {duration(snapshot.uptime, whole=True)}"
     facts = (f"{count(snapshot.parameters)} parameters", f"v{theme.clean(snapshot.version, 12)}")
     preset = theme.clean(snapshot.relaxation.partition(":")[0], 12)
-    more, most = theme.dot.join((up, *facts)), theme.dot.join((preset, up, *facts) if preset else (up, *facts))
-    name = line((" swarm  ", QUIET), (theme.clean(snapshot.run_name, max(8, width // 3)), STRONG), "  ", health(snapshot, theme))
-    top = _longest_that_fits(name, [(peers, most), (peers, more), (peers, up), (peers, ""), (short, "")], width, theme)
+    more, most = (
+        theme.dot.join((up, *facts)),
+        theme.dot.join((preset, up, *facts) if preset else (up, *facts)),
+    )
+    name = line(
+        (" swarm  ", QUIET),
+        (theme.clean(snapshot.run_name, max(8, width // 3)), STRONG),
+        "  ",
+        health(snapshot, theme),
+    )
+    top = _longest_that_fits(
+        name, [(peers, most), (peers, more), (peers, up), (peers, ""), (short, "")], width, theme
+    )
     if not snapshot.reason:
         return [top]
     _, style = theme.glyph(HEALTH, snapshot.health)
@@ -64,7 +85,9 @@ def progress(snapshot: Snapshot, width: int, theme: Theme) -> Block:
     short = width < 70
     run_share, run_words = _run_facts(snapshot, short)
     round_share, round_words = _round_facts(snapshot, short, theme)
-    facts = -(-max(len(run_words), len(round_words)) // 6) * 6  # in steps of 6, so that the bars do not breathe with every digit
+    facts = (
+        -(-max(len(run_words), len(round_words)) // 6) * 6
+    )  # in steps of 6, so that the bars do not breathe with every digit
     length = max(4, width - facts - 10)
     return [
         fit(line((f" {label:<6}", QUIET), *_bar(share, length, theme), f"  {words}"), width, theme)
@@ -76,12 +99,21 @@ def _run_facts(snapshot: Snapshot, short: bool) -> tuple[float, str]:
     left = f"  {duration(snapshot.seconds_left)} left" if snapshot.seconds_left > 0 else ""
     if snapshot.rounds > 0:
         share = snapshot.round / snapshot.rounds
-        words = f"{snapshot.round}/{snapshot.rounds}" if short else f"round {snapshot.round} of {snapshot.rounds}  {percent(share)}"
+        words = (
+            f"{snapshot.round}/{snapshot.rounds}"
+            if short
+            else f"round {snapshot.round} of {snapshot.rounds}  {percent(share)}"
+        )
     elif snapshot.tokens_goal > 0:
         share = snapshot.tokens / snapshot.tokens_goal
-        words = f"{count(snapshot.tokens)}/{count(snapshot.tokens_goal)} tokens" + ("" if short else f"  {percent(share)}")
+        words = f"{count(snapshot.tokens)}/{count(snapshot.tokens_goal)} tokens" + (
+            "" if short else f"  {percent(share)}"
+        )
     else:
-        share, words = 0.0, f"round {snapshot.round}" + ("" if short else f"  {count(snapshot.tokens)} tokens, no end set")
+        share, words = (
+            0.0,
+            f"round {snapshot.round}" + ("" if short else f"  {count(snapshot.tokens)} tokens, no end set"),
+        )
     return share, words + left
 
 
@@ -90,11 +122,15 @@ def _round_facts(snapshot: Snapshot, short: bool, theme: Theme) -> tuple[float, 
     phase = theme.clean(snapshot.phase, 12)
     if snapshot.phase == "training":
         step = f"{snapshot.step:>{len(str(snapshot.max_steps))}}"
-        words = f"step {step}/{snapshot.max_steps}" if short else f"training  step {step} of {snapshot.max_steps}"
+        words = (
+            f"step {step}/{snapshot.max_steps}" if short else f"training  step {step} of {snapshot.max_steps}"
+        )
         left = "  {}" if short else "  averages in {}"
     else:
         share, words, left = (1.0 if snapshot.phase == "averaging" else 0.0), phase, "  {} left"
-    return share, words + (left.format(duration(snapshot.phase_left, whole=True)) if snapshot.phase_left > 0 else "")
+    return share, words + (
+        left.format(duration(snapshot.phase_left, whole=True)) if snapshot.phase_left > 0 else ""
+    )
 
 
 def _bar(share: float, length: int, theme: Theme) -> tuple[Piece, Piece]:
@@ -110,8 +146,14 @@ def loss_words(snapshot: Snapshot, *, long: bool) -> list[Piece]:
     loss = number(snapshot.losses[-1].value) if snapshot.losses else "-"
     words: list[Piece] = [("loss ", GOOD), (loss, STRONG), " nats/token" if long else ""]
     if snapshot.evaluations:
-        best = min((point.value for point in snapshot.evaluations if math.isfinite(point.value)), default=math.nan)
-        words += [("  eval ", FRESH), (number(snapshot.evaluations[-1].value), STRONG), " bits/byte" if long else ""]
+        best = min(
+            (point.value for point in snapshot.evaluations if math.isfinite(point.value)), default=math.nan
+        )
+        words += [
+            ("  eval ", FRESH),
+            (number(snapshot.evaluations[-1].value), STRONG),
+            " bits/byte" if long else "",
+        ]
         words += [(f" (best {number(best)})", QUIET)] if long else []
     return words
 
@@ -131,12 +173,21 @@ def _since(points: Sequence[Point], like: Sequence[Point]) -> list[Point]:
     """``points``, lengthened so that they cover the same rounds as ``like``: NaN draws nothing but holds the place."""
     if not points or not like:
         return list(points)
-    return [Point(min(like[0].round, points[0].round), math.nan), *points, Point(max(like[-1].round, points[-1].round), math.nan)]
+    return [
+        Point(min(like[0].round, points[0].round), math.nan),
+        *points,
+        Point(max(like[-1].round, points[-1].round), math.nan),
+    ]
 
 
 def _curve(points: Sequence[Point], name: str, style: str, width: int, height: int, theme: Theme) -> Block:
     values = [point.value for point in points]
-    rows = plots.curve([(point.round, point.value) for point in points], max(0, width - 8), height, ascii_only=theme.ascii_only)
+    rows = plots.curve(
+        [(point.round, point.value) for point in points],
+        max(0, width - 8),
+        height,
+        ascii_only=theme.ascii_only,
+    )
     edge = "|" if theme.ascii_only else "┤"
     names = plots.labels(values, height, 6, name)
     return [
@@ -155,7 +206,11 @@ def _axis(points: Sequence[Point], width: int) -> Text:
 
 def machine(snapshot: Snapshot, width: int, theme: Theme) -> Block:
     """What this computer gives, against what it has. The most important lines first."""
-    given = (duration(snapshot.given_seconds), f"{count(snapshot.given_tokens)} tokens", f"{count(snapshot.given_rounds)} rounds")
+    given = (
+        duration(snapshot.given_seconds),
+        f"{count(snapshot.given_tokens)} tokens",
+        f"{count(snapshot.given_rounds)} rounds",
+    )
     memory = snapshot.memory / snapshot.memory_total if snapshot.memory_total > 0 else 0.0
     cpu = snapshot.cpu / snapshot.cores if snapshot.cores > 0 else 0.0
     return [
@@ -183,14 +238,19 @@ def network(snapshot: Snapshot, width: int, theme: Theme) -> Block:
         line(("group ", QUIET), group),
         line(("cost  ", QUIET), price),
         line(("total ", QUIET), f"{size(snapshot.bytes_up)} up{theme.dot}{size(snapshot.bytes_down)} down"),
-        line(("state ", QUIET), state + (theme.dot + theme.clean(snapshot.checkpoint, width) if snapshot.checkpoint else "")),
+        line(
+            ("state ", QUIET),
+            state + (theme.dot + theme.clean(snapshot.checkpoint, width) if snapshot.checkpoint else ""),
+        ),
     ]
 
 
 def _traffic(label: str, values: Sequence[float], width: int, theme: Theme) -> Text:
     now = rate(values[-1]) if values else "-"
     return line(
-        (f"{label:<6}", QUIET), (plots.sparkline(values, max(4, width - 18), ascii_only=theme.ascii_only), GOOD), f"{now:>12}"
+        (f"{label:<6}", QUIET),
+        (plots.sparkline(values, max(4, width - 18), ascii_only=theme.ascii_only), GOOD),
+        f"{now:>12}",
     )
 
 
@@ -269,7 +329,9 @@ def peers_table(snapshot: Snapshot, width: int, height: int, look: tuple[str, in
     """The table in exactly ``height`` lines; ``look`` is the order and the page. This peer heads every page."""
     sort, page = look
     device, columns = _fitting(width)
-    name = max(4, width - _STATE - _GAP - sum(column.width + _GAP for column in columns) - (device and device + _GAP))
+    name = max(
+        4, width - _STATE - _GAP - sum(column.width + _GAP for column in columns) - (device and device + _GAP)
+    )
     rows = ordered(snapshot.peers, sort)
     mine = [row for row in rows if row.is_me]
     others = rows[len(mine) :]
@@ -286,7 +348,13 @@ def _fitting(width: int) -> tuple[int, list[Column]]:
     device, columns = _DEVICE, list(_COLUMNS)
 
     def excess() -> int:
-        taken = _STATE + _GAP + _NAME + (device and device + _GAP) + sum(column.width + _GAP for column in columns)
+        taken = (
+            _STATE
+            + _GAP
+            + _NAME
+            + (device and device + _GAP)
+            + sum(column.width + _GAP for column in columns)
+        )
         return taken - width
 
     for rank in range(7):
@@ -305,23 +373,31 @@ def _row(row: PeerRow, name: int, device: int, columns: Sequence[Column], theme:
     if device:
         text.append("  ").append_text(fit(line(theme.clean(row.device, device)), device, theme))
     figures = ((column.cell(row), column.width) for column in columns)
-    shown = "".join(f"  {figure if len(figure) <= width else theme.ellipsis:>{width}}" for figure, width in figures)
+    shown = "".join(
+        f"  {figure if len(figure) <= width else theme.ellipsis:>{width}}" for figure, width in figures
+    )
     return text.append(shown, QUIET if row.state in _AWAY else None)
 
 
 # --- what happened, and what a key shows ------------------------------------------------------------------------------
 
 
-def events(happenings: Sequence[Happening], width: int, height: int, zone: tzinfo | None, theme: Theme) -> Block:
+def events(
+    happenings: Sequence[Happening], width: int, height: int, zone: tzinfo | None, theme: Theme
+) -> Block:
     """The newest events first, one line each."""
-    newest = sorted(happenings, key=lambda each: each.time if math.isfinite(each.time) else -math.inf, reverse=True)[
-        : max(0, height)
-    ]
+    newest = sorted(
+        happenings, key=lambda each: each.time if math.isfinite(each.time) else -math.inf, reverse=True
+    )[: max(0, height)]
     lines = []
     for each in newest:
         glyph, style = theme.glyph(SEVERITIES, each.severity)
         lines.append(
-            line((_clock(each.time, zone), QUIET), (f" {glyph} ", style), (theme.clean(each.text, max(0, width - 11)), style))
+            line(
+                (_clock(each.time, zone), QUIET),
+                (f" {glyph} ", style),
+                (theme.clean(each.text, max(0, width - 11)), style),
+            )
         )
     return block(lines, width, height, theme)
 
@@ -336,7 +412,11 @@ def _clock(time: float, zone: tzinfo | None) -> str:
 def sample(snapshot: Snapshot, width: int, theme: Theme) -> Block:
     """Text that the shared model has generated."""
     text = theme.clean(snapshot.sample, 4000)
-    return [line(part) for part in wrapped(text, width)] if text else [line(("the model has not written anything yet", QUIET))]
+    return (
+        [line(part) for part in wrapped(text, width)]
+        if text
+        else [line(("the model has not written anything yet", QUIET))]
+    )
 
 
 def invite(snapshot: Snapshot, width: int, theme: Theme) -> Block:

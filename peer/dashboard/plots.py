@@ -10,8 +10,8 @@ import math
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
 
-from ..text import number
-from ..text import shorten as _shorten
+from ..observe.text import number
+from ..observe.text import shorten as _shorten
 
 Pairs = Sequence[tuple[float, float]]
 """A series: (x, y), x rising."""
@@ -44,7 +44,9 @@ def span(values: Sequence[float]) -> tuple[float, float]:
     last = len(ordered) - 1
     low, high = ordered[int(0.02 * last)], ordered[math.ceil(0.95 * last)]
     low, high = min(low, newest), max(high, newest)
-    margin = max(0.0, 1e-3 * max(abs(low), abs(high), 1e-6) - (high - low))  # a constant gets a little room on both sides
+    margin = max(
+        0.0, 1e-3 * max(abs(low), abs(high), 1e-6) - (high - low)
+    )  # a constant gets a little room on both sides
     return low - margin, high + margin
 
 
@@ -60,7 +62,9 @@ def curve(pairs: Pairs, width: int, height: int, *, ascii_only: bool = False) ->
     low, high = span([y for _, y in drawable])
     dots = _dots(_columns(drawable, columns), low, high, rows)
     if ascii_only:
-        return ["".join("*" if (row, column) in dots else " " for column in range(width)) for row in range(height)]
+        return [
+            "".join("*" if (row, column) in dots else " " for column in range(width)) for row in range(height)
+        ]
     grid = [[0] * width for _ in range(height)]
     for row, column in dots:
         grid[row // 4][column // 2] |= _BRAILLE[row % 4][column % 2]
@@ -116,7 +120,9 @@ def labels(values: Sequence[float], height: int, width: int, name: str = "") -> 
     return [_shorten(row, width, "").rjust(width) for row in rows]
 
 
-def sparkline(values: Sequence[float], width: int, *, ascii_only: bool = False, from_zero: bool = True) -> str:
+def sparkline(
+    values: Sequence[float], width: int, *, ascii_only: bool = False, from_zero: bool = True
+) -> str:
     """The newest ``width`` values as one line of bars, right-aligned. Scaled from 0, or from the smallest, to the largest value."""
     shown = [_bounded(value) for value in list(values)[-width:]] if width > 0 else []
     good = [value for value in shown if math.isfinite(value)]
@@ -124,7 +130,10 @@ def sparkline(values: Sequence[float], width: int, *, ascii_only: bool = False, 
     reach = max(good, default=0.0) - low
     steps = _STEPS if ascii_only else _BLOCKS
     levels = (min(1.0, max(0.0, (value - low) / reach)) if reach > 0 else 0.0 for value in shown)
-    bars = (steps[int(7.999 * level)] if math.isfinite(value) else " " for value, level in zip(shown, levels, strict=True))
+    bars = (
+        steps[int(7.999 * level)] if math.isfinite(value) else " "
+        for value, level in zip(shown, levels, strict=True)
+    )
     return "".join(bars).rjust(max(0, width))
 
 

@@ -10,7 +10,7 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from ..text import clean, size
+from ..observe.text import clean, size
 
 
 def show(summary: Mapping[str, Any], console: Console | None = None) -> None:
@@ -36,7 +36,9 @@ def show(summary: Mapping[str, Any], console: Console | None = None) -> None:
         table.add_row(name, Text(value))
     console.print(table)
     sample = "\n".join(clean(line, 100) for line in str(summary["sample"]).splitlines()[:12])
-    console.print(Panel(Text("def " + sample), title="written by the shared model", title_align="left", expand=False))
+    console.print(
+        Panel(Text("def " + sample), title="written by the shared model", title_align="left", expand=False)
+    )
 
 
 def _score(bits_per_byte: float | None) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from ..text import clean, shorten
+from ..observe.text import clean, shorten
 
 GOOD = "bright_blue"
 FRESH = "cyan"
@@ -41,7 +41,11 @@ HEALTH: Mapping[str, tuple[str, str, str]] = {
     "STALLED": ("✗", "X", ALARM),
 }
 
-SEVERITIES: Mapping[str, tuple[str, str, str]] = {"info": ("·", ".", ""), "warning": ("!", "!", WARN), "error": ("✗", "X", BAD)}
+SEVERITIES: Mapping[str, tuple[str, str, str]] = {
+    "info": ("·", ".", ""),
+    "warning": ("!", "!", WARN),
+    "error": ("✗", "X", BAD),
+}
 
 _UNKNOWN = ("?", "?", WARN)
 
@@ -74,7 +78,9 @@ class Theme:
 
     def clean(self, text: str, at_most: int) -> str:
         """A stranger's text, safe to show with these characters in at most ``at_most`` cells."""
-        safe = clean(text, 2 * max(at_most, 0) + 2)  # twice: a wide character becomes one narrow question mark
+        safe = clean(
+            text, 2 * max(at_most, 0) + 2
+        )  # twice: a wide character becomes one narrow question mark
         if self.ascii_only:
             safe = safe.encode("ascii", "replace").decode("ascii")
         return shorten(safe, at_most, self.ellipsis)
@@ -86,5 +92,9 @@ def fitting(environ: Mapping[str, str], encoding: str, ascii_only: bool = False)
     Colour is not decided here: the console leaves it out where ``NO_COLOR`` is set.
     """
     locale = environ.get("LC_ALL") or environ.get("LC_CTYPE") or environ.get("LANG") or ""
-    poor = environ.get("TERM", "") in ("dumb", "linux") or locale[:2] in ("zh", "ja", "ko")  # there the glyphs may take two cells
+    poor = environ.get("TERM", "") in ("dumb", "linux") or locale[:2] in (
+        "zh",
+        "ja",
+        "ko",
+    )  # there the glyphs may take two cells
     return Theme(ascii_only or poor or encoding.lower().replace("-", "").replace("_", "") != "utf8")

@@ -15,8 +15,8 @@ from datetime import tzinfo
 
 from rich.text import Text
 
-from ..status import Snapshot
-from ..text import duration, number, rate, wrapped
+from ..observe.snapshot import Snapshot
+from ..observe.text import duration, number, rate, wrapped
 from . import panels, plots
 from .frame import Block, Frame, beside, block, boxed, fit, flow, line, spread
 from .theme import GOOD, HEALTH, QUIET, STRONG, WARN, Theme
@@ -39,7 +39,9 @@ class Look:
     """Time zone of the events; None is this machine's."""
 
 
-def view(snapshot: Snapshot, width: int, height: int, *, theme: Theme | None = None, look: Look | None = None) -> Frame:
+def view(
+    snapshot: Snapshot, width: int, height: int, *, theme: Theme | None = None, look: Look | None = None
+) -> Frame:
     """The picture of ``snapshot`` in exactly ``width`` × ``height`` cells, both at least 1.
 
     A peer that does not answer leaves its last picture, grey, under a line that says for how long.
@@ -49,7 +51,9 @@ def view(snapshot: Snapshot, width: int, height: int, *, theme: Theme | None = N
         return Frame.of(_lines(snapshot, width, height, theme, look), width, height, theme)
     warning = f" no answer for {duration(look.silent_for, whole=True)}: this is what was last known"
     last = Frame.of(_lines(snapshot, width, height - 1, theme, look), width, height - 1, theme).greyed()
-    return Frame.of([fit(line((warning, f"{WARN} reverse")), width, theme), *last.lines], width, height, theme)
+    return Frame.of(
+        [fit(line((warning, f"{WARN} reverse")), width, theme), *last.lines], width, height, theme
+    )
 
 
 def unanswered(reason: str, width: int, height: int, *, theme: Theme | None = None) -> Frame:
@@ -102,7 +106,13 @@ def _side(snapshot: Snapshot, width: int, height: int, theme: Theme) -> Block:
     upper = len(mine) + 2
     return [
         *boxed(line(("this machine", STRONG)), mine, width, upper, theme),
-        *boxed(line(("network", STRONG)), panels.network(snapshot, width - 4, theme), width, height - upper, theme),
+        *boxed(
+            line(("network", STRONG)),
+            panels.network(snapshot, width - 4, theme),
+            width,
+            height - upper,
+            theme,
+        ),
     ]
 
 
@@ -113,13 +123,20 @@ def _medium(snapshot: Snapshot, width: int, height: int, theme: Theme, look: Loo
     lines = [
         *head,
         *boxed(
-            line(*panels.loss_words(snapshot, long=True)), panels.chart(snapshot, width - 4, upper - 2, theme), width, upper, theme
+            line(*panels.loss_words(snapshot, long=True)),
+            panels.chart(snapshot, width - 4, upper - 2, theme),
+            width,
+            upper,
+            theme,
         ),
         panels.machine_line(snapshot, width, theme),
     ]
     if look.panel == "events":
         lines += _peers(snapshot, width, room - upper - 2, theme, look)
-        lines += [line(" ").append_text(text) for text in panels.events(snapshot.events, width - 1, 2, look.zone, theme)]
+        lines += [
+            line(" ").append_text(text)
+            for text in panels.events(snapshot.events, width - 1, 2, look.zone, theme)
+        ]
     else:
         lines += _lower(snapshot, width, room - upper, theme, look)
     return [*lines, _legend(width, theme, look)]
@@ -128,8 +145,14 @@ def _medium(snapshot: Snapshot, width: int, height: int, theme: Theme, look: Loo
 def _compact(snapshot: Snapshot, width: int, height: int, theme: Theme, look: Look) -> Block:
     loss = line(" ", *panels.loss_words(snapshot, long=False), "  ")
     values = plots.thin([point.value for point in snapshot.losses], width - loss.cell_len - 1)
-    loss.append(plots.sparkline(values, width - loss.cell_len - 1, ascii_only=theme.ascii_only, from_zero=False), GOOD)
-    head = [*panels.header(snapshot, width, theme), *panels.progress(snapshot, width, theme), fit(loss, width, theme)]
+    loss.append(
+        plots.sparkline(values, width - loss.cell_len - 1, ascii_only=theme.ascii_only, from_zero=False), GOOD
+    )
+    head = [
+        *panels.header(snapshot, width, theme),
+        *panels.progress(snapshot, width, theme),
+        fit(loss, width, theme),
+    ]
     room = height - len(head)
     if look.panel != "events":
         return [*head, *_lower(snapshot, width, room, theme, look)]
@@ -161,13 +184,23 @@ def _plain(snapshot: Snapshot, width: int, theme: Theme) -> Block:
 def _peers(snapshot: Snapshot, width: int, height: int, theme: Theme, look: Look) -> Block:
     pages = panels.pages_of(snapshot, height - 2)
     title = panels.peers_title(snapshot, look.sort, look.page % pages, pages, theme)
-    return boxed(title, panels.peers_table(snapshot, width - 4, height - 2, (look.sort, look.page), theme), width, height, theme)
+    return boxed(
+        title,
+        panels.peers_table(snapshot, width - 4, height - 2, (look.sort, look.page), theme),
+        width,
+        height,
+        theme,
+    )
 
 
 def _lower(snapshot: Snapshot, width: int, height: int, theme: Theme, look: Look) -> Block:
     if look.panel == "events":
         return boxed(
-            line(("events", STRONG)), panels.events(snapshot.events, width - 4, height - 2, look.zone, theme), width, height, theme
+            line(("events", STRONG)),
+            panels.events(snapshot.events, width - 4, height - 2, look.zone, theme),
+            width,
+            height,
+            theme,
         )
     title = "sample of the shared model" if look.panel == "sample" else look.panel
     return _ruled(title, _shown(snapshot, width, theme, look), width, height, theme)
@@ -184,7 +217,11 @@ def _shown(snapshot: Snapshot, width: int, theme: Theme, look: Look) -> Block:
 
 def _ruled(title: str, lines: Sequence[Text], width: int, height: int, theme: Theme) -> Block:
     """Lines under a rule, with nothing beside them: they can be copied."""
-    rule = line((f"{theme.box[4]} ", QUIET), (title, STRONG), (" " + theme.box[4] * max(0, width - len(title) - 3), QUIET))
+    rule = line(
+        (f"{theme.box[4]} ", QUIET),
+        (title, STRONG),
+        (" " + theme.box[4] * max(0, width - len(title) - 3), QUIET),
+    )
     return block([rule, *lines], width, height, theme)
 
 

@@ -24,8 +24,8 @@ from torch import Tensor
 from swarm.errors import NoData, WrongContent
 from swarm.manifest import DataSpec
 
-from ..content import chunk_count, chunk_length, chunked_hashes, root_of
-from ..files import replacing, trouble
+from ..chunks.hashes import chunk_count, chunk_length, chunked_hashes, root_of
+from ..storage.files import replacing, trouble
 
 DOMAIN = b"swarm-data-v1"
 
@@ -96,7 +96,11 @@ def data_root(hashes: Sequence[bytes], length: int) -> bytes:
 
 
 def build(
-    path: Path | None, *, held_out: float = 0.05, limit: int = LIMIT, progress: Progress = lambda files, size: None
+    path: Path | None,
+    *,
+    held_out: float = 0.05,
+    limit: int = LIMIT,
+    progress: Progress = lambda files, size: None,
 ) -> Corpus:
     """Read a folder of text, one text file, or (None) the source of Python's own standard library, into a corpus.
 
@@ -116,8 +120,16 @@ def build(
         progress(files, len(data))
     if len(data) < SMALLEST:
         advice = "give --data a folder of text files (UTF-8), or leave it out to train on Python's standard library"
-        raise NoData(f"{root} holds {len(data)} bytes of text in {files} files ({skipped} others were skipped)", advice)
-    return from_bytes(data, description=f"{description}, {files} files"[:200], held_out=held_out, files=files, skipped=skipped)
+        raise NoData(
+            f"{root} holds {len(data)} bytes of text in {files} files ({skipped} others were skipped)", advice
+        )
+    return from_bytes(
+        data,
+        description=f"{description}, {files} files"[:200],
+        held_out=held_out,
+        files=files,
+        skipped=skipped,
+    )
 
 
 def from_bytes(
@@ -141,11 +153,19 @@ def _sources(path: Path | None) -> tuple[Path, list[Path], str]:
         root = Path(sysconfig.get_path("stdlib"))
         name = f"Python {sys.version_info.major}.{sys.version_info.minor} standard library"
         # _sysconfigdata… is written by each build, with its paths: it would make every machine's corpus another one
-        found = [f for f in _walk(root, SKIPPED_FOLDERS) if f.suffix == ".py" and not f.name.startswith("_sysconfigdata")]
+        found = [
+            f
+            for f in _walk(root, SKIPPED_FOLDERS)
+            if f.suffix == ".py" and not f.name.startswith("_sysconfigdata")
+        ]
     else:
         root, name = path.resolve(), path.resolve().name
         found = [root] if root.is_file() else list(_walk(root, frozenset()))
-    found.sort(key=lambda file: hashlib.sha256(file.relative_to(root).as_posix().encode(errors="surrogateescape")).digest())
+    found.sort(
+        key=lambda file: hashlib.sha256(
+            file.relative_to(root).as_posix().encode(errors="surrogateescape")
+        ).digest()
+    )
     return root, found, name.encode(errors="replace").decode()
 
 

@@ -29,7 +29,9 @@ def shard_count(spec: DataSpec, context: int) -> int:
     """
     length = train_length(spec)
     if length <= context:
-        raise NoData(f"{length} bytes to train on are fewer than one context of {context}", "give --data more text")
+        raise NoData(
+            f"{length} bytes to train on are fewer than one context of {context}", "give --data more text"
+        )
     return max(1, min(MOST, length // (CONTEXTS * context)))
 
 

@@ -83,7 +83,10 @@ class HivemindDirectory:
             directory = cls(node, p2p, topics, storage, owner)
             p2p.serve()
             if not await directory._join(others, deadline) and others:
-                raise NobodyThere("no entry of the ticket answers", "ask the organiser for a fresh ticket, or try again later")
+                raise NobodyThere(
+                    "no entry of the ticket answers",
+                    "ask the organiser for a fresh ticket, or try again later",
+                )
         except BaseException:
             p2p.close()
             await owner.close()
@@ -93,7 +96,9 @@ class HivemindDirectory:
     async def __aenter__(self) -> HivemindDirectory:
         return self
 
-    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         await self.close()
 
     async def close(self) -> None:
@@ -202,9 +207,17 @@ class HivemindDirectory:
         await self._wake(operation)
         bundle = [[operation.record, seconds_to_live(seconds)]]
         await self._node.store_many(list(keys), [bundle] * len(keys), 0.0, beam_size=NEIGHBOURS)
-        ids, value, blacklist = self._ids(keys), self._node.protocol.serializer.dumps(bundle), self._node.blacklist
+        ids, value, blacklist = (
+            self._ids(keys),
+            self._node.protocol.serializer.dumps(bundle),
+            self._node.blacklist,
+        )
         rest = [_hivemind_id(peer) for peer in self._entries if peer not in operation.took]
-        stores = [self._node.protocol.call_store(entry, ids, [value] * len(ids), 0.0) for entry in rest if entry not in blacklist]
+        stores = [
+            self._node.protocol.call_store(entry, ids, [value] * len(ids), 0.0)
+            for entry in rest
+            if entry not in blacklist
+        ]
         await _briefly(operation, stores)
 
     def _ids(self, keys: Sequence[bytes]) -> list[Any]:
@@ -226,7 +239,9 @@ def load_hivemind() -> None:
             return
         level, mp = logging.getLevelName(logging.WARNING), sys.modules.get("torch.multiprocessing")
         strategy = mp.get_sharing_strategy() if mp else None
-        from hivemind.utils.logging import use_hivemind_log_handler  # whatever is imported of hivemind, all of it is
+        from hivemind.utils.logging import (
+            use_hivemind_log_handler,  # whatever is imported of hivemind, all of it is
+        )
 
         use_hivemind_log_handler("nowhere")
         logging.addLevelName(logging.WARNING, level)

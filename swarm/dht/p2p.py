@@ -109,7 +109,9 @@ class P2P:
 
     # --- what hivemind calls ------------------------------------------------------------------------------------
 
-    async def add_protobuf_handler(self, name: str, handler: Any, input_protobuf_type: Any, **options: Any) -> None:
+    async def add_protobuf_handler(
+        self, name: str, handler: Any, input_protobuf_type: Any, **options: Any
+    ) -> None:
         """Let ``handler`` answer the RPC ``name``, such as ``DHTProtocol.rpc_find``."""
         self._servicers[_verb(name)] = _Servicer(handler, input_protobuf_type)
 
@@ -117,7 +119,9 @@ class P2P:
         """Answer the RPC ``name`` no longer."""
         self._servicers.pop(_verb(name), None)
 
-    async def call_protobuf_handler(self, peer_id: Any, name: str, input: Any, output_protobuf_type: Any) -> Any:
+    async def call_protobuf_handler(
+        self, peer_id: Any, name: str, input: Any, output_protobuf_type: Any
+    ) -> Any:
         """The reply of ``peer_id``. Raises hivemind's ``P2PHandlerError`` where there is none, or none that keeps the rules."""
         from hivemind.p2p import P2PHandlerError
 
@@ -154,7 +158,12 @@ class P2P:
         deadline = asyncio.get_running_loop().time() + PATIENCE
         with disowned():
             reply = await self._transport.request(
-                to, "dht", body, argument=argument, limit=MESSAGE_LIMIT if argument == "find" else CONTROL_LIMIT, deadline=deadline
+                to,
+                "dht",
+                body,
+                argument=argument,
+                limit=MESSAGE_LIMIT if argument == "find" else CONTROL_LIMIT,
+                deadline=deadline,
             )
         raw, contacts = _decode(_REPLY, reply)
         response = _parse(form, raw)
@@ -228,7 +237,9 @@ class P2P:
         _check(verb, request, call.sender)
         if not self._contacts.addresses(call.sender):
             request.ClearField("peer")  # nobody could dial it, so it has no place in a routing table
-        if len(raw) > CONTROL_LIMIT:  # only a store may be; `verify` remembers, so the storage, which cannot wait, need not compute
+        if (
+            len(raw) > CONTROL_LIMIT
+        ):  # only a store may be; `verify` remembers, so the storage, which cannot wait, need not compute
             for key, bundle in zip(request.keys, request.values, strict=True):
                 await self._read(key, bundle)
         context = P2PContext(call.argument, self.peer_id, PeerID(to_multihash(call.sender)))
@@ -292,7 +303,11 @@ def _check(verb: str, request: Any, sender: PeerId) -> None:
         columns = (request.subkeys, request.values, request.expiration_time, request.in_cache)
         if any(len(column) != len(keys) for column in columns):
             raise Malformed("columns of different lengths")
-        if any(request.in_cache) or any(request.expiration_time) or any(tag != _PLAIN for tag in request.subkeys):
+        if (
+            any(request.in_cache)
+            or any(request.expiration_time)
+            or any(tag != _PLAIN for tag in request.subkeys)
+        ):
             raise Malformed("only plain bundles, and no time of day")
 
 

@@ -73,7 +73,9 @@ class Topics:
 
     def __init__(self, run: bytes, forms: Mapping[str, type[Message]]) -> None:
         self._run = run
-        self._keys = {topic: tuple(derive_bytes(run, "topic", topic, salt) for salt in range(SALTS)) for topic in forms}
+        self._keys = {
+            topic: tuple(derive_bytes(run, "topic", topic, salt) for salt in range(SALTS)) for topic in forms
+        }
         self._forms = {key_id(key): forms[topic] for topic, keys in self._keys.items() for key in keys}
 
     def __len__(self) -> int:

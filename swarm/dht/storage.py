@@ -76,7 +76,11 @@ class RecordStorage:
         """The bundle under ``key``, with the seconds that each record has left; None where nothing lives."""
         self._drop_expired(key)
         shelf, now = self._shelves.get(key), self._clock()
-        return Item(pack_bundle((held.signed.raw, held.until - now) for held in shelf.values())) if shelf else None
+        return (
+            Item(pack_bundle((held.signed.raw, held.until - now) for held in shelf.values()))
+            if shelf
+            else None
+        )
 
     def items(self) -> Iterator[tuple[int, Item]]:
         """Every key that holds something, with its bundle: what hivemind hands over to a newcomer."""

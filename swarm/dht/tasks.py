@@ -46,7 +46,9 @@ class TaskOwner:
     async def close(self) -> None:
         """Cancel what still runs and wait until it has ended."""
         me = asyncio.current_task()
-        while running := {task for task in self._tasks if task is not me}:  # a task that ends may still start another
+        while running := {
+            task for task in self._tasks if task is not me
+        }:  # a task that ends may still start another
             for task in running:
                 task.cancel()
             await asyncio.wait(running)
@@ -91,7 +93,9 @@ class _Adopting:
         if not self._users and present is self:
             self._loop.set_task_factory(self._before)
 
-    def __call__(self, loop: asyncio.AbstractEventLoop, coro: Generator[Any, None, Any], **options: Any) -> asyncio.Task[Any]:
+    def __call__(
+        self, loop: asyncio.AbstractEventLoop, coro: Generator[Any, None, Any], **options: Any
+    ) -> asyncio.Task[Any]:
         make: Any = self._before or (lambda loop, coro, **options: asyncio.Task(coro, loop=loop, **options))
         task: asyncio.Task[Any] = make(loop, coro, **options)
         if (owner := _owner.get()) is not None:

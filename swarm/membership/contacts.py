@@ -28,7 +28,9 @@ class Contact(Message, frozen=True):
     addresses: tuple[tuple[str, int], ...]
 
     def __post_init__(self) -> None:
-        if len(self.addresses) > 4 or any(not (1 <= len(h) <= 253 and 1 <= p < 1 << 16) for h, p in self.addresses):
+        if len(self.addresses) > 4 or any(
+            not (1 <= len(h) <= 253 and 1 <= p < 1 << 16) for h, p in self.addresses
+        ):
             raise ValueError("at most 4 addresses, each a host and a port")
 
 

@@ -129,7 +129,9 @@ class Roster:
         if here is None or here.patience != self.patience or not here.since <= now < here.until:
             present = list(self._present(now))
             until = min((row.heard for row in present), default=now) + self.patience
-            self._here = here = _Here(sorted([row.signed.signer for row in present]), now, until, self.patience)
+            self._here = here = _Here(
+                sorted([row.signed.signer for row in present]), now, until, self.patience
+            )
         return list(here.peers)
 
     def at_round(self, round_: int, now: float) -> list[PeerId]:
@@ -157,13 +159,18 @@ class Roster:
         return tuple(self._rows[peer] for peer in sorted(self._rows))
 
     def _present(self, now: float) -> Iterator[Row]:
-        oldest, leaving = now - self.patience, Phase.LEAVING  # written out: a crowd asks this of everybody all the time
+        oldest, leaving = (
+            now - self.patience,
+            Phase.LEAVING,
+        )  # written out: a crowd asks this of everybody all the time
         for row in self._rows.values():
             if not row.is_lost and row.heard >= oldest and row.signed.message.phase is not leaving:
                 yield row
 
     def _is_here(self, row: Row, now: float) -> bool:
-        return not row.is_lost and row.signed.message.phase != Phase.LEAVING and now - row.heard <= self.patience
+        return (
+            not row.is_lost and row.signed.message.phase != Phase.LEAVING and now - row.heard <= self.patience
+        )
 
     def _make_room(self, now: float) -> bool:
         """Forget the absent peer that was heard longest ago. False where all are present."""

@@ -50,7 +50,13 @@ class Answered(NamedTuple):
 class Border:
     """A `swarm.simulation.network.Beyond`. ``shard_of`` says where those are who are not here; ``tasks`` own what answers them."""
 
-    def __init__(self, network: SimulatedNetwork, shards: Shards, shard_of: Mapping[PeerId, int], tasks: asyncio.TaskGroup) -> None:
+    def __init__(
+        self,
+        network: SimulatedNetwork,
+        shards: Shards,
+        shard_of: Mapping[PeerId, int],
+        tasks: asyncio.TaskGroup,
+    ) -> None:
         self._network, self._shards, self._shard_of, self._tasks = network, shards, shard_of, tasks
         self._waiting: dict[int, asyncio.Future[Answered]] = {}
         self._number = 0
@@ -58,7 +64,9 @@ class Border:
     def __contains__(self, peer: PeerId) -> bool:
         return peer in self._shard_of
 
-    async def ask(self, source: Host, to: PeerId, route: str, call: Call, limit: int, deadline: float) -> tuple[int, bytes]:
+    async def ask(
+        self, source: Host, to: PeerId, route: str, call: Call, limit: int, deadline: float
+    ) -> tuple[int, bytes]:
         """(status, reply) of ``to``. Raises `Unreachable`."""
         size, network = len(call.body), self._network
         is_bulk = size > CONTROL_LIMIT
@@ -68,7 +76,16 @@ class Border:
         self._waiting[number] = answer = running_loop().create_future()
         if not (is_lost or body_lost):
             asked = Asked(
-                self._shards.index, number, source.peer, to, route, call.argument, bytes(call.body), body_arrives, limit, deadline
+                self._shards.index,
+                number,
+                source.peer,
+                to,
+                route,
+                call.argument,
+                bytes(call.body),
+                body_arrives,
+                limit,
+                deadline,
             )
             self._shards.post(self._shard_of[to], arrives, asked)
         try:
@@ -104,7 +121,9 @@ class Border:
         call, is_bulk = Call(asked.sender, asked.argument, asked.body), len(asked.body) > CONTROL_LIMIT
         try:
             async with asyncio.timeout_at(asked.deadline):
-                status, reply = await network.handled(target, asked.route, call, partial(_wait, asked) if is_bulk else None)
+                status, reply = await network.handled(
+                    target, asked.route, call, partial(_wait, asked) if is_bulk else None
+                )
         except TimeoutError:
             return  # the caller waits no longer
         size = answer_size(status, reply, asked.limit)

@@ -64,7 +64,9 @@ class SerialTask(asyncio.Task[T]):
     stand elsewhere in every process, and no rehearsal could be repeated.
     """
 
-    def __init__(self, coro: Coroutine[Any, Any, T], *, serial: int, name: str | None = None, **options: Any) -> None:
+    def __init__(
+        self, coro: Coroutine[Any, Any, T], *, serial: int, name: str | None = None, **options: Any
+    ) -> None:
         self.serial = serial
         super().__init__(coro, name=name or f"task-{serial}", **options)
 
@@ -134,7 +136,9 @@ class VirtualLoop(asyncio.BaseEventLoop):
         if self._ready:
             self._turns += 1
             if self._turns > SPIN_LIMIT:
-                raise Deadlock(f"at t={self._now:.3f} s {self._tasks_in_words()} keep each other busy, and time stands still")
+                raise Deadlock(
+                    f"at t={self._now:.3f} s {self._tasks_in_words()} keep each other busy, and time stands still"
+                )
         else:
             self._jump()
         for _ in range(len(self._ready)):  # what these callbacks make ready has its turn next time
@@ -169,9 +173,13 @@ class VirtualLoop(asyncio.BaseEventLoop):
             heappop(timers)
         return timers[0][0] if timers else math.inf
 
-    def run_in_executor(self, executor: Executor | None, func: Callable[[*Ts], T], *args: *Ts) -> asyncio.Future[T]:
+    def run_in_executor(
+        self, executor: Executor | None, func: Callable[[*Ts], T], *args: *Ts
+    ) -> asyncio.Future[T]:
         """Refused: what a thread does, and when, cannot be repeated."""
-        raise RuntimeError(f"no threads in a simulation: {func!r} must be reached through a port such as swarm.machine.Arithmetic")
+        raise RuntimeError(
+            f"no threads in a simulation: {func!r} must be reached through a port such as swarm.machine.Arithmetic"
+        )
 
     def wind_up(self) -> list[str]:
         """Cancel the tasks that are left and let them clean up; their names, oldest first."""
@@ -184,8 +192,13 @@ class VirtualLoop(asyncio.BaseEventLoop):
             task.cancel()
         if left:
             _, stubborn = self.run_until_complete(asyncio.wait(left, timeout=GRACE))
-            self.failures += [RuntimeError(f"{task.get_name()} lives on, {GRACE:g} s after it was cancelled") for task in stubborn]
-            self.failures += [error for task in left if task.done() and not task.cancelled() and (error := task.exception())]
+            self.failures += [
+                RuntimeError(f"{task.get_name()} lives on, {GRACE:g} s after it was cancelled")
+                for task in stubborn
+            ]
+            self.failures += [
+                error for task in left if task.done() and not task.cancelled() and (error := task.exception())
+            ]
         self.run_until_complete(self.shutdown_asyncgens())
         return [task.get_name() for task in left]
 

@@ -76,7 +76,9 @@ class Board:
 
     def post(self, topic: str, record: bytes, seconds: float, now: float) -> None:
         """Keep ``record`` for ``seconds``. Raises what `open_frame` raises; `KeyError` for a topic that the run has not."""
-        copied = Copied(topic, record, now + self.chance.uniform(0, self.quality.spread), now + seconds_to_live(seconds))
+        copied = Copied(
+            topic, record, now + self.chance.uniform(0, self.quality.spread), now + seconds_to_live(seconds)
+        )
         self.keep(copied)
         self.copy(copied)
 
@@ -95,7 +97,9 @@ class Board:
             posted.signed
             for signer, records in self._topics[topic].items()
             for posted in records
-            if (posted.seen_from <= now or signer == reader) and now < posted.seen_until and not self.has_bad_luck()
+            if (posted.seen_from <= now or signer == reader)
+            and now < posted.seen_until
+            and not self.has_bad_luck()
         )
         self.looked[reader] += sum(len(signed.raw) for signed in found)
         return found

@@ -50,22 +50,30 @@ class Faults:
     def freeze(self, who: str, *, between: Interval) -> Faults:
         """``who`` is mute and deaf for a while; what waited for it then moves on, late."""
         begin, end = between
-        return self._and(Fault(begin, SimulatedNetwork.freeze, (who,)), Fault(end, SimulatedNetwork.thaw, (who,)))
+        return self._and(
+            Fault(begin, SimulatedNetwork.freeze, (who,)), Fault(end, SimulatedNetwork.thaw, (who,))
+        )
 
     def stop(self, who: str, *, between: Interval) -> Faults:
         """``who`` stands still for a while, as a process does between SIGSTOP and SIGCONT; its timers then ring late."""
         begin, end = between
-        return self._and(Fault(begin, SimulatedNetwork.stop, (who,)), Fault(end, SimulatedNetwork.go_on, (who,)))
+        return self._and(
+            Fault(begin, SimulatedNetwork.stop, (who,)), Fault(end, SimulatedNetwork.go_on, (who,))
+        )
 
     def slow(self, who: str, line: Link, *, between: Interval) -> Faults:
         """``who`` has another line for a while."""
         begin, end = between
-        return self._and(Fault(begin, SimulatedNetwork.slow, (who,), (line,)), Fault(end, SimulatedNetwork.slow, (who,)))
+        return self._and(
+            Fault(begin, SimulatedNetwork.slow, (who,), (line,)), Fault(end, SimulatedNetwork.slow, (who,))
+        )
 
     def cut(self, a: str, b: str, *, between: Interval) -> Faults:
         """Nothing passes between ``a`` and ``b`` for a while."""
         begin, end = between
-        return self._and(Fault(begin, SimulatedNetwork.cut, (a, b)), Fault(end, SimulatedNetwork.heal, (a, b)))
+        return self._and(
+            Fault(begin, SimulatedNetwork.cut, (a, b)), Fault(end, SimulatedNetwork.heal, (a, b))
+        )
 
     def split(self, here: Iterable[str], there: Iterable[str], *, between: Interval) -> Faults:
         """The network falls in two: nothing passes between any of ``here`` and any of ``there`` for a while."""
@@ -79,7 +87,9 @@ class Faults:
         """
         unknown = sorted(self.names - names.keys())
         if unknown:
-            raise ValueError(f"something happens to {', '.join(unknown)}, but there are only {', '.join(sorted(names))}")
+            raise ValueError(
+                f"something happens to {', '.join(unknown)}, but there are only {', '.join(sorted(names))}"
+            )
         loop = running_loop()
         for fault in self.plan:
             peers = [names[name] for name in fault.names]
@@ -93,7 +103,10 @@ def churn(names: Iterable[str], *, seed: int, share: float, between: Interval) -
     """Each of ``names`` crashes with chance ``share``, some time within ``between``; drawn from ``seed`` and the name alone."""
     begin, end = between
     leaving = (name for name in names if _drawn(seed, "leaves", name) < share)
-    return sum((Faults().crash(name, at=begin + (end - begin) * _drawn(seed, "when", name)) for name in leaving), Faults())
+    return sum(
+        (Faults().crash(name, at=begin + (end - begin) * _drawn(seed, "when", name)) for name in leaving),
+        Faults(),
+    )
 
 
 def _drawn(seed: int, *words: str) -> float:

@@ -44,7 +44,9 @@ class Link:
 
     def __post_init__(self) -> None:
         if min(self.latency, self.jitter) < 0 or self.bandwidth <= 0 or not 0 <= self.loss <= 1:
-            raise ValueError(f"{self} is not a line: no seconds below 0, some bandwidth, a chance between 0 and 1")
+            raise ValueError(
+                f"{self} is not a line: no seconds below 0, some bandwidth, a chance between 0 and 1"
+            )
 
 
 @lru_cache
@@ -79,7 +81,9 @@ class Beyond(Protocol):
     def __contains__(self, peer: PeerId) -> bool:
         """Whether ``peer`` is there."""
 
-    async def ask(self, source: Host, to: PeerId, route: str, call: Call, limit: int, deadline: float) -> tuple[int, bytes]:
+    async def ask(
+        self, source: Host, to: PeerId, route: str, call: Call, limit: int, deadline: float
+    ) -> tuple[int, bytes]:
         """(status, reply) of ``to``. Raises `Unreachable`; ends with its caller, whose deadline is ``deadline``."""
 
 
@@ -185,7 +189,9 @@ class SimulatedNetwork:
 
     # --- what happens to messages ---------------------------------------------------------------------------------
 
-    async def _request(self, source: Host, to: PeerId, route: str, call: Call, limit: int, deadline: float) -> bytes:
+    async def _request(
+        self, source: Host, to: PeerId, route: str, call: Call, limit: int, deadline: float
+    ) -> bytes:
         if self.beyond and to in self.beyond:
             status, reply = await self.beyond.ask(source, to, route, call, limit, deadline)
         else:
@@ -196,19 +202,29 @@ class SimulatedNetwork:
             raise read_refusal(to[:8], status, reply)
         return reply
 
-    async def _ask_here(self, source: Host, to: PeerId, route: str, call: Call, limit: int) -> tuple[int, bytes]:
+    async def _ask_here(
+        self, source: Host, to: PeerId, route: str, call: Call, limit: int
+    ) -> tuple[int, bytes]:
         target = self.hosts.get(to)
         if target is None:
             await asyncio.sleep(2 * source.link.latency)
             raise Unreachable(f"{to[:8]} does not answer")
-        is_bulk = len(call.body) > CONTROL_LIMIT  # the body follows its head, so that a refusal costs no bandwidth
-        await self._carry(source, target, HEAD if is_bulk else HEAD + len(call.body), f"{route}/{call.argument}")
+        is_bulk = (
+            len(call.body) > CONTROL_LIMIT
+        )  # the body follows its head, so that a refusal costs no bandwidth
+        await self._carry(
+            source, target, HEAD if is_bulk else HEAD + len(call.body), f"{route}/{call.argument}"
+        )
         body = partial(self._carry_bulk, source, target, call) if is_bulk else None
         status, reply = await self.handled(target, route, call, body)
-        await self._carry(target, source, answer_size(status, reply, limit), f"{status} {route}/{call.argument}")
+        await self._carry(
+            target, source, answer_size(status, reply, limit), f"{status} {route}/{call.argument}"
+        )
         return status, reply
 
-    async def handled(self, target: Host, route: str, call: Call, body: CarryBody | None) -> tuple[int, bytes]:
+    async def handled(
+        self, target: Host, route: str, call: Call, body: CarryBody | None
+    ) -> tuple[int, bytes]:
         """(status, reply) of a call that has arrived; ``body`` brings the body where that comes after its head."""
         try:
             found = target.routes.get(route)
@@ -224,7 +240,9 @@ class SimulatedNetwork:
         except SwarmError as error:
             status, reply = pack_refusal(error)
         except Exception as error:  # noqa: BLE001 - a bug in a handler: kept for the end, as no caller may learn of it
-            running_loop().call_exception_handler({"message": f"the handler of {route} failed", "exception": error})
+            running_loop().call_exception_handler(
+                {"message": f"the handler of {route} failed", "exception": error}
+            )
             status, reply = pack_refusal(error)
         return status, reply
 
@@ -233,11 +251,15 @@ class SimulatedNetwork:
             async with asyncio.timeout(allowance.seconds):
                 await self._carry(source, target, len(call.body), f"body {call.argument}")
         except TimeoutError as error:
-            raise TooLate(f"the {len(call.body)} bytes did not come within {allowance.seconds:.3g} s") from error
+            raise TooLate(
+                f"the {len(call.body)} bytes did not come within {allowance.seconds:.3g} s"
+            ) from error
 
     def depart(self, source: Host, link: Link, size: int) -> tuple[float, bool]:
         """``size`` bytes leave ``source``: when they arrive, and whether they are lost on the way."""
-        leaves = source.uplink_free_at = max(running_loop().time(), source.uplink_free_at) + size / link.bandwidth
+        leaves = source.uplink_free_at = (
+            max(running_loop().time(), source.uplink_free_at) + size / link.bandwidth
+        )
         source.up += size
         self.messages += 1
         self.sent[source.peer] += size
@@ -254,9 +276,16 @@ class SimulatedNetwork:
         await loop.reach(arrives)
         if target.frozen:
             await target.thawed.wait()
-        if is_lost or source.gone or target.gone or (self._cuts and frozenset((source.peer, target.peer)) in self._cuts):
+        if (
+            is_lost
+            or source.gone
+            or target.gone
+            or (self._cuts and frozenset((source.peer, target.peer)) in self._cuts)
+        ):
             self.note(f"lost {what}", source.peer, target.peer, size)
-            await loop.create_future()  # nobody will ever say what became of it: the deadline of the request ends this
+            await (
+                loop.create_future()
+            )  # nobody will ever say what became of it: the deadline of the request ends this
         target.down += size
         self.transcript.note(loop.time(), what, source.peer, target.peer, size)
 
@@ -301,7 +330,14 @@ class SimulatedTransport:
         self._host.routes[route.name] = route
 
     async def request(
-        self, to: PeerId, route: str, body: Payload = b"", *, argument: str = "", limit: int = CONTROL_LIMIT, deadline: float
+        self,
+        to: PeerId,
+        route: str,
+        body: Payload = b"",
+        *,
+        argument: str = "",
+        limit: int = CONTROL_LIMIT,
+        deadline: float,
     ) -> bytes:
         """The reply of ``to``, at most ``limit`` bytes, before ``deadline`` (in ``loop.time()``). Raises what the port says."""
         path_of(route, argument)

@@ -107,7 +107,9 @@ class Shards:
             raise Deadlock("wait, as in all other shards, and no timer is set that could wake one")
         self.until = earliest + self.lookahead
 
-    def _exchange(self, shard: int, word: tuple[bool, float, list[Letter]]) -> tuple[bool, float, list[Letter]]:
+    def _exchange(
+        self, shard: int, word: tuple[bool, float, list[Letter]]
+    ) -> tuple[bool, float, list[Letter]]:
         """One of two speaks first: were both to speak at once, two full pipes would wait for each other."""
         speaks_first = self.index < shard
         if speaks_first:

@@ -91,6 +91,13 @@ class Transport(Protocol):
         """Answer calls to ``route.name``; the latest route of a name wins."""
 
     async def request(
-        self, to: PeerId, route: str, body: Payload = b"", *, argument: str = "", limit: int = CONTROL_LIMIT, deadline: float
+        self,
+        to: PeerId,
+        route: str,
+        body: Payload = b"",
+        *,
+        argument: str = "",
+        limit: int = CONTROL_LIMIT,
+        deadline: float,
     ) -> bytes:
         """The reply of ``to``, at most ``limit`` bytes, before ``deadline`` (in ``loop.time()``). Raises what the module says."""

@@ -69,7 +69,9 @@ def pack_refusal(error: Exception) -> tuple[int, bytes]:
     """HTTP status and body that tell the other side no. What is wrong with this machine or this program is nobody's business."""
     if not isinstance(error, SwarmError) or isinstance(error, OurFault):
         return 500, b""
-    return _STATUS.get(type(error), 400), pack(_Refusal(error.code, error.fact[:_LONGEST_TEXT], error.advice[:_LONGEST_TEXT]))
+    return _STATUS.get(type(error), 400), pack(
+        _Refusal(error.code, error.fact[:_LONGEST_TEXT], error.advice[:_LONGEST_TEXT])
+    )
 
 
 def read_refusal(who: str, status: int, raw: bytes) -> SwarmError:

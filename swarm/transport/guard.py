@@ -97,7 +97,10 @@ class Guard:
     @contextmanager
     def seat(self, host: str) -> Iterator[None]:
         """A connection from ``host``, for as long as the context lasts. Raises `Flooding` where there are too many."""
-        if self._seats[host] >= self.limits.connections_per_host or self._seats.total() >= self.limits.connections:
+        if (
+            self._seats[host] >= self.limits.connections_per_host
+            or self._seats.total() >= self.limits.connections
+        ):
             raise Flooding(f"no more connections from {host}")
         self._seats[host] += 1
         try:

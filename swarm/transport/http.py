@@ -96,7 +96,9 @@ class HttpTransport:
     ``run`` and ``secret`` come from the ticket (an empty secret for an open run), ``contacts`` says where a peer can be dialled.
     """
 
-    def __init__(self, key: KeyPair, run: bytes, secret: bytes, contacts: Contacts, limits: Limits | None = None) -> None:
+    def __init__(
+        self, key: KeyPair, run: bytes, secret: bytes, contacts: Contacts, limits: Limits | None = None
+    ) -> None:
         self.limits = limits or Limits()
         self._me = key.peer_id
         self._contacts = contacts
@@ -111,7 +113,8 @@ class HttpTransport:
         self._good: OrderedDict[PeerId, Address] = OrderedDict()
         self._opened: WeakSet[asyncio.Transport] = WeakSet()
         self._lanes, self._mail_lanes = (
-            Lanes(self._open_lane, self.limits.parallel_calls, self.limits.idle_seconds / 2) for _ in ("bulk", "mail")
+            Lanes(self._open_lane, self.limits.parallel_calls, self.limits.idle_seconds / 2)
+            for _ in ("bulk", "mail")
         )
         self._stack = AsyncExitStack()
 
@@ -161,7 +164,14 @@ class HttpTransport:
         return await self._server.listen(address)
 
     async def request(
-        self, to: PeerId, route: str, body: Payload = b"", *, argument: str = "", limit: int = CONTROL_LIMIT, deadline: float
+        self,
+        to: PeerId,
+        route: str,
+        body: Payload = b"",
+        *,
+        argument: str = "",
+        limit: int = CONTROL_LIMIT,
+        deadline: float,
     ) -> bytes:
         """The reply of ``to``, at most ``limit`` bytes, before ``deadline`` (in ``loop.time()``). Raises what the module says.
 
@@ -180,7 +190,9 @@ class HttpTransport:
 
     async def _call(self, to: PeerId, path: str, body: memoryview, limit: int) -> bytes:
         headers = {"Host": HOST, "Content-Length": str(len(body))}
-        async with await self._reach(to, path, headers, body, is_bulk=max(len(body), limit) > CONTROL_LIMIT) as response:
+        async with await self._reach(
+            to, path, headers, body, is_bulk=max(len(body), limit) > CONTROL_LIMIT
+        ) as response:
             return await self._read(to, response, limit, is_sent=len(body) <= CONTROL_LIMIT)
 
     async def _open_lane(self, to: PeerId) -> Lane:
@@ -250,7 +262,9 @@ class HttpTransport:
             allow_redirects=False,
         )
 
-    async def _read(self, to: PeerId, response: aiohttp.ClientResponse, limit: int, *, is_sent: bool) -> bytes:
+    async def _read(
+        self, to: PeerId, response: aiohttp.ClientResponse, limit: int, *, is_sent: bool
+    ) -> bytes:
         """The reply, or the refusal as an error. A refusal may come in the middle of a body, whose rest is then kept back."""
         answered = response.status == 200
         if response.status == NO_REPLY:
@@ -314,7 +328,9 @@ async def _chunks(body: memoryview) -> AsyncIterator[memoryview]:
 
 
 def _impostor(address: Address, to: PeerId) -> Impostor:
-    return Impostor(f"{address} does not hold the key of {petname(to)}", "it may have moved: ask others for it")
+    return Impostor(
+        f"{address} does not hold the key of {petname(to)}", "it may have moved: ask others for it"
+    )
 
 
 def _reason(error: Exception) -> str:

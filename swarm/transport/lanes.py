@@ -80,7 +80,9 @@ async def serve(stream: Stream, take: Take, limits: Limits) -> None:
             raise
 
 
-async def _hear(stream: Stream, buffer: memoryview, limits: Limits, is_first: bool) -> tuple[bytes, Payload | None]:
+async def _hear(
+    stream: Stream, buffer: memoryview, limits: Limits, is_first: bool
+) -> tuple[bytes, Payload | None]:
     """The head of a message, and its body if it is small. Raises `Malformed` where more came than belongs to it."""
     async with asyncio.timeout(limits.first_request_seconds if is_first else limits.idle_seconds):
         here = await stream.read_into(buffer, _HEAD.size)
@@ -116,7 +118,9 @@ async def _answer(stream: Stream, take: Take, head: bytes, small: Payload | None
         return payload
 
     try:
-        path = "" if size > PATH_LIMIT or any(padded[size:]) else padded[:size].decode("ascii", "replace")  # "" is no path either
+        path = (
+            "" if size > PATH_LIMIT or any(padded[size:]) else padded[:size].decode("ascii", "replace")
+        )  # "" is no path either
         status, reply = int(_Say.DONE), await take(path, length, body if small is None else small)
     except Exception as error:  # noqa: BLE001 - `take` has told the log; the other side learns what is its business
         status, reply = pack_refusal(error)
@@ -168,7 +172,9 @@ class Lane:
         if length > REPLY_LIMIT:
             raise Malformed(f"{self._who} answers with {length} bytes")
         if here < _VERDICT.size + length:
-            here += await self._stream.read_into(buffer[here : _VERDICT.size + length], _VERDICT.size + length - here)
+            here += await self._stream.read_into(
+                buffer[here : _VERDICT.size + length], _VERDICT.size + length - here
+            )
         reply = bytes(buffer[_VERDICT.size : here])
         if status >= 400:
             raise _Refusal(read_refusal(self._who, status, reply), is_early=wanted is _Say.GO)
@@ -199,7 +205,9 @@ class _ToOne:
 class Lanes:
     """The lanes of one transport, by peer: kept for the next message, at most ``parallel`` to one peer."""
 
-    def __init__(self, open_lane: Callable[[PeerId], Awaitable[Lane]], parallel: int, idle_seconds: float) -> None:
+    def __init__(
+        self, open_lane: Callable[[PeerId], Awaitable[Lane]], parallel: int, idle_seconds: float
+    ) -> None:
         """``idle_seconds``: a lane that has lain idle so long is not used again; less than the other side's patience with it."""
         self._open_lane, self._parallel, self._idle_seconds = open_lane, parallel, idle_seconds
         self._peers: dict[PeerId, _ToOne] = {}

@@ -52,7 +52,12 @@ class Post:
     """The edge between machines and the transport. Tasks belong to ``tasks``, the peer's own group."""
 
     def __init__(
-        self, transport: Transport, key: KeyPair, run: bytes, tasks: asyncio.TaskGroup, forms: dict[type[Message], bool]
+        self,
+        transport: Transport,
+        key: KeyPair,
+        run: bytes,
+        tasks: asyncio.TaskGroup,
+        forms: dict[type[Message], bool],
     ) -> None:
         """``forms``: the messages that may come in; True for those that form a group and so live under (round, hall)."""
         self._transport, self._key, self._run, self._tasks = transport, key, run, tasks
@@ -101,7 +106,9 @@ class Post:
     def reopen(self, round_: int) -> None:
         """Mail for ``round_`` and the one after it is not stray (any more): we may have gone back to an earlier round."""
         self._floor = round_
-        self._closed = deque((topic for topic in self._closed if topic[0] < round_), maxlen=self._closed.maxlen)
+        self._closed = deque(
+            (topic for topic in self._closed if topic[0] < round_), maxlen=self._closed.maxlen
+        )
 
     async def _on_mail(self, call: Call) -> Payload:
         signed = open_frame(bytes(call.body), *self._forms, run=self._run)
@@ -140,7 +147,9 @@ class Post:
 
     def _inbox_of(self, argument: str) -> tuple[Inbox | None, str]:
         group, _, item = argument.partition(".")
-        found = next((inbox for (_, its_group), inbox in self._open.items() if its_group.hex() == group), None)
+        found = next(
+            (inbox for (_, its_group), inbox in self._open.items() if its_group.hex() == group), None
+        )
         return found, item
 
     async def _on_item(self, call: Call) -> Payload:
@@ -150,18 +159,24 @@ class Post:
 
     # --- out ------------------------------------------------------------------------------------------------------
 
-    def send(self, to: tuple[PeerId, ...], message: Message, stamp: Stamp, *, deadline: float, failures: Inbox) -> None:
+    def send(
+        self, to: tuple[PeerId, ...], message: Message, stamp: Stamp, *, deadline: float, failures: Inbox
+    ) -> None:
         """Sign once and send to all of ``to``; who cannot be reached at once comes back as `Unreached`, and is tried again."""
         self._seq += 1
         frame = seal(self._key, message, Stamp(stamp.run, stamp.round, stamp.group, self._seq))
         for peer in to:
             self._spawn(self._offer(peer, "mail", "", frame, deadline, failures, ""))
 
-    def ship(self, to: PeerId, group: bytes, item: str, payload: Payload, *, deadline: float, failures: Inbox) -> None:
+    def ship(
+        self, to: PeerId, group: bytes, item: str, payload: Payload, *, deadline: float, failures: Inbox
+    ) -> None:
         """Send bulk bytes under ``item``; a failure comes back as `Unreached` with the item's name."""
         self._spawn(self._offer(to, "bulk", f"{group.hex()}.{item}", payload, deadline, failures, item))
 
-    def fetch(self, source: PeerId, item: str, name: str, length: int, *, deadline: float, inbox: Inbox) -> None:
+    def fetch(
+        self, source: PeerId, item: str, name: str, length: int, *, deadline: float, inbox: Inbox
+    ) -> None:
         """Ask ``source`` for ``name`` on its shelf; the answer comes as `Delivered` or `Unreached` with ``item``."""
         self._spawn(self._fetch(source, item, name, length, deadline, inbox))
 
@@ -181,14 +196,25 @@ class Post:
             await asyncio.wait(self._sending, timeout=seconds)
 
     async def _offer(
-        self, peer: PeerId, route: str, argument: str, body: Payload, deadline: float, failures: Inbox, item: str
+        self,
+        peer: PeerId,
+        route: str,
+        argument: str,
+        body: Payload,
+        deadline: float,
+        failures: Inbox,
+        item: str,
     ) -> None:
         """Offer a message until it is taken, refused, or too late. The first failure is told at once, so that nobody waits for a
         peer that may be gone; but the connection may have been at fault, and then the message still comes."""
         loop, (pause, longest), told = asyncio.get_running_loop(), RETRY_SECONDS, False
         while True:
             try:
-                await (self._mail(peer, body, deadline) if route == "mail" else self._bulk(peer, argument, body, deadline))
+                await (
+                    self._mail(peer, body, deadline)
+                    if route == "mail"
+                    else self._bulk(peer, argument, body, deadline)
+                )
                 return
             except SwarmError as error:
                 is_over = not isinstance(error, Weather) or loop.time() + pause >= deadline
@@ -244,9 +270,13 @@ class Post:
     async def _bulk(self, peer: PeerId, argument: str, body: Payload, deadline: float) -> None:
         await self._transport.request(peer, "bulk", body, argument=argument, limit=0, deadline=deadline)
 
-    async def _fetch(self, source: PeerId, item: str, name: str, length: int, deadline: float, inbox: Inbox) -> None:
+    async def _fetch(
+        self, source: PeerId, item: str, name: str, length: int, deadline: float, inbox: Inbox
+    ) -> None:
         try:
-            payload = await self._transport.request(source, "item", argument=name, limit=length, deadline=deadline)
+            payload = await self._transport.request(
+                source, "item", argument=name, limit=length, deadline=deadline
+            )
         except SwarmError:
             inbox.events.put_nowait(Unreached(source, item))
             return

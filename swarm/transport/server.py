@@ -36,7 +36,9 @@ CHUNK = 1 << 20
 
 _LOG = logging.getLogger(__name__)
 _ACCEPT_PAUSE = 0.1
-_READ_AHEAD = 1 << 18  # twice this is buffered per connection before anybody has asked for it, so it is not generous
+_READ_AHEAD = (
+    1 << 18
+)  # twice this is buffered per connection before anybody has asked for it, so it is not generous
 
 
 class Connection(web.RequestHandler):
@@ -65,7 +67,11 @@ class Connection(web.RequestHandler):
         self.gone.set()
 
     def handle_error(
-        self, request: web.BaseRequest, status: int = 500, exc: BaseException | None = None, message: str | None = None
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,
     ) -> web.StreamResponse:
         """Bytes that are not HTTP: counted, and the end, where aiohttp would print a traceback here and its version there.
 
@@ -107,7 +113,11 @@ class Server:
         app.on_response_prepare.append(_shorten)
         limits = self._guard.limits
         runner = web.AppRunner(
-            app, handle_signals=False, access_log=None, handler_cancellation=True, shutdown_timeout=limits.shutdown_seconds
+            app,
+            handle_signals=False,
+            access_log=None,
+            handler_cancellation=True,
+            shutdown_timeout=limits.shutdown_seconds,
         )
         await runner.setup()
         self._http = cast(web.Server, runner.server)
@@ -132,7 +142,9 @@ class Server:
         while True:
             try:
                 accepted, where = await loop.sock_accept(listener)
-            except OSError:  # out of descriptors, or gone before we looked: the door stays open, but does not spin
+            except (
+                OSError
+            ):  # out of descriptors, or gone before we looked: the door stays open, but does not spin
                 self._guard.refusals.count("accept")
                 await asyncio.sleep(_ACCEPT_PAUSE)
                 continue
@@ -235,7 +247,9 @@ class Server:
             status, raw = pack_refusal(error)
         except Exception as error:  # noqa: BLE001 - a bug of ours, which a stranger may have found: it must not end the server
             name = request.path.split("/")[3:4]
-            self._report(f"the handler of {name[0]!r}" if name and name[0] in self._routes else "a request", error)
+            self._report(
+                f"the handler of {name[0]!r}" if name and name[0] in self._routes else "a request", error
+            )
             status, raw = pack_refusal(error)
         return await self._send(request, raw, status)
 
@@ -278,7 +292,9 @@ class Server:
             self._report(f"a handler behind {path[:80]!r}", error)
             raise
 
-    async def _read(self, read: Callable[[], Awaitable[Payload]], length: int, allowance: Allowance) -> Payload:
+    async def _read(
+        self, read: Callable[[], Awaitable[Payload]], length: int, allowance: Allowance
+    ) -> Payload:
         """The whole body, or `TooLate`; `Malformed` where the connection ended before it."""
         seconds = min(allowance.seconds, self._guard.limits.patience(length))
         try:

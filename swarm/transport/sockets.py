@@ -132,7 +132,9 @@ async def listen_on(address: Address) -> socket.socket:
     except (OSError, UnicodeError) as error:
         number = error.errno if isinstance(error, OSError) else None
         advice = _ADVICE.get(number or 0, "give an address of this machine as --host, or leave it out")
-        raise PortTaken(f"cannot listen on {address}: {getattr(error, 'strerror', None) or error}", advice) from error
+        raise PortTaken(
+            f"cannot listen on {address}: {getattr(error, 'strerror', None) or error}", advice
+        ) from error
     listener.setblocking(False)
     return listener
 

@@ -30,12 +30,16 @@ _unwritten.argtypes = (ctypes.c_char_p, ctypes.c_ssize_t)
 class Stream:
     """Owns ``connection``, which does not block. One reader and one writer at a time; `abort` it in the end."""
 
-    def __init__(self, connection: socket.socket, context: ssl.SSLContext, buffer: memoryview, *, is_server: bool) -> None:
+    def __init__(
+        self, connection: socket.socket, context: ssl.SSLContext, buffer: memoryview, *, is_server: bool
+    ) -> None:
         """``buffer``: room for what the socket has, which all streams of one event loop share."""
         self._socket, self._buffer = connection, buffer
         self._loop = asyncio.get_running_loop()
         self._in, self._out = ssl.MemoryBIO(), ssl.MemoryBIO()
-        self.tls = context.wrap_bio(self._in, self._out, server_side=is_server, server_hostname=None if is_server else _NAME)
+        self.tls = context.wrap_bio(
+            self._in, self._out, server_side=is_server, server_hostname=None if is_server else _NAME
+        )
         self._failure: SwarmError | None = None
         self._target: memoryview | None = None
         self._filled = self._least = 0
@@ -118,7 +122,9 @@ class Stream:
             return
         self._in.write(room[:count])
         self._decrypt()
-        if self._in.pending >= _EARLY and self.is_open:  # nobody wants it yet: TCP tells the other side to wait
+        if (
+            self._in.pending >= _EARLY and self.is_open
+        ):  # nobody wants it yet: TCP tells the other side to wait
             self._loop.remove_reader(self._socket.fileno())
             self._is_listening = False
 

@@ -24,7 +24,9 @@ from ..errors import Malformed
 from ..identity import KeyPair, PeerId, digest_of, peer_id_of
 from ..seeds import derive_bytes
 
-_NO_CHECK_TIME = 0x200000  # X509_V_FLAG_NO_CHECK_TIME, which the ssl module does not name: volunteers' clocks are wrong
+_NO_CHECK_TIME = (
+    0x200000  # X509_V_FLAG_NO_CHECK_TIME, which the ssl module does not name: volunteers' clocks are wrong
+)
 HTTP = "http/1.1"
 _SINCE, _UNTIL = datetime(2020, 1, 1), datetime(2100, 1, 1)
 
@@ -117,7 +119,9 @@ def _name(text: str) -> x509.Name:
     return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, text)])
 
 
-def _certificate(subject: x509.Name, issuer: x509.Name, public: Ed25519PublicKey, serial: int) -> x509.CertificateBuilder:
+def _certificate(
+    subject: x509.Name, issuer: x509.Name, public: Ed25519PublicKey, serial: int
+) -> x509.CertificateBuilder:
     """The fields that all our certificates share. Nothing random, and Ed25519 is deterministic: so are the bytes."""
     builder = x509.CertificateBuilder(issuer, subject, public, serial)
     return builder.not_valid_before(_SINCE).not_valid_after(_UNTIL)

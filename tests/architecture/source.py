@@ -61,7 +61,9 @@ class Module:
         elif isinstance(node, ast.ImportFrom):
             base = self._base(node)
             yield from (Import(f"{base}.{alias.name}", node.lineno, is_lazy) for alias in node.names)
-        lazy_here = isinstance(node, Function) or (isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test))
+        lazy_here = isinstance(node, Function) or (
+            isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)
+        )
         for child in ast.iter_child_nodes(node):
             yield from self._imports(child, is_lazy or lazy_here)
 
@@ -76,9 +78,14 @@ class Module:
         names: dict[str, str | None] = {}
         for node in self.nodes:
             if isinstance(node, ast.Import):
-                names |= {alias.asname or alias.name.partition(".")[0]: alias.asname and alias.name for alias in node.names}
+                names |= {
+                    alias.asname or alias.name.partition(".")[0]: alias.asname and alias.name
+                    for alias in node.names
+                }
             elif isinstance(node, ast.ImportFrom):
-                names |= {alias.asname or alias.name: f"{self._base(node)}.{alias.name}" for alias in node.names}
+                names |= {
+                    alias.asname or alias.name: f"{self._base(node)}.{alias.name}" for alias in node.names
+                }
         return {short: full or short for short, full in names.items()}
 
     def dotted(self, node: ast.AST) -> str:

@@ -8,9 +8,19 @@ from pathlib import Path
 
 import pytest
 
-from .source import MODULES, ROOT
+from tests.architecture.source import MODULES, ROOT
 
-LIBRARIES = ["aiohttp.web", "click", "cryptography", "msgspec", "numpy", "psutil", "rich", "safetensors.torch", "torch"]
+LIBRARIES = [
+    "aiohttp.web",
+    "click",
+    "cryptography",
+    "msgspec",
+    "numpy",
+    "psutil",
+    "rich",
+    "safetensors.torch",
+    "torch",
+]
 VALUES = [
     "swarm.errors", "swarm.identity", "swarm.wire", "swarm.seeds", "swarm.manifest", "swarm.ticket", "swarm.machine",
     "swarm.membership.contacts", "swarm.membership.progress", "swarm.transport", "swarm.dht.directory",
@@ -77,7 +87,9 @@ print(*(name for name in unwanted if name in sys.modules))
 """
 
 
-needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="forks, so that a hundred modules cost one start of Python")
+needs_fork = pytest.mark.skipif(
+    not hasattr(os, "fork"), reason="forks, so that a hundred modules cost one start of Python"
+)
 
 
 def _python(program: str, *values: list[str], root: Path = ROOT) -> subprocess.CompletedProcess[str]:
@@ -97,7 +109,10 @@ def test_every_module_can_be_imported_alone_and_leaves_the_world_as_it_was() -> 
 @pytest.mark.parametrize(
     ("text", "found"),
     [
-        ("import threading\nthreading.Thread(target=threading.Event().wait, daemon=True).start()", "the threads"),
+        (
+            "import threading\nthreading.Thread(target=threading.Event().wait, daemon=True).start()",
+            "the threads",
+        ),
         ("import logging\nlogging.basicConfig()", "the log handlers"),
         ("import warnings\nwarnings.simplefilter('ignore')", "the warning filters"),
         ("import signal\nsignal.signal(signal.SIGTERM, print)", "the signal handlers"),
@@ -118,13 +133,17 @@ def test_an_offence_is_found(text: str, found: str, tmp_path: Path) -> None:
     ("wanted", "unwanted"),
     [
         pytest.param(
-            [module.name for module in MODULES if module.room == "swarm"], ["torch", "hivemind", "rich", "click"], id="all of swarm"
+            [module.name for module in MODULES if module.room == "swarm"],
+            ["torch", "hivemind", "rich", "click"],
+            id="all of swarm",
         ),
         pytest.param(VALUES, ["torch", "hivemind", "rich", "click", "aiohttp"], id="the values of swarm"),
         pytest.param(
-            [module.name for module in MODULES if module.room == "averaging"], ["hivemind", "rich", "click"], id="all of averaging"
+            [module.name for module in MODULES if module.room == "averaging"],
+            ["hivemind", "rich", "click"],
+            id="all of averaging",
         ),
-        pytest.param(["peer.cli"], ["torch", "hivemind", "numpy"], id="the command line"),
+        pytest.param(["peer.commands.cli"], ["torch", "hivemind", "numpy"], id="the command line"),
     ],
 )
 def test_what_is_not_needed_is_not_imported(wanted: list[str], unwanted: list[str]) -> None:

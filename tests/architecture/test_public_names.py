@@ -5,12 +5,14 @@ from collections.abc import Iterator
 
 import pytest
 
-from .source import Function, Module, Rule, keep
+from tests.architecture.source import Function, Module, Rule, keep
 
 
 def modules_say_what_they_are(module: Module) -> Iterator[str]:
     if not ast.get_docstring(module.tree) and not module.path.endswith("__main__.py"):
-        yield f"{module.path}: has no docstring" + (": a package's is the map of it" if module.path.endswith("__init__.py") else "")
+        yield f"{module.path}: has no docstring" + (
+            ": a package's is the map of it" if module.path.endswith("__init__.py") else ""
+        )
 
 
 def public_names_are_documented(module: Module) -> Iterator[str]:
@@ -23,7 +25,9 @@ def public_names_are_typed(module: Module) -> Iterator[str]:
     for name, node in _public(module):
         if isinstance(node, Function):
             untyped = [
-                argument.arg for argument in _arguments(node) if not argument.annotation and argument.arg not in ("self", "cls")
+                argument.arg
+                for argument in _arguments(node)
+                if not argument.annotation and argument.arg not in ("self", "cls")
             ]
             untyped += [] if node.returns else ["its result"]
             if untyped:
@@ -41,7 +45,13 @@ def _public(module: Module) -> Iterator[tuple[str, Function | ast.ClassDef]]:
 
 
 def _arguments(node: Function) -> list[ast.arg]:
-    given = [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs, node.args.vararg, node.args.kwarg]
+    given = [
+        *node.args.posonlyargs,
+        *node.args.args,
+        *node.args.kwonlyargs,
+        node.args.vararg,
+        node.args.kwarg,
+    ]
     return [argument for argument in given if argument]
 
 
@@ -69,4 +79,7 @@ def test_an_offence_is_found(rule: Rule, text: str) -> None:
 
 def test_what_is_private_is_its_own_business() -> None:
     text = "class _A:\n    def f(self, a): ...\ndef _g(a): ...\nclass B:\n    '''Said.'''\n    def __init__(self, a): ...\n"
-    assert [*public_names_are_documented(Module("swarm/a.py", text)), *public_names_are_typed(Module("swarm/a.py", text))] == []
+    assert [
+        *public_names_are_documented(Module("swarm/a.py", text)),
+        *public_names_are_typed(Module("swarm/a.py", text)),
+    ] == []

@@ -6,53 +6,84 @@ from collections.abc import Iterator
 
 import pytest
 
-from .source import MODULES, ROOMS, Module, Rule, keep
+from tests.architecture.source import MODULES, ROOMS, Module, Rule, keep
 
 MAY_IMPORT = {"swarm": {"swarm"}, "averaging": {"swarm", "averaging"}, "peer": {"swarm", "averaging", "peer"}}
 
 ADDRESSES = {
-    "aiohttp": ("swarm/transport/", "peer/statuspage.py"),
+    "aiohttp": ("swarm/transport/", "peer/observe/status_page.py"),
     "blake3": ("swarm/hashing.py",),
-    "click": ("peer/cli",),
+    "click": ("peer/commands/",),
     "cryptography": ("swarm/identity.py", "swarm/transport/tls.py"),
     "google": ("swarm/dht/",),  # hivemind's messages
     "hivemind": ("swarm/dht/",),
     "msgspec": ("swarm/", "averaging/", "peer/"),
     "numpy": ("averaging/", "peer/"),
     "psutil": ("peer/",),
-    "rich": ("peer/dashboard/", "peer/cli"),
-    "safetensors": ("peer/checkpoint.py",),
+    "rich": ("peer/dashboard/", "peer/commands/"),
+    "safetensors": ("peer/training/checkpoint.py",),
     "torch": ("averaging/", "peer/"),
     "yarl": ("swarm/transport/",),  # aiohttp's addresses
 }
 """Each outside library and the only places that know it. One that is not here is not a dependency."""
 
-CLOCKS = {"time.time", "time.time_ns", "time.monotonic", "time.monotonic_ns", "time.perf_counter", "time.perf_counter_ns"}
-CLOCKS |= {"time.process_time", "time.sleep", "datetime.datetime.now", "datetime.datetime.utcnow", "datetime.datetime.today"}
+CLOCKS = {
+    "time.time",
+    "time.time_ns",
+    "time.monotonic",
+    "time.monotonic_ns",
+    "time.perf_counter",
+    "time.perf_counter_ns",
+}
+CLOCKS |= {
+    "time.process_time",
+    "time.sleep",
+    "datetime.datetime.now",
+    "datetime.datetime.utcnow",
+    "datetime.datetime.today",
+}
 
 MAY_READ_A_CLOCK = {
     "swarm/dht/storage.py": "the default of the clock that its tests hand in: hivemind asks the storage without a time",
-    "peer/board.py": "events of the status page carry the time of day",
+    "peer/observe/metrics.py": "events of the status page carry the time of day",
     "peer/dashboard/app.py": "how long the status page has been silent, for the person before the screen",
-    "peer/demo.py": "how long the demonstration took, for the person who watched it",
-    "peer/launch.py": "the edge: gives the peer its clocks, and compares this computer's with those of others",
-    "peer/rehearsal.py": "how much real time a rehearsal took, beside its virtual time",
-    "peer/report.py": "lines of the log carry the time of day",
+    "peer/app/demo.py": "how long the demonstration took, for the person who watched it",
+    "peer/app/node.py": "the edge: gives the peer its clocks, and compares this computer's with those of others",
+    "peer/simulation/run.py": "how much real time a rehearsal took, beside its virtual time",
+    "peer/observe/reporter.py": "lines of the log carry the time of day",
 }
 
 MAY_START_THREADS = {
-    "peer/compute.py": "the one thread for arithmetic",
+    "peer/training/compute.py": "the one thread for arithmetic",
     "swarm/dht/node.py": "hivemind's import takes seconds",
     "swarm/dht/p2p.py": "opening a long bundle is a tenth of a second of signatures",
-    "peer/demo.py": "reads its children's files while they still run",
-    "peer/rehearsal.py": "a crowd is rehearsed in two processes",
+    "peer/app/demo.py": "reads its children's files while they still run",
+    "peer/simulation/run.py": "a crowd is rehearsed in two processes",
 }
-THREADS = {"asyncio.to_thread", "threading.Thread", "threading.Timer", "multiprocessing", "concurrent.futures.ThreadPoolExecutor"}
+THREADS = {
+    "asyncio.to_thread",
+    "threading.Thread",
+    "threading.Timer",
+    "multiprocessing",
+    "concurrent.futures.ThreadPoolExecutor",
+}
 THREADS |= {"concurrent.futures.ProcessPoolExecutor", "concurrent.futures.thread.ThreadPoolExecutor"}
 
-MAY_PRINT = ("peer/cli", "peer/dashboard/", "peer/demo.py", "peer/report.py", "peer/doctor.py")
+MAY_PRINT = ("peer/commands/", "peer/dashboard/", "peer/app/demo.py", "peer/observe/reporter.py")
 
-UNSAFE = {"eval", "exec", "compile", "__import__", "torch.load", "torch.save", "numpy.load", "pickle", "marshal", "shelve", "dill"}
+UNSAFE = {
+    "eval",
+    "exec",
+    "compile",
+    "__import__",
+    "torch.load",
+    "torch.save",
+    "numpy.load",
+    "pickle",
+    "marshal",
+    "shelve",
+    "dill",
+}
 
 
 def rooms_open_one_way(module: Module) -> Iterator[str]:
@@ -81,7 +112,11 @@ def hivemind_comes_late(module: Module) -> Iterator[str]:
 
 def time_comes_from_outside(module: Module) -> Iterator[str]:
     if module.path not in MAY_READ_A_CLOCK:
-        yield from (f"{module.path}:{line}: reads {name}; time is handed in" for name, line in module.uses if name in CLOCKS)
+        yield from (
+            f"{module.path}:{line}: reads {name}; time is handed in"
+            for name, line in module.uses
+            if name in CLOCKS
+        )
 
 
 def threads_have_one_home(module: Module) -> Iterator[str]:
@@ -92,10 +127,14 @@ def threads_have_one_home(module: Module) -> Iterator[str]:
 
 
 def chance_has_a_seed(module: Module) -> Iterator[str]:
-    seeded = {id(node.func) for node in module.nodes if isinstance(node, ast.Call) and (node.args or node.keywords)}
+    seeded = {
+        id(node.func) for node in module.nodes if isinstance(node, ast.Call) and (node.args or node.keywords)
+    }
     for node in module.nodes:
         name = module.dotted(node)
-        if name.startswith(("random.", "numpy.random.")) and not (name == "random.Random" and id(node) in seeded):
+        if name.startswith(("random.", "numpy.random.")) and not (
+            name == "random.Random" and id(node) in seeded
+        ):
             yield f"{module.path}:{node.lineno}: {name} draws without a seed; see swarm/seeds.py"
 
 
@@ -114,7 +153,9 @@ def no_assert_guards_anything(module: Module) -> Iterator[str]:
 def only_the_command_line_prints(module: Module) -> Iterator[str]:
     if not module.path.startswith(MAY_PRINT):
         yield from (
-            f"{module.path}:{line}: prints" for name, line in module.uses if name in ("print", "sys.stdout.write", "click.echo")
+            f"{module.path}:{line}: prints"
+            for name, line in module.uses
+            if name in ("print", "sys.stdout.write", "click.echo")
         )
 
 
@@ -148,8 +189,16 @@ def test_the_rooms_keep(rule: Rule) -> None:
         (hivemind_comes_late, "swarm/dht/node.py", "from hivemind.dht.node import DHTNode"),
         (time_comes_from_outside, "swarm/a.py", "import time as t\nclock = t.monotonic"),
         (time_comes_from_outside, "swarm/a.py", "from datetime import datetime\nnow = datetime.now()"),
-        (threads_have_one_home, "peer/a.py", "async def f(loop):\n    await loop.run_in_executor(None, print)"),
-        (threads_have_one_home, "peer/a.py", "from concurrent.futures import ThreadPoolExecutor as Pool\nPool(1)"),
+        (
+            threads_have_one_home,
+            "peer/a.py",
+            "async def f(loop):\n    await loop.run_in_executor(None, print)",
+        ),
+        (
+            threads_have_one_home,
+            "peer/a.py",
+            "from concurrent.futures import ThreadPoolExecutor as Pool\nPool(1)",
+        ),
         (chance_has_a_seed, "swarm/a.py", "import random\nrandom.shuffle([])"),
         (chance_has_a_seed, "swarm/a.py", "from random import Random\nRandom()"),
         (nothing_runs_strangers_bytes, "peer/a.py", "import torch\ntorch.load('x', weights_only=True)"),

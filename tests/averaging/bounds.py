@@ -28,7 +28,9 @@ def allowed_error(codec: Codec, vector_N: Tensor) -> Tensor:
     if isinstance(codec, Strided):
         taken_N = torch.arange(len(vector_N)) % codec.stride == codec.shape.phase % codec.stride
         allowed_N = exact_N.abs()
-        allowed_N[taken_N] = allowed_error(codec.inner(taken_shape(codec.shape, codec.stride)), vector_N[taken_N])
+        allowed_N[taken_N] = allowed_error(
+            codec.inner(taken_shape(codec.shape, codec.stride)), vector_N[taken_N]
+        )
         return allowed_N
     return _of_selected(codec, exact_N) if isinstance(codec, Sparse) else _of_blocks(codec, exact_N)
 
@@ -44,7 +46,9 @@ def assert_unmoved(codec: Codec, vector_N: Tensor, change: Callable[[], None]) -
 
 def taken_shape(shape: Shape, stride: int) -> Shape:
     """The shape of every ``stride``-th number, found by counting them."""
-    owner = torch.repeat_interleave(torch.arange(len(shape.pieces)), torch.tensor(shape.pieces, dtype=torch.int64))
+    owner = torch.repeat_interleave(
+        torch.arange(len(shape.pieces)), torch.tensor(shape.pieces, dtype=torch.int64)
+    )
     taken = owner[shape.phase % stride :: stride]
     return Shape(tuple(int((taken == piece).sum()) for piece in range(len(shape.pieces))))
 
@@ -81,7 +85,11 @@ def _of_selected(codec: Sparse, exact_N: Tensor) -> Tensor:
     for chunk in chunks:
         sizes_K = exact_N[chunk].abs()
         spread = float(sizes_K.clamp(max=HALF).max() - sizes_K.clamp(max=HALF).min())
-        allowed_N[chunk] = spread + (sizes_K.max().clamp(max=HALF) * 2.0**-11).clamp(min=2.0**-25) + (sizes_K - HALF).clamp(min=0)
+        allowed_N[chunk] = (
+            spread
+            + (sizes_K.max().clamp(max=HALF) * 2.0**-11).clamp(min=2.0**-25)
+            + (sizes_K - HALF).clamp(min=0)
+        )
     return allowed_N
 
 
@@ -89,6 +97,8 @@ def _of_blocks(codec: Codec, exact_N: Tensor) -> Tensor:
     assert isinstance(codec, Quantised)
     missing = -len(exact_N) % codec.block
     peaks_B = torch.nn.functional.pad(exact_N, (0, missing)).view(-1, codec.block).abs().amax(1)
-    scales_B = torch.maximum(peaks_B / codec.top * (1 + 2.0**-10), peaks_B / codec.top + 2.0**-24).clamp(max=HALF)
+    scales_B = torch.maximum(peaks_B / codec.top * (1 + 2.0**-10), peaks_B / codec.top + 2.0**-24).clamp(
+        max=HALF
+    )
     scales_N = scales_B.repeat_interleave(codec.block)[: len(exact_N)]
     return torch.maximum(scales_N * 0.50002, exact_N.abs() - HALF * codec.top)

@@ -18,12 +18,12 @@ from torch import Tensor
 
 from averaging import groups
 from averaging.averager import shelved
+from averaging.codec_choice import allowed
 from averaging.groups import Group
 from averaging.partition import Part, plan, shaped
 from averaging.reduce import Reduced, ReducePart
 from averaging.round import Round
-from averaging.strength import allowed
-from averaging.terms import Offering, Outcome, Plan, Schedule
+from averaging.round_plan import Offering, Outcome, Plan, Schedule
 from swarm.identity import PeerId, peer_id_from_digest
 from swarm.machine import (
     Command,
@@ -159,7 +159,13 @@ class Stage:
                 seed=bytes(32),
                 codec=self._chance.choice(allowed(play.codec)) if play.is_mixed else None,
             )
-            the_plan = Plan(group=self.group, parts=self.parts, codec=play.codec, schedule=schedule, exchange=play.exchange)
+            the_plan = Plan(
+                group=self.group,
+                parts=self.parts,
+                codec=play.codec,
+                schedule=schedule,
+                exchange=play.exchange,
+            )
             machine = Round(the_plan, id_, offering)
             crashes = self._chance.random() < weather.crash
             crash_at = begin + SECONDS * self._chance.random() ** 3 if crashes else float("inf")
@@ -200,7 +206,9 @@ class Stage:
             case Fetch(source, item, length):
                 payload = self.members[source].shelf.get(item.split(".")[-1])
                 is_there = now < self.members[source].crash_at and payload is not None
-                told = self._told(source, member.id, Ship(member.id, item, payload if payload else bytes(length)))
+                told = self._told(
+                    source, member.id, Ship(member.id, item, payload if payload else bytes(length))
+                )
                 answer = Delivered(source, item, told.payload) if is_there else Unreached(source, item)
                 self._carry(member, member.id, answer, Unreached(source, item), now)
             case Compute(job):

@@ -17,12 +17,11 @@ from averaging.messages import Ballot, Commit, Receipt, flag_bytes
 from averaging.partition import Part
 from averaging.reduce import Reduced, ReducePart, digest, weighted_sum
 from averaging.robust import Claim, coefficients
-from averaging.updates import HEAD, EncodeUpdate
+from averaging.whole_update import HEAD, EncodeUpdate
 from swarm.identity import PeerId
 from swarm.machine import Send, Ship
 from swarm.manifest import Codec, Exchange
-
-from .members import JOB_SECONDS, PLAIN, Lie, Member, Play, Stage, Weather, peer
+from tests.averaging.members import JOB_SECONDS, PLAIN, Lie, Member, Play, Stage, Weather, peer
 
 CALM = Weather()
 ROUGH = Weather(slowest=1.0, lost=0.03, twice=0.1, crash=0.1, skew=0.5)
@@ -33,13 +32,17 @@ def check(stage: Stage, liars: Iterable[PeerId] = ()) -> list[Member]:
     """The promises of a round to all honest members that live to see its end; those that ended with an average."""
     honest = [member for member in stage.members.values() if member.id not in liars]
     ended = [member for member in honest if member.outcome]
-    assert all(member.outcome or member.crash_at <= member.fetched + JOB_SECONDS for member in honest), "a member hangs"
+    assert all(member.outcome or member.crash_at <= member.fetched + JOB_SECONDS for member in honest), (
+        "a member hangs"
+    )
     assert all(member.ended_at <= member.fetched + JOB_SECONDS for member in ended), "a member ends late"
     averaged = [member for member in ended if member.average is not None]
     for member in averaged:
         assert member.outcome
         assert averaged[0].outcome
-        assert torch.equal(averaged[0].outcome.average_P, member.outcome.average_P), "two averages of one round"
+        assert torch.equal(averaged[0].outcome.average_P, member.outcome.average_P), (
+            "two averages of one round"
+        )
         assert averaged[0].outcome.applied == member.outcome.applied
         assert averaged[0].outcome.missing == member.outcome.missing
     for member in ended:
@@ -56,7 +59,9 @@ def account(stage: Stage, member: Member, play: Play) -> None:
         results = [result_of(stage, member, part) for part in stage.parts]
         for index, (result, payload) in enumerate(zip(results, outcome.encoded, strict=True)):
             assert outcome.applied[index] == bool(result)
-            assert outcome.included[index] == (bool(result) and payload in [share.payload for share in result[0].shares])
+            assert outcome.included[index] == (
+                bool(result) and payload in [share.payload for share in result[0].shares]
+            )
     else:
         seat = stage.group.members.index(member.id)
         assert outcome.included == (outcome.applied[seat],)
@@ -86,24 +91,35 @@ def books(stage: Stage, averaged: list[Member]) -> None:
     if not averaged:
         return
     if stage.play.exchange is Exchange.GATHER:
-        given_P = gathered(stage, [id_ for id_ in stage.group.members if id_ not in averaged[0].outcome.missing])
+        given_P = gathered(
+            stage, [id_ for id_ in stage.group.members if id_ not in averaged[0].outcome.missing]
+        )
         assert torch.equal(averaged[0].average, given_P)
         return
     for part in stage.parts:
         if found := result_of(stage, averaged[0], part):
             job, result = found
-            decoded = (codec_of(share.codec, part.shape).decode(share.payload, part.numbers) for share in job.shares)
+            decoded = (
+                codec_of(share.codec, part.shape).decode(share.payload, part.numbers) for share in job.shares
+            )
             given_N = weighted_sum(decoded, (share.coefficient for share in job.shares))
-            assert result.payload == job.head + codec_of(result_codec(stage.play.codec), part.shape).encode(given_N)
+            assert result.payload == job.head + codec_of(result_codec(stage.play.codec), part.shape).encode(
+                given_N
+            )
 
 
 def gathered(stage: Stage, applied: list[PeerId]) -> Tensor:
     """The average of these members' updates, from what they brought."""
     (whole,), offerings = stage.parts, [stage.members[id_].offering for id_ in applied]
     codecs = [offering.codec or stage.play.codec for offering in offerings]
-    jobs = [EncodeUpdate(each.vector_P, whole, codec, each.weight) for each, codec in zip(offerings, codecs, strict=True)]
+    jobs = [
+        EncodeUpdate(each.vector_P, whole, codec, each.weight)
+        for each, codec in zip(offerings, codecs, strict=True)
+    ]
     blobs = [job.run()[0] for job in jobs]
-    claims = [Claim(float(each.weight), blob.norm, blob.norm) for each, blob in zip(offerings, blobs, strict=True)]
+    claims = [
+        Claim(float(each.weight), blob.norm, blob.norm) for each, blob in zip(offerings, blobs, strict=True)
+    ]
     decoded = [
         codec_of(codec, whole.shape).decode(blob.payload[HEAD.size :], whole.numbers)
         for codec, blob in zip(codecs, blobs, strict=True)
@@ -152,13 +168,19 @@ def test_in_a_gather_everybody_ends_early_with_everything_applied(play: Play) ->
         assert len(averaged) == count
         for member in averaged:
             account(stage, member, play)
-            assert (member.outcome.applied, member.outcome.included, member.outcome.missing) == ((True,) * count, (True,), ())
+            assert (member.outcome.applied, member.outcome.included, member.outcome.missing) == (
+                (True,) * count,
+                (True,),
+                (),
+            )
             assert member.ended_at < member.fetched / 2
 
 
 @pytest.mark.parametrize(("weather", "share"), [(ROUGH, 0.8), (STORM, 0.05)], ids=["rough", "storm"])
 @pytest.mark.parametrize("play", BUTTERFLY + GATHER, ids=name)
-def test_in_any_weather_averages_agree_and_nothing_is_lost(weather: Weather, share: float, play: Play) -> None:
+def test_in_any_weather_averages_agree_and_nothing_is_lost(
+    weather: Weather, share: float, play: Play
+) -> None:
     averages = rounds = 0
     for seed in range(60):
         stage = Stage(seed, 2 + seed % 7, weather, play).act()
@@ -183,7 +205,9 @@ def two_tongues(liars: frozenset[PeerId]) -> Lie:
             return command
         match command:
             case Send(_, Receipt(part, hash_), _):
-                return replace(command, message=Receipt(part, digest(other(stage.members[sender].shelf[hash_.hex()]))))
+                return replace(
+                    command, message=Receipt(part, digest(other(stage.members[sender].shelf[hash_.hex()])))
+                )
             case Send(_, Ballot(hashes), _):
                 return replace(command, message=Ballot((hashes[0] and bytes(32), *hashes[1:])))
             case Ship(_, item, payload) if item.startswith("result"):
@@ -197,7 +221,11 @@ def wrong_bytes(liars: frozenset[PeerId]) -> Lie:
     """Liars send other bytes than those whose hash they have signed."""
 
     def lie(stage: Stage, sender: PeerId, receiver: PeerId, command: Any) -> Any:
-        return replace(command, payload=other(command.payload)) if sender in liars and isinstance(command, Ship) else command
+        return (
+            replace(command, payload=other(command.payload))
+            if sender in liars and isinstance(command, Ship)
+            else command
+        )
 
     return lie
 
@@ -211,7 +239,9 @@ def two_commits(liars: frozenset[PeerId]) -> Lie:
         match command:
             case Send(_, Commit() as commit, _):
                 norms = tuple(2 * norm for norm in commit.norms)
-                return replace(command, message=msgspec.structs.replace(commit, weight=10 * commit.weight, norms=norms))
+                return replace(
+                    command, message=msgspec.structs.replace(commit, weight=10 * commit.weight, norms=norms)
+                )
         return command
 
     return lie

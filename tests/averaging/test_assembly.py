@@ -25,8 +25,12 @@ A, B, C, D, E, F = groups.leaders(RUN, ROUND, KEYS)
 LATE = "the group of this round is formed; come with the next"
 
 
-def said(who: PeerId, message: Message, *, group: bytes = bytes(16), round_: int = ROUND, seq: int = 1) -> Received:
-    return Received(open_frame(seal(KEYS[who], message, Stamp(RUN, round_, group, seq)), type(message), run=RUN))
+def said(
+    who: PeerId, message: Message, *, group: bytes = bytes(16), round_: int = ROUND, seq: int = 1
+) -> Received:
+    return Received(
+        open_frame(seal(KEYS[who], message, Stamp(RUN, round_, group, seq)), type(message), run=RUN)
+    )
 
 
 def ready(who: PeerId, root: bytes = ROOT, *, round_: int = ROUND) -> Signed[Ready]:
@@ -95,7 +99,11 @@ def test_the_leader_waits_for_all_that_are_expected_and_then_proposes() -> None:
         (0, Woken(), [WakeAt(CLOSE)]),
         (1, comes(B), [WakeAt(CLOSE)]),
         (1, comes(C), [WakeAt(CLOSE)]),
-        (1.5, comes(D), [Send(others(A, B, C, D), proposed(A, B, C, D)), vote_of(A, A, B, C, D), WakeAt(END)]),
+        (
+            1.5,
+            comes(D),
+            [Send(others(A, B, C, D), proposed(A, B, C, D)), vote_of(A, A, B, C, D), WakeAt(END)],
+        ),
         (2, votes(B, A, B, C, D), [WakeAt(END)]),
         (2, votes(C, A, B, C, D), [Finish]),
     )
@@ -158,7 +166,12 @@ def test_nobody_waits_for_the_unreachable() -> None:
 
 
 def test_who_came_and_is_gone_again_is_not_listed_unless_it_comes_back() -> None:
-    come_and_gone = [(0, None, [Send, WakeAt]), (0, Woken(), [WakeAt]), (1, comes(C), [WakeAt]), (1, Unreached(C), [WakeAt])]
+    come_and_gone = [
+        (0, None, [Send, WakeAt]),
+        (0, Woken(), [WakeAt]),
+        (1, comes(C), [WakeAt]),
+        (1, Unreached(C), [WakeAt]),
+    ]
     play(
         assembly(A, (A, C, D)),
         *come_and_gone,
@@ -247,7 +260,9 @@ def test_deputies_replace_a_silent_leader_in_their_order() -> None:
         assert next(iter(machine.handle(Woken(), now))) == Send(others(me, A, B, C), proposed(A, B, C))
 
 
-def test_where_the_leader_is_gone_the_first_deputy_does_not_wait_and_the_next_in_the_order_hears_of_us() -> None:
+def test_where_the_leader_is_gone_the_first_deputy_does_not_wait_and_the_next_in_the_order_hears_of_us() -> (
+    None
+):
     play(
         assembly(B),
         (0, None, [Send((A, C, D), Ready(ROOT)), WakeAt]),
@@ -279,7 +294,13 @@ def test_a_deputy_does_not_hurry_where_only_some_before_it_are_gone() -> None:
 
 def test_who_is_not_among_the_first_never_proposes() -> None:
     machine = assembly(D)
-    play(machine, (0, None, [Send, WakeAt]), (0, Woken(), [WakeAt]), (1, comes(A), [WakeAt]), (1, comes(B), [WakeAt]))
+    play(
+        machine,
+        (0, None, [Send, WakeAt]),
+        (0, Woken(), [WakeAt]),
+        (1, comes(A), [WakeAt]),
+        (1, comes(B), [WakeAt]),
+    )
     assert list(machine.handle(comes(C), 1)) == [WakeAt(1 + 3 * PATIENCE / 4)]
     assert list(machine.handle(Woken(), 1 + 3 * PATIENCE / 4)) == [WakeAt(END)]
 
@@ -299,7 +320,9 @@ def test_a_peer_votes_once_per_round() -> None:
     )
 
 
-@pytest.mark.parametrize("word", [votes(C, C, D), said(C, Decline(ROUND, LATE)), Unreached(C)], ids=["voted", "over", "gone"])
+@pytest.mark.parametrize(
+    "word", [votes(C, C, D), said(C, Decline(ROUND, LATE)), Unreached(C)], ids=["voted", "over", "gone"]
+)
 def test_a_group_that_cannot_stand_any_more_is_not_waited_for(word: Event) -> None:
     (finish,) = play(
         assembly(B, (A, B, C)),
@@ -381,7 +404,16 @@ def forged() -> Proposal:
         Proposal((b"noise", ready(D).raw)),
         proposed(A, B, C, D, E),
     ],
-    ids=["without us", "forged", "foreign round", "other model", "one twice", "no ready", "noise", "too many"],
+    ids=[
+        "without us",
+        "forged",
+        "foreign round",
+        "other model",
+        "one twice",
+        "no ready",
+        "noise",
+        "too many",
+    ],
 )
 def test_a_proposal_that_does_not_hold_is_not_signed(proposal: Proposal) -> None:
     machine = assembly(D, size=4)
@@ -396,7 +428,11 @@ def test_who_comes_with_another_model_when_the_list_is_made_hears_only_that_we_d
         (0, None, [Send((B,), Ready(ROOT)), WakeAt(0)]),
         (0, Woken(), [WakeAt(CLOSE)]),
         (1, comes(B), [Send((B,), proposed(A, B)), vote_of(A, A, B), WakeAt(END)]),
-        (1, comes(C, OTHER), [Send((C,), Decline(ROUND, "we train from another model", Because.ABSENT)), WakeAt(END)]),
+        (
+            1,
+            comes(C, OTHER),
+            [Send((C,), Decline(ROUND, "we train from another model", Because.ABSENT)), WakeAt(END)],
+        ),
     )
 
 
@@ -419,7 +455,9 @@ def test_the_group_knows_what_each_member_says_of_its_line() -> None:
     )
     lines = {A: groups.Line(9000), B: groups.Line(250, dialable=False)}
     formed = groups.form(RUN, ROUND, (A, B), ROOT, lines)
-    proposal = Proposal(tuple(frame.raw for frame in sorted((said(A, mine).signed, slow), key=lambda frame: frame.signer)))
+    proposal = Proposal(
+        tuple(frame.raw for frame in sorted((said(A, mine).signed, slow), key=lambda frame: frame.signer))
+    )
     (finish,) = play(
         machine,
         (0, None, [Send((B,), mine), WakeAt(0)]),
@@ -491,7 +529,11 @@ def test_where_more_come_than_there_are_seats_a_hash_draws_and_the_rest_are_told
     commands = list(machine.handle(comes(F), 1))
     seated = [said.signer for said in groups.seats(RUN, [ready(who) for who in KEYS], 4, A)]
     assert A in seated
-    declined = [command.to for command in commands if isinstance(command, Send) and isinstance(command.message, Decline)]
+    declined = [
+        command.to
+        for command in commands
+        if isinstance(command, Send) and isinstance(command.message, Decline)
+    ]
     assert declined == [(who,) for who in sorted(set(KEYS) - set(seated) - {A})]
     assert commands[0] == Send(others(A, *seated), proposed(*seated, unseated=2))
 
@@ -536,7 +578,14 @@ def test_a_leader_that_comes_after_all_hears_again_who_is_ready() -> None:
     begin = [(0, None, [Send((A, B, C), Ready(ROOT)), WakeAt]), (0, Woken(), [WakeAt])]
     gone = (1, absent, [Send((D,), Ready(ROOT)), WakeAt])
     play(assembly(E), *begin, gone, (2, comes(A), [again, WakeAt]), (2, comes(A), [WakeAt]))
-    play(assembly(E), *begin, (1, comes(A), [WakeAt]), (1, absent, [again, WakeAt]), gone, (2, comes(A), [WakeAt]))
+    play(
+        assembly(E),
+        *begin,
+        (1, comes(A), [WakeAt]),
+        (1, absent, [again, WakeAt]),
+        gone,
+        (2, comes(A), [WakeAt]),
+    )
 
 
 def test_who_was_absent_and_is_listed_all_the_same_has_come() -> None:
@@ -584,7 +633,11 @@ def test_a_leader_to_whom_too_few_have_come_tells_them_and_nobody_goes_on() -> N
     assert played
     follower = assembly(B, (A, B, C, D), least=3)
     left = LeftOut(why, ROUND, declined=False, by=A)
-    play(follower, (0, None, [Send, WakeAt]), (3, said(A, Decline(ROUND, why, Because.TOO_FEW)), [Finish(left)]))
+    play(
+        follower,
+        (0, None, [Send, WakeAt]),
+        (3, said(A, Decline(ROUND, why, Because.TOO_FEW)), [Finish(left)]),
+    )
 
 
 def test_newcomers_to_whom_somebody_says_that_the_round_is_over_do_not_wait_for_more() -> None:
@@ -596,7 +649,14 @@ def test_newcomers_to_whom_somebody_says_that_the_round_is_over_do_not_wait_for_
         (0, Woken(), [WakeAt]),
         (1, comes(B), [WakeAt]),
         (1, comes(C), [WakeAt]),
-        (1, said(E, over), [Send(tuple(sorted((B, C))), over), Finish(turned_away("round 5 is over, the run is at 9", by=E))]),
+        (
+            1,
+            said(E, over),
+            [
+                Send(tuple(sorted((B, C))), over),
+                Finish(turned_away("round 5 is over, the run is at 9", by=E)),
+            ],
+        ),
     )
     assert played
 
@@ -617,8 +677,15 @@ def test_newcomers_are_no_group_beside_those_who_go_on() -> None:
     proposal = Proposal(tuple(frame.raw for frame in sorted(fresh, key=lambda frame: frame.signer)))
     play(Assembly(call), (0, None, [Send, WakeAt]), (0, Woken(), [WakeAt]), (1, said(B, proposal), [WakeAt]))
     elder = ready(B)
-    proposal = Proposal(tuple(frame.raw for frame in sorted((elder, *fresh[1:]), key=lambda frame: frame.signer)))
-    play(Assembly(call), (0, None, [Send, WakeAt]), (0, Woken(), [WakeAt]), (1, said(B, proposal), [Send, WakeAt]))
+    proposal = Proposal(
+        tuple(frame.raw for frame in sorted((elder, *fresh[1:]), key=lambda frame: frame.signer))
+    )
+    play(
+        Assembly(call),
+        (0, None, [Send, WakeAt]),
+        (0, Woken(), [WakeAt]),
+        (1, said(B, proposal), [Send, WakeAt]),
+    )
 
 
 def test_nobody_votes_for_a_group_of_too_few_nor_for_a_crowd_that_nobody_sees() -> None:
@@ -631,7 +698,9 @@ def test_nobody_votes_for_a_group_of_too_few_nor_for_a_crowd_that_nobody_sees() 
     [(1, 1, 2 * YOUNG), (2 * YOUNG, 1, 4 * YOUNG), (1, 2 * YOUNG, 4 * YOUNG)],
     ids=["young", "a crowd of which we know few", "many who have just come"],
 )
-def test_a_crowd_is_believed_that_is_not_much_larger_than_what_we_know(crowd: int, around: int, believed: int) -> None:
+def test_a_crowd_is_believed_that_is_not_much_larger_than_what_we_know(
+    crowd: int, around: int, believed: int
+) -> None:
     call = replace(assembly_call(D), crowd=crowd, around=around)
     seated = [ready(who) for who in (A, D)]
     assert [call.fits(seated, unseated - 2) for unseated in (believed, believed + 1)] == [True, False]
@@ -682,4 +751,8 @@ def test_deadlines_always_end_it(me: PeerId) -> None:
 
 
 def test_where_no_leader_proposes_that_is_the_reason() -> None:
-    play(assembly(D), (0, None, [Send, WakeAt]), (END, Woken(), [Finish(LeftOut("no leader proposed a group", ROUND))]))
+    play(
+        assembly(D),
+        (0, None, [Send, WakeAt]),
+        (END, Woken(), [Finish(LeftOut("no leader proposed a group", ROUND))]),
+    )

@@ -30,7 +30,16 @@ ROOT, OTHER = bytes([7]) * 32, bytes([8]) * 32
 KEYS = sorted((KeyPair.from_seed(bytes([n]) * 32) for n in range(3)), key=lambda key: key.peer_id)
 ROUND = RoundSpec(average_seconds=20.0, assemble_seconds=4.0, codec=Codec.INT8)
 MANIFEST = RunManifest(
-    PROTOCOL, "a run", KEYS[0].public, 0, ModelSpec(), DataSpec(bytes(32), 1000), ROUND, InnerSpec(), OuterSpec(), rounds=10
+    PROTOCOL,
+    "a run",
+    KEYS[0].public,
+    0,
+    ModelSpec(),
+    DataSpec(bytes(32), 1000),
+    ROUND,
+    InnerSpec(),
+    OuterSpec(),
+    rounds=10,
 )
 """Of a run in which nothing matters but how it averages."""
 
@@ -75,7 +84,13 @@ class Person:
     ) -> Averaged:
         """Average it with everybody."""
         update = Update(
-            round=round_, vector_P=vector_P, tokens=100, seed=bytes(32), state_root=root, codec=codec, fragment=fragment
+            round=round_,
+            vector_P=vector_P,
+            tokens=100,
+            seed=bytes(32),
+            state_root=root,
+            codec=codec,
+            fragment=fragment,
         )
         expected = [peer for peer in self.expects if peer != self.id]
         return await self.averager.average(update, Company(expected, close_at, **more))
@@ -96,7 +111,9 @@ def stage(scene: Scene, count: int = 3, manifest: RunManifest = MANIFEST) -> Non
                 reports: list[Report] = []
                 arithmetic = Slow()
                 averager = Averager(manifest, key, post, arithmetic, tasks, reports.append)
-                people.append(Person(key, post, averager, arithmetic, reports, [k.peer_id for k in KEYS[:count]]))
+                people.append(
+                    Person(key, post, averager, arithmetic, reports, [k.peer_id for k in KEYS[:count]])
+                )
             await scene(network, people)
 
     left: list[str] = []
@@ -140,7 +157,9 @@ def test_jobs_of_a_short_update_are_brief_but_for_the_sum_of_whole_updates() -> 
 
 
 async def together(people: list[Person], round_: int = 0, *, close_at: float = 5.0) -> list[Averaged]:
-    return await asyncio.gather(*(person.brings(drawn(seat), round_, close_at=close_at) for seat, person in enumerate(people)))
+    return await asyncio.gather(
+        *(person.brings(drawn(seat), round_, close_at=close_at) for seat, person in enumerate(people))
+    )
 
 
 def test_all_get_the_same_bits_and_keep_what_the_codec_lost() -> None:
@@ -151,7 +170,11 @@ def test_all_get_the_same_bits_and_keep_what_the_codec_lost() -> None:
         for averaged in averages:
             assert averaged.average_P is not None
             assert torch.equal(averaged.average_P, first.average_P)
-            assert (averaged.members, averaged.missing, averaged.tokens) == (tuple(people_ids(people)), (), 300)
+            assert (averaged.members, averaged.missing, averaged.tokens) == (
+                tuple(people_ids(people)),
+                (),
+                300,
+            )
         mean = torch.stack([drawn(seat) for seat in range(3)]).mean(0)
         assert torch.nn.functional.cosine_similarity(first.average_P, mean, dim=0) > 0.99
         for seat, person in enumerate(people):
@@ -199,7 +222,9 @@ def test_alone_where_others_are_here_the_update_is_kept() -> None:
 def test_who_is_turned_away_keeps_its_update_and_brings_it_again() -> None:
     async def scene(network: SimulatedNetwork, people: list[Person]) -> None:
         a, b, c = people
-        left_out, *_ = await asyncio.gather(a.brings(drawn(0), root=OTHER), b.brings(drawn(1)), c.brings(drawn(2)))
+        left_out, *_ = await asyncio.gather(
+            a.brings(drawn(0), root=OTHER), b.brings(drawn(1)), c.brings(drawn(2))
+        )
         assert (left_out.average_P, left_out.declined) == (None, True)
         assert torch.equal(residual(a), drawn(0))
         averages = await together(people, 1, close_at=asyncio.get_running_loop().time() + 5)
@@ -290,7 +315,9 @@ def test_who_is_ready_with_another_model_hears_only_that_we_train_from_ours() ->
             heard[round_] = answer.signed.message
         here = 3 + REMEMBERED
         assert heard[4] == Decline(here, "we train from another model", Because.ABSENT)
-        assert heard[3] == Decline(here, f"round 3 is over, the run is at {here}"), "it does not know any more which model that was"
+        assert heard[3] == Decline(here, f"round 3 is over, the run is at {here}"), (
+            "it does not know any more which model that was"
+        )
 
     stage(scene)
 
@@ -385,14 +412,21 @@ def test_the_update_of_a_peer_that_was_alone_is_not_taken_back() -> None:
 def test_a_slow_uplink_sends_a_smaller_update_than_the_others(exchange: Exchange) -> None:
     async def scene(network: SimulatedNetwork, people: list[Person]) -> None:
         averages = await asyncio.gather(
-            people[0].brings(drawn(0)), people[1].brings(drawn(1), codec=Codec.INT4), people[2].brings(drawn(2))
+            people[0].brings(drawn(0)),
+            people[1].brings(drawn(1), codec=Codec.INT4),
+            people[2].brings(drawn(2)),
         )
-        assert all(each.average_P is not None and torch.equal(each.average_P, averages[0].average_P) for each in averages)
+        assert all(
+            each.average_P is not None and torch.equal(each.average_P, averages[0].average_P)
+            for each in averages
+        )
         assert [each.missing for each in averages] == [()] * 3
         errors = [float(residual(person).norm() / drawn(seat).norm()) for seat, person in enumerate(people)]
         assert 0 < max(errors[0], errors[2]) < 0.02 < errors[1] < 0.2
 
-    stage(scene, 3, msgspec.structs.replace(MANIFEST, round=msgspec.structs.replace(ROUND, exchange=exchange)))
+    stage(
+        scene, 3, msgspec.structs.replace(MANIFEST, round=msgspec.structs.replace(ROUND, exchange=exchange))
+    )
 
 
 @pytest.mark.parametrize("feedback", [0.0, 0.5])
@@ -404,7 +438,9 @@ def test_the_residual_decays_as_the_manifest_says(feedback: float) -> None:
         left = torch.cat([share - whole.decode(whole.encode(share), len(share)) for share in shares])
         assert torch.allclose(residual(people[0]), feedback * left, atol=1e-7)
 
-    stage(scene, 2, msgspec.structs.replace(MANIFEST, round=msgspec.structs.replace(ROUND, feedback=feedback)))
+    stage(
+        scene, 2, msgspec.structs.replace(MANIFEST, round=msgspec.structs.replace(ROUND, feedback=feedback))
+    )
 
 
 def with_codec(codec: Codec) -> RunManifest:
@@ -415,11 +451,16 @@ def test_what_is_left_of_a_fragment_rides_with_the_next_update_of_the_same_one()
     async def scene(network: SimulatedNetwork, people: list[Person]) -> None:
         for round_ in range(4):
             numbers = NUMBERS + round_ % 2
-            vectors = [torch.randn(numbers, generator=torch.Generator().manual_seed(seat)) for seat in range(2)]
+            vectors = [
+                torch.randn(numbers, generator=torch.Generator().manual_seed(seat)) for seat in range(2)
+            ]
             before = [person.averager.residual(round_ % 2) for person in people]
             owed = [torch.zeros(numbers) if each is None else each.clone() for each in before]
             averages = await asyncio.gather(
-                *(person.brings(vector, round_, fragment=round_ % 2) for person, vector in zip(people, vectors, strict=True))
+                *(
+                    person.brings(vector, round_, fragment=round_ % 2)
+                    for person, vector in zip(people, vectors, strict=True)
+                )
             )
             assert torch.equal(averages[0].average_P, averages[1].average_P)  # type: ignore[arg-type]
             if round_ > 1:

@@ -52,7 +52,11 @@ histories = st.lists(st.tuples(st.booleans(), st.booleans(), st.booleans()), min
 def test_with_any_codec_what_was_applied_and_what_is_owed_add_up_to_all_updates(
     history: list[tuple[bool, bool, bool]], codec: Codec
 ) -> None:
-    feedback, total_P, taken_P = ErrorFeedback(NUMBERS), torch.zeros(NUMBERS).double(), torch.zeros(NUMBERS).double()
+    feedback, total_P, taken_P = (
+        ErrorFeedback(NUMBERS),
+        torch.zeros(NUMBERS).double(),
+        torch.zeros(NUMBERS).double(),
+    )
     for seed, applied in enumerate(history):
         update_P = whole(seed)
         sent_P = feedback.carried(update_P)
@@ -83,7 +87,10 @@ def test_a_part_that_was_not_applied_is_owed_whole_and_an_applied_one_only_its_r
     feedback.settle(Settle(sent_P, payloads, PARTS, (True, False, True), Codec.INT4))
     missed, applied = slice(PARTS[1].start, PARTS[1].stop), slice(PARTS[0].start, PARTS[0].stop)
     assert torch.equal(feedback.residual[missed], sent_P[missed])
-    assert torch.equal(feedback.residual[applied], sent_P[applied] - codec_of(Codec.INT4).decode(payloads[0], PARTS[0].numbers))
+    assert torch.equal(
+        feedback.residual[applied],
+        sent_P[applied] - codec_of(Codec.INT4).decode(payloads[0], PARTS[0].numbers),
+    )
     assert 0 < feedback.residual[applied].norm() < 0.3 * sent_P[applied].norm()
 
 
@@ -133,7 +140,12 @@ def test_the_residual_takes_the_place_of_what_was_decoded_where_that_is_one_vect
         made = EncodeParts(sent_P, PARTS, codec).run()
         payloads, decoded = tuple(part.payload for part in made), tuple(part.vector_N for part in made)
         job = Settle(sent_P, payloads, PARTS, (True, True, False), codec, 0.5, decoded)
-        assert Settle(sent_P, payloads, PARTS, job.applied, codec, 0.5, tuple(each.clone() for each in decoded)).spent_P is None
+        assert (
+            Settle(
+                sent_P, payloads, PARTS, job.applied, codec, 0.5, tuple(each.clone() for each in decoded)
+            ).spent_P
+            is None
+        )
         assert (job.spent_P is not None) == is_one
         expected_P = Settle(sent_P, payloads, PARTS, job.applied, codec, 0.5).run()
         feedback.settle(job)
@@ -164,7 +176,11 @@ def test_what_may_still_be_on_its_way_is_no_room_for_anything() -> None:
     sent_P = feedback.carried(drawn(2))
     made = EncodeParts(sent_P, PARTS, Codec.FP32).run()
     read = tuple(part.vector_N for part in made)
-    feedback.settle(Settle(sent_P, tuple(part.payload for part in made), PARTS, (True, False, True), Codec.FP32, 1.0, read))
+    feedback.settle(
+        Settle(
+            sent_P, tuple(part.payload for part in made), PARTS, (True, False, True), Codec.FP32, 1.0, read
+        )
+    )
     rooms = [room for room in (feedback.room(), feedback.room()) if room is not None]
     assert sent_P.data_ptr() not in {room.data_ptr() for room in rooms}
 

@@ -16,12 +16,17 @@ TENSORS = st.lists(st.integers(1, 5000), min_size=1, max_size=12)
 def test_fragments_cover_the_vector_and_are_of_one_length_to_a_block(tensors: list[int], count: int) -> None:
     fragments = fragments_of(tensors, count)
     assert [fragment.index for fragment in fragments] == list(range(len(fragments)))
-    assert [0, *(fragment.stop for fragment in fragments)] == [*(fragment.start for fragment in fragments), sum(tensors)]
+    assert [0, *(fragment.stop for fragment in fragments)] == [
+        *(fragment.start for fragment in fragments),
+        sum(tensors),
+    ]
     blocks = [-(-fragment.numbers // ALIGN) for fragment in fragments]
     assert max(blocks) - min(blocks) <= 1
     assert min(blocks) >= 1
     assert len(fragments) == min(count, -(-sum(tensors) // ALIGN))
-    assert all(fragment.start % ALIGN == 0 for fragment in fragments), "no cut goes through a quantisation block"
+    assert all(fragment.start % ALIGN == 0 for fragment in fragments), (
+        "no cut goes through a quantisation block"
+    )
 
 
 @given(TENSORS, st.integers(1, 64))

@@ -5,27 +5,29 @@ from __future__ import annotations
 import pytest
 import torch
 
+from averaging.codec_choice import FAMILIES, allowed
 from averaging.codecs import codec_of
 from averaging.messages import Ballot, Commit, Holdings
 from averaging.partition import plan, shaped
 from averaging.reduce import EncodedPart, digest, weighted_sum
 from averaging.robust import coefficients
 from averaging.round import Round
-from averaging.strength import FAMILIES, allowed
-from averaging.terms import Offering, Plan
-from averaging.updates import HEAD, CheckUpdate, CombineUpdates, EncodeUpdate, Head, blob_size, head_of
+from averaging.round_plan import Offering, Plan
+from averaging.whole_update import HEAD, CheckUpdate, CombineUpdates, EncodeUpdate, Head, blob_size, head_of
 from swarm.errors import Malformed, Refused
 from swarm.identity import PeerId
 from swarm.machine import Delivered, Event, Fetch, Report, Send, Ship, Unreached, Woken
 from swarm.manifest import Codec, Exchange
-
-from .members import ROOT, heard
-from .test_round import AT, GROUP, A, B, C, D, Seat, ballots, holdings, messages, outcome
+from tests.averaging.members import ROOT, heard
+from tests.averaging.test_round import AT, GROUP, A, B, C, D, Seat, ballots, holdings, messages, outcome
 
 RUN = Codec.SPARSE256
 (WHOLE,) = shaped(plan(9000, GROUP.members[:1]), (5000, 4000), 1)
 PLAN = Plan(group=GROUP, parts=(WHOLE,), codec=RUN, schedule=AT, exchange=Exchange.GATHER)
-VECTORS = {member: torch.randn(9000, generator=torch.Generator().manual_seed(seat)) for seat, member in enumerate(GROUP.members)}
+VECTORS = {
+    member: torch.randn(9000, generator=torch.Generator().manual_seed(seat))
+    for seat, member in enumerate(GROUP.members)
+}
 WEIGHTS = {A: 100, B: 200, C: 300, D: 100}
 CODECS = {A: RUN, B: RUN, C: Codec.SPARSE64, D: Codec.SPARSE128}
 """Two have slow uplinks."""
@@ -44,7 +46,10 @@ WITHOUT_D = (*HASHES[:3], b"")
 def commit(member: PeerId, hash_: bytes = b"", norm: float = -1.0, codec: Codec | None = None) -> Event:
     mine = BLOBS[member]
     norms = (mine.norm if norm < 0 else norm,)
-    return heard(member, Commit((hash_ or mine.hash,), norms, WEIGHTS[member], bytes(32), ROOT, codec or CODECS[member]))
+    return heard(
+        member,
+        Commit((hash_ or mine.hash,), norms, WEIGHTS[member], bytes(32), ROOT, codec or CODECS[member]),
+    )
 
 
 def update(member: PeerId, payload: bytes = b"") -> Delivered:
@@ -57,7 +62,9 @@ def seat(me: PeerId = A) -> Seat:
 
 
 def average(*members: PeerId) -> torch.Tensor:
-    numbers = [codec_of(CODECS[m], WHOLE.shape).decode(BLOBS[m].payload[HEAD.size :], WHOLE.numbers) for m in members]
+    numbers = [
+        codec_of(CODECS[m], WHOLE.shape).decode(BLOBS[m].payload[HEAD.size :], WHOLE.numbers) for m in members
+    ]
     return weighted_sum(numbers, coefficients([head_of(BLOBS[m].payload).claim for m in members]))
 
 
@@ -139,7 +146,9 @@ LIES = {
 def test_a_lying_update_costs_only_its_sender(lie: str) -> None:
     mine = seat()
     told = mine.tell(commit(B), commit(C), update(B), update(C), *LIES[lie])
-    assert [(report.code, report.peer) for report in told if isinstance(report, Report)] == [("bad-update", D)]
+    assert [(report.code, report.peer) for report in told if isinstance(report, Report)] == [
+        ("bad-update", D)
+    ]
     assert messages(told, Holdings) == [Holdings(WITHOUT_D)]
     assert messages(mine.tell(*holdings(WITHOUT_D, B, C)), Ballot) == [Ballot(WITHOUT_D)]
     end = outcome(mine.tell(*ballots(WITHOUT_D, B, C)))
@@ -160,7 +169,12 @@ def test_the_length_of_an_update_is_known_before_its_commit_and_other_items_are_
     machine = seat().machine
     for codec in (RUN, Codec.SPARSE128, Codec.SPARSE64):
         assert machine.expect(D, f"update.{codec.value}") == blob_size(WHOLE, codec)
-    for sender, item in [(D, f"update.{Codec.SPARSE512.value}"), (D, "update.0"), (D, "part.0.7"), (PeerId("x"), "update.7")]:
+    for sender, item in [
+        (D, f"update.{Codec.SPARSE512.value}"),
+        (D, "update.0"),
+        (D, "part.0.7"),
+        (PeerId("x"), "update.7"),
+    ]:
         with pytest.raises(Refused):
             machine.expect(sender, item)
 

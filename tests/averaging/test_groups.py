@@ -10,8 +10,7 @@ import pytest
 
 from averaging import groups
 from averaging.messages import Ready
-
-from .members import ROOT, RUN, group_of, peer, signed
+from tests.averaging.members import ROOT, RUN, group_of, peer, signed
 
 PEERS = [peer(number) for number in range(20)]
 
@@ -52,7 +51,11 @@ def test_everybody_leads_and_everybody_owns_now_and_then() -> None:
     led = Counter(groups.leaders(RUN, round_, PEERS)[0] for round_ in range(600))
     assert set(led) == set(PEERS)
     assert max(led.values()) < 3 * 600 / 20
-    owned = {owner for round_ in range(60) for owner in groups.owners(RUN, groups.form(RUN, round_, PEERS, ROOT), 4)}
+    owned = {
+        owner
+        for round_ in range(60)
+        for owner in groups.owners(RUN, groups.form(RUN, round_, PEERS, ROOT), 4)
+    }
     assert owned == set(PEERS)
 
 
@@ -63,7 +66,10 @@ def test_owners_are_members_once_each_and_no_more_than_wanted() -> None:
 
 
 def test_where_more_come_than_there_are_seats_each_peer_is_seated_once_and_others_in_other_rounds() -> None:
-    seated = [{said.signer for said in groups.seats(RUN, [ready(n, round_=r) for n in range(20)] * 2, 7)} for r in range(40)]
+    seated = [
+        {said.signer for said in groups.seats(RUN, [ready(n, round_=r) for n in range(20)] * 2, 7)}
+        for r in range(40)
+    ]
     assert all(len(members) == 7 for members in seated)
     assert set().union(*seated) == set(PEERS)
     assert [said.signer for said in groups.seats(RUN, [ready(n) for n in range(3)], 7)] == sorted(PEERS[:3])
@@ -109,7 +115,15 @@ def test_before_anybody_has_measured_its_line_shares_are_equal() -> None:
 
 
 def test_a_fast_line_reduces_more_and_an_unknown_one_as_much_as_the_median() -> None:
-    group = group_with({0: groups.Line(1000), 1: groups.Line(2000), 2: groups.Line(3000), 3: groups.Line(0), 4: groups.Line(2000)})
+    group = group_with(
+        {
+            0: groups.Line(1000),
+            1: groups.Line(2000),
+            2: groups.Line(3000),
+            3: groups.Line(0),
+            4: groups.Line(2000),
+        }
+    )
     assert share_of(group, 0) < share_of(group, 1) == share_of(group, 3) < share_of(group, 2)
     assert sum(groups.shares(group, group.members)) == 1
 
@@ -117,7 +131,9 @@ def test_a_fast_line_reduces_more_and_an_unknown_one_as_much_as_the_median() -> 
 @pytest.mark.parametrize("count", [3, 4, 8, 16])
 def test_a_huge_claim_is_worth_a_bounded_share(count: int) -> None:
     def share(claim: int) -> Fraction:
-        return share_of(group_with({0: groups.Line(claim)} | {number: groups.Line(1000) for number in range(1, count)}), 0)
+        return share_of(
+            group_with({0: groups.Line(claim)} | {number: groups.Line(1000) for number in range(1, count)}), 0
+        )
 
     assert share(10**8) == share(4000)
     assert share(10**8) <= min(1, Fraction(2 * groups.CLAIM_CAP - 1, count - 2))

@@ -106,4 +106,7 @@ def test_the_fingerprint_tells_names_shapes_and_order_apart_but_not_values_or_dt
 
 def test_the_fingerprint_is_the_same_in_every_release() -> None:
     layout = Layout.of([("embed", torch.zeros(256, 64)), ("scale", torch.zeros(()))])
-    assert layout.fingerprint == hashlib.sha256(b"swarm-layout-v1\x92\x92\xa5embed\x92\xcd\x01\x00@\x92\xa5scale\x90").digest()
+    assert (
+        layout.fingerprint
+        == hashlib.sha256(b"swarm-layout-v1\x92\x92\xa5embed\x92\xcd\x01\x00@\x92\xa5scale\x90").digest()
+    )

@@ -25,7 +25,15 @@ def assert_covers(parts: tuple[Part, ...], numbers: int, align: int = ALIGN) -> 
 @pytest.mark.parametrize("count", range(1, 41))
 def test_parts_cover_the_vector_exactly_for_any_number_of_owners(count: int) -> None:
     draw = random.Random(count)
-    for numbers in [0, 1, ALIGN - 1, ALIGN, ALIGN + 1, count * ALIGN, *(draw.randrange(1, 1 << 22) for _ in range(10))]:
+    for numbers in [
+        0,
+        1,
+        ALIGN - 1,
+        ALIGN,
+        ALIGN + 1,
+        count * ALIGN,
+        *(draw.randrange(1, 1 << 22) for _ in range(10)),
+    ]:
         assert_covers(plan(numbers, OWNERS[:count]), numbers)
 
 
@@ -35,7 +43,9 @@ def test_parts_cover_the_vector_exactly_for_any_number_of_owners(count: int) -> 
     st.lists(st.floats(0, 1e308), min_size=1, max_size=40).filter(any),
     st.sampled_from([1, 2, 256, 4096]),
 )
-def test_parts_cover_the_vector_exactly_for_any_weights(numbers: int, weights: list[float], align: int) -> None:
+def test_parts_cover_the_vector_exactly_for_any_weights(
+    numbers: int, weights: list[float], align: int
+) -> None:
     parts = plan(numbers, OWNERS[: len(weights)], weights, align=align)
     assert_covers(parts, numbers, align)
     owners = [part.owner for part in parts]
@@ -63,7 +73,9 @@ def test_whoever_has_no_weight_or_too_little_of_it_gets_no_part() -> None:
 
 def test_only_the_ratio_of_weights_matters() -> None:
     weights = [0.1, 0.7, 0.3]
-    assert plan(1 << 20, OWNERS[:3], weights) == plan(1 << 20, OWNERS[:3], [weight * 2.0**40 for weight in weights])
+    assert plan(1 << 20, OWNERS[:3], weights) == plan(
+        1 << 20, OWNERS[:3], [weight * 2.0**40 for weight in weights]
+    )
 
 
 @pytest.mark.parametrize(
@@ -79,7 +91,9 @@ def test_only_the_ratio_of_weights_matters() -> None:
         (1, OWNERS[:1], [float("inf")]),
     ],
 )
-def test_a_plan_without_sense_is_refused(numbers: int, owners: list[PeerId], weights: list[float] | None) -> None:
+def test_a_plan_without_sense_is_refused(
+    numbers: int, owners: list[PeerId], weights: list[float] | None
+) -> None:
     with pytest.raises(ValueError, match=r"share|plan"):
         plan(numbers, owners, weights)
 
@@ -96,7 +110,9 @@ def test_shares_are_filled_like_water() -> None:
 
 
 @given(st.lists(st.integers(1, 10**8), min_size=1, max_size=16), st.integers(0, 48))
-def test_owners_are_done_together_and_whoever_owns_nothing_could_not_be_done_sooner(bandwidths: list[int], others: int) -> None:
+def test_owners_are_done_together_and_whoever_owns_nothing_could_not_be_done_sooner(
+    bandwidths: list[int], others: int
+) -> None:
     members = len(bandwidths) + others
     shares = water_filled(bandwidths, members)
     assert sum(shares) == 1
@@ -115,11 +131,15 @@ def test_a_share_follows_from_the_bandwidth_and_not_from_the_order(
     mixed = list(range(len(bandwidths)))
     draw.shuffle(mixed)
     shares = water_filled(bandwidths, members)
-    assert water_filled([bandwidths[index] for index in mixed], members) == tuple(shares[index] for index in mixed)
+    assert water_filled([bandwidths[index] for index in mixed], members) == tuple(
+        shares[index] for index in mixed
+    )
     ordered = sorted(zip(bandwidths, shares, strict=True))
     assert [share for _, share in ordered] == sorted(shares)
 
 
-@pytest.mark.parametrize(("bandwidths", "members"), [([0, 0, 0], 5), ([3, 3, 3], 9), ([1, 9], 2), ([1, 9], 1)])
+@pytest.mark.parametrize(
+    ("bandwidths", "members"), [([0, 0, 0], 5), ([3, 3, 3], 9), ([1, 9], 2), ([1, 9], 1)]
+)
 def test_shares_are_equal_where_nothing_speaks_for_others(bandwidths: list[int], members: int) -> None:
     assert water_filled(bandwidths, members) == (Fraction(1, len(bandwidths)),) * len(bandwidths)

@@ -17,13 +17,12 @@ from averaging.averager import Averaged, Company, Update
 from averaging.codecs import codec_of
 from averaging.messages import MAX_CROWD, MAX_MEMBERS, MAX_WEIGHT, bits, flag_bytes, flags_of
 from averaging.record import Frame, Leave, Record, Replay, opened, packed
-from averaging.updates import HEAD, Head
+from averaging.whole_update import HEAD, Head
 from swarm.errors import Malformed
 from swarm.identity import digest_of
 from swarm.manifest import Codec, Exchange, RoundSpec
 from swarm.simulation.network import SimulatedNetwork
-
-from .test_averager import KEYS, MANIFEST, NUMBERS, ROOT, ROUND, Person, drawn, residual, stage
+from tests.averaging.test_averager import KEYS, MANIFEST, NUMBERS, ROOT, ROUND, Person, drawn, residual, stage
 
 CODECS = (Codec.FP32, Codec.INT8, Codec.INT4, Codec.SPARSE256)
 TENSORS = (300, 7, 693)
@@ -42,11 +41,15 @@ def frame_of(exchange: Exchange, codec: Codec) -> Frame:
 async def brings(person: Person, vector_P: Tensor) -> Averaged:
     """Average it with everybody, as one vector of `TENSORS`."""
     update = Update(round=0, vector_P=vector_P, tokens=100, seed=bytes(32), state_root=ROOT, tensors=TENSORS)
-    return await person.averager.average(update, Company([peer for peer in person.expects if peer != person.id], 5.0))
+    return await person.averager.average(
+        update, Company([peer for peer in person.expects if peer != person.id], 5.0)
+    )
 
 
 @lru_cache
-def round_of(exchange: Exchange, codec: Codec, vanishes_at: float | None = None) -> tuple[list[Averaged], list[Tensor]]:
+def round_of(
+    exchange: Exchange, codec: Codec, vanishes_at: float | None = None
+) -> tuple[list[Averaged], list[Tensor]]:
     """What three members have of a round, and what they owe; where the last one ``vanishes_at`` a moment in it, the other two."""
     averages: list[Averaged] = []
     owed: list[Tensor] = []
@@ -114,7 +117,9 @@ def test_somebody_who_vanishes_in_the_round_is_missing_in_its_record(exchange: E
 
 
 @every_way
-def test_a_record_of_a_fragment_gives_its_average_and_that_of_no_other(exchange: Exchange, codec: Codec) -> None:
+def test_a_record_of_a_fragment_gives_its_average_and_that_of_no_other(
+    exchange: Exchange, codec: Codec
+) -> None:
     averages, _ = round_of(exchange, codec)
     record = record_of(exchange, codec)
     spec = msgspec.structs.replace(spec_of(exchange, codec), fragments=2)
@@ -141,7 +146,9 @@ def test_a_void_round_has_a_record_that_says_so_and_nothing_to_play() -> None:
 
 
 @every_way
-def test_where_a_delegate_was_heard_its_cell_owes_what_the_encoding_lost(exchange: Exchange, codec: Codec) -> None:
+def test_where_a_delegate_was_heard_its_cell_owes_what_the_encoding_lost(
+    exchange: Exchange, codec: Codec
+) -> None:
     """To the bit what the delegate itself owes, had it brought the same on its own account."""
     _, owed = round_of(exchange, codec)
     record, frame = record_of(exchange, codec), frame_of(exchange, codec)
@@ -149,7 +156,9 @@ def test_where_a_delegate_was_heard_its_cell_owes_what_the_encoding_lost(exchang
         left_P = Leave(record, frame, drawn(seat), key.peer_id).run()
         assert torch.equal(left_P, owed[seat])
         assert torch.equal(left_P, lost(drawn(seat), record, frame))
-        assert torch.allclose(left_P + (drawn(seat) - lost(drawn(seat), record, frame)), drawn(seat), atol=1e-6)
+        assert torch.allclose(
+            left_P + (drawn(seat) - lost(drawn(seat), record, frame)), drawn(seat), atol=1e-6
+        )
         assert bool(left_P.any()) == (codec is not Codec.FP32)
 
 
@@ -166,7 +175,11 @@ def test_a_delegate_that_was_not_heard_leaves_everything(exchange: Exchange, cod
 @pytest.mark.parametrize("codec", CODECS)
 def test_part_by_part_everything_is_left_where_a_result_is_without_the_delegate(codec: Codec) -> None:
     """One part was not applied at all, another one without its share: in a third it is."""
-    record, frame, brought_P = record_of(Exchange.BUTTERFLY, codec), frame_of(Exchange.BUTTERFLY, codec), drawn(1)
+    record, frame, brought_P = (
+        record_of(Exchange.BUTTERFLY, codec),
+        frame_of(Exchange.BUTTERFLY, codec),
+        drawn(1),
+    )
     _, late, here = frame.parts(record)
     without = bits([True, False, True]) + record.items[1][4:]
     record = msgspec.structs.replace(record, items=(b"", without, record.items[2]))
@@ -176,7 +189,9 @@ def test_part_by_part_everything_is_left_where_a_result_is_without_the_delegate(
 
 
 @both_exchanges
-def test_what_is_left_decays_as_the_manifest_says_and_only_where_something_was_applied(exchange: Exchange) -> None:
+def test_what_is_left_decays_as_the_manifest_says_and_only_where_something_was_applied(
+    exchange: Exchange,
+) -> None:
     record, frame, brought_P = record_of(exchange, Codec.INT4), frame_of(exchange, Codec.INT4), drawn(0)
     halved = Frame(spec=msgspec.structs.replace(frame.spec, feedback=0.5), tensors=TENSORS)
     left_P = Leave(record, halved, brought_P, KEYS[0].peer_id).run()
@@ -186,7 +201,9 @@ def test_what_is_left_decays_as_the_manifest_says_and_only_where_something_was_a
 
 
 @both_exchanges
-def test_who_accepts_a_record_owes_what_is_left_on_top_and_nothing_for_one_that_is_none(exchange: Exchange) -> None:
+def test_who_accepts_a_record_owes_what_is_left_on_top_and_nothing_for_one_that_is_none(
+    exchange: Exchange,
+) -> None:
     record, frame, brought_P = record_of(exchange, Codec.INT8), frame_of(exchange, Codec.INT8), drawn(0)
     broken = msgspec.structs.replace(record, items=record.items[1:])
 
@@ -209,7 +226,9 @@ def test_who_accepts_a_record_owes_what_is_left_on_top_and_nothing_for_one_that_
 
 def raw_of(record: Record, **said: object) -> bytes:
     """The bytes of ``record`` with other things in it, which nobody could make a `Record` of."""
-    return msgspec.msgpack.encode([said.get(name, getattr(record, name)) for name in Record.__struct_fields__])
+    return msgspec.msgpack.encode(
+        [said.get(name, getattr(record, name)) for name in Record.__struct_fields__]
+    )
 
 
 def played(raw: bytes, frame: Frame) -> Tensor:
@@ -267,7 +286,9 @@ def test_the_head_of_an_update_is_in_order() -> None:
     first, *rest = record.items
     heads = [HEAD.pack(3, 0, 1.0), HEAD.pack(3, MAX_WEIGHT, 1.0), HEAD.pack(250, 1, 1.0)]
     heads += [HEAD.pack(Codec.INT8, 1, bad) for bad in (float("nan"), float("inf"), -1.0)]
-    heads += [Head(codec, 1, 1.0).pack() for codec in (Codec.FP32, Codec.SPARSE256, Codec.INT4)]  # the last one: other bytes
+    heads += [
+        Head(codec, 1, 1.0).pack() for codec in (Codec.FP32, Codec.SPARSE256, Codec.INT4)
+    ]  # the last one: other bytes
     for head in heads:
         with pytest.raises(Malformed):
             played(raw_of(record, items=[head + first[HEAD.size :], *rest]), frame)
@@ -297,13 +318,18 @@ def test_bytes_that_end_too_early_or_too_late_are_no_record(exchange: Exchange) 
 
 
 @settings(max_examples=400, derandomize=True)
-@given(st.sampled_from([(e, c) for e in Exchange for c in CODECS]), st.integers(0, 1 << 32), st.integers(1, 12))
+@given(
+    st.sampled_from([(e, c) for e in Exchange for c in CODECS]), st.integers(0, 1 << 32), st.integers(1, 12)
+)
 def test_whatever_is_changed_in_a_record_it_is_a_tensor_of_our_size_or_malformed(
     way: tuple[Exchange, Codec], seed: int, changes: int
 ) -> None:
     raw, chance = bytearray(packed(record_of(*way))), random.Random(seed)
     for _ in range(changes):
-        at, length = chance.randrange(len(raw)) if chance.random() < 0.5 else chance.randrange(140), chance.randrange(4)
+        at, length = (
+            chance.randrange(len(raw)) if chance.random() < 0.5 else chance.randrange(140),
+            chance.randrange(4),
+        )
         raw[at : at + length] = chance.randbytes(length if chance.random() < 0.9 else chance.randrange(4))
     try:
         average_P = played(bytes(raw), frame_of(*way))

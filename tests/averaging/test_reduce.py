@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from averaging.codecs import Packed, codec_of, is_sparse
+from averaging.one_pass import norm
 from averaging.partition import Part, plan
 from averaging.reduce import (
     Checked,
@@ -30,7 +31,6 @@ from averaging.reduce import (
     weighted_sum,
 )
 from averaging.robust import Claim, coefficients
-from averaging.walk import norm
 from swarm.identity import PeerId
 from swarm.manifest import Codec
 
@@ -59,7 +59,9 @@ def threads() -> Iterator[None]:
 
 def test_threads_and_pieces_change_no_bit_of_the_sum(threads: None) -> None:
     vectors = [drawn(300_007, seed) for seed in range(7)]
-    shares = coefficients([Claim(1 + seed, norm(vector), norm(vector)) for seed, vector in enumerate(vectors)])
+    shares = coefficients(
+        [Claim(1 + seed, norm(vector), norm(vector)) for seed, vector in enumerate(vectors)]
+    )
     sums = []
     for count in (1, 2):
         torch.set_num_threads(count)
@@ -72,7 +74,9 @@ numbers32 = st.floats(-1e6, 1e6, width=32)
 
 @settings(max_examples=150)
 @given(st.lists(st.tuples(numbers32, st.floats(0, 1, width=32)), min_size=1, max_size=9))
-def test_every_product_and_every_sum_is_rounded_once_in_the_order_given(terms: list[tuple[float, float]]) -> None:
+def test_every_product_and_every_sum_is_rounded_once_in_the_order_given(
+    terms: list[tuple[float, float]],
+) -> None:
     expected = 0.0
     for value, share in terms:
         expected = single(expected + single(value * share))
@@ -84,7 +88,10 @@ def test_a_fused_multiply_add_would_be_noticed() -> None:
     value, share, start = 1 + 2.0**-12, 0.5 + 2.0**-13, -0.5 - 2.0**-12
     fused = float(Fraction(value) * Fraction(share) + Fraction(start))
     assert fused == 2.0**-25
-    assert weighted_sum([torch.full((64,), start), torch.full((64,), value)], [1.0, share]).tolist() == [0.0] * 64
+    assert (
+        weighted_sum([torch.full((64,), start), torch.full((64,), value)], [1.0, share]).tolist()
+        == [0.0] * 64
+    )
 
 
 def test_the_sum_leaves_its_vectors_as_they_were() -> None:
@@ -120,7 +127,12 @@ def test_numbers_that_are_read_where_they_are_needed_make_the_same_sum(name: Cod
 
 @pytest.mark.parametrize(
     ("vectors", "shares"),
-    [([], []), ([torch.zeros(2)], []), ([torch.zeros(2)], [0.5, 0.5]), ([torch.zeros(2), torch.zeros(1)], [0.5, 0.5])],
+    [
+        ([], []),
+        ([torch.zeros(2)], []),
+        ([torch.zeros(2)], [0.5, 0.5]),
+        ([torch.zeros(2), torch.zeros(1)], [0.5, 0.5]),
+    ],
 )
 def test_a_sum_without_sense_is_refused(vectors: list[Tensor], shares: list[float]) -> None:
     with pytest.raises(ValueError, match=r"sum|argument|zip"):
@@ -142,12 +154,20 @@ def test_a_round_of_honest_members_ends_near_the_mean_on_every_member(codec: Cod
     for part in parts:
         mine = [encoded[part.index] for encoded in sent]
         for member, one in zip(members, mine, strict=True):
-            assert CheckPart(member, part, one.payload, one.hash, one.norm, codec).run() == Checked(member, part.index, True)
+            assert CheckPart(member, part, one.payload, one.hash, one.norm, codec).run() == Checked(
+                member, part.index, True
+            )
         shares = coefficients([Claim(1, whole, one.norm) for whole, one in zip(norms, mine, strict=True)])
-        job = ReducePart(part, tuple(Share(one.payload, codec, share) for one, share in zip(mine, shares, strict=True)), codec)
+        job = ReducePart(
+            part,
+            tuple(Share(one.payload, codec, share) for one, share in zip(mine, shares, strict=True)),
+            codec,
+        )
         reduced = job.run()
         assert replace(job).run() == reduced
-        room_N = average_P[part.start : part.stop] if part.index else None  # two are put where they belong, one is not
+        room_N = (
+            average_P[part.start : part.stop] if part.index else None
+        )  # two are put where they belong, one is not
         verdict = CheckResult(part, reduced.payload, reduced.hash, codec, out_N=room_N).run()
         assert verdict == Checked(part.owner, part.index, True)
         assert verdict.vector_N is not None
@@ -156,7 +176,9 @@ def test_a_round_of_honest_members_ends_near_the_mean_on_every_member(codec: Cod
         results.append((part, verdict.vector_N))
     assert DecodeResults(tuple(results), average_P).run() is average_P
     exact_P = torch.stack(updates).mean(0)
-    assert float((average_P - exact_P).norm() / exact_P.norm()) < (1.0 if is_sparse(codec) else {Codec.INT4: 0.3}.get(codec, 0.06))
+    assert float((average_P - exact_P).norm() / exact_P.norm()) < (
+        1.0 if is_sparse(codec) else {Codec.INT4: 0.3}.get(codec, 0.06)
+    )
 
 
 def test_float32_is_sent_and_summed_where_it_lies() -> None:
@@ -204,7 +226,9 @@ def test_the_norm_of_an_encoded_part_is_that_of_the_decoded_numbers(codec: Codec
     parts = plan(3001, [ALICE, BOB])
     for part, encoded in zip(parts, EncodeParts(drawn(3001, 4), parts, codec).run(), strict=True):
         assert encoded.hash == digest(encoded.payload)
-        assert encoded.norm == pytest.approx(norm(codec_of(codec).decode(encoded.payload, part.numbers)), rel=2e-5)
+        assert encoded.norm == pytest.approx(
+            norm(codec_of(codec).decode(encoded.payload, part.numbers)), rel=2e-5
+        )
 
 
 def honest_check(codec: Codec = Codec.INT4) -> CheckPart:
@@ -222,7 +246,9 @@ def test_other_bytes_than_the_committed_ones_are_named() -> None:
 
 @ALL
 @pytest.mark.parametrize("payload", [b"", b"\xff" * 3000])
-def test_committed_bytes_that_are_no_numbers_are_named_and_raise_nothing(codec: Codec, payload: bytes) -> None:
+def test_committed_bytes_that_are_no_numbers_are_named_and_raise_nothing(
+    codec: Codec, payload: bytes
+) -> None:
     job = replace(honest_check(codec), payload=payload, hash=digest(payload))
     assert not job.run().ok
     assert job.run().reason

@@ -15,7 +15,9 @@ from averaging.robust import LARGEST, PART_CAP, WEIGHT_CAP, Claim, coefficients,
 
 sizes = st.one_of(st.just(0.0), st.floats(0, LARGEST), st.floats(1e-6, 1e6))
 claims_of_anybody = st.lists(st.builds(Claim, sizes, sizes, sizes), max_size=12)
-honest = st.lists(st.builds(Claim, st.floats(100, 1000), st.floats(0.5, 2), st.floats(0.1, 0.4)), min_size=4, max_size=12)
+honest = st.lists(
+    st.builds(Claim, st.floats(100, 1000), st.floats(0.5, 2), st.floats(0.1, 0.4)), min_size=4, max_size=12
+)
 check = settings(max_examples=200)
 
 
@@ -56,7 +58,9 @@ def test_members_count_by_their_weight() -> None:
 
 @check
 @given(honest, st.floats(1e4, LARGEST))
-def test_a_member_that_claims_a_huge_weight_counts_at_most_twice_the_median(claims: list[Claim], weight: float) -> None:
+def test_a_member_that_claims_a_huge_weight_counts_at_most_twice_the_median(
+    claims: list[Claim], weight: float
+) -> None:
     claims[0] = replace(claims[0], weight=weight)
     most = WEIGHT_CAP * middle([claim.weight for claim in claims])
     total = sum(min(claim.weight, most) for claim in claims)
@@ -66,7 +70,9 @@ def test_a_member_that_claims_a_huge_weight_counts_at_most_twice_the_median(clai
 
 @check
 @given(honest, st.floats(1, 1e12))
-def test_the_influence_of_a_scaled_update_is_bounded_by_the_median_norm(claims: list[Claim], factor: float) -> None:
+def test_the_influence_of_a_scaled_update_is_bounded_by_the_median_norm(
+    claims: list[Claim], factor: float
+) -> None:
     claims[0] = replace(claims[0], norm=claims[0].norm * factor, part_norm=claims[0].part_norm * factor)
     limit = middle([claim.norm for claim in claims])
     for claim, share, own in zip(claims, mean(claims), coefficients(claims), strict=True):
@@ -75,14 +81,19 @@ def test_the_influence_of_a_scaled_update_is_bounded_by_the_median_norm(claims: 
 
 @check
 @given(honest, st.floats(1, 1e12))
-def test_the_influence_on_one_part_is_bounded_by_what_the_others_put_into_it(claims: list[Claim], factor: float) -> None:
+def test_the_influence_on_one_part_is_bounded_by_what_the_others_put_into_it(
+    claims: list[Claim], factor: float
+) -> None:
     claims[0] = replace(claims[0], part_norm=claims[0].part_norm * factor)
     shares = [
         share * min(1, middle([claim.norm for claim in claims]) / claim.norm)
         for claim, share in zip(claims, mean(claims), strict=True)
     ]
     limit = PART_CAP * middle([share * claim.part_norm for claim, share in zip(claims, shares, strict=True)])
-    assert all(own * claim.part_norm <= limit * (1 + 1e-6) for claim, own in zip(claims, coefficients(claims), strict=True))
+    assert all(
+        own * claim.part_norm <= limit * (1 + 1e-6)
+        for claim, own in zip(claims, coefficients(claims), strict=True)
+    )
 
 
 @check
@@ -98,7 +109,10 @@ def test_an_update_within_the_median_norm_is_not_clipped() -> None:
 
 def test_idle_members_do_not_silence_the_others() -> None:
     assert coefficients([Claim(5, 2.0, 1.0), Claim(0, 0.0, 0.0), Claim(0, 0.0, 0.0)]) == [1.0, 0.0, 0.0]
-    assert coefficients([Claim(5, 2.0, 1.0), Claim(5, 0.0, 0.0), Claim(5, 0.0, 0.0), Claim(5, 2.0, 0.0)]) == [0.25] * 4
+    assert (
+        coefficients([Claim(5, 2.0, 1.0), Claim(5, 0.0, 0.0), Claim(5, 0.0, 0.0), Claim(5, 2.0, 0.0)])
+        == [0.25] * 4
+    )
 
 
 def test_weightless_claims_move_no_median() -> None:

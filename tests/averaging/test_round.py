@@ -15,21 +15,39 @@ from averaging.partition import plan
 from averaging.reduce import CheckPart, EncodedPart, EncodeParts, ReducePart, digest, weighted_sum
 from averaging.robust import Claim, coefficients
 from averaging.round import Round
-from averaging.terms import Offering, Outcome, Plan, Schedule
+from averaging.round_plan import Offering, Outcome, Plan, Schedule
 from swarm.identity import PeerId
-from swarm.machine import Command, Compute, Computed, Delivered, Event, Fetch, Finish, Report, Send, Ship, Unreached, WakeAt, Woken
+from swarm.machine import (
+    Command,
+    Compute,
+    Computed,
+    Delivered,
+    Event,
+    Fetch,
+    Finish,
+    Report,
+    Send,
+    Ship,
+    Unreached,
+    WakeAt,
+    Woken,
+)
 from swarm.manifest import Codec
 from swarm.wire import Message
-
-from .members import ROOT, group_of, heard
+from tests.averaging.members import ROOT, group_of, heard
 
 GROUP = group_of(4)
 A, B, C, D = GROUP.members
 PARTS = plan(1024, GROUP.members)
 """Part i is that of member i, of 256 numbers."""
-AT = Schedule(commits=1.0, parts=2.0, takeover=2.2, spares=2.6, results=3.0, holdings=4.0, fetched=5.0, patience=10.0)
+AT = Schedule(
+    commits=1.0, parts=2.0, takeover=2.2, spares=2.6, results=3.0, holdings=4.0, fetched=5.0, patience=10.0
+)
 PLAN = Plan(group=GROUP, parts=PARTS, codec=Codec.INT8, schedule=AT)
-VECTORS = {member: torch.randn(1024, generator=torch.Generator().manual_seed(seat)) for seat, member in enumerate(GROUP.members)}
+VECTORS = {
+    member: torch.randn(1024, generator=torch.Generator().manual_seed(seat))
+    for seat, member in enumerate(GROUP.members)
+}
 WEIGHTS = {A: 100, B: 200, C: 300, D: 100}
 NONE = b""
 
@@ -40,7 +58,11 @@ def encoded(member: PeerId) -> tuple[EncodedPart, ...]:
 
 def commit(member: PeerId, **changes: object) -> Commit:
     parts = encoded(member)
-    said = {"hashes": tuple(p.hash for p in parts), "norms": tuple(p.norm for p in parts), "weight": WEIGHTS[member]}
+    said = {
+        "hashes": tuple(p.hash for p in parts),
+        "norms": tuple(p.norm for p in parts),
+        "weight": WEIGHTS[member],
+    }
     return Commit(**({**said, "seed": bytes(32), "state_root": ROOT, "codec": Codec.INT8} | changes))  # type: ignore[arg-type]
 
 
@@ -55,12 +77,18 @@ def part_of(member: PeerId, owner: PeerId = A) -> Delivered:
 
 def result(owner: PeerId, *included: PeerId) -> bytes:
     """What ``owner`` must come to with the updates of ``included`` (all, where nobody is named)."""
-    index, members = GROUP.members.index(owner), [m for m in GROUP.members if m in (included or GROUP.members)]
+    index, members = (
+        GROUP.members.index(owner),
+        [m for m in GROUP.members if m in (included or GROUP.members)],
+    )
     claims = [
-        Claim(float(WEIGHTS[m]), math.sqrt(math.fsum(p.norm**2 for p in encoded(m))), encoded(m)[index].norm) for m in members
+        Claim(float(WEIGHTS[m]), math.sqrt(math.fsum(p.norm**2 for p in encoded(m))), encoded(m)[index].norm)
+        for m in members
     ]
     codec = codec_of(Codec.INT8)
-    numbers = weighted_sum((codec.decode(encoded(m)[index].payload, 256) for m in members), coefficients(claims))
+    numbers = weighted_sum(
+        (codec.decode(encoded(m)[index].payload, 256) for m in members), coefficients(claims)
+    )
     return bits([m in members for m in GROUP.members]) + codec.encode(numbers)
 
 
@@ -84,7 +112,9 @@ class Seat:
 
     def tell(self, *events: Event, now: float = 0.5) -> list[Command]:
         """The commands that follow from ``events``, but for time and arithmetic."""
-        return [command for event in events for command in self._through(self.machine.handle(event, now), now)]
+        return [
+            command for event in events for command in self._through(self.machine.handle(event, now), now)
+        ]
 
     def _through(self, commands: Iterable[Command], now: float) -> list[Command]:
         return list(self._act(commands, now))
@@ -104,7 +134,11 @@ class Seat:
 
 
 def messages(commands: list[Command], form: type[Message]) -> list[Message]:
-    return [command.message for command in commands if isinstance(command, Send) and isinstance(command.message, form)]
+    return [
+        command.message
+        for command in commands
+        if isinstance(command, Send) and isinstance(command.message, form)
+    ]
 
 
 def outcome(commands: list[Command]) -> Outcome:
@@ -307,7 +341,9 @@ def test_whoever_sees_the_decision_before_it_has_voted_votes_with_it() -> None:
 def test_the_average_is_that_of_the_decided_results() -> None:
     seat = after_exchange()
     end = outcome(seat.tell(*holdings(HASHES, B, C, D), *ballots(HASHES, B, C)))
-    whole = torch.cat([codec_of(Codec.INT8).decode(result(member)[PLAN.head :], 256) for member in GROUP.members])
+    whole = torch.cat(
+        [codec_of(Codec.INT8).decode(result(member)[PLAN.head :], 256) for member in GROUP.members]
+    )
     assert end.average_P is not None
     assert torch.equal(end.average_P, whole)
     assert end.encoded == tuple(part.payload for part in encoded(A))
@@ -340,7 +376,9 @@ def test_a_missing_item_is_fetched_from_one_holder_after_the_other() -> None:
 def test_nothing_is_fetched_while_the_owners_own_copy_may_be_on_its_way() -> None:
     seat = Seat()
     seat.tell(*commits(B, C, D), part_of(B), part_of(C), part_of(D), *publishes(B), *publishes(C))
-    assert messages(seat.tell(*holdings(HASHES, B, C, D), *ballots(HASHES, B, C, D)), Ballot) == [Ballot(HASHES)]
+    assert messages(seat.tell(*holdings(HASHES, B, C, D), *ballots(HASHES, B, C, D)), Ballot) == [
+        Ballot(HASHES)
+    ]
     assert seat.wakes[-1] == AT.results
     assert outcome(seat.tell(*publishes(D))).applied == (True,) * 4
 
@@ -389,7 +427,9 @@ def test_of_two_ballots_of_one_member_the_first_counts() -> None:
 # --- the end ------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("answers", [[], [*commits(B, C, D)], [*commits(B, C), part_of(B)], [*publishes(B), *holdings(HASHES, B)]])
+@pytest.mark.parametrize(
+    "answers", [[], [*commits(B, C, D)], [*commits(B, C), part_of(B)], [*publishes(B), *holdings(HASHES, B)]]
+)
 def test_deadlines_always_end_it(answers: list[Event]) -> None:
     """The others say so much and no more, and nobody can be said to be gone."""
     seat = Seat()
@@ -413,7 +453,9 @@ def test_where_everybody_is_gone_it_still_ends_with_a_reason() -> None:
 LATER = 0.5 + AT.patience / 4
 
 
-def test_where_too_few_are_left_for_a_decision_the_round_is_given_up_once_the_others_were_asked_again() -> None:
+def test_where_too_few_are_left_for_a_decision_the_round_is_given_up_once_the_others_were_asked_again() -> (
+    None
+):
     seat = Seat()
     seat.tell(Unreached(C), Unreached(D))
     again = Send((C, D), commit(A), GROUP.id)

@@ -13,15 +13,14 @@ import pytest
 
 from averaging.messages import Ballot, Commit, Holdings, Receipt, Takeover
 from averaging.reduce import CheckPart, CheckResult, DecodeResults, EncodeParts, ReducePart, digest
-from averaging.updates import CheckUpdate, CombineUpdates, EncodeUpdate
+from averaging.whole_update import CheckUpdate, CombineUpdates, EncodeUpdate
 from swarm.errors import Busy, Refused
 from swarm.identity import PeerId
 from swarm.machine import Command, Compute, Delivered, Send, Ship, Unreached, Woken
 from swarm.manifest import Codec, Exchange
-
-from .members import PLAIN, Play, Stage, heard
-from .test_any_order import CALM, account, books, check
-from .test_round import (
+from tests.averaging.members import PLAIN, Play, Stage, heard
+from tests.averaging.test_any_order import CALM, account, books, check
+from tests.averaging.test_round import (
     AT,
     GROUP,
     HASHES,
@@ -91,7 +90,9 @@ def test_a_member_sends_its_part_when_the_spare_asks_and_waits_for_it() -> None:
 
 def test_an_owner_that_says_nothing_is_out_when_its_time_has_passed() -> None:
     assert messages(before_d_publishes().tell(Woken(), now=AT.takeover), Takeover) == [Takeover(3)]
-    assert before_d_publishes(C).tell(Woken(), now=AT.takeover) == [Ship(A, "part.3.2", encoded(C)[3].payload)]
+    assert before_d_publishes(C).tell(Woken(), now=AT.takeover) == [
+        Ship(A, "part.3.2", encoded(C)[3].payload)
+    ]
     signed = before_d_publishes(C)
     signed.tell(heard(D, Receipt(3, HASHES[3])))
     assert signed.tell(Woken(), now=AT.takeover) == [], "its result is on the way"
@@ -100,7 +101,9 @@ def test_an_owner_that_says_nothing_is_out_when_its_time_has_passed() -> None:
 def test_a_spare_does_not_wait_for_ever_nor_for_who_has_said_that_it_holds_nothing() -> None:
     seat = before_d_publishes()
     seat.tell(Unreached(D), part_of(B, D))
-    assert messages(seat.tell(heard(C, Holdings((*HASHES[:3], b"")))), Receipt) == [Receipt(3, digest(result(D, A, B)))]
+    assert messages(seat.tell(heard(C, Holdings((*HASHES[:3], b"")))), Receipt) == [
+        Receipt(3, digest(result(D, A, B)))
+    ]
     seat = before_d_publishes()
     seat.tell(Unreached(D), part_of(B, D))
     assert messages(seat.tell(Woken(), now=AT.takeover), Receipt) == []
@@ -162,7 +165,14 @@ def test_what_has_no_place_is_refused_and_a_copy_waits_for_its_receipt() -> None
     assert machine.expect(B, "part.0.3") < size, "int4 is smaller"
     assert machine.expect(D, "result.3") == machine.expect(A, "result.3") == len(result(D))
     stranger = PeerId("stranger")
-    wrong = [(B, "part.1.2"), (B, "part.0.0"), (B, "part.9.2"), (C, "result.3"), (stranger, "part.0.2"), (B, "copy.0.x")]
+    wrong = [
+        (B, "part.1.2"),
+        (B, "part.0.0"),
+        (B, "part.9.2"),
+        (C, "result.3"),
+        (stranger, "part.0.2"),
+        (B, "copy.0.x"),
+    ]
     for sender, item in wrong:
         with pytest.raises(Refused):
             machine.expect(sender, item)
@@ -238,7 +248,9 @@ def test_a_killed_owner_costs_no_part_of_the_average(victims: tuple[int, ...], p
 def test_a_killed_sender_that_owns_nothing_costs_its_own_update_at_most(phase: str) -> None:
     def kill(stage: Stage, member: PeerId, command: Command) -> bool:
         seats = {peer for part in stage.parts for peer in stage.chain(part)}
-        return member == next(peer for peer in stage.group.members if peer not in seats) and PHASES[phase](command)
+        return member == next(peer for peer in stage.group.members if peer not in seats) and PHASES[phase](
+            command
+        )
 
     for seed in range(12):
         stage = Stage(seed, 7, CALM, replace(PLAIN, owners=3, kill=kill)).act()

@@ -62,7 +62,10 @@ def test_a_rival_that_fails_is_out_and_the_others_go_on() -> None:
 
 
 def test_where_ours_fails_nothing_is_measured() -> None:
-    with Cast("swarm", FAILS_AT_THE_END, 2) as ours, pytest.raises(NotMeasured, match="the process has ended"):
+    with (
+        Cast("swarm", FAILS_AT_THE_END, 2) as ours,
+        pytest.raises(NotMeasured, match="the process has ended"),
+    ):
         stage_of(io.StringIO()).play([ours], 1, "fp32")
     assert not ours.is_here
 

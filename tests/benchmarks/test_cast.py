@@ -72,7 +72,9 @@ def test_everybody_hears_of_everybody_and_answers_by_seat() -> None:
     with cast_of(3) as cast:
         members = enter(cast)
         cast.all("refill")
-        assert cast.all("average") == [{"called": 1.0, "began": 2.0, "ended": 3.0, "sent": 3, "fault": ""}] * 3
+        assert (
+            cast.all("average") == [{"called": 1.0, "began": 2.0, "ended": 3.0, "sent": 3, "fault": ""}] * 3
+        )
         assert len(members) == 6
         assert cpu_of(cast.pids) > 0
         assert peak_rss_of(cast.pids[0]) > 1
@@ -106,7 +108,9 @@ def play(name: str, do: str, members: list[psutil.Process]) -> None:
 def test_peers_go_with_a_parent_that_is_killed() -> None:
     code = "import sys, time; from tests.benchmarks.test_cast import cast_of; print(*cast_of(2).pids, flush=True); time.sleep(600)"
     root = Path(__file__).parents[2]
-    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, cwd=root, text=True) as parent:
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, cwd=root, text=True
+    ) as parent:
         assert parent.stdout
         members = [psutil.Process(int(pid)) for pid in parent.stdout.readline().split()]
         parent.kill()

@@ -20,7 +20,14 @@ def round_of(*told: Times, cpu: float = 1.0, loopback: int = 0) -> Round:
 
 def row(system: str, codec: str, seconds: float, peers: int = 4, parameters: int = 10_000_000) -> Row:
     return Row(
-        system=system, peers=peers, parameters=parameters, codec=codec, seconds=seconds, cpu_seconds=1.0, memory_mb=2.0, bytes=3
+        system=system,
+        peers=peers,
+        parameters=parameters,
+        codec=codec,
+        seconds=seconds,
+        cpu_seconds=1.0,
+        memory_mb=2.0,
+        bytes=3,
     )
 
 
@@ -37,11 +44,17 @@ def test_a_group_that_stood_before_the_last_one_called_took_no_time() -> None:
 
 def test_the_summary_is_of_complete_rounds_only_and_per_peer() -> None:
     good = [
-        round_of(times(0, 0, second, sent), times(0, 0, second, sent), cpu=2.0) for second, sent in ((1, 100), (9, 110), (3, 120))
+        round_of(times(0, 0, second, sent), times(0, 0, second, sent), cpu=2.0)
+        for second, sent in ((1, 100), (9, 110), (3, 120))
     ]
     bad = round_of(times(0, 0, 100, 130), times(0, 0, 100, 130, fault="a group of 1 instead of 2"), cpu=50.0)
     figures = summary([*good, bad])
-    assert (figures["seconds"], figures["cpu_seconds"], figures["rounds"], figures["failed"]) == (3, 1.0, 3, 1)
+    assert (figures["seconds"], figures["cpu_seconds"], figures["rounds"], figures["failed"]) == (
+        3,
+        1.0,
+        3,
+        1,
+    )
     assert figures["bytes"] == 10
 
 
@@ -57,7 +70,12 @@ def test_bytes_come_from_the_interface_where_peers_do_not_count() -> None:
 
 
 def test_ratios_divide_two_systems_of_one_cell() -> None:
-    rows = [row("swarm", "fp32", 2.0), row("hivemind", "fp32", 6.0), row("floor", "fp32", 1.6), row("gloo", "fp32", 0.5)]
+    rows = [
+        row("swarm", "fp32", 2.0),
+        row("hivemind", "fp32", 6.0),
+        row("floor", "fp32", 1.6),
+        row("gloo", "fp32", 0.5),
+    ]
     rows += [row("swarm", "int8", 1.0), row("hivemind", "int8", 4.0), row("swarm", "fp32", 9.0, peers=8)]
     assert ratios(rows) == {
         "4x10M": {
@@ -69,7 +87,9 @@ def test_ratios_divide_two_systems_of_one_cell() -> None:
     }
 
 
-@pytest.mark.parametrize(("parameters", "name"), [(1_000_000, "2x1M"), (50_000_000, "2x50M"), (500_000, "2x0.5M")])
+@pytest.mark.parametrize(
+    ("parameters", "name"), [(1_000_000, "2x1M"), (50_000_000, "2x50M"), (500_000, "2x0.5M")]
+)
 def test_cells_have_short_names(parameters: int, name: str) -> None:
     assert cell_name(2, parameters) == name
 

@@ -23,7 +23,17 @@ def cost(method: str, mbit: float, each: float, size: float) -> Cost:
 
 @pytest.mark.parametrize(
     ("target", "step"),
-    [(9.0, 0.0), (8.0, 0.0), (6.0, 10.0), (4.0, 20.0), (3.5, 30.0), (3.0, 40.0), (2.75, 70.0), (2.0, 80.0), (1.9, None)],
+    [
+        (9.0, 0.0),
+        (8.0, 0.0),
+        (6.0, 10.0),
+        (4.0, 20.0),
+        (3.5, 30.0),
+        (3.0, 40.0),
+        (2.75, 70.0),
+        (2.0, 80.0),
+        (1.9, None),
+    ],
 )
 def test_a_target_is_reached_where_the_curve_first_meets_it(target: float, step: float | None) -> None:
     assert crossing(FALLING, target) == (step if step is None else pytest.approx(step))
@@ -101,23 +111,43 @@ def test_the_target_of_a_seed_is_what_every_preset_comes_to_with_it() -> None:
 def test_rivals_are_taken_at_the_best_of_them_with_each_seed() -> None:
     early: Points = [(0, 8.0), (10, 2.0)]
     late: Points = [(0, 8.0), (80, 2.0)]
-    ends = {"swarm-int4": (early, early), "hivemind-local": (early, late), "hivemind-local-h20": (late, early)}
-    drawn = {name: [curve(name, points, seed=seed) for seed, points in enumerate(both)] for name, both in ends.items()}
+    ends = {
+        "swarm-int4": (early, early),
+        "hivemind-local": (early, late),
+        "hivemind-local-h20": (late, early),
+    }
+    drawn = {
+        name: [curve(name, points, seed=seed) for seed, points in enumerate(both)]
+        for name, both in ends.items()
+    }
     table = rows(drawn, [cost(method, 20, 0.1, 10) for method in drawn], {0: 3.5, 1: 3.5}, 0.1)
     told = next(finding.found for finding in findings(drawn, [], table) if "hivemind" in finding.promise)
     assert told == "1.5 times (swarm-int4 1.1 s, hivemind-local or hivemind-local-h20 1.6 s)"
 
 
 def final(**ends: float) -> dict[str, list[Curve]]:
-    return {name: [curve(name, [(0, 8.0), (100, bits)])] for name, bits in ((key.replace("_", "-"), ends[key]) for key in ends)}
+    return {
+        name: [curve(name, [(0, 8.0), (100, bits)])]
+        for name, bits in ((key.replace("_", "-"), ends[key]) for key in ends)
+    }
 
 
 def test_promises_hold_or_not_or_were_not_looked_at() -> None:
-    drawn = final(alone=3.5, synchronous_fp32=3.0, swarm_sparse256=3.3, swarm_fp32=3.1, swarm_int4=3.14, swarm_int4_dropped=3.2)
+    drawn = final(
+        alone=3.5,
+        synchronous_fp32=3.0,
+        swarm_sparse256=3.3,
+        swarm_fp32=3.1,
+        swarm_int4=3.14,
+        swarm_int4_dropped=3.2,
+    )
     costs = [cost("synchronous-fp32", 20, 0.3, 1000), cost("swarm-sparse256", 20, 0.1, 100)]
     found = {finding.promise: finding.holds for finding in findings(drawn, costs, [])}
     assert list(found.values()) == [True, False, None, True, None, True]
-    closer = {finding.promise: finding.holds for finding in findings({**drawn, **final(swarm_sparse256=3.31)}, [], [])}
+    closer = {
+        finding.promise: finding.holds
+        for finding in findings({**drawn, **final(swarm_sparse256=3.31)}, [], [])
+    }
     assert list(closer.values()) == [False, False, None, True, None, None]
 
 
@@ -138,18 +168,27 @@ def test_another_preset_may_win_on_another_link() -> None:
     by_promise = {finding.promise: finding for finding in told}
     hivemind = next(finding for promise, finding in by_promise.items() if "hivemind" in promise)
     assert (hivemind.holds, hivemind.found.split()[0]) == (True, "5.5")
-    assert next(finding.holds for promise, finding in by_promise.items() if "parallel in fp32" in promise and "20" in promise)
+    assert next(
+        finding.holds
+        for promise, finding in by_promise.items()
+        if "parallel in fp32" in promise and "20" in promise
+    )
     assert by_promise["another preset wins on the fastest link than on the slowest"].holds
 
 
 def test_the_best_rate_is_that_of_the_lowest_end() -> None:
-    drawn = [curve("alone", [(0, 8.0), (10, bits)], rate=rate) for rate, bits in ((8e-3, 3.0), (4e-3, 2.9), (2e-3, 2.9))]
+    drawn = [
+        curve("alone", [(0, 8.0), (10, bits)], rate=rate)
+        for rate, bits in ((8e-3, 3.0), (4e-3, 2.9), (2e-3, 2.9))
+    ]
     assert best_rate(drawn) == 2e-3
 
 
 def test_rates_that_one_seed_cannot_tell_apart_are_all_tried_with_the_others() -> None:
     ends = {2e-3: 3.0, 4e-3: 2.9 + CLOSE, 8e-3: 2.9, 16e-3: 2.91}
-    assert close_rates([curve("alone", [(0, 8.0), (10, bits)], rate=rate) for rate, bits in ends.items()]) == [4e-3, 8e-3, 16e-3]
+    assert close_rates(
+        [curve("alone", [(0, 8.0), (10, bits)], rate=rate) for rate, bits in ends.items()]
+    ) == [4e-3, 8e-3, 16e-3]
 
 
 def test_the_best_mean_over_all_seeds_counts_and_no_rate_that_failed_with_one() -> None:

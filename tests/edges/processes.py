@@ -90,7 +90,9 @@ class PeerProcess:
             try:
                 event = self._news.get(timeout=max(0.0, deadline - time.monotonic()))
             except queue.Empty:
-                raise AssertionError(f"{self}: did not come within {seconds:g} s, but {self._tail()}") from None
+                raise AssertionError(
+                    f"{self}: did not come within {seconds:g} s, but {self._tail()}"
+                ) from None
             if event is None:
                 raise AssertionError(f"{self} ended with {self.process.wait()} after {self._tail()}")
             self.events.append(event)
@@ -109,7 +111,9 @@ class PeerProcess:
         """The first event called ``name``."""
         return self.wait(lambda event: event["event"] == name, seconds, after=after)
 
-    def round(self, fits: Callable[[Event], bool] = lambda event: True, *, after: int = 0, seconds: float = PATIENCE) -> Event:
+    def round(
+        self, fits: Callable[[Event], bool] = lambda event: True, *, after: int = 0, seconds: float = PATIENCE
+    ) -> Event:
         """The first round line that fits."""
         return self.wait(lambda event: event["event"] == "round" and fits(event), seconds, after=after)
 
@@ -168,10 +172,17 @@ class Stage:
         return self._add(PeerProcess(["new", "--listen", "127.0.0.1:0", *words], self.folder / name))
 
     def join(
-        self, name: str, ticket: str, *words: str, listen: str = "127.0.0.1:0", before: Sequence[str] = ("-m", "peer")
+        self,
+        name: str,
+        ticket: str,
+        *words: str,
+        listen: str = "127.0.0.1:0",
+        before: Sequence[str] = ("-m", "peer"),
     ) -> PeerProcess:
         """Join a run."""
-        return self._add(PeerProcess(["join", ticket, "--listen", listen, *words], self.folder / name, before))
+        return self._add(
+            PeerProcess(["join", ticket, "--listen", listen, *words], self.folder / name, before)
+        )
 
     def again(self, peer: PeerProcess) -> PeerProcess:
         """A peer that has ended comes back by the same command."""

@@ -16,12 +16,11 @@ from pathlib import Path
 import psutil
 import pytest
 
-from peer.text import cells
+from peer.observe.text import cells
 from swarm.identity import KeyPair
 from swarm.manifest import DataSpec, InnerSpec, ModelSpec, OuterSpec, RoundSpec, RunManifest
 from swarm.ticket import Address, Entry, Ticket
-
-from .processes import PeerProcess, Stage, environment, events_of, roots_agree, stage, swarm
+from tests.edges.processes import PeerProcess, Stage, environment, events_of, roots_agree, stage, swarm
 
 TEXT = "".join(f"def f{n}(x):\n    return x * {n} + {n * n}\n" for n in range(3000))
 SHIFTED = """
@@ -29,7 +28,7 @@ import sys, time
 true_time = time.time
 time.time = lambda: true_time() + 3600
 sys.argv[0] = "swarm"
-from peer.cli import main
+from peer.commands.cli import main
 main()
 """
 """`swarm` on a computer whose clock is an hour ahead."""
@@ -57,7 +56,17 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Stage, Peer
     (folder / "text" / "one.py").write_text(TEXT)
     with stage(folder) as place:
         founder = place.new(
-            "a", "--data", "text", "--model", "tiny", "--rounds", "100000", "--steps", "100000", "--round-seconds", "2"
+            "a",
+            "--data",
+            "text",
+            "--model",
+            "tiny",
+            "--rounds",
+            "100000",
+            "--steps",
+            "100000",
+            "--round-seconds",
+            "2",
         )
         founder.event("ticket")
         hostile = "\x1b[31m[red]\u202eevil\u200b" + "x" * 23 + "end"
@@ -90,7 +99,9 @@ def complaint(words: list[str], cwd: Path, **more: str) -> tuple[int, str, str]:
         (["new", "--data", "empty", "--home", "h"], 3, "empty holds 0 bytes of text", "give --data a folder"),
     ],
 )
-def test_a_person_reads_errors_on_standard_error(words: list[str], status: int, fact: str, advice: str, tmp_path: Path) -> None:
+def test_a_person_reads_errors_on_standard_error(
+    words: list[str], status: int, fact: str, advice: str, tmp_path: Path
+) -> None:
     (tmp_path / "empty").mkdir()
     said = swarm(*words, cwd=tmp_path)
     assert (said.returncode, said.stdout) == (status, "")
@@ -123,7 +134,9 @@ def test_the_ticket_of_a_run_that_is_over(tmp_path: Path) -> None:
 def test_a_port_that_another_program_has(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        status, code, advice = complaint(["join", DEAD, "--home", "h", "--listen", f"127.0.0.1:{port}"], tmp_path)
+        status, code, advice = complaint(
+            ["join", DEAD, "--home", "h", "--listen", f"127.0.0.1:{port}"], tmp_path
+        )
     assert (status, code) == (3, "port")
     assert "--listen" in advice
 
@@ -149,7 +162,9 @@ def test_a_folder_without_text(tmp_path: Path) -> None:
 
 
 def test_a_model_that_there_is_not(tmp_path: Path) -> None:
-    status, code, advice = complaint(["new", "--data", str(_text_folder(tmp_path)), "--model", "gpt9"], tmp_path)
+    status, code, advice = complaint(
+        ["new", "--data", str(_text_folder(tmp_path)), "--model", "gpt9"], tmp_path
+    )
     assert (status, code) == (2, "config")
     assert "nano" in advice
 
@@ -163,10 +178,26 @@ def test_a_home_that_cannot_be_written(tmp_path: Path) -> None:
 def test_a_full_disk(tmp_path: Path) -> None:
     """The system allows no file as large as the text: the same as a full disk, where not everybody may make one."""
     program = f"import resource, runpy; resource.setrlimit(resource.RLIMIT_FSIZE, ({len(TEXT) // 2},) * 2); import signal; "
-    program += "signal.signal(signal.SIGXFSZ, signal.SIG_IGN); import sys; sys.argv[0] = 'swarm'; import peer.cli; peer.cli.main()"
-    words = ["new", "--data", str(_text_folder(tmp_path)), "--model", "tiny", "--home", "h", "--listen", "127.0.0.1:0", "--json"]
+    program += "signal.signal(signal.SIGXFSZ, signal.SIG_IGN); import sys; sys.argv[0] = 'swarm'; import peer.commands.cli; peer.commands.cli.main()"
+    words = [
+        "new",
+        "--data",
+        str(_text_folder(tmp_path)),
+        "--model",
+        "tiny",
+        "--home",
+        "h",
+        "--listen",
+        "127.0.0.1:0",
+        "--json",
+    ]
     said = subprocess.run(
-        [sys.executable, "-c", program, *words], capture_output=True, text=True, cwd=tmp_path, env=environment(), check=False
+        [sys.executable, "-c", program, *words],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env=environment(),
+        check=False,
     )
     assert said.returncode == 3
     assert said.stderr == ""
@@ -178,7 +209,9 @@ def test_a_full_disk(tmp_path: Path) -> None:
 
 def test_a_home_where_another_peer_lives(pair: tuple[Stage, PeerProcess]) -> None:
     place, founder = pair
-    status, code, advice = complaint(["join", founder.event("ticket")["ticket"], "--home", str(founder.home)], place.folder)
+    status, code, advice = complaint(
+        ["join", founder.event("ticket")["ticket"], "--home", str(founder.home)], place.folder
+    )
     assert (status, code) == (3, "home")
     assert "--home" in advice
     assert founder.process.poll() is None
@@ -186,7 +219,7 @@ def test_a_home_where_another_peer_lives(pair: tuple[Stage, PeerProcess]) -> Non
 
 ANSWERING = """
 import asyncio, sys
-from peer.home import open_home
+from peer.storage.home import open_home
 from swarm.identity import KeyPair
 from swarm.membership.contacts import Contacts
 from swarm.ticket import Address
@@ -213,12 +246,16 @@ def test_a_run_of_a_later_version(tmp_path: Path) -> None:
         2, "later", key.public, 0, ModelSpec(), DataSpec(bytes(32), 5000), RoundSpec(), InnerSpec(), OuterSpec(), 1
     )  # fmt: skip
     words = [(bytes([7]) * 32).hex(), manifest.run_id.hex(), manifest.seal(key).hex()]
-    with subprocess.Popen([sys.executable, "-c", ANSWERING, *words], stdout=subprocess.PIPE, text=True, env=environment()) as other:
+    with subprocess.Popen(
+        [sys.executable, "-c", ANSWERING, *words], stdout=subprocess.PIPE, text=True, env=environment()
+    ) as other:
         try:
             assert other.stdout
             port = int(other.stdout.readline())
             ticket = Ticket(manifest.run_id, (Entry(key.peer_id, Address("127.0.0.1", port)),)).pack()
-            status, code, advice = complaint(["join", ticket, "--home", "h", "--listen", "127.0.0.1:0"], tmp_path)
+            status, code, advice = complaint(
+                ["join", ticket, "--home", "h", "--listen", "127.0.0.1:0"], tmp_path
+            )
         finally:
             other.kill()
     assert (status, code) == (3, "version")
@@ -228,7 +265,9 @@ def test_a_run_of_a_later_version(tmp_path: Path) -> None:
 # --- a clock that is wrong --------------------------------------------------------------------------------------------
 
 
-def test_a_peer_whose_clock_is_an_hour_off_joins_all_the_same_and_is_told(pair: tuple[Stage, PeerProcess]) -> None:
+def test_a_peer_whose_clock_is_an_hour_off_joins_all_the_same_and_is_told(
+    pair: tuple[Stage, PeerProcess],
+) -> None:
     place, founder = pair
     late = place.join("late", founder.event("ticket")["ticket"], before=("-c", SHIFTED))
     warning = late.wait(lambda event: event["event"] == "warning" and event["code"] == "clock")
@@ -291,10 +330,11 @@ def test_top_says_when_nobody_answers(source: list[str], tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize(
-    "words", [["--help"], ["new", "--help"], ["join", "--help"], ["join", "hello"], ["top", "--once"], ["--version"]]
+    "words",
+    [["--help"], ["new", "--help"], ["join", "--help"], ["join", "hello"], ["top", "--once"], ["--version"]],
 )
 def test_what_needs_no_model_loads_none(words: list[str], tmp_path: Path) -> None:
-    program = "import sys, peer.cli\nsys.argv[0] = 'swarm'\ntry:\n    peer.cli.main()\nfinally:\n    "
+    program = "import sys, peer.commands.cli\nsys.argv[0] = 'swarm'\ntry:\n    peer.commands.cli.main()\nfinally:\n    "
     program += "print('LOADED', *sorted({'torch', 'hivemind', 'numpy'} & set(sys.modules)), file=sys.stderr)"
     said = subprocess.run(
         [sys.executable, "-c", program, *words],
@@ -323,7 +363,7 @@ def test_a_rehearsal_is_the_same_again_to_the_last_bit(tmp_path: Path) -> None:
 
 
 def test_a_demo_ends_with_its_summary_a_model_and_no_process(tmp_path: Path) -> None:
-    from peer.checkpoint import load_export
+    from peer.training.checkpoint import load_export
 
     (tmp_path / "text").mkdir()
     (tmp_path / "text" / "one.py").write_text(TEXT)
@@ -339,7 +379,12 @@ def test_a_demo_ends_with_its_summary_a_model_and_no_process(tmp_path: Path) -> 
             "training_seconds training_seconds_alone"
         ).split()
     )
-    assert (summary["event"], summary["peers"], summary["rounds"], summary["state_roots_equal"]) == ("summary", 2, 3, True)
+    assert (summary["event"], summary["peers"], summary["rounds"], summary["state_roots_equal"]) == (
+        "summary",
+        2,
+        3,
+        True,
+    )
     assert summary["local_steps"] == summary["local_steps_alone"] == 15
     assert summary["bits_per_byte"] < summary["bits_per_byte_start"]
     spec, tensors = load_export(tmp_path / summary["checkpoint"])
@@ -361,7 +406,9 @@ def test_a_demo_says_what_kept_its_first_peer_from_starting(tmp_path: Path) -> N
 def test_a_demo_that_is_stopped_stops_its_peers(tmp_path: Path) -> None:
     words = "demo --peers 2 --rounds 1000 --model tiny --home d --json".split()
     command = [sys.executable, "-m", "peer", *words]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=tmp_path, env=environment()) as demo:
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, text=True, cwd=tmp_path, env=environment()
+    ) as demo:
         assert demo.stdout
         try:
             for line in demo.stdout:
@@ -374,12 +421,18 @@ def test_a_demo_that_is_stopped_stops_its_peers(tmp_path: Path) -> None:
     assert _processes_in(tmp_path) == []
 
 
-@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL], ids=["Ctrl-C", "kill", "kill -9"])
-def test_a_rehearsal_in_two_processes_that_is_stopped_leaves_none(tmp_path: Path, how: signal.Signals) -> None:
+@pytest.mark.parametrize(
+    "how", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL], ids=["Ctrl-C", "kill", "kill -9"]
+)
+def test_a_rehearsal_in_two_processes_that_is_stopped_leaves_none(
+    tmp_path: Path, how: signal.Signals
+) -> None:
     """Even where it was started in the background, as a shell does it: deaf to Ctrl-C."""
     deaf = ("sh", "-c", "trap '' INT; exec \"$@\"", "sh")
     command = [*deaf, sys.executable, "-m", "peer", "rehearse", "66", "--rounds", "1000", "--json"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=tmp_path, env=environment()) as rehearsal:
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, text=True, cwd=tmp_path, env=environment()
+    ) as rehearsal:
         assert rehearsal.stdout
         try:
             assert json.loads(rehearsal.stdout.readline())["processes"] == 2
@@ -396,7 +449,11 @@ def _processes_in(folder: Path) -> list[str]:
     """The command lines of processes that speak of ``folder`` or work in it, and have not ended after a moment."""
     found: list[str] = []
     for _ in range(50):
-        found = [str(each.info["cmdline"]) for each in psutil.process_iter(["cmdline", "cwd"]) if each.info["cwd"] == str(folder)]
+        found = [
+            str(each.info["cmdline"])
+            for each in psutil.process_iter(["cmdline", "cwd"])
+            if each.info["cwd"] == str(folder)
+        ]
         if not found:
             break
         time.sleep(0.1)

@@ -16,7 +16,7 @@ import click
 import pytest
 import yaml  # type: ignore[import-untyped]
 
-from peer.cli import cli
+from peer.commands.cli import cli
 
 ROOT = Path(__file__).resolve().parents[2]
 TEXT = (ROOT / "docker-compose.yml").read_text()
@@ -83,7 +83,12 @@ def test_every_replica_has_a_key_of_its_own() -> None:
     """A volume without a name belongs to one container; a named home would give all of them the same identity."""
     for name in ("peer", "top", "chaos"):
         assert "/home/swarm" in SERVICES[name]["volumes"]
-    homes = [volume for service in SERVICES.values() for volume in service["volumes"] if volume.endswith(":/home/swarm")]
+    homes = [
+        volume
+        for service in SERVICES.values()
+        for volume in service["volumes"]
+        if volume.endswith(":/home/swarm")
+    ]
     assert homes == ["seed:/home/swarm"]
     assert FILE["volumes"].keys() == {"seed", "ticket"}
 
@@ -97,7 +102,9 @@ def test_only_the_seed_writes_the_ticket() -> None:
 
 def test_the_seed_says_how_it_is() -> None:
     assert SERVICES["seed"]["healthcheck"]["test"] == ["CMD", "swarm", "top", "--once"]
-    assert [line.partition(" CMD ")[2] for line in instructions("HEALTHCHECK")] == ['["swarm", "top", "--once"]']
+    assert [line.partition(" CMD ")[2] for line in instructions("HEALTHCHECK")] == [
+        '["swarm", "top", "--once"]'
+    ]
 
 
 @each_service
@@ -134,7 +141,9 @@ def test_every_package_comes_under_the_constraints() -> None:
 
 def test_what_the_image_copies_is_let_in_and_there() -> None:
     """`.dockerignore` names what gets in; a path that was moved would break the build only."""
-    copied = {path for line in instructions("COPY") if not line.startswith("--from") for path in line.split()[:-1]}
+    copied = {
+        path for line in instructions("COPY") if not line.startswith("--from") for path in line.split()[:-1]
+    }
     ignored = (ROOT / ".dockerignore").read_text().splitlines()
     assert "*" in ignored
     assert {f"!{path}" for path in copied} == {line for line in ignored if line.startswith("!")}
@@ -151,9 +160,17 @@ def compose_client() -> list[str]:
     return ["docker-compose"] if shutil.which("docker-compose") else []
 
 
-def _run(command: Sequence[str], seconds: float = LIMIT_SECONDS, **environment: str) -> subprocess.CompletedProcess[str]:
+def _run(
+    command: Sequence[str], seconds: float = LIMIT_SECONDS, **environment: str
+) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        command, cwd=ROOT, capture_output=True, text=True, timeout=seconds, check=False, env={**os.environ, **environment}
+        command,
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=seconds,
+        check=False,
+        env={**os.environ, **environment},
     )
 
 
@@ -175,9 +192,16 @@ def test_containers_train_together() -> None:
     if not shutil.which("docker") or _run(["docker", "info"]).returncode != 0:
         pytest.skip("no Docker engine answers here ('docker info' fails)")
     base = os.environ.get("SWARM_BASE", "python:3.11-slim-bookworm")
-    if _run(["docker", "image", "inspect", base]).returncode != 0 and _run(["docker", "pull", "--quiet", base]).returncode != 0:
+    if (
+        _run(["docker", "image", "inspect", base]).returncode != 0
+        and _run(["docker", "pull", "--quiet", base]).returncode != 0
+    ):
         pytest.skip(f"the base image {base} is not here and cannot be pulled; name another one in SWARM_BASE")
-    environment = {"COMPOSE_PROJECT_NAME": f"swarm-test-{os.getpid()}", "SWARM_ROUNDS": "6", "SWARM_PORT": "0"}
+    environment = {
+        "COMPOSE_PROJECT_NAME": f"swarm-test-{os.getpid()}",
+        "SWARM_ROUNDS": "6",
+        "SWARM_PORT": "0",
+    }
     try:
         built = _run([*client, "build"], seconds=900, **environment)
         assert built.returncode == 0, built.stderr[-3000:]

@@ -13,8 +13,7 @@ from swarm.membership.contacts import Contacts, seal_contact
 from swarm.membership.progress import Progress
 from swarm.ticket import Address, Entry
 from swarm.transport.http import HttpTransport
-
-from ..swarm.memory import RUN, key, record, soon
+from tests.swarm.memory import RUN, key, record, soon
 
 ANYWHERE = Address("127.0.0.1", 0)
 
@@ -38,7 +37,9 @@ async def live(number: int, port: int, leave: asyncio.Event, expected: int) -> l
             await directory.put("progress", record(key(number)), seconds=300, deadline=soon())
             heard: list[str] = []
             while len(heard) < expected:
-                heard = [signed.signer for signed in await directory.get("progress", Progress, deadline=soon(10))]
+                heard = [
+                    signed.signer for signed in await directory.get("progress", Progress, deadline=soon(10))
+                ]
                 await asyncio.sleep(0.05)
             print("heard", flush=True)
             await leave.wait()
@@ -67,7 +68,9 @@ asyncio.run(main({number}, {port}))
 async def start(number: int, port: int, offset: int) -> tuple[asyncio.subprocess.Process, int]:
     """A child and the port it listens on."""
     code = CHILD.format(number=number, port=port, offset=offset)
-    child = await asyncio.create_subprocess_exec(sys.executable, "-W", "ignore", "-c", code, stdin=PIPE, stdout=PIPE)
+    child = await asyncio.create_subprocess_exec(
+        sys.executable, "-W", "ignore", "-c", code, stdin=PIPE, stdout=PIPE
+    )
     assert child.stdout
     return child, int(await child.stdout.readline())
 

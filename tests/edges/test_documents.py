@@ -8,9 +8,9 @@ from pathlib import Path
 import click
 import pytest
 
-from peer import status
-from peer.cli import cli
-from peer.report import RoundReport
+from peer.commands.cli import cli
+from peer.observe import snapshot as status
+from peer.observe.reporter import RoundReport
 from swarm import errors
 from swarm.errors import SwarmError
 
@@ -22,13 +22,19 @@ DOCUMENTS = [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("*/READM
 MODULES = [path for room in ("swarm", "averaging", "peer") for path in (ROOT / room).rglob("*.py")]
 
 ALL_ERRORS = {
-    kind.code: kind.exit_status for kind in vars(errors).values() if inspect.isclass(kind) and issubclass(kind, SwarmError)
+    kind.code: kind.exit_status
+    for kind in vars(errors).values()
+    if inspect.isclass(kind) and issubclass(kind, SwarmError)
 }
 
 
 def rows(text: str) -> list[list[str]]:
     """The cells of every table's rows."""
-    return [[cell.strip() for cell in line.strip("|").split(" | ")] for line in text.splitlines() if line.startswith("| ")]
+    return [
+        [cell.strip() for cell in line.strip("|").split(" | ")]
+        for line in text.splitlines()
+        if line.startswith("| ")
+    ]
 
 
 def words(cell: str) -> set[str]:
@@ -49,7 +55,9 @@ def test_every_exit_status_is_explained() -> None:
 def test_every_warning_of_the_code_is_in_the_table() -> None:
     section = ERRORS.split("## Codes of warnings")[1]
     told = {code for row in rows(section) for code in words(row[0])}
-    said = {code for path in MODULES for code in re.findall(r'(?:warn|Report)\(\s*"([a-z-]+)"', path.read_text())}
+    said = {
+        code for path in MODULES for code in re.findall(r'(?:warn|Report)\(\s*"([a-z-]+)"', path.read_text())
+    }
     assert said
     assert said <= told
 
@@ -60,15 +68,27 @@ def test_the_contract_has_every_option_of_a_command(name: str) -> None:
     row = next(row for row in rows(CONTRACT) if row[0].startswith(f"`swarm {name}"))
     told = set(re.findall(r"--[a-z-]+", row[1]))
     if "and as `join`" in row[1]:
-        told |= {option for param in cli.commands["join"].params if isinstance(param, click.Option) for option in param.opts}
-    options = {option for param in cli.commands[name].params if isinstance(param, click.Option) for option in param.opts}
+        told |= {
+            option
+            for param in cli.commands["join"].params
+            if isinstance(param, click.Option)
+            for option in param.opts
+        }
+    options = {
+        option
+        for param in cli.commands[name].params
+        if isinstance(param, click.Option)
+        for option in param.opts
+    }
     assert told == options - {"-h", "--help"}
 
 
 @pytest.mark.parametrize("name", cli.commands)
 def test_the_contract_s_defaults_are_the_real_ones(name: str) -> None:
     row = next(row for row in rows(CONTRACT) if row[0].startswith(f"`swarm {name}"))
-    defaults = {param.opts[0]: param.default for param in cli.commands[name].params if isinstance(param, click.Option)}
+    defaults = {
+        param.opts[0]: param.default for param in cli.commands[name].params if isinstance(param, click.Option)
+    }
     for option, value in re.findall(r"`(--[a-z-]+)` ([a-z0-9.]+)", row[1]):
         assert str(defaults[option]).removesuffix(".0") == value, option
 
@@ -111,7 +131,10 @@ def test_the_readme_names_every_file_of_the_rooms() -> None:
 def test_every_link_and_path_of_a_document_leads_somewhere(document: Path) -> None:
     text = document.read_text()
     links = {link for link in re.findall(r"\]\(([^)#]+)", text) if "://" not in link}
-    paths = {path for path in re.findall(r"`((?:swarm|averaging|peer|tests|docs|examples|benchmarks)/[\w/.-]+)`", text)}
+    paths = {
+        path
+        for path in re.findall(r"`((?:swarm|averaging|peer|tests|docs|examples|benchmarks)/[\w/.-]+)`", text)
+    }
     nowhere = [link for link in links if not (document.parent / link).exists()]
     assert nowhere + [path for path in paths if not (ROOT / path).exists()] == []
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from .processes import Event, PeerProcess, Stage, roots_agree, stage
+from tests.edges.processes import Event, PeerProcess, Stage, roots_agree, stage
 
 ROUND_SECONDS = 2.0
 LEAVE_SECONDS = 5.0
@@ -62,7 +62,11 @@ class Band:
         marks = [(peer, peer.catch_up()) for peer in self.peers]
         deadline = time.monotonic() + seconds
         for peer, mark in marks:
-            peer.round(lambda event: event["members"] >= count, after=mark, seconds=max(0.1, deadline - time.monotonic()))
+            peer.round(
+                lambda event: event["members"] >= count,
+                after=mark,
+                seconds=max(0.1, deadline - time.monotonic()),
+            )
 
     def silent(self) -> None:
         """Nobody has written anything to standard error."""
@@ -104,7 +108,9 @@ def test_kill_minus_9_costs_a_round_at_most_and_the_same_command_comes_back(band
         marks = [peer.catch_up() for peer in rest]
         victim.kill()
         for peer, mark in zip(rest, marks, strict=True):
-            peer.round(lambda event: event["members"] == 3, after=mark, seconds=2 * (ROUND_SECONDS + AVERAGE_SECONDS))
+            peer.round(
+                lambda event: event["members"] == 3, after=mark, seconds=2 * (ROUND_SECONDS + AVERAGE_SECONDS)
+            )
         roots_agree(*rest)
         before = max(victim.rounds, default=0)
         back = band.stage.again(victim)
@@ -122,7 +128,9 @@ def test_a_peer_that_stood_still_for_a_while_goes_on_with_the_others(band: Band)
     sleeper.process.send_signal(signal.SIGSTOP)
     marks = [(peer, peer.catch_up()) for peer in (band.founder, *rest)]
     for peer, mark in marks:
-        peer.round(lambda event: event["members"] == 3, after=mark, seconds=2 * (ROUND_SECONDS + AVERAGE_SECONDS))
+        peer.round(
+            lambda event: event["members"] == 3, after=mark, seconds=2 * (ROUND_SECONDS + AVERAGE_SECONDS)
+        )
     sleeper.process.send_signal(signal.SIGCONT)
     band.together(4)
     roots_agree(*band.peers)
@@ -132,7 +140,11 @@ def test_a_peer_that_stood_still_for_a_while_goes_on_with_the_others(band: Band)
 def test_the_run_goes_on_without_its_founder_and_takes_newcomers_by_the_ticket_of_anybody(band: Band) -> None:
     band.founder.kill()
     host = band.others[0]
-    host.round(lambda event: event["members"] == 3, after=host.catch_up(), seconds=2 * (ROUND_SECONDS + AVERAGE_SECONDS))
+    host.round(
+        lambda event: event["members"] == 3,
+        after=host.catch_up(),
+        seconds=2 * (ROUND_SECONDS + AVERAGE_SECONDS),
+    )
     tickets = [ticket_of(event) for event in host.events if event["event"] == "ticket"]
     assert tickets
     assert tickets[-1] != band.ticket
@@ -145,7 +157,9 @@ def test_the_run_goes_on_without_its_founder_and_takes_newcomers_by_the_ticket_o
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_asked_to_stop_a_peer_leaves_within_seconds_and_the_others_note_it(band: Band, number: signal.Signals) -> None:
+def test_asked_to_stop_a_peer_leaves_within_seconds_and_the_others_note_it(
+    band: Band, number: signal.Signals
+) -> None:
     leaver = band.others[0]
     who = leaver.event("joined")["peer"]
     rest = [peer for peer in band.peers if peer is not leaver]
@@ -153,7 +167,10 @@ def test_asked_to_stop_a_peer_leaves_within_seconds_and_the_others_note_it(band:
         peer.round(lambda event: event["members"] == 4)  # only who was in the group can be missed in it
     marks = [peer.catch_up() for peer in rest]
     assert leaver.stop(number, seconds=LEAVE_SECONDS) == 0
-    assert leaver.wait(lambda event: event["event"] == "left" and "peer" not in event)["reason"] == "asked to stop"
+    assert (
+        leaver.wait(lambda event: event["event"] == "left" and "peer" not in event)["reason"]
+        == "asked to stop"
+    )
     for peer, mark in zip(rest, marks, strict=True):
         peer.wait(lambda event: event["event"] == "left" and event["peer"] == who, after=mark)
     assert not (leaver.home / "status").exists()

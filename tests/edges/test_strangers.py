@@ -27,7 +27,7 @@ from swarm.transport.stream import Stream
 from swarm.transport.tls import HTTP, client_context, server_context
 from swarm.wire import Stamp, open_frame, seal_body
 from tests.swarm.loopback import RUN, Loopback, echo, key, soon
-from tests.swarm.test_tls import elliptic_context
+from tests.swarm.transport.test_tls import elliptic_context
 
 pytestmark = pytest.mark.asyncio
 
@@ -131,11 +131,15 @@ STRANGERS = {
     "leaves at once": Stranger("handshake", context=None, leaves=True),
     "plaintext HTTP": Stranger("handshake", post("echo", "Content-Length: 0"), context=None),
     "half a hello": Stranger("handshake", bytes.fromhex("16030100f8010000f40303") + bytes(20), context=None),
-    "no certificate": Stranger("handshake", context=lambda: trusting(ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT))),
+    "no certificate": Stranger(
+        "handshake", context=lambda: trusting(ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT))
+    ),
     "another run": Stranger("handshake", context=lambda: trusting(client_context(key(9), bytes(32)))),
     "another secret": Stranger("handshake", context=lambda: trusting(client_context(key(9), RUN, bytes(16)))),
     "TLS 1.2": Stranger("handshake", context=outdated),
-    "a key of another kind": Stranger("certificate", post("echo", "Content-Length: 0"), context=lambda: elliptic_context(RUN)),
+    "a key of another kind": Stranger(
+        "certificate", post("echo", "Content-Length: 0"), context=lambda: elliptic_context(RUN)
+    ),
     "silent TLS": Stranger("silent"),
     "half a head": Stranger("silent", b"POST /swarm/1/echo/ HTTP/1.1\r\nHost: x\r\nX-"),
     "random bytes in TLS": Stranger("malformed", b"\x00" + os.urandom(5000)),
@@ -144,16 +148,28 @@ STRANGERS = {
     "a thousand headers": Stranger("malformed", post("echo", *["X: y"] * 1000)),
     "a browser": Stranger("malformed", b"GET / HTTP/1.1\r\nHost: x\r\n\r\n", status=400),
     "an unknown route": Stranger("malformed", post("nothing", "Content-Length: 0"), status=400),
-    "another version": Stranger("malformed", post("echo", "Content-Length: 0").replace(b"/1/", b"/2/"), status=400),
+    "another version": Stranger(
+        "malformed", post("echo", "Content-Length: 0").replace(b"/1/", b"/2/"), status=400
+    ),
     "no length": Stranger("malformed", post("echo"), status=400),
-    "two lengths": Stranger("malformed", post("echo", "Content-Length: 3", "Content-Length: 4", body=b"abcd")),
-    "chunks": Stranger("malformed", post("echo", "Transfer-Encoding: chunked", body=b"3\r\nabc\r\n0\r\n\r\n"), status=400),
+    "two lengths": Stranger(
+        "malformed", post("echo", "Content-Length: 3", "Content-Length: 4", body=b"abcd")
+    ),
+    "chunks": Stranger(
+        "malformed", post("echo", "Transfer-Encoding: chunked", body=b"3\r\nabc\r\n0\r\n\r\n"), status=400
+    ),
     "a gzip bomb": Stranger(
-        "malformed", post("huge", "Content-Encoding: gzip", f"Content-Length: {len(BOMB)}", body=BOMB), status=400
+        "malformed",
+        post("huge", "Content-Encoding: gzip", f"Content-Length: {len(BOMB)}", body=BOMB),
+        status=400,
     ),
     "a wrong length": Stranger("malformed", post("plan", "Content-Length: 999", body=bytes(999)), status=400),
-    "an oversized body": Stranger("malformed", post("echo", "Content-Length: 99999999999", body=bytes(MIB)), status=400),
-    "a body without room": Stranger("busy", post("huge", "Content-Length: 99999999999", body=bytes(MIB)), status=503),
+    "an oversized body": Stranger(
+        "malformed", post("echo", "Content-Length: 99999999999", body=bytes(MIB)), status=400
+    ),
+    "a body without room": Stranger(
+        "busy", post("huge", "Content-Length: 99999999999", body=bytes(MIB)), status=503
+    ),
     "a stalled body": Stranger("late", post("plan", "Content-Length: 1000", body=b"abc"), status=408),
     "a body cut short": Stranger("broken", post("plan", "Content-Length: 1000", body=b"abc"), leaves=True),
 }
@@ -202,7 +218,9 @@ async def test_all_strangers_at_once_cost_no_memory() -> None:
 
 
 async def test_two_hundred_sockets_of_one_address_get_their_share_and_no_more() -> None:
-    async with Loopback(limits=replace(LIMITS, idle_seconds=60)) as net:  # the caller keeps its seat; it would not get another
+    async with Loopback(
+        limits=replace(LIMITS, idle_seconds=60)
+    ) as net:  # the caller keeps its seat; it would not get another
         caller, (server, address) = await net.caller(1), await net.peer(2, *ROUTES)
         await honest_call(caller, server)
         context = member()
@@ -213,7 +231,9 @@ async def test_two_hundred_sockets_of_one_address_get_their_share_and_no_more() 
             gc.collect()
             memory.append(psutil.Process().memory_info().rss)
         assert server.refusals["crowded"] >= 2 * (200 - LIMITS.connections_per_host)
-        assert memory[1] - memory[0] < 32 * MIB, "the seats were paid for once, and the strangers' own half as well"
+        assert memory[1] - memory[0] < 32 * MIB, (
+            "the seats were paid for once, and the strangers' own half as well"
+        )
 
 
 async def test_whoever_does_not_read_a_reply_does_not_hold_it_in_our_memory() -> None:
@@ -248,7 +268,9 @@ async def test_too_many_requests_of_one_peer_are_refused_and_those_of_others_are
         await honest_call(calm, server)
 
 
-@pytest.mark.parametrize(("body", "limit"), [(b"", 100), (b"small", 100), (bytes(MIB), 100), (b"", MIB), (b"mail", 0)])
+@pytest.mark.parametrize(
+    ("body", "limit"), [(b"", 100), (b"small", 100), (bytes(MIB), 100), (b"", MIB), (b"mail", 0)]
+)
 async def test_an_impostor_with_a_valid_certificate_reads_not_one_byte(body: bytes, limit: int) -> None:
     by_lane = len(body) == MIB or limit == 0
 

@@ -8,11 +8,10 @@ from pathlib import Path
 
 import psutil
 import pytest
-
 from peer.home import open_home
-from swarm.errors import HomeInUse
 
-from .processes import PeerProcess, stage
+from swarm.errors import HomeInUse
+from tests.edges.processes import PeerProcess, stage
 
 WORDS = ["--model", "tiny", "--rounds", "100000", "--steps", "3", "--round-seconds", "1"]
 LEAVE_SECONDS = 5.0
@@ -33,19 +32,19 @@ async def save(self):
         raise KeyError("a bug")
 
 module.Peer.save_if_due = save
-from peer.cli import main
+from peer.commands.cli import main
 main()
 """
 A_STEP_WITHOUT_END = """
 import time
-import peer.learner as module
+import peer.training.learner as module
 
 def work(self, task):
     print('{"event": "working"}', flush=True)
     time.sleep(600)
 
 module.Learner.work = work
-from peer.cli import main
+from peer.commands.cli import main
 main()
 """
 

@@ -7,10 +7,10 @@ from collections.abc import Callable, Coroutine, Iterable
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
+from peer.config.run import Recipe, manifest_of
 from peer.data import corpus as corpora
-from peer.neighbours import TOPIC, Neighbours, Ways, Welcome
-from peer.offers import Offer
-from peer.recipe import Recipe, manifest_of
+from peer.network.membership import TOPIC, Neighbours, Ways, Welcome
+from peer.sync.head import Offer
 from swarm.identity import KeyPair
 from swarm.manifest import RunManifest
 from swarm.membership.contacts import Contacts, seal_contact
@@ -51,7 +51,9 @@ def progress_of(
     number: int, round_: int = 0, seq: int = 1, *, phase: Phase = Phase.TRAINING, contact: bytes | None = None
 ) -> bytes:
     """A sealed progress record."""
-    said = Progress(phase, bytes(32), 0, 0.0, 0.0, 0.0, 0.0, f"p{number}", "cpu", "1", contact or contact_of(number))
+    said = Progress(
+        phase, bytes(32), 0, 0.0, 0.0, 0.0, 0.0, f"p{number}", "cpu", "1", contact or contact_of(number)
+    )
     return seal(key(number), said, Stamp(RUN, round_, seq=seq))
 
 
@@ -74,7 +76,19 @@ class Member:
 
     def describe(self) -> tuple[int, Progress]:
         """Our own progress."""
-        said = Progress(self.phase, bytes(32), 0, 0.0, 0.0, 0.0, 0.0, f"p{self.number}", "cpu", "1", contact_of(self.number))
+        said = Progress(
+            self.phase,
+            bytes(32),
+            0,
+            0.0,
+            0.0,
+            0.0,
+            0.0,
+            f"p{self.number}",
+            "cpu",
+            "1",
+            contact_of(self.number),
+        )
         return (self.offer[0] if self.offer else 0), said
 
 
@@ -89,15 +103,30 @@ class Company:
         """The transport of a peer that has nothing else: a stranger, or a donor."""
         return self.network.attach(key(number).peer_id)
 
-    def member(self, number: int, *, entries: tuple[int, ...] = (0,), manifest: RunManifest = MANIFEST) -> Member:
+    def member(
+        self, number: int, *, entries: tuple[int, ...] = (0,), manifest: RunManifest = MANIFEST
+    ) -> Member:
         """A peer that has a ticket with ``entries``."""
         transport = self.transport(number)
-        contacts = Contacts(RUN, tuple(Entry(key(entry).peer_id, Address(f"p{entry}", 1)) for entry in entries))
+        contacts = Contacts(
+            RUN, tuple(Entry(key(entry).peer_id, Address(f"p{entry}", 1)) for entry in entries)
+        )
         contacts.learn(contact_of(number))
         member = Member(number, transport, contacts)
-        ways = Ways(transport=transport, directory=self.directory(number), contacts=contacts, wall=lambda: 1000.0 + number)
+        ways = Ways(
+            transport=transport,
+            directory=self.directory(number),
+            contacts=contacts,
+            wall=lambda: 1000.0 + number,
+        )
         member.neighbours = Neighbours(
-            manifest, MANIFEST.seal(key(0)), key(number), ways, member.describe, lambda: member.offer, first_seq=2
+            manifest,
+            MANIFEST.seal(key(0)),
+            key(number),
+            ways,
+            member.describe,
+            lambda: member.offer,
+            first_seq=2,
         )
         return member
 
@@ -129,7 +158,9 @@ def introduce(*members: Member) -> None:
         member.neighbours.learn([Welcome("", 0.0, (), records)])
 
 
-def played_by(cast: Callable[[asyncio.TaskGroup], C]) -> Callable[[Callable[[C], Coroutine[Any, Any, None]]], Callable[[], None]]:
+def played_by(
+    cast: Callable[[asyncio.TaskGroup], C],
+) -> Callable[[Callable[[C], Coroutine[Any, Any, None]]], Callable[[], None]]:
     """Makes a test of a coroutine that wants ``cast``, in virtual time; it must leave no task behind."""
 
     def test_of(story: Callable[[C], Coroutine[Any, Any, None]]) -> Callable[[], None]:

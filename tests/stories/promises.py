@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Collection
 
-from peer.stage import Notebook, Rehearsed
+from peer.simulation.peers import Notebook, Rehearsed
 
 FRESH_BITS_PER_BYTE = 8.0
 """Of a model that knows nothing."""
@@ -28,13 +28,21 @@ def check(story: Rehearsed, last: int, *, gone: Collection[str] = (), parted: Co
         assert len(set(said.values())) <= 1 or round_ in parted, f"round {round_} has several results: {said}"
     ends = {name: final(book, last) for name, book in living.items()}
     assert len(set(ends.values())) == 1, f"not all reach the same end: {ends}"
-    scores = {report.bits_per_byte for book in living.values() for report in book.rounds if report.round == last}
+    scores = {
+        report.bits_per_byte for book in living.values() for report in book.rounds if report.round == last
+    }
     assert len(scores) == 1
-    assert all(score is not None and math.isfinite(score) and score < FRESH_BITS_PER_BYTE for score in scores), scores
+    assert all(
+        score is not None and math.isfinite(score) and score < FRESH_BITS_PER_BYTE for score in scores
+    ), scores
 
 
 def final(book: Notebook, last: int) -> str:
     """The state root that a peer ended with: of its own last round, or of the others' that it took over."""
-    taken = [fields["state_root"] for name, fields in book.events if name == "synced" and fields["round"] == last + 1]
+    taken = [
+        fields["state_root"]
+        for name, fields in book.events
+        if name == "synced" and fields["round"] == last + 1
+    ]
     own = [report.state_root for report in book.rounds if report.round == last]
     return (own + taken)[-1] if own or taken else "none"

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from peer.rehearsal import rehearse
-from peer.script import Script
+from peer.simulation.run import rehearse
+from peer.simulation.scenario import Script
 from swarm.simulation.faults import Faults, churn
 from swarm.simulation.network import Link
-
-from .promises import check
+from tests.stories.promises import check
 
 
 @pytest.mark.parametrize("peers", [1, 2, 3, 5, 8, 12])
@@ -24,7 +23,10 @@ def test_on_good_lines_everybody_is_in_every_round(peers: int) -> None:
 
 @pytest.mark.parametrize("seed", range(6))
 def test_lines_that_stagger_and_stall_for_a_while_cost_rounds_and_never_agreement(seed: int) -> None:
-    names, bad = [f"p{number}" for number in range(3 + seed)], Link(latency=0.1, jitter=0.4, bandwidth=3e5, loss=0.01)
+    names, bad = (
+        [f"p{number}" for number in range(3 + seed)],
+        Link(latency=0.1, jitter=0.4, bandwidth=3e5, loss=0.01),
+    )
     faults = sum((Faults().slow(name, bad, between=(4.0, 35.0)) for name in names), Faults())
     story = rehearse(Script(peers=len(names), rounds=7, seed=seed, step_seconds=0.6, faults=faults))
     check(story, 6)

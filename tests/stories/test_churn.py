@@ -6,14 +6,13 @@ from functools import cache
 
 import pytest
 
-from peer.recipe import Recipe
-from peer.rehearsal import rehearse
-from peer.script import Script
-from peer.stage import Rehearsed
+from peer.config.run import Recipe
+from peer.simulation.peers import Rehearsed
+from peer.simulation.run import rehearse
+from peer.simulation.scenario import Script
 from swarm.simulation.faults import Faults
 from swarm.simulation.network import Link
-
-from .promises import check
+from tests.stories.promises import check
 
 ROUND = (4.4, 6.2)
 """Virtual seconds from the middle of one round to the middle of the next, in the calm story of four."""
@@ -38,7 +37,9 @@ def test_a_crash_at_any_moment_of_a_round_costs_one_member_and_little_time(victi
         at += int(victim[1]) * 0.045  # the victims crash between each other's moments
         story = rehearse(Script(peers=4, rounds=3, seed=1, faults=Faults().crash(victim, at=at)))
         check(story, 2, gone=[victim])
-        assert all(book.missed == set() for name, book in story.notebooks.items() if name != victim), f"at {at}"
+        assert all(book.missed == set() for name, book in story.notebooks.items() if name != victim), (
+            f"at {at}"
+        )
         assert story.virtual_seconds < 1.5 * calm().virtual_seconds + AVERAGE_SECONDS / 2, f"at {at}"
 
 
@@ -99,7 +100,11 @@ def test_who_comes_into_rounds_that_are_as_short_as_the_way_to_their_state_is_wa
     """Whoever must first have a state and then come is late for every such round."""
     hasty = Recipe(model="tiny", max_steps=2, round_seconds=0.3, average_seconds=AVERAGE_SECONDS)
     link = Link(latency=0.02, jitter=0.02, bandwidth=2.5e6)
-    story = rehearse(Script(peers=5, rounds=30, seed=seed, recipe=hasty, link=link, step_seconds=0.1, arrivals={"p4": (12.0,)}))
+    story = rehearse(
+        Script(
+            peers=5, rounds=30, seed=seed, recipe=hasty, link=link, step_seconds=0.1, arrivals={"p4": (12.0,)}
+        )
+    )
     check(story, 29)
     came = next(fields["round"] for name, fields in story.notebooks["p4"].events if name == "synced")
     members = [report.members for report in story.notebooks["p0"].rounds]
@@ -109,7 +114,15 @@ def test_who_comes_into_rounds_that_are_as_short_as_the_way_to_their_state_is_wa
 def test_the_founder_vanishes_and_a_newcomer_joins_through_another() -> None:
     faults = Faults().crash("p0", at=12.0)
     story = rehearse(
-        Script(peers=5, rounds=8, seed=1, step_seconds=SLOW, arrivals={"p4": (25.0,)}, entries=("p0", "p1"), faults=faults)
+        Script(
+            peers=5,
+            rounds=8,
+            seed=1,
+            step_seconds=SLOW,
+            arrivals={"p4": (25.0,)},
+            entries=("p0", "p1"),
+            faults=faults,
+        )
     )
     check(story, 7, gone=["p0"])
     assert story.notebooks["p1"].rounds[-1].members == 4
@@ -117,6 +130,8 @@ def test_the_founder_vanishes_and_a_newcomer_joins_through_another() -> None:
 
 def test_who_vanished_and_lost_everything_may_come_back() -> None:
     faults = Faults().crash("p3", at=12.0)
-    story = rehearse(Script(peers=4, rounds=8, seed=1, step_seconds=SLOW, arrivals={"p3": (1.0, 25.0)}, faults=faults))
+    story = rehearse(
+        Script(peers=4, rounds=8, seed=1, step_seconds=SLOW, arrivals={"p3": (1.0, 25.0)}, faults=faults)
+    )
     check(story, 7)
     assert story.notebooks["p0"].rounds[-1].members == 4

@@ -7,9 +7,9 @@ from dataclasses import replace
 
 import pytest
 
-from peer.rehearsal import rehearse
-from peer.script import script_of
-from peer.stage import Rehearsed
+from peer.simulation.peers import Rehearsed
+from peer.simulation.run import rehearse
+from peer.simulation.scenario import script_of
 from swarm.simulation.faults import Faults
 
 
@@ -47,7 +47,12 @@ def test_a_story_in_two_processes_is_one_story_and_the_same_every_time() -> None
     assert one.transcript == same.transcript != other.transcript
     assert one.state_roots_equal
     assert one.leftovers == ()
-    assert sorted(one.notebooks) == sorted(one.sent) == sorted(one.looked) == sorted(f"p{number}" for number in range(10))
+    assert (
+        sorted(one.notebooks)
+        == sorted(one.sent)
+        == sorted(one.looked)
+        == sorted(f"p{number}" for number in range(10))
+    )
     assert len(ends(one, 4)) == 1
     assert multiprocessing.active_children() == []
 

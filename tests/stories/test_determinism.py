@@ -7,8 +7,8 @@ import subprocess
 import sys
 
 SCRIPT = """
-from peer.rehearsal import rehearse
-from peer.script import Script
+from peer.simulation.run import rehearse
+from peer.simulation.scenario import Script
 from swarm.simulation.faults import Faults
 from swarm.simulation.network import Link
 for seed in {seeds}:

@@ -6,16 +6,18 @@ from typing import Any
 
 import pytest
 
-from peer.recipe import Recipe
-from peer.rehearsal import rehearse
-from peer.script import Script
-from peer.stage import Rehearsed
+from peer.config.run import Recipe
+from peer.simulation.peers import Rehearsed
+from peer.simulation.run import rehearse
+from peer.simulation.scenario import Script
 from swarm.simulation.faults import Faults
 
 
 def story(*, fragments: int = 2, peers: int = 4, steps: int = 4, **changes: Any) -> Rehearsed:
     chosen = {name: changes.pop(name) for name in ("preset", "codec") if name in changes}
-    recipe = Recipe(model="tiny", max_steps=steps, round_seconds=5.0, average_seconds=20.0, fragments=fragments, **chosen)
+    recipe = Recipe(
+        model="tiny", max_steps=steps, round_seconds=5.0, average_seconds=20.0, fragments=fragments, **chosen
+    )
     return rehearse(Script(peers=peers, rounds=20, recipe=recipe, **changes))
 
 
@@ -25,7 +27,12 @@ def test_all_peers_agree_after_every_round_and_the_model_learns(preset: str) -> 
     assert result.state_roots_equal
     assert result.leftovers == ()
     assert all(len(book.rounds) == 20 for book in result.notebooks.values())
-    (score,) = {report.bits_per_byte for book in result.notebooks.values() for report in book.rounds if report.bits_per_byte}
+    (score,) = {
+        report.bits_per_byte
+        for book in result.notebooks.values()
+        for report in book.rounds
+        if report.bits_per_byte
+    }
     assert score < 6, "a fresh model has about eight"
 
 

@@ -6,12 +6,11 @@ from functools import cache
 
 import pytest
 
-from peer.rehearsal import rehearse
-from peer.script import Script
-from peer.stage import Notebook, Rehearsed
+from peer.simulation.peers import Notebook, Rehearsed
+from peer.simulation.run import rehearse
+from peer.simulation.scenario import Script
 from swarm.simulation.faults import Faults
-
-from .promises import check
+from tests.stories.promises import check
 
 PEERS, APART, ROUNDS = 16, (24.0, 84.0), 32
 NAMES = [f"p{number}" for number in range(PEERS)]
@@ -25,7 +24,9 @@ HEALED_IN = 45.0
 def story(here: int) -> Rehearsed:
     """The first ``here`` peers, the organiser p0 among them, and the others do not see each other for a minute."""
     faults = Faults().split(NAMES[:here], NAMES[here:], between=APART)
-    return rehearse(Script(peers=PEERS, rounds=ROUNDS, seed=2, step_seconds=0.6, faults=faults, patience=1000))
+    return rehearse(
+        Script(peers=PEERS, rounds=ROUNDS, seed=2, step_seconds=0.6, faults=faults, patience=1000)
+    )
 
 
 def averaged(book: Notebook, begin: float, end: float) -> list[int]:
@@ -78,14 +79,20 @@ def test_of_two_halves_the_one_without_the_organiser_goes_over_as_a_whole() -> N
     assert only_there, "two halves had two models"
     for book in sides(8)[0]:
         assert not taken(book) & only_there, "nobody has gone the other way"
-    organisers = set().union(*(models(book, until=APART[1] + HEALED_IN) for book in sides(8)[0])) - set().union(*there)
+    organisers = set().union(
+        *(models(book, until=APART[1] + HEALED_IN) for book in sides(8)[0])
+    ) - set().union(*there)
     for book in sides(8)[1]:
         assert taken(book) & organisers, "the other side has taken the organiser's model"
 
 
 def models(book: Notebook, until: float = APART[1]) -> set[str]:
     """The state roots after the rounds that this peer told of from the moment when the network fell apart."""
-    return {report.state_root for report, at in zip(book.rounds, book.told_at, strict=True) if APART[0] < at <= until}
+    return {
+        report.state_root
+        for report, at in zip(book.rounds, book.told_at, strict=True)
+        if APART[0] < at <= until
+    }
 
 
 def taken(book: Notebook) -> set[str]:

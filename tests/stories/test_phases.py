@@ -10,13 +10,12 @@ from functools import cache
 
 import pytest
 
-from peer.recipe import Recipe
-from peer.rehearsal import rehearse
-from peer.script import Script
-from peer.stage import Rehearsed
+from peer.config.run import Recipe
+from peer.simulation.peers import Rehearsed
+from peer.simulation.run import rehearse
+from peer.simulation.scenario import Script
 from swarm.simulation.faults import Faults
-
-from .promises import check
+from tests.stories.promises import check
 
 PEERS, OWNERS, ROUND = 6, 2, 1
 """Fewer owners than peers, so that some only send; the accident happens in round `ROUND`."""
@@ -45,15 +44,26 @@ def calm(rounds: int, step_seconds: float) -> Rehearsed:
 def script(rounds: int, step_seconds: float, faults: Faults | None = None) -> Script:
     faults = faults or Faults()
     return Script(
-        peers=PEERS, rounds=rounds, seed=5, recipe=RECIPE, owners=OWNERS, step_seconds=step_seconds, faults=faults, patience=AWHILE
+        peers=PEERS,
+        rounds=rounds,
+        seed=5,
+        recipe=RECIPE,
+        owners=OWNERS,
+        step_seconds=step_seconds,
+        faults=faults,
+        patience=AWHILE,
     )
 
 
 def cast(story: Rehearsed, role: str) -> str:
     """Who plays ``role`` in the round of the accident."""
-    leader = next(heard.sender for heard in story.heard if heard.time > begin(story) and heard.what == "proposal")
+    leader = next(
+        heard.sender for heard in story.heard if heard.time > begin(story) and heard.what == "proposal"
+    )
     ends = min(book.told_at[ROUND] for book in story.notebooks.values())
-    owners = {heard.sender for heard in story.heard if begin(story) < heard.time <= ends and heard.what == "receipt"}
+    owners = {
+        heard.sender for heard in story.heard if begin(story) < heard.time <= ends and heard.what == "receipt"
+    }
     senders = sorted(story.notebooks.keys() - owners - {leader})
     return {"leader": leader, "owner": min(owners - {leader}), "sender": senders[0]}[role]
 
@@ -70,8 +80,13 @@ def moment(story: Rehearsed, role: str, phase: str) -> tuple[str, float]:
         what, times = "proposal", 2
     later = [heard for heard in story.heard if heard.time > begin(story)]
     said = [heard.time for heard in later if heard.sender == who and heard.what == what]
-    if what == "receipt" and (not said or said[0] > min(book.told_at[ROUND] for book in story.notebooks.values())):
-        said, times = [heard.time for heard in later if heard.receiver == who and heard.what == "result"], 1  # it has none to give
+    if what == "receipt" and (
+        not said or said[0] > min(book.told_at[ROUND] for book in story.notebooks.values())
+    ):
+        said, times = (
+            [heard.time for heard in later if heard.receiver == who and heard.what == "result"],
+            1,
+        )  # it has none to give
     return who, math.nextafter(said[times - 1], math.inf)
 
 
@@ -83,7 +98,9 @@ def test_a_peer_that_dies_is_missed_by_nobody_for_long(phase: str, role: str) ->
     story = rehearse(script(4, 0.05, Faults().crash(victim, at=at)))
     check(story, 3, gone=[victim])
     survivors = {name: book for name, book in story.notebooks.items() if name != victim}
-    assert all(book.missed <= {ROUND} for book in survivors.values()), "another round than this one was missed"
+    assert all(book.missed <= {ROUND} for book in survivors.values()), (
+        "another round than this one was missed"
+    )
     assert all(book.rounds[-1].members == PEERS - 1 for book in survivors.values())
     assert story.virtual_seconds < before.virtual_seconds + RECIPE.average_seconds
 

@@ -63,14 +63,18 @@ class Loopback:
         self._seq += 1
         self.contacts.learn(seal_contact(who, self.run, addresses, self._seq))
 
-    async def caller(self, number: int, *, secret: bytes | None = None, limits: Limits | None = None) -> HttpTransport:
+    async def caller(
+        self, number: int, *, secret: bytes | None = None, limits: Limits | None = None
+    ) -> HttpTransport:
         """A peer that does not listen."""
         secret = self.secret if secret is None else secret
         return await self._stack.enter_async_context(
             HttpTransport(key(number), self.run, secret, self.contacts, limits or self.limits)
         )
 
-    async def peer(self, number: int, *routes: Route, limits: Limits | None = None) -> tuple[HttpTransport, Address]:
+    async def peer(
+        self, number: int, *routes: Route, limits: Limits | None = None
+    ) -> tuple[HttpTransport, Address]:
         """A peer that listens, answers ``routes``, and is known to all."""
         transport = await self.caller(number, limits=limits)
         for route in routes:

@@ -67,12 +67,24 @@ class MemoryTransport:
         self.routes[route.name] = route
 
     async def request(
-        self, to: PeerId, route: str, body: Payload = b"", *, argument: str = "", limit: int = CONTROL_LIMIT, deadline: float
+        self,
+        to: PeerId,
+        route: str,
+        body: Payload = b"",
+        *,
+        argument: str = "",
+        limit: int = CONTROL_LIMIT,
+        deadline: float,
     ) -> bytes:
         await asyncio.sleep(0)
         network = self._network
         network.calls += 1
-        if not self.contacts.addresses(to) or to in network.dead or self.me in network.dead or to not in network.peers:
+        if (
+            not self.contacts.addresses(to)
+            or to in network.dead
+            or self.me in network.dead
+            or to not in network.peers
+        ):
             raise Unreachable("gone")
         served = network.peers[to].routes[route]
         try:

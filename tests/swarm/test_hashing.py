@@ -13,7 +13,9 @@ def test_it_is_blake3_by_its_official_vectors() -> None:
 
 def test_it_does_not_matter_what_holds_the_bytes() -> None:
     raw = bytes(range(256)) * 1000
-    assert digest(raw) == digest(bytearray(raw)) == digest(memoryview(raw)) == digest(memoryview(b"x" + raw)[1:])
+    assert (
+        digest(raw) == digest(bytearray(raw)) == digest(memoryview(raw)) == digest(memoryview(b"x" + raw)[1:])
+    )
 
 
 def test_pieces_have_the_digest_of_the_whole() -> None:

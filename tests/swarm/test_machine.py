@@ -5,7 +5,19 @@ from dataclasses import dataclass, field
 import pytest
 
 from swarm.identity import PeerId
-from swarm.machine import Command, Computed, Delivered, Event, Finish, Machine, Report, Unreached, WakeAt, Woken, drive
+from swarm.machine import (
+    Command,
+    Computed,
+    Delivered,
+    Event,
+    Finish,
+    Machine,
+    Report,
+    Unreached,
+    WakeAt,
+    Woken,
+    drive,
+)
 from swarm.simulation.clock import Deadlock, simulate
 from tests.playbook import play
 
@@ -49,7 +61,9 @@ def drive_through(
         outcome = await drive(machine, act or (lambda command: None), inbox)
         ended = loop.time()
         await asyncio.sleep(1000)
-        assert all(isinstance(event, Delivered | Unreached | Computed) for event in _left(inbox)), "an alarm outlived its machine"
+        assert all(isinstance(event, Delivered | Unreached | Computed) for event in _left(inbox)), (
+            "an alarm outlived its machine"
+        )
         return outcome, ended
 
     left: list[str] = []
@@ -78,7 +92,9 @@ def test_a_machine_hears_its_mail_in_order_with_the_time_it_came() -> None:
 def test_nothing_that_a_machine_asks_for_after_its_end_is_done() -> None:
     done: list[Command] = []
     drive_through(Patience(10), (1, Delivered(ANNA, "letter", b"")), act=done.append)
-    assert [command for command in done if command == Report("never", "what follows the end is not done")] == []
+    assert [
+        command for command in done if command == Report("never", "what follows the end is not done")
+    ] == []
 
 
 def test_a_later_alarm_replaces_the_earlier_one() -> None:
@@ -160,5 +176,7 @@ def test_a_play_that_is_acted_as_written_returns_its_last_commands() -> None:
 
 @pytest.mark.parametrize("expected", [[], [WakeAt(9)], [Finish], [WakeAt(10), WakeAt(10)]])
 def test_a_play_that_goes_otherwise_says_where_and_how(expected: list[Command]) -> None:
-    with pytest.raises(AssertionError, match=r"step 1, at 2 s, Unreached(.|\n)*\n- (.|\n)*\+ WakeAt|step 1(.|\n)*- WakeAt"):
+    with pytest.raises(
+        AssertionError, match=r"step 1, at 2 s, Unreached(.|\n)*\n- (.|\n)*\+ WakeAt|step 1(.|\n)*- WakeAt"
+    ):
         play(Patience(10), (0, None, [Report, WakeAt]), (2, Unreached(ANNA), expected))

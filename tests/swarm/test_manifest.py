@@ -5,9 +5,26 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from swarm.errors import BadSignature, ConfigError, Malformed, Oversized, TheirFault, WrongContent, WrongVersion
+from swarm.errors import (
+    BadSignature,
+    ConfigError,
+    Malformed,
+    Oversized,
+    TheirFault,
+    WrongContent,
+    WrongVersion,
+)
 from swarm.identity import KeyPair
-from swarm.manifest import DataSpec, InnerSpec, ModelSpec, OuterOptimiser, OuterSpec, RoundSpec, RunManifest, open_manifest
+from swarm.manifest import (
+    DataSpec,
+    InnerSpec,
+    ModelSpec,
+    OuterOptimiser,
+    OuterSpec,
+    RoundSpec,
+    RunManifest,
+    open_manifest,
+)
 from swarm.wire import CONTROL_LIMIT, PROTOCOL, Kind, Stamp, pack, seal_body
 
 KEY = KeyPair.from_seed(bytes(32))
@@ -70,7 +87,9 @@ def test_a_broken_signature_is_refused() -> None:
 
 def test_bytes_that_nobody_promised_are_never_believed_about_the_version() -> None:
     """A frame just over the limit whose body is under it: the hash must still come before the protocol number."""
-    lie = seal_body(KEY, Kind.MANIFEST, pack([PROTOCOL + 1, "x" * (CONTROL_LIMIT - 100)]), Stamp(MANIFEST.run_id))
+    lie = seal_body(
+        KEY, Kind.MANIFEST, pack([PROTOCOL + 1, "x" * (CONTROL_LIMIT - 100)]), Stamp(MANIFEST.run_id)
+    )
     assert len(lie) > CONTROL_LIMIT
     with pytest.raises(Oversized):
         open_manifest(lie, MANIFEST.run_id)

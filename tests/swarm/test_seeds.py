@@ -4,7 +4,9 @@ from hypothesis import strategies as st
 from swarm.seeds import Word, derive, derive_bytes, shuffled
 
 RUN = bytes(range(32))
-WORDS: st.SearchStrategy[list[Word]] = st.lists(st.one_of(st.text(max_size=8), st.binary(max_size=8), st.integers()), max_size=4)
+WORDS: st.SearchStrategy[list[Word]] = st.lists(
+    st.one_of(st.text(max_size=8), st.binary(max_size=8), st.integers()), max_size=4
+)
 
 
 @given(WORDS, WORDS)
@@ -21,7 +23,10 @@ def test_the_type_of_a_word_and_where_it_ends_belong_to_it() -> None:
 
 def test_the_draws_of_a_release_never_change() -> None:
     """Peers of different versions in one run must draw alike: these numbers are part of the protocol."""
-    assert derive_bytes(RUN, "group", 7, b"\x00").hex() == "f73a1e1a28675cd4890d6176bf48fc0d5b7264fc9644e5cdc1e15388d63142f0"
+    assert (
+        derive_bytes(RUN, "group", 7, b"\x00").hex()
+        == "f73a1e1a28675cd4890d6176bf48fc0d5b7264fc9644e5cdc1e15388d63142f0"
+    )
 
 
 @given(WORDS)

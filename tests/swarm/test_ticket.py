@@ -66,7 +66,9 @@ def test_a_missing_or_doubled_character_is_refused(place: int) -> None:
                 Ticket.unpack(text)
 
 
-@given(st.one_of(st.text(), st.text(alphabet=string.ascii_letters + string.digits + "-_").map(PREFIX.__add__)))
+@given(
+    st.one_of(st.text(), st.text(alphabet=string.ascii_letters + string.digits + "-_").map(PREFIX.__add__))
+)
 def test_any_other_text_is_refused(text: str) -> None:
     with pytest.raises(TicketError):
         Ticket.unpack(text)
@@ -85,7 +87,18 @@ def test_an_address_is_read_as_it_is_written(address: Address) -> None:
     assert Address.parse(str(address)) == address
 
 
-NO_ADDRESSES = ["", "host", "host:", ":80", "host:65536", "host:-1", "host:8O", "host:²", "[]:80", "x" * 254 + ":80"]
+NO_ADDRESSES = [
+    "",
+    "host",
+    "host:",
+    ":80",
+    "host:65536",
+    "host:-1",
+    "host:8O",
+    "host:²",
+    "[]:80",
+    "x" * 254 + ":80",
+]
 
 
 @pytest.mark.parametrize("text", NO_ADDRESSES)

@@ -59,7 +59,14 @@ def test_a_frame_brings_the_message_its_signer_and_its_stamp() -> None:
 
 
 def test_the_form_of_a_frame_never_changes() -> None:
-    magic, kind, run, round_, group, seq = "53574d31", "0a", RUN.hex(), "07000000", GROUP.hex(), "0900000000000000"
+    magic, kind, run, round_, group, seq = (
+        "53574d31",
+        "0a",
+        RUN.hex(),
+        "07000000",
+        GROUP.hex(),
+        "0900000000000000",
+    )
     signature = (
         "c7e7e7db69ee04478b3453441a10587e298e5edab0fc535d41c34f9c0afd3593"
         "fb0a129a3d57a15a852478bf80551256d2c8150824c724e6ee57167343c94b0f"

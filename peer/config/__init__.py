@@ -1,0 +1,1 @@
+"""From the wishes of an organiser to the manifest of a run."""

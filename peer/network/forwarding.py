@@ -1,0 +1,48 @@
+"""A transport in front of another one: what looks at requests on their way, or does something before them, begins here."""
+
+from __future__ import annotations
+
+from swarm.identity import PeerId
+from swarm.transport import Payload, Route, Transport
+from swarm.wire import CONTROL_LIMIT
+
+
+class Passing:
+    """A `Transport` that passes everything on to ``transport``."""
+
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
+
+    @property
+    def me(self) -> PeerId:
+        """The id that the other sides see."""
+        return self._transport.me
+
+    @property
+    def bytes_up(self) -> int:
+        """Bytes sent so far, as they cross the wire."""
+        return self._transport.bytes_up
+
+    @property
+    def bytes_down(self) -> int:
+        """Bytes received so far."""
+        return self._transport.bytes_down
+
+    def serve(self, route: Route) -> None:
+        """Answer calls to ``route.name``."""
+        self._transport.serve(route)
+
+    async def request(
+        self,
+        to: PeerId,
+        route: str,
+        body: Payload = b"",
+        *,
+        argument: str = "",
+        limit: int = CONTROL_LIMIT,
+        deadline: float,
+    ) -> bytes:
+        """The reply of ``to``. Raises what the transport does."""
+        return await self._transport.request(
+            to, route, body, argument=argument, limit=limit, deadline=deadline
+        )

@@ -1,0 +1,146 @@
+"""The peer's status page on this machine: one picture as JSON, for the dashboard, scripts and container health checks.
+
+    GET /v1/status   200, the snapshot as JSON (`peer.observe.snapshot`)
+    GET /v1/health   200 or 503, the health word and its reason as text
+
+It only reads. It listens on 127.0.0.1 alone, and answers only where the browser or program asked for this machine by its own name:
+a web page that points a name of its own at 127.0.0.1 (DNS rebinding) sends that name in ``Host`` and is refused.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from types import TracebackType
+from typing import Self
+
+import aiohttp
+import msgspec
+from aiohttp import web
+
+from swarm.errors import Malformed, PortTaken, Unreachable
+
+from .snapshot import Snapshot, decode, encode, is_well
+from .text import clean
+
+LIMIT = 8 << 20
+"""Bytes of a status page that a viewer accepts; a run with a thousand peers needs a quarter of a megabyte."""
+
+_CONNECTIONS = 32
+_HOST = "127.0.0.1"
+_OUR_NAMES = frozenset({_HOST, "localhost"})
+_HEADERS = {
+    "Cache-Control": "no-store",
+    "X-Content-Type-Options": "nosniff",
+    "Content-Security-Policy": "default-src 'none'",
+}
+
+
+class _Full(asyncio.Protocol):
+    """The answer to one connection too many."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Hang up."""
+        transport.close()
+
+
+class StatusPage:
+    """Serves what ``snapshot()`` returns at the moment of each request, while the ``async with`` block runs.
+
+    ``port`` 0 takes any free one. Raises `PortTaken` on entry where another program has the port.
+    """
+
+    def __init__(self, snapshot: Callable[[], Snapshot], port: int = 0) -> None:
+        self._snapshot = snapshot
+        self._port = port
+        self._server = web.Server(self._answer, access_log=None, keepalive_timeout=5.0, lingering_time=0.0)
+        self._listener: asyncio.Server | None = None
+
+    def __repr__(self) -> str:
+        return f"StatusPage({self.address})"
+
+    @property
+    def address(self) -> str:
+        """``127.0.0.1:PORT``, as `fetch` takes it; the port is final inside the block."""
+        return f"{_HOST}:{self._port}"
+
+    async def __aenter__(self) -> Self:
+        loop = asyncio.get_running_loop()
+        try:
+            self._listener = await loop.create_server(self._admit, _HOST, self._port)
+        except OSError as error:
+            raise PortTaken(
+                f"cannot listen on {self.address}: {error.strerror}",
+                "choose another port for the status page, or 0",
+            ) from error
+        self._port = int(self._listener.sockets[0].getsockname()[1])
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._listener:
+            self._listener.close()
+        await self._server.shutdown(timeout=1.0)
+
+    def _admit(self) -> asyncio.BaseProtocol:
+        return self._server() if len(self._server.connections) < _CONNECTIONS else _Full()
+
+    async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
+        name = request.headers.get("Host", "").rpartition(":")[0] or request.headers.get("Host", "")
+        if name.lower() not in _OUR_NAMES:
+            return _text(403, "ask for 127.0.0.1 or localhost")
+        if request.method != "GET":
+            return _text(405, "this page only reads: use GET", Allow="GET")
+        if request.path == "/v1/status":
+            return web.Response(
+                body=encode(self._snapshot()), content_type="application/json", headers=_HEADERS
+            )
+        if request.path == "/v1/health":
+            snapshot = self._snapshot()
+            return _text(200 if is_well(snapshot) else 503, clean(f"{snapshot.health} {snapshot.reason}"))
+        return _text(404, "there are /v1/status and /v1/health")
+
+
+def _text(status: int, words: str, **headers: str) -> web.Response:
+    return web.Response(status=status, text=words + "\n", headers={**_HEADERS, **headers})
+
+
+async def fetch(address: str, deadline: float) -> Snapshot:
+    """The snapshot that the peer at ``address`` (``HOST:PORT``) shows, before ``deadline`` in ``loop.time()``.
+
+    Raises `Unreachable` where nobody answers in time, `Malformed` where the answer is not a status page or longer than `LIMIT`.
+    """
+    try:
+        async with (
+            asyncio.timeout_at(deadline),
+            aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar(), auto_decompress=False) as session,
+            session.get(f"http://{address}/v1/status", allow_redirects=False) as reply,
+        ):
+            if reply.status != 200:
+                raise Malformed(f"{address} answers {reply.status}: that is not the status page of a peer")
+            raw = await _whole(reply.content)
+    except TimeoutError as error:
+        raise Unreachable(
+            f"nobody answered at {address} in time", "is the peer running? start it, or name its status page"
+        ) from error
+    except (aiohttp.ClientError, OSError, ValueError) as error:
+        raise Unreachable(
+            f"nobody answers at {address}", "is the peer running? start it, or name its status page"
+        ) from error
+    try:
+        return decode(raw)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise Malformed(
+            f"what {address} shows is not the status of a peer: {error}",
+            "do both sides run the same version?",
+        ) from error
+
+
+async def _whole(stream: aiohttp.StreamReader) -> bytes:
+    raw = bytearray()
+    async for piece in stream.iter_any():
+        raw += piece
+        if len(raw) > LIMIT:
+            raise Malformed(f"the status page is longer than {LIMIT} bytes")
+    return bytes(raw)

@@ -1,0 +1,1 @@
+"""The rounds of one peer: with whom it averages, training meanwhile, checkpoints and evaluations."""

@@ -1,0 +1,1 @@
+"""Whole swarms on virtual time, with the code that real peers run."""

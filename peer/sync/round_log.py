@@ -1,0 +1,167 @@
+"""The rounds that a peer has missed, taken again from their records instead of fetching the whole model.
+
+    record / ROOT      ──►  what was decided in the round that began with the state of that root (`averaging.record`)
+    our state          ──►  the next, and the next …  until the state root that the others have, to the last bit
+
+Nobody is believed: whatever a donor sends, only a state that has the root which the run agrees on is taken. Else there is the model
+itself. Records are kept as long as they are smaller than half the model: several are then still the cheaper way.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from averaging.record import Frame, Record, Replay, opened, packed
+from swarm.errors import Busy, Malformed, Refused, SwarmError, TheirFault, Weather
+from swarm.identity import PeerId
+from swarm.machine import Arithmetic, Report
+from swarm.transport import Call, Payload, Route, Transport
+
+from ..chunks.exchange import Library
+from ..training.learner import Learner
+from ..training.state import SharedState, state_root
+from .head import Standing
+
+KEPT = 16
+"""Records, at most."""
+WAIT_SECONDS = 2.0
+"""How long somebody who asks for the round under way is kept waiting before it has to ask again."""
+PAUSE_SECONDS = 0.25
+DONORS = 3
+"""So many are asked for one record before the model itself is fetched."""
+
+
+class Replays:
+    """The records of one peer: kept, served, and played again."""
+
+    def __init__(
+        self, learner: Learner, frame: Frame, library: Library, transport: Transport, arithmetic: Arithmetic
+    ) -> None:
+        self._learner, self._frame, self._library = learner, frame, library
+        self._transport, self._arithmetic = transport, arithmetic
+        self._kept: OrderedDict[bytes, Record] = OrderedDict()
+        self._wanted: bytes | None = None
+        """The root whose record we are asking others for: who asks us must not wait for it, as we may be waiting for them."""
+        self._news = asyncio.Event()
+        transport.serve(Route("record", self._on_record))
+
+    def keep(self, root: bytes, record: Record) -> None:
+        """``record`` leads on from the state of ``root``. The newest is always kept, those before it while they are small."""
+        self._kept[root] = record
+        self._kept.move_to_end(root)
+        sizes = [sum(map(len, each.items)) for each in self._kept.values()]
+        while len(sizes) > 1 and (len(sizes) > KEPT or 2 * sum(sizes) > 4 * self._frame.numbers):
+            self._kept.popitem(last=False)
+            sizes.pop(0)
+        self._tell_news()
+
+    def _tell_news(self) -> None:
+        self._news.set()
+        self._news = asyncio.Event()
+
+    # --- serving --------------------------------------------------------------------------------------------------
+
+    async def _on_record(self, call: Call) -> Payload:
+        """The record; for the round under way as soon as it is over."""
+        try:
+            root = bytes.fromhex(call.argument)
+        except ValueError as error:
+            raise Malformed("that is no state root") from error
+        try:
+            async with asyncio.timeout(WAIT_SECONDS):
+                while (
+                    root not in self._kept
+                    and root == state_root(self._learner.state)
+                    and root != self._wanted
+                ):
+                    await self._news.wait()
+        except TimeoutError:
+            raise Busy("that round is not over yet") from None
+        if root not in self._kept:
+            raise Refused("that round is not known here (any more)")
+        raw = packed(self._kept[root])
+        await self._library.take_turn(len(raw))
+        return raw
+
+    # --- asking ---------------------------------------------------------------------------------------------------
+
+    async def record(
+        self, root: bytes, donors: Sequence[PeerId], deadline: float
+    ) -> tuple[Record, PeerId] | None:
+        """The record of the round that began with ``root``, and who sent it: each of ``donors`` is asked in turn, again and again
+        while one of them says that the round is not over. None where nobody has it by ``deadline``."""
+        self._wanted = root
+        self._tell_news()
+        try:
+            return await self._record(root, donors, deadline)
+        finally:
+            self._wanted = None
+
+    async def _record(
+        self, root: bytes, donors: Sequence[PeerId], deadline: float
+    ) -> tuple[Record, PeerId] | None:
+        loop = asyncio.get_running_loop()
+        asked = self._library.honest(list(dict.fromkeys(donors)))
+        while asked and loop.time() < deadline:
+            for donor in list(asked):
+                now = loop.time()
+                by = (
+                    deadline if len(asked) == 1 else now + (deadline - now) / 2
+                )  # the other half is for those after it
+                answer = await self._ask(donor, root, by)
+                if isinstance(answer, Record):
+                    return answer, donor
+                if not isinstance(answer, Busy):
+                    asked.remove(donor)
+            if asked:
+                await asyncio.sleep(PAUSE_SECONDS)
+        return None
+
+    async def _ask(self, donor: PeerId, root: bytes, deadline: float) -> Record | SwarmError:
+        """What one donor says."""
+        try:
+            limit = self._frame.limit
+            return opened(
+                await self._transport.request(
+                    donor, "record", argument=root.hex(), limit=limit, deadline=deadline
+                )
+            )
+        except (TheirFault, Weather) as error:
+            if isinstance(error, Malformed):
+                self._library.report(Report(error.code, error.fact, donor))
+            return error
+
+    async def state(self, standing: Standing, deadline: float) -> SharedState | None:
+        """The state that ``standing`` names, from ours; None where it is not to be had this way."""
+        state, now = self._learner.state, asyncio.get_running_loop().time()
+        deadline = now + (deadline - now) / 2  # the rest is for the model itself
+        if not 0 < standing.round - state.round <= KEPT:
+            return None
+        liars: set[PeerId] = set()
+        while state.round < standing.round:
+            donors = [donor for donor in standing.donors if donor not in liars][:DONORS]
+            found = await self.record(state_root(state), donors, deadline)
+            if found is None:
+                return None
+            record, donor = found
+            try:
+                state = await self.following(state, record)
+            except Malformed as error:
+                liars.add(donor)
+                self._library.report(Report(error.code, error.fact, donor))
+        return state if state_root(state) == standing.state_root else None
+
+    async def average(self, record: Record) -> Tensor:
+        """The average of ``record``, ``[P]``. Raises `Malformed` where no group of the run can have decided it."""
+        return await self._arithmetic.run(Replay(record, self._frame).run)
+
+    async def following(self, state: SharedState, record: Record) -> SharedState:
+        """The state after ``state`` by ``record``. Raises `Malformed` where no group of the run can have decided it."""
+        if record.round != state.round:
+            raise Malformed("the record is of another round")
+        average_P = None if record.is_void else await self.average(record)
+        return await self._arithmetic.run(lambda: self._learner.after(state, average_P))

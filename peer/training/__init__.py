@@ -1,0 +1,1 @@
+"""Local training: the model, its optimisers, the shared state and its checkpoints. Arithmetic without sockets."""

@@ -1,0 +1,93 @@
+"""Whoever cannot be dialled is asked about, once, and only what that peer itself has signed counts."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from peer.network.lookup import AGAIN_SECONDS, PATIENCE_SECONDS, Acquainted
+from swarm.errors import TooLate, Unreachable
+from swarm.membership.contacts import Contacts
+from swarm.transport import Call, Route
+from tests.peer.company import RUN, Company, Member, contact_of, introduce, key, played_by, soon
+
+scene = played_by(lambda tasks: Company())
+
+
+async def echo(call: Call) -> bytes:
+    return bytes(call.body)
+
+
+def acquainted(member: Member) -> Acquainted:
+    return Acquainted(member.transport, member.contacts, member.neighbours.find)
+
+
+def knows(member: Member, number: int) -> bool:
+    return bool(member.contacts.addresses(key(number).peer_id))
+
+
+@scene
+async def test_somebody_of_whom_another_has_heard_is_found_and_reached(company: Company) -> None:
+    newcomer, leader, other = company.member(1), company.member(0), company.member(2)
+    other.transport.serve(Route("echo", echo))
+    introduce(leader, other)
+    introduce(newcomer, leader)
+    assert not knows(newcomer, 2)
+    assert (
+        await acquainted(newcomer).request(other.transport.me, "echo", b"hello", deadline=soon()) == b"hello"
+    )
+    assert knows(newcomer, 2)
+
+
+@scene
+async def test_the_contact_of_somebody_else_and_garbage_count_as_none(company: Company) -> None:
+    newcomer = company.member(1)
+    liars = [company.member(number) for number in (3, 4, 5)]
+    for liar, lie in zip(liars, (contact_of(9), b"\xc1garbage", bytes(60_000)), strict=True):
+        liar.transport.serve(Route("contact", lambda call, lie=lie: answer(lie)))
+    introduce(newcomer, *liars)
+    await newcomer.neighbours.find(key(2).peer_id, soon())
+    assert not knows(newcomer, 2)
+    assert not knows(newcomer, 9), "it was not asked for"
+
+
+async def answer(lie: bytes) -> bytes:
+    return lie
+
+
+@scene
+async def test_many_requests_at_once_ask_once_and_who_is_unknown_is_asked_about_again_later(
+    company: Company,
+) -> None:
+    member, asked = company.member(1), list[float]()
+    loop = asyncio.get_running_loop()
+
+    async def find(peer: str, deadline: float) -> None:
+        asked.append(loop.time())
+        assert deadline <= loop.time() + PATIENCE_SECONDS
+        await asyncio.sleep(0.5)
+
+    transport = Acquainted(member.transport, Contacts(RUN), find)
+    member.transport.serve(Route("echo", echo))
+
+    async def call() -> None:
+        await transport.request(member.transport.me, "echo", b"", deadline=soon())
+
+    await asyncio.gather(*(call() for _ in range(8)))
+    assert asked == [0.0]
+    await asyncio.sleep(AGAIN_SECONDS)
+    await call()
+    assert len(asked) == 2
+    assert not transport._turns, "nothing is kept of requests that are over"
+
+
+@scene
+async def test_looking_for_somebody_does_not_outlast_the_request(company: Company) -> None:
+    newcomer, silent = company.member(1), company.member(0)
+    introduce(newcomer, silent)
+    company.network.freeze(silent.transport.me)
+    began, nobody = soon(0), key(2).peer_id
+    with pytest.raises((TooLate, Unreachable)):
+        await acquainted(newcomer).request(nobody, "echo", deadline=soon(1))
+    assert soon(0) - began <= 1.5

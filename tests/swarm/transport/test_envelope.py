@@ -1,0 +1,118 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from swarm.errors import (
+    Busy,
+    DiskTrouble,
+    Flooding,
+    Malformed,
+    Oversized,
+    Refused,
+    SwarmError,
+    TheirFault,
+    TooLate,
+    Unreachable,
+)
+from swarm.transport.envelope import (
+    REFUSAL_LIMIT,
+    body_length,
+    pack_refusal,
+    path_of,
+    read_path,
+    read_refusal,
+)
+
+
+@pytest.mark.parametrize("argument", ["", "a", "12.part-3_x~y", "a" * 200, "...", "ff:00,7"])
+def test_a_path_brings_route_and_argument(argument: str) -> None:
+    assert read_path("POST", path_of("fetch", argument)) == ("fetch", argument)
+
+
+@pytest.mark.parametrize("argument", ["a/b", "..", ".", "a b", "%2e", "é", "a?b", "a#b", "a" * 201, "a\n"])
+def test_a_name_that_no_path_can_carry_is_our_bug(argument: str) -> None:
+    with pytest.raises(ValueError, match="cannot be the name"):
+        path_of("fetch", argument)
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("GET", "/swarm/1/fetch/x"),
+        ("POST", "/"),
+        ("POST", "/swarm/1/fetch"),
+        ("POST", "/swarm/1/FETCH/"),
+        ("POST", "/swarm/1/fetch/a/b"),
+        ("POST", "/swarm/1/fetch/?q"),
+        ("POST", "https://host/swarm/1/fetch/"),
+        ("POST", "/swarm/1/fetch/.."),
+    ],
+)
+def test_any_other_request_is_malformed(method: str, path: str) -> None:
+    with pytest.raises(Malformed):
+        read_path(method, path)
+
+
+def test_another_protocol_number_is_told_to_install_another_version() -> None:
+    with pytest.raises(Malformed, match="protocol 1, not 2") as caught:
+        read_path("POST", "/swarm/2/fetch/")
+    assert "version" in caught.value.advice
+
+
+@pytest.mark.parametrize("stated", ["", "-1", "+1", "1_0", "0x10", "٣", " 1", "1" * 16, "1, 2"])
+def test_a_length_is_plain_digits(stated: str) -> None:
+    with pytest.raises(Malformed):
+        body_length({"Content-Length": stated})
+
+
+def test_a_body_has_a_length_and_no_encoding() -> None:
+    assert body_length({"Content-Length": "12"}) == 12
+    for headers in (
+        {},
+        {"Content-Length": "12", "Content-Encoding": "gzip"},
+        {"Transfer-Encoding": "chunked"},
+    ):
+        with pytest.raises(Malformed):
+            body_length(headers)
+
+
+@pytest.mark.parametrize(
+    "error", [Malformed("no", "do that"), Oversized("no", "do that"), TooLate("no", "do that")]
+)
+def test_a_refusal_arrives_with_fact_and_advice(error: SwarmError) -> None:
+    status, raw = pack_refusal(error)
+    assert 400 <= status < 500
+    arrived = read_refusal("otter-7f3a", status, raw)
+    assert type(arrived) is Refused
+    assert (arrived.fact, arrived.advice) == ("otter-7f3a: no", "do that")
+
+
+@pytest.mark.parametrize("error", [Busy("no room"), Flooding("no room")])
+def test_no_room_and_too_fast_arrive_as_busy(error: SwarmError) -> None:
+    arrived = read_refusal("otter-7f3a", *pack_refusal(error))
+    assert type(arrived) is Busy
+    assert arrived.fact == "otter-7f3a: no room"
+
+
+@pytest.mark.parametrize("error", [KeyError("secret"), DiskTrouble("/home/me is full")])
+def test_what_is_wrong_with_this_machine_is_nobodys_business(error: Exception) -> None:
+    assert pack_refusal(error) == (500, b"")
+
+
+def test_a_refusal_is_never_longer_than_what_is_read() -> None:
+    assert len(pack_refusal(Unreachable("€" * 5000, "€" * 5000))[1]) <= REFUSAL_LIMIT
+
+
+def test_a_strangers_words_do_nothing_to_a_terminal() -> None:
+    arrived = read_refusal("x", *pack_refusal(TheirFault("a\x1b[2Jb\nc\u202ed" + "e" * 500, "\x07")))
+    assert arrived.fact.startswith("x: a [2Jb c d")
+    assert arrived.fact.isprintable()
+    assert len(arrived.fact) <= 203
+    assert arrived.advice == ""
+
+
+@given(st.integers(100, 599), st.binary(max_size=100))
+def test_any_answer_that_is_not_ok_becomes_an_error(status: int, raw: bytes) -> None:
+    arrived = read_refusal("x", status, raw)
+    assert isinstance(arrived, (Refused, Busy))
+    assert arrived.fact.isprintable()

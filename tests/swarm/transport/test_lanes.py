@@ -1,0 +1,477 @@
+"""Lanes carry large bodies: one after the other over one connection, refused before they are sent, never longer than planned."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import ssl
+import struct
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from functools import partial
+from typing import cast
+
+import pytest
+
+from swarm.errors import Busy, Impostor, Malformed, Refused, TooLate, Unreachable
+from swarm.identity import PeerId
+from swarm.machine import Delivered
+from swarm.ticket import Address
+from swarm.transport import Allowance, Call, Route
+from swarm.transport.guard import Limits
+from swarm.transport.http import HttpTransport
+from swarm.transport.lanes import PREFACE, PROTOCOL_NAME, REPLY_LIMIT, Lane, Lanes
+from swarm.transport.post import Inbox, Post
+from swarm.transport.stream import Stream
+from swarm.transport.tls import client_context
+from tests.swarm.loopback import BULK, RUN, Loopback, key, soon
+
+pytestmark = pytest.mark.asyncio
+BORIS = key(2).peer_id
+LARGE = 300_000
+PATH = b"/swarm/1/bulk/x"
+VERDICT = struct.Struct("<HI")
+TLS_RECORD = 22
+"""Bytes around what one write sends: a head of 5, a type, a tag of 16."""
+
+
+def head(length: int, path: bytes = PATH, size: int | None = None) -> bytes:
+    """The head of a message on a lane."""
+    return struct.pack("<QB119s", length, len(path) if size is None else size, path)
+
+
+async def refused(whom: HttpTransport, reasons: dict[str, int]) -> None:
+    """Wait until ``whom`` has turned so many away."""
+    async with asyncio.timeout(10):
+        while sum(whom.refusals.values()) < sum(reasons.values()):  # noqa: ASYNC110 - a counter has no event
+            await asyncio.sleep(0.01)
+    assert whom.refusals == reasons
+
+
+async def nothing(call: Call) -> bytes:
+    """Take it and say nothing."""
+    return b""
+
+
+@asynccontextmanager
+async def lane(address: Address) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+    """A lane opened by hand, by a member that may then send what it likes."""
+    reader, writer = await asyncio.open_connection(address.host, address.port)
+    try:
+        writer.write(PREFACE)
+        await writer.start_tls(client_context(key(9), RUN, protocol=PROTOCOL_NAME), server_hostname="x")
+        yield reader, writer
+    finally:
+        writer.transport.abort()
+
+
+async def verdict(reader: asyncio.StreamReader) -> tuple[int, bytes]:
+    status, length = VERDICT.unpack(await reader.readexactly(VERDICT.size))
+    return status, await reader.readexactly(length)
+
+
+async def end_of(reader: asyncio.StreamReader) -> bytes:
+    """What still comes until the lane is closed."""
+    try:
+        async with asyncio.timeout(10):
+            return await reader.read()
+    except (ConnectionError, ssl.SSLError):
+        return b""
+
+
+async def test_bodies_come_whole_one_after_the_other_over_one_connection() -> None:
+    bodies: list[bytes] = []
+
+    async def keep(call: Call) -> bytes:
+        bodies.append(call.body)
+        return call.argument.encode()
+
+    sent = [os.urandom(length) for length in (LARGE, 1 << 16 | 1, (4 << 20) + 1, 20 << 20)]
+    async with Loopback() as net:
+        anna, (boris, _) = await net.caller(1), await net.peer(2, Route("bulk", keep, BULK.admit))
+        for number, body in enumerate(sent):
+            assert (
+                await anna.request(BORIS, "bulk", body, argument=f"part.{number}", deadline=soon())
+                == f"part.{number}".encode()
+            )
+        assert boris.bytes_down < sum(map(len, sent)) * 1.01 + 5000, (
+            "one handshake, and hardly anything besides the bodies"
+        )
+    assert bodies == sent
+
+
+async def test_bodies_to_one_peer_at_the_same_time_take_lanes_of_their_own() -> None:
+    async with Loopback(limits=Limits(parallel_calls=3)) as net:
+        anna, _ = await net.caller(1), await net.peer(2, BULK)
+        replies = await asyncio.gather(
+            *(anna.request(BORIS, "bulk", bytes(LARGE + n), deadline=soon()) for n in range(8))
+        )
+    assert replies == [str(LARGE + n).encode() for n in range(8)]
+
+
+async def test_what_is_refused_is_not_sent_and_the_lane_goes_on() -> None:
+    open_now = False
+
+    def admit(sender: PeerId, argument: str) -> Allowance:
+        if not open_now:
+            raise Busy("no round is open")
+        return Allowance(exact=LARGE)
+
+    async with Loopback() as net:
+        anna, (boris, _) = await net.caller(1), await net.peer(2, Route("bulk", BULK.handler, admit))
+        for _ in range(3):
+            with pytest.raises(Busy, match="no round is open"):
+                await anna.request(BORIS, "bulk", bytes(LARGE), deadline=soon())
+        assert anna.bytes_up < 5000
+        open_now = True
+        with pytest.raises(Refused, match="the plan says 300000"):
+            await anna.request(BORIS, "bulk", bytes(LARGE + 1), deadline=soon())
+        assert await anna.request(BORIS, "bulk", bytes(LARGE), deadline=soon()) == b"300000"
+        assert boris.bytes_down < LARGE + 5000, "over the same connection"
+
+
+async def test_a_bug_in_a_handler_costs_the_call_and_tells_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    async def broken(call: Call) -> bytes:
+        raise KeyError("secret")
+
+    async def talkative(call: Call) -> bytes:
+        return bytes(REPLY_LIMIT + 1)
+
+    async with Loopback() as net:
+        anna, _ = (
+            await net.caller(1),
+            await net.peer(2, Route("bulk", broken, BULK.admit), Route("talk", talkative, BULK.admit)),
+        )
+        for route in ("bulk", "talk"):
+            with pytest.raises(Refused) as refusal:
+                await anna.request(BORIS, route, bytes(LARGE), deadline=soon())
+            assert "secret" not in str(refusal.value)
+    assert "secret" in caplog.text
+
+
+async def test_a_call_that_is_given_up_ends_its_lane_and_the_next_one_opens_another() -> None:
+    stuck = asyncio.Event()
+
+    async def slow(call: Call) -> bytes:
+        await stuck.wait()
+        return b""
+
+    async with Loopback() as net:
+        anna, _ = await net.caller(1), await net.peer(2, Route("bulk", slow, BULK.admit))
+        with pytest.raises(TooLate):
+            await anna.request(BORIS, "bulk", bytes(LARGE), deadline=soon(0.3))
+        stuck.set()
+        assert await anna.request(BORIS, "bulk", bytes(LARGE), deadline=soon()) == b""
+
+
+async def test_a_lane_whose_other_side_has_gone_is_not_used_again() -> None:
+    async with Loopback() as net:
+        anna, (boris, _) = await net.caller(1), await net.peer(2, BULK)
+        await anna.request(BORIS, "bulk", bytes(LARGE), deadline=soon())
+        boris._server._guests.copy().pop().cancel()  # the connection ends over there, between two calls
+        await asyncio.sleep(0.1)
+        assert await anna.request(BORIS, "bulk", bytes(LARGE), deadline=soon()) == b"300000"
+
+
+async def test_a_peer_that_leaves_in_the_middle_of_a_body_is_unreachable() -> None:
+    async with Loopback() as net:
+        anna, (boris, _) = await net.caller(1), await net.peer(2, BULK)
+
+        async def leave(call: Call) -> bytes:
+            boris._server._guests.copy().pop().cancel()
+            await asyncio.Event().wait()
+            return b""
+
+        boris.serve(Route("bulk", leave, BULK.admit))
+        with pytest.raises(Unreachable):
+            await anna.request(BORIS, "bulk", bytes(LARGE), deadline=soon())
+
+
+async def test_nothing_is_said_on_a_lane_to_somebody_else() -> None:
+    async with Loopback() as net:
+        anna, (_, address) = await net.caller(1), await net.peer(3, BULK)
+        net.know(key(2), address)  # Carl lives where Boris should
+        for body in (bytes(LARGE), b"mail"):
+            with pytest.raises(Impostor, match="does not hold the key"):
+                await anna.request(BORIS, "bulk", body, limit=0, deadline=soon())
+        boris, at_home = await net.peer(2, Route("bulk", nothing, BULK.admit))
+        net.know(key(2), address, at_home)
+        assert await anna.request(BORIS, "bulk", b"mail", limit=0, deadline=soon()) == b""
+        assert boris.bytes_down > 0
+
+
+async def test_a_lane_to_nobody_is_unreachable_and_says_where_it_was_tried() -> None:
+    async with Loopback() as net:
+        anna = await net.caller(1)
+        with pytest.raises(Unreachable, match="nobody has told us"):
+            await anna.request(BORIS, "mail", b"", limit=0, deadline=soon())
+        _, (host, port) = (listener := socket.create_server(("127.0.0.1", 0))), listener.getsockname()
+        listener.close()
+        net.know(key(2), Address(host, port), Address("no.such.host.invalid", 1))
+        with pytest.raises(Unreachable, match=r"does not answer at"):
+            await anna.request(BORIS, "mail", b"", limit=0, deadline=soon())
+
+
+async def test_who_lacks_the_secret_of_a_run_by_invitation_gets_no_lane() -> None:
+    async with Loopback(secret=bytes(16)) as net:
+        boris, _ = await net.peer(2, Route("mail", nothing))
+        stranger = await net.caller(1, secret=b"guessed")
+        with pytest.raises((Impostor, Unreachable)):
+            await stranger.request(BORIS, "mail", b"", limit=0, deadline=soon())
+        await refused(boris, {"handshake": 1})
+
+
+# --- members that do not keep the rules ---------------------------------------------------------------------------
+
+
+async def test_a_lane_by_hand_works_as_the_module_says() -> None:
+    async with Loopback() as net:
+        _, address = await net.peer(2, BULK)
+        async with lane(address) as (reader, writer):
+            for _ in range(2):
+                writer.write(head(LARGE))
+                assert await verdict(reader) == (100, b"")
+                writer.write(bytes(LARGE))
+                assert await verdict(reader) == (200, b"300000")
+                writer.write(head(5) + b"12345")
+                assert await verdict(reader) == (200, b"5")
+                writer.write(head(0))
+                assert await verdict(reader) == (200, b"0")
+
+
+async def test_a_small_body_may_come_in_pieces() -> None:
+    async with Loopback() as net:
+        _, address = await net.peer(2, BULK)
+        async with lane(address) as (reader, writer):
+            for cuts in ((1, 127, 1, 59_999), (128, 60_000), (5_000, 55_128)):
+                message = head(60_000) + bytes(60_000)
+                for cut in cuts:
+                    writer.write(message[:cut])
+                    message = message[cut:]
+                    await asyncio.sleep(0.01)
+                assert await verdict(reader) == (200, b"60000")
+
+
+async def test_mail_takes_one_lane_and_no_more_bytes_than_its_head() -> None:
+    async with Loopback() as net:
+        anna, (boris, _) = await net.caller(1), await net.peer(2, Route("mail", nothing))
+        await anna.request(BORIS, "mail", bytes(300), limit=0, deadline=soon())
+        before = boris.bytes_down, boris.bytes_up
+        for _ in range(10):
+            assert await anna.request(BORIS, "mail", bytes(300), limit=0, deadline=soon()) == b""
+        assert boris.bytes_down - before[0] == 10 * (300 + 128 + TLS_RECORD)
+        assert boris.bytes_up - before[1] == 10 * (VERDICT.size + TLS_RECORD)
+
+
+async def test_small_parts_of_a_round_take_that_lane_too() -> None:
+    async with Loopback() as net, asyncio.TaskGroup() as tasks:
+        anna, (boris, _) = await net.caller(1), await net.peer(2)
+        sender, post = Post(anna, key(1), RUN, tasks, {}), Post(boris, key(2), RUN, tasks, {})
+        inbox = post.open((1, bytes(16)), lambda sender, item: 1000)
+        for item in ("part.0", "part.1"):
+            before = boris.bytes_down
+            sender.ship(BORIS, bytes(16), item, bytes(1000), deadline=soon(), failures=Inbox())
+            assert await inbox.events.get() == Delivered(key(1).peer_id, item, bytes(1000))
+            await sender.rest(10)
+        assert boris.bytes_down - before == 1000 + 128 + TLS_RECORD
+
+
+async def test_mail_that_is_refused_costs_no_lane() -> None:
+    async def refuse(call: Call) -> bytes:
+        raise Refused("not yours")
+
+    async with Loopback() as net:
+        anna, (boris, _) = await net.caller(1), await net.peer(2, Route("mail", refuse))
+        for _ in range(3):
+            with pytest.raises(Refused, match="not yours"):
+                await anna.request(BORIS, "mail", bytes(300), limit=0, deadline=soon())
+        assert boris.bytes_down < 5000, "one handshake"
+        with pytest.raises(Refused, match="does not answer to 'nothing'"):
+            await anna.request(BORIS, "nothing", bytes(300), limit=0, deadline=soon())
+        assert boris.bytes_down < 6000
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    {
+        "another version": head(LARGE, b"/swarm/9/bulk/x"),
+        "no path": head(LARGE, b"GET / HTTP/1.1"),
+        "not ascii": head(LARGE, b"/swarm/1/bulk/\xff"),
+        "no such route": head(LARGE, b"/swarm/1/nothing/"),
+        "a path longer than its room": head(LARGE, size=120),
+        "padding that is not zero": head(LARGE, size=3),
+        "more bytes than anybody may send": head(1 << 40),
+        "noise": bytes(range(128)),
+    }.items(),
+    ids=lambda item: item[0],
+)
+async def test_a_wrong_head_is_refused_without_a_byte_of_a_body(wrong: tuple[str, bytes]) -> None:
+    async with Loopback() as net:
+        boris, address = await net.peer(2, BULK)
+        async with lane(address) as (reader, writer):
+            writer.write(wrong[1])
+            status, _ = await verdict(reader)
+            assert 400 <= status < 500
+            assert sum(boris.refusals.values()) == 1
+            writer.write(head(LARGE))
+            assert await verdict(reader) == (100, b"")
+
+
+async def test_who_sends_before_it_may_is_cut_off() -> None:
+    taken: list[int] = []
+
+    async def keep(call: Call) -> bytes:
+        taken.append(len(call.body))
+        return b""
+
+    async with Loopback() as net:
+        _, address = await net.peer(2, Route("bulk", keep, BULK.admit))
+        async with lane(address) as (reader, writer):
+            writer.write(head(LARGE))
+            assert await verdict(reader) == (100, b"")
+            writer.write(bytes(LARGE) + bytes(100_000))
+            await end_of(reader)
+    assert taken == []
+
+
+async def test_what_begins_like_a_lane_and_goes_on_otherwise_is_no_lane() -> None:
+    async with Loopback() as net:
+        boris, address = await net.peer(2, Route("mail", nothing))
+        for context, preface in (
+            (
+                client_context(key(9), RUN),
+                PREFACE,
+            ),  # somebody on the line has put it in front of a call by HTTP
+            (client_context(key(9), RUN, protocol=PROTOCOL_NAME), b""),  # or has taken it away
+            (client_context(key(9), RUN, protocol=PROTOCOL_NAME), PREFACE[:8] + b"WRONG"),
+        ):
+            reader, writer = await asyncio.open_connection(address.host, address.port)
+            writer.write(preface)
+            with suppress(ConnectionError, ssl.SSLError):
+                await writer.start_tls(context, server_hostname="x")
+                writer.write(head(0, b"/swarm/1/mail/") + b"\r\n\r\n")
+                assert await end_of(reader) == b""
+            writer.transport.abort()
+        await refused(boris, {"handshake": 2, Malformed.code: 1})
+
+
+async def test_who_says_that_it_will_be_a_lane_and_nothing_more_is_not_waited_for() -> None:
+    async with Loopback(limits=Limits(handshake_seconds=0.2)) as net:
+        boris, address = await net.peer(2, Route("mail", nothing))
+        for said in (b"", PREFACE[:4], PREFACE):
+            reader, writer = await asyncio.open_connection(address.host, address.port)
+            writer.write(said)
+            assert await end_of(reader) == b""
+            writer.transport.abort()
+        await refused(boris, {"handshake": 3})
+
+
+async def test_a_lane_on_which_nothing_was_ever_said_is_closed_sooner() -> None:
+    async with Loopback(limits=Limits(first_request_seconds=0.2)) as net:
+        boris, address = await net.peer(2, BULK)
+        async with lane(address) as (reader, _):
+            assert await end_of(reader) == b""
+        await refused(boris, {"silent": 1})
+
+
+@pytest.mark.parametrize(
+    "message", [head(LARGE) + b"1", head(5) + b"123456", head(0) + b"1"], ids=["large", "small", "empty"]
+)
+async def test_a_head_with_more_than_its_body_behind_it_is_the_end(message: bytes) -> None:
+    async with Loopback() as net:
+        _, address = await net.peer(2, BULK)
+        async with lane(address) as (reader, writer):
+            writer.write(message)
+            assert await end_of(reader) == b""
+
+
+async def test_a_small_body_that_stops_half_way_is_not_waited_for() -> None:
+    async with Loopback(limits=Limits(grace_seconds=0.2)) as net:
+        _, address = await net.peer(2, BULK)
+        async with lane(address) as (reader, writer):
+            writer.write(head(1000) + bytes(10))
+            assert await end_of(reader) == b""
+
+
+async def test_a_body_that_stops_half_way_costs_its_sender_the_lane() -> None:
+    async with Loopback(limits=Limits(grace_seconds=0.3, minimum_rate=1e9)) as net:
+        boris, address = await net.peer(2, BULK)
+        async with lane(address) as (reader, writer):
+            writer.write(head(LARGE))
+            assert await verdict(reader) == (100, b"")
+            writer.write(bytes(10))
+            assert (await verdict(reader))[0] == 408
+            assert await end_of(reader) == b""
+        assert boris.refusals == {TooLate.code: 1}
+
+
+async def test_a_lane_on_which_nothing_is_said_any_more_is_closed() -> None:
+    async with Loopback(limits=Limits(idle_seconds=0.2)) as net:
+        _, address = await net.peer(2, BULK)
+        async with lane(address) as (reader, writer):
+            writer.write(head(1) + b"1")
+            assert await verdict(reader) == (200, b"1")
+            assert await end_of(reader) == b""
+
+
+async def test_lanes_to_a_peer_that_is_not_needed_any_more_end_though_no_other_lane_is_opened() -> None:
+    ended = asyncio.Event()
+
+    class Silent:
+        """A stream whose other side never says that it is gone."""
+
+        is_open = True
+
+        def __init__(self, to: PeerId) -> None:
+            self.to, self.answers = to, 0
+
+        async def write(self, body: bytes) -> None: ...
+
+        async def read_into(self, target: memoryview, least: int) -> int:
+            self.answers += 1
+            target[: VERDICT.size] = VERDICT.pack(100 * (2 - self.answers % 2), 0)
+            return VERDICT.size
+
+        def abort(self) -> None:
+            self.is_open = False
+            if self.to == BORIS:
+                ended.set()
+
+    async def open_lane(to: PeerId) -> Lane:
+        return Lane(to, cast(Stream, Silent(to)))
+
+    lanes = Lanes(open_lane, parallel=1, idle_seconds=0.2)
+    await lanes.send(BORIS, "/swarm/1/bulk/x", memoryview(bytes(LARGE)))
+    while not ended.is_set():
+        await lanes.send(key(3).peer_id, "/swarm/1/bulk/x", memoryview(bytes(LARGE)))
+        await asyncio.sleep(0.01)
+    lanes.close()
+
+
+async def say(what: bytes, stream: Stream, *_: object) -> None:
+    """A server of lanes that says ``what`` at once, and then listens."""
+    await stream.write(what)
+    await stream.read(1 << 20)
+
+
+async def test_a_server_that_breaks_the_order_of_a_lane_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    for said, error in {
+        VERDICT.pack(200, 0): Malformed,
+        VERDICT.pack(100, 0) + b"more": Malformed,
+        VERDICT.pack(100, REPLY_LIMIT + 1): Malformed,
+        VERDICT.pack(400, 3) + b"???": Refused,
+    }.items():
+
+        async def rogue(call: Call) -> bytes:
+            return b""
+
+        async with Loopback() as net:
+            anna, _ = await net.caller(1), await net.peer(2, Route("bulk", rogue, BULK.admit))
+            with monkeypatch.context() as patch:
+                patch.setattr("swarm.transport.server.serve", partial(say, said))
+                lane_of = await anna._open_lane(BORIS)
+                with pytest.raises(error):
+                    await lane_of.send("/swarm/1/bulk/x", memoryview(bytes(LARGE)))
+            assert not lane_of.is_open or error is Refused
+            lane_of.abort()
