@@ -16,7 +16,7 @@ Rule 4: who comes late or with another model gets a reason, keeps its update, an
         It ends by that only where a leader says so, or where nobody is left who could still come.
 Rule 5: what came before we began is heard before anything is decided.
 Rule 6: fewer than ``least`` are no group, whoever proposes them: a few who do not see the others must not go on without them.
-        In a council nobody sits beside another delegate of its own cell (`cells`).
+        In a council nobody sits beside another delegate of its own cell (`hierarchy`).
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ from swarm.wire import Signed, open_frame
 
 from . import groups
 from .groups import Group
-from .hierarchy import Cells
-from .messages import Because, Decline, Proposal, Ready, Vote
+from .hierarchy import Hierarchy
+from .messages import Decline, DeclineReason, Proposal, Ready, Vote
 
 DEPUTIES = 3
 """How many of the first in the order of leaders get every `Ready`."""
@@ -43,7 +43,7 @@ RIVALS = 4
 WITNESSES = 2
 """So many of them that say that there is a group without us are believed, whoever leads."""
 GROWTH, YOUNG = 2, 512
-"""Nobody is believed who claims a crowd of more than `GROWTH` times those that we know, or than `YOUNG` where we know few."""
+"""Nobody is believed who claims a population of more than `GROWTH` times those that we know, or than `YOUNG` where we know few."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,20 +80,20 @@ class Call:
     """Members without whom there is no group."""
     elders: int = 0
     """So many of them must have been in the last average: newcomers are no group beside those who go on."""
-    crowd: int = 1
+    population: int = 1
     """Peers of the last round, as all know who have its model."""
     around: int = 1
     """Peers that are here, as far as we know."""
-    council: Cells | None = None
+    level2: Hierarchy | None = None
     """In a council: the cells whose delegates come."""
     leads: PeerId | None = None
     """Who leads if it is there; else a hash decides."""
 
     def fits(self, seated: Sequence[Signed[Ready]], unseated: int) -> bool:
         """Whether those who are ``seated`` may be a group: neither too few nor too many, and who speaks for others may."""
-        words, known = [signed.message for signed in seated], max(YOUNG, self.crowd, self.around)
-        if self.council:
-            speaks = len({self.council.cell_of(signed.signer) for signed in seated}) == len(seated)
+        words, known = [signed.message for signed in seated], max(YOUNG, self.population, self.around)
+        if self.level2:
+            speaks = len({self.level2.group_index(signed.signer) for signed in seated}) == len(seated)
         else:
             speaks = all(word.peers == 1 for word in words)
         is_sane = unseated + sum(word.peers for word in words) <= GROWTH * known
@@ -103,13 +103,13 @@ class Call:
         """How many to name beside those who are ``seated``: the ``unseated``, and in a council as many for each cell that nobody
         speaks for as for the others: they are most likely late. No more than everybody believes, however few it knows."""
         spoken_for = sum(signed.message.peers for signed in seated)
-        if self.council:
-            unseated += spoken_for * (self.council.count - len(seated)) // len(seated)
-        return max(0, min(unseated, GROWTH * max(YOUNG, self.crowd) - spoken_for))
+        if self.level2:
+            unseated += spoken_for * (self.level2.count - len(seated)) // len(seated)
+        return max(0, min(unseated, GROWTH * max(YOUNG, self.population) - spoken_for))
 
     def suffices(self, words: Sequence[Ready]) -> bool:
         """Whether those who say ``words`` are enough."""
-        return len(words) >= self.least and sum(word.is_elder for word in words) >= self.elders
+        return len(words) >= self.least and sum(word.is_participant for word in words) >= self.elders
 
     def seated_by(self, proposal: Proposal) -> list[Signed[Ready]] | None:
         """The members of a proposal that we may sign: genuine, of this round, of one model (ours), and with us on it."""
@@ -138,7 +138,7 @@ class Call:
     def too_late(self, word: Ready) -> Decline:
         """The answer to ``word`` when our list is made; to who comes with another model it is only that we are none of its own."""
         if word.state_root != self.me.message.state_root:
-            return Decline(self.me.stamp.round, "we train from another model", Because.ABSENT)
+            return Decline(self.me.stamp.round, "we train from another model", DeclineReason.ABSENT)
         return Decline(self.me.stamp.round, "the group of this round is formed; come with the next")
 
 
@@ -199,7 +199,7 @@ class Assembly:
     @property
     def _deputies(self) -> int:
         """How many hear everybody. In a council all: it is small, and who of its cell comes is known to nobody before."""
-        return len(self._order) if self._call.council else DEPUTIES
+        return len(self._order) if self._call.level2 else DEPUTIES
 
     def _hear_ready(self, signed: Signed[Ready]) -> Iterator[Command]:
         peer = signed.signer
@@ -248,14 +248,14 @@ class Assembly:
         follows = peer in leading and (
             self._me not in leading or leading.index(peer) < leading.index(self._me)
         )
-        if decline.because is Because.ABSENT:
+        if decline.because is DeclineReason.ABSENT:
             has_come = (
                 peer in self._ready and peer in self._told
             )  # since it said so: the two may overtake each other
             yield from self._tell_again(peer) if has_come else self._lose(peer)
             return
         self._gone.add(peer)
-        left = LeftOut(decline.reason, decline.round, decline.because is Because.FORMED, peer)
+        left = LeftOut(decline.reason, decline.round, decline.because is DeclineReason.FORMED, peer)
         if left.declined:
             self._is_over = left
         if peer in self._order[:DEPUTIES]:
@@ -375,8 +375,8 @@ class Assembly:
         self._proposed = True
         root = groups.majority_root(self._here, self._call.me.message.state_root)
         same = [signed for signed in self._here if signed.message.state_root == root]
-        if self._call.council:
-            same = groups.speakers(self._call.council, same)
+        if self._call.level2:
+            same = groups.speakers(self._call.level2, same)
         seated = groups.seats(self._call.run, same, self._call.group_size, self._me)
         members, unseated = (
             {signed.signer for signed in seated},
@@ -405,7 +405,7 @@ class Assembly:
         """Those who have come hear that they are too few; or, where one of the others has said so, that the round is over."""
         reason, elders = (
             f"only {len(words)} came, {self._call.least} are needed",
-            sum(word.is_elder for word in words),
+            sum(word.is_participant for word in words),
         )
         if elders < self._call.elders:
             reason = (
@@ -414,5 +414,5 @@ class Assembly:
         self._left = self._is_over or LeftOut(reason, self._round)
         others = tuple(sorted(self._ready.keys() - self._gone - {self._me}))
         if others:
-            because = Because.FORMED if self._is_over else Because.TOO_FEW
+            because = DeclineReason.FORMED if self._is_over else DeclineReason.TOO_FEW
             yield Send(others, Decline(self._left.round, self._left.reason, because))

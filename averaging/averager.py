@@ -17,20 +17,31 @@ from swarm.identity import KeyPair, PeerId
 from swarm.machine import Arithmetic, Command, Compute, Computed, Fetch, Report, Send, Ship, drive
 from swarm.manifest import Codec, Exchange, RunManifest
 from swarm.transport.post import Inbox, Post
-from swarm.wire import COUNCIL, NO_GROUP, Message, Signed, Stamp, hall_of, open_frame, seal
+from swarm.wire import LEVEL_2, NO_GROUP, Message, Signed, Stamp, level_of, open_frame, seal
 
 from . import groups
 from .assembly import Assembly, Call, LeftOut
 from .codecs import Raw
 from .feedback import ErrorFeedback, Settle
-from .groups import Group, Line
-from .hierarchy import Cells
-from .messages import Ballot, Because, Commit, Decline, Holdings, Proposal, Ready, Receipt, Takeover, Vote
+from .groups import Group, LinkClaim
+from .hierarchy import Hierarchy
+from .messages import (
+    Ballot,
+    Commit,
+    Decline,
+    DeclineReason,
+    Holdings,
+    Proposal,
+    Ready,
+    Receipt,
+    Takeover,
+    Vote,
+)
 from .partition import Part, plan, shaped
-from .record import Frame, Leave, Record, Replay, recorded
+from .record import Record, RecordResidual, ReplayRecord, UpdateShape, recorded
 from .reduce import Checked, CheckResult, EncodedPart, Reduced
 from .round import Round
-from .round_plan import Offering, Outcome, Plan, Schedule
+from .round_plan import Contribution, Outcome, Plan, Schedule
 from .whole_update import CheckUpdate, CombineUpdates, EncodeUpdate
 
 LOOKS = 16
@@ -64,9 +75,9 @@ class Update:
     """Which of the model's fragments it is: what is not applied of one rides with the next update of the same."""
     codec: Codec | None = None
     """How to encode it, if not as the manifest says: smaller, for a slow uplink (`strength.allowed`)."""
-    line: Line = field(default_factory=Line)
+    line: LinkClaim = field(default_factory=LinkClaim)
     """What we tell the others of our own line."""
-    is_elder: bool = True
+    is_participant: bool = True
     """Whether we were in the run's last average, or there has been none."""
 
 
@@ -82,7 +93,7 @@ class Company:
     """Members without whom there is no group (`cells.least`)."""
     elders: int = 0
     """So many of them must have been in the last average."""
-    crowd: int = 1
+    population: int = 1
     """Peers that were ready for the last round."""
     around: int = 1
     """Peers that are here, as far as we know."""
@@ -117,7 +128,7 @@ class Averaged:
     """Behind the updates that were applied, by their senders' own word."""
     seconds: float = 0.0
     """From the standing group to the average."""
-    crowd: int = 1
+    population: int = 1
     """Peers that were ready for this round, as all its members know it."""
     record: Record | None = None
     """The same for those who were not in the group."""
@@ -212,7 +223,7 @@ class Averager:
                 members=group.members,
                 round=update.round,
                 tokens=update.tokens,
-                crowd=group.crowd,
+                population=group.population,
             )
         outcome, averaged = await self._exchange(update, group, carried_P, feedback.room())
         parts = self._parts(group, update)
@@ -239,25 +250,27 @@ class Averager:
 
     def abstain(self, round_: int) -> None:
         """We are not in the council of ``round_``: whoever waits for us there should know."""
-        topic = (round_, COUNCIL)
+        topic = (round_, LEVEL_2)
         self._post.open(topic)
         self._post.close(topic)
 
-    async def confer(self, update: Update, cells: Cells, company: Company) -> Averaged:
+    async def confer(self, update: Update, hierarchy: Hierarchy, company: Company) -> Averaged:
         """In a council: average ``update``, the average of our cell, with those of the others. What of it is lost, see `accept`."""
-        group = await self._assemble(update, company, cells)
+        group = await self._assemble(update, company, hierarchy)
         if isinstance(group, LeftOut):
             return _without(group)
         self._conferred.append(update.round)
         return (await self._exchange(update, group, update.vector_P, None))[1]
 
-    async def accept(self, record: Record, frame: Frame, brought_P: Tensor, delegate: PeerId) -> Tensor:
+    async def accept(
+        self, record: Record, frame: UpdateShape, brought_P: Tensor, representative: PeerId
+    ) -> Tensor:
         """The council's average, ``[P]``, from its ``record``; what it has left of our cell's average rides with our next update.
 
         Raises `Malformed` for a record that no council can have made.
         """
-        average_P = await self._arithmetic.run(Replay(record, frame).run)
-        left_P = await self._arithmetic.run(Leave(record, frame, brought_P, delegate).run)
+        average_P = await self._arithmetic.run(ReplayRecord(record, frame).run)
+        left_P = await self._arithmetic.run(RecordResidual(record, frame, brought_P, representative).run)
         self.owe(left_P)
         return average_P
 
@@ -267,12 +280,12 @@ class Averager:
             feedback.adopt(feedback.residual + left_P)
 
     async def _assemble(
-        self, update: Update, company: Company, council: Cells | None = None
+        self, update: Update, company: Company, level2: Hierarchy | None = None
     ) -> Group | LeftOut:
-        spec, hall = self._manifest.round, COUNCIL if council else NO_GROUP
-        stamp = Stamp(self._run, update.round, hall)
+        spec, level = self._manifest.round, LEVEL_2 if level2 else NO_GROUP
+        stamp = Stamp(self._run, update.round, level)
         said = Ready(
-            update.state_root, update.line.up, update.line.dialable, update.line.peers, update.is_elder
+            update.state_root, update.line.up, update.line.dialable, update.line.peers, update.is_participant
         )
         ready = open_frame(seal(self._key, said, stamp), Ready, run=self._run)
         close_at = max(
@@ -288,12 +301,12 @@ class Averager:
             group_size=spec.group_size,
             least=company.least,
             elders=company.elders,
-            crowd=company.crowd,
+            population=company.population,
             around=company.around,
-            council=council,
+            level2=level2,
             leads=company.leads,
         )
-        topic = (update.round, hall)
+        topic = (update.round, level)
         inbox = self._post.open(topic)
         line = _Line(stamp, close_at + 2 * spec.assemble_seconds, inbox)
         try:
@@ -304,7 +317,7 @@ class Averager:
     async def _exchange(
         self, update: Update, group: Group, carried_P: Tensor, read_P: Tensor | None
     ) -> tuple[Outcome, Averaged]:
-        """What the round of ``group`` came to, for us and for everybody else. ``read_P``: as in `Offering`."""
+        """What the round of ``group`` came to, for us and for everybody else. ``read_P``: as in `Contribution`."""
         spec, loop = self._manifest.round, asyncio.get_running_loop()
         began = loop.time()
         schedule = Schedule.within(began, spec.average_seconds)
@@ -314,7 +327,7 @@ class Averager:
         room_P, self._room_P = self._room_P, None
         if room_P is not None and room_P.shape != carried_P.shape:  # fragments may differ by a block
             room_P = None
-        offering = Offering(
+        contribution = Contribution(
             vector_P=carried_P,
             weight=update.tokens,
             seed=update.seed,
@@ -322,7 +335,7 @@ class Averager:
             room_P=room_P,
             read_P=read_P,
         )
-        machine = Round(the_plan, self._key.peer_id, offering)
+        machine = Round(the_plan, self._key.peer_id, contribution)
         topic = (update.round, group.id)
         inbox = self._post.open(topic, machine.expect)
         line = _Line(
@@ -346,7 +359,7 @@ class Averager:
             round=update.round,
             tokens=outcome.tokens,
             seconds=loop.time() - began,
-            crowd=group.crowd,
+            population=group.population,
             record=recorded(outcome, group, parts),
         )
         return outcome, averaged
@@ -389,10 +402,10 @@ class Averager:
         """Somebody is ready for a round whose group stands already, or for a council or a round in which we are not: tell it."""
         if not isinstance(signed.message, (Ready, Proposal)):
             return
-        if signed.stamp.group == COUNCIL and signed.stamp.round not in self._conferred:
-            self._decline(signed, Decline(self._round, "we do not speak for our cell", Because.ABSENT))
+        if signed.stamp.group == LEVEL_2 and signed.stamp.round not in self._conferred:
+            self._decline(signed, Decline(self._round, "we do not speak for our cell", DeclineReason.ABSENT))
         elif signed.stamp.round > self._round + 1:
-            self._decline(signed, Decline(self._round, "still catching up", Because.ABSENT))
+            self._decline(signed, Decline(self._round, "still catching up", DeclineReason.ABSENT))
         elif signed.stamp.round <= self._formed:
             self._decline(signed, self._over(signed))
 
@@ -401,12 +414,12 @@ class Averager:
         round, but only on us, who do not come."""
         round_, message = signed.stamp.round, signed.message
         if isinstance(message, Ready) and self._models.get(round_, message.state_root) != message.state_root:
-            return Decline(self._round, "we train from another model", Because.ABSENT)
+            return Decline(self._round, "we train from another model", DeclineReason.ABSENT)
         return Decline(self._round, f"round {round_} is over, the run is at {self._round}")
 
     def _decline(self, signed: Signed[Message], decline: Decline) -> None:
         deadline = asyncio.get_running_loop().time() + self._manifest.round.assemble_seconds
-        stamp = Stamp(self._run, signed.stamp.round, hall_of(signed.stamp.group))
+        stamp = Stamp(self._run, signed.stamp.round, level_of(signed.stamp.group))
         self._post.send((signed.signer,), decline, stamp, deadline=deadline, failures=Inbox())
 
 

@@ -34,9 +34,9 @@ from swarm.manifest import Codec
 
 from .codec_choice import allowed
 from .codecs import Raw, codec_of, result_codec
-from .exchange import Decision, Table
+from .exchange import Decision, ExchangeState
 from .messages import flags_of
-from .part_reducer import Duty
+from .part_reducer import PartReducer
 from .partition import Part
 from .reduce import Checked, CheckPart, CheckResult, DecodeResults, EncodeParts, Reduced, ReducePart
 from .round_plan import Outcome
@@ -45,13 +45,13 @@ from .round_plan import Outcome
 class Butterfly:
     """The `Exchange` of parts, from the seat of one member."""
 
-    def __init__(self, table: Table) -> None:
-        self._table, self._plan, self._me, self._voices = table, table.plan, table.me, table.voices
-        self._chains = table.voices.chains
-        self._duties = {
-            index: Duty(table, table.plan.parts[index], chain.index(table.me))
+    def __init__(self, state_: ExchangeState) -> None:
+        self._state, self._plan, self._me, self._tally = state_, state_.plan, state_.me, state_.tally
+        self._chains = state_.tally.chains
+        self._reducers = {
+            index: PartReducer(state_, state_.plan.parts[index], chain.index(state_.me))
             for index, chain in enumerate(self._chains)
-            if table.me in chain
+            if state_.me in chain
         }
         self._names = {
             _part(part, codec): (part, codec)
@@ -65,100 +65,105 @@ class Butterfly:
     @cached_property
     def _average_P(self) -> Tensor:
         """Where results are put as they come."""
-        offering = self._table.offering
-        return torch.empty_like(offering.vector_P) if offering.room_P is None else offering.room_P
+        contribution = self._state.contribution
+        return torch.empty_like(contribution.vector_P) if contribution.room_P is None else contribution.room_P
 
     def encode(self) -> Compute:
         """Our update, part by part."""
-        offering = self._table.offering
-        return Compute(EncodeParts(offering.vector_P, self._plan.parts, self._table.codec, offering.read_P))
+        contribution = self._state.contribution
+        return Compute(
+            EncodeParts(contribution.vector_P, self._plan.parts, self._state.codec, contribution.read_P)
+        )
 
     def begin(self) -> None:
         """Our own voice in the parts that we reduce."""
-        for duty in self._duties.values():
-            duty.begin()
+        for reducer_ in self._reducers.values():
+            reducer_.begin()
 
     # --- what comes in --------------------------------------------------------------------------------------------
 
     def expect(self, sender: PeerId, item: str) -> int:
         """The exact bytes of a part for us, of a result, or of a copy. Raises `Busy` for a copy whose receipt is not here yet."""
         if sender in self._plan.group.members:
-            if item in self._names and self._names[item][0].index in self._duties:
+            if item in self._names and self._names[item][0].index in self._reducers:
                 part, codec = self._names[item]
                 return codec_of(codec, part.shape).size(part.numbers)
             if item in self._results and sender in self._chains[self._results[item].index]:
                 return self._plan.result_size(self._results[item])
             if copied := next(
-                (duty.part for duty in self._spared() if item.startswith(f"copy.{duty.part.index}.")), None
+                (
+                    reducer_.part
+                    for reducer_ in self._spared()
+                    if item.startswith(f"copy.{reducer_.part.index}.")
+                ),
+                None,
             ):
                 if item not in self._copies(copied):
                     raise Busy("nobody has signed that result yet")
                 return self._plan.result_size(copied)
         raise Refused("that item has no place in this round")
 
-    def _spared(self) -> list[Duty]:
-        return [duty for duty in self._duties.values() if duty.rank]
+    def _spared(self) -> list[PartReducer]:
+        return [reducer_ for reducer_ in self._reducers.values() if reducer_.rank]
 
     def _copies(self, part: Part) -> dict[str, bytes]:
         """The names that copies of the signed results of ``part`` have, and the hashes of these."""
-        return {f"copy.{part.index}.{hash_.hex()}": hash_ for hash_ in self._voices.receipts_of(part.index)}
+        return {f"copy.{part.index}.{hash_.hex()}": hash_ for hash_ in self._tally.receipts_of(part.index)}
 
     def take(self, sender: PeerId, item: str, payload: Raw) -> Iterator[Command]:
         """A part for us waits for its sender's commit, a result for its receipt; a copy has one."""
-        if item in self._names and self._names[item][0].index in self._duties:
-            self._duties[self._names[item][0].index].take(sender, payload)
+        if item in self._names and self._names[item][0].index in self._reducers:
+            self._reducers[self._names[item][0].index].take(sender, payload)
         elif item in self._results and sender in self._chains[self._results[item].index]:
             self._early.setdefault((self._results[item].index, sender), payload)
-        for duty in self._spared():
-            if hash_ := self._copies(duty.part).get(item):
-                yield from self._examine(duty.part.index, hash_, payload, sender)
+        for reducer_ in self._spared():
+            if hash_ := self._copies(reducer_.part).get(item):
+                yield from self._examine(reducer_.part.index, hash_, payload, sender)
 
     def learn(self, job: Job, result: object) -> Iterator[Command]:
         """The answers of `CheckPart` and `ReducePart`."""
         match job, result:
             case CheckPart(), Checked():
-                yield from self._duties[job.part.index].learn(job, result)
+                yield from self._reducers[job.part.index].learn(job, result)
             case ReducePart(), Reduced():
-                yield from self._duties[job.part.index].publish(result)
+                yield from self._reducers[job.part.index].publish(result)
 
     # --- doing what has become possible ---------------------------------------------------------------------------
 
     def advance(self, now: float) -> Iterator[Command]:
         """Ship, check, reduce, publish; take over where we must."""
-        for index, sender in sorted(self._early.keys() & self._voices.receipts.keys()):
-            receipt = self._voices.receipts[index, sender]
+        for index, sender in sorted(self._early.keys() & self._tally.receipts.keys()):
+            receipt = self._tally.receipts[index, sender]
             yield from self._examine(index, receipt.hash, self._early.pop((index, sender)), sender)
-        there = self._voices.awaited(frozenset(), now)
+        there = self._tally.awaited(frozenset(), now)
         reducers = [self._reducer(part, there, now) for part in self._plan.parts]
         for part, reducer in zip(self._plan.parts, reducers, strict=True):
             if (
                 part.index,
                 reducer,
-            ) not in self._shipped or part.index in self._voices.calls:  # most events change nothing here
+            ) not in self._shipped or part.index in self._tally.calls:  # most events change nothing here
                 yield from self._ship(part, reducer)
-        for index, duty in self._duties.items():
-            yield from duty.check()
-            if index in self._table.held:
-                if duty.rank:
-                    yield from duty.hand_on(self.named(index))
-            elif reducers[index] == self._me and not self._table.pending[index]:
-                yield from duty.reduce(now)
+        for index, reducer_ in self._reducers.items():
+            yield from reducer_.check()
+            if index in self._state.held:
+                if reducer_.rank:
+                    yield from reducer_.hand_on(self.named(index))
+            elif reducers[index] == self._me and not self._state.pending[index]:
+                yield from reducer_.reduce(now)
 
     def awaited(self, now: float) -> set[PeerId]:
         """Whose part we are to reduce, and who reduces the parts whose results are not here."""
-        there = self._voices.awaited(frozenset(), now)
-        lacking = [part for part in self._plan.parts if part.index not in self._table.held]
+        there = self._tally.awaited(frozenset(), now)
+        lacking = [part for part in self._plan.parts if part.index not in self._state.held]
         reducers = {part.index: self._reducer(part, there, now) for part in lacking}
         ours = [
-            self._duties[index].awaited(now) for index, reducer in reducers.items() if reducer == self._me
+            self._reducers[index].awaited(now) for index, reducer in reducers.items() if reducer == self._me
         ]
         return {reducer for reducer in reducers.values() if reducer}.union(*ours) - {self._me}
 
     def _reducer(self, part: Part, there: Set[PeerId], now: float) -> PeerId | None:
         """Who reduces ``part`` as far as we can tell: the first of its chain that is ``there`` and not late."""
-        is_late = (
-            now >= self._plan.schedule.takeover and (part.index, part.owner) not in self._voices.receipts
-        )
+        is_late = now >= self._plan.schedule.takeover and (part.index, part.owner) not in self._tally.receipts
         for peer in self._chains[part.index]:
             if peer == self._me or (peer in there and not (is_late and peer == part.owner)):
                 return peer
@@ -166,19 +171,19 @@ class Butterfly:
 
     def _ship(self, part: Part, reducer: PeerId | None) -> Iterator[Command]:
         """Our part to whoever reduces it, or has asked for it; to the latter a copy of the result where we hold it."""
-        index, calls = part.index, self._voices.calls.get(part.index, set())
+        index, calls = part.index, self._tally.calls.get(part.index, set())
         hash_ = self.named(index)
         for peer in sorted(calls if hash_ else calls | {reducer} if reducer else calls):
-            if peer != self._me and peer in self._voices.commits and (index, peer) not in self._shipped:
+            if peer != self._me and peer in self._tally.commits and (index, peer) not in self._shipped:
                 self._shipped.add((index, peer))
                 if hash_:
-                    yield Ship(peer, f"copy.{index}.{hash_.hex()}", self._table.held[index][hash_])
+                    yield Ship(peer, f"copy.{index}.{hash_.hex()}", self._state.held[index][hash_])
                 else:
-                    yield Ship(peer, _part(part, self._table.codec), self._table.encoded[index].payload)
+                    yield Ship(peer, _part(part, self._state.codec), self._state.encoded[index].payload)
 
     def _examine(self, index: int, hash_: bytes, payload: Raw, source: PeerId) -> Iterator[Command]:
-        if hash_ not in self._table.held.get(index, ()):
-            yield self._table.checks(index, self.check(index, hash_, payload, source))
+        if hash_ not in self._state.held.get(index, ()):
+            yield self._state.checks(index, self.check(index, hash_, payload, source))
 
     # --- items ----------------------------------------------------------------------------------------------------
 
@@ -186,15 +191,15 @@ class Butterfly:
         """Results come from whoever reduces. From a spare only while the others' words leave open what will be applied: where they
         hold the owner's result, which we can then fetch, nobody needs another one."""
         part = self._plan.parts[index]
-        reducer = self._reducer(part, self._voices.awaited(frozenset(), now), now)
-        return reducer == part.owner or (reducer is not None and not self._voices.is_settled(index))
+        reducer = self._reducer(part, self._tally.awaited(frozenset(), now), now)
+        return reducer == part.owner or (reducer is not None and not self._tally.is_settled(index))
 
     def named(self, index: int) -> bytes:
         """Of the results that we hold the one whose maker stands first in the chain."""
-        held = self._table.held.get(index)
+        held = self._state.held.get(index)
         if not held:
             return b""
-        receipts = (self._voices.receipts.get((index, peer)) for peer in self._chains[index])
+        receipts = (self._tally.receipts.get((index, peer)) for peer in self._chains[index])
         return next(
             (receipt.hash for receipt in receipts if receipt and receipt.hash in held), next(iter(held))
         )
@@ -202,7 +207,7 @@ class Butterfly:
     def check(self, index: int, hash_: bytes, payload: Raw, source: PeerId) -> Job:
         """Hash and form of a result."""
         part, codec = self._plan.parts[index], result_codec(self._plan.codec)
-        is_first = index not in self._table.held and not self._table.pending[index]
+        is_first = index not in self._state.held and not self._state.pending[index]
         out_N = self._average_P[part.start : part.stop] if is_first else None
         return CheckResult(part, payload, hash_, codec, self._plan.head, source, out_N)
 
@@ -213,7 +218,7 @@ class Butterfly:
     def combine(self, decision: Decision) -> Job:
         """The numbers of the applied results, one after the other."""
         decided = zip(self._plan.parts, decision, strict=True)
-        results = ((part, self._table.decoded[part.index, hash_]) for part, hash_ in decided if hash_)
+        results = ((part, self._state.decoded[part.index, hash_]) for part, hash_ in decided if hash_)
         return DecodeResults(tuple(results), self._average_P)
 
     def outcome(self, decision: Decision, average_P: Tensor) -> Outcome:
@@ -226,11 +231,11 @@ class Butterfly:
             average_P=average_P,
             applied=tuple(bool(hash_) for hash_ in decision),
             included=tuple(self._me in members for members in included),
-            encoded=tuple(part.payload for part in self._table.encoded),
-            decoded=tuple(part.vector_N for part in self._table.encoded),
+            encoded=tuple(part.payload for part in self._state.encoded),
+            decoded=tuple(part.vector_N for part in self._state.encoded),
             missing=tuple(member for member in self._plan.group.members if member not in present),
-            tokens=self._voices.tokens(present),
-            items=self._table.items(decision),
+            tokens=self._tally.tokens(present),
+            items=self._state.items(decision),
         )
 
     def _included(self, part: Part, hash_: bytes) -> set[PeerId]:
@@ -238,7 +243,7 @@ class Butterfly:
         if not hash_:
             return set()
         members = self._plan.group.members
-        flags = flags_of(bytes(self._table.held[part.index][hash_][: self._plan.head]), len(members))
+        flags = flags_of(bytes(self._state.held[part.index][hash_][: self._plan.head]), len(members))
         return {member for member, flag in zip(members, flags, strict=True) if flag}
 
 

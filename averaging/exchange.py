@@ -2,7 +2,7 @@
 
     Round     commits, holdings, ballots, decision, fetching by hash, deadlines         the same for every exchange
     Exchange  encode, ship, check, combine: `Butterfly` (an item is a part's result), `Gather` (an item is a member's update)
-    Table     what both have before them
+    ExchangeState     what both have before them
 
 An item is (index, hash). Whatever an exchange holds has been checked; the round tells the others, counts what they hold, and says
 which items are applied. Whether two members come to the same average is the round's business; that equal items make equal bits,
@@ -27,21 +27,21 @@ from swarm.wire import Message
 
 from .codecs import Raw
 from .reduce import EncodedPart
-from .round_plan import Offering, Outcome, Plan
-from .tally import Voices
+from .round_plan import Contribution, Outcome, Plan
+from .tally import Tally
 
 Decision = tuple[bytes, ...]
 """One entry per item: the hash of what is applied, empty for nothing."""
 
 
 @dataclass(slots=True, eq=False)
-class Table:
+class ExchangeState:
     """What one member has before it: what it knows and brings, what it has heard, and which items it holds."""
 
     plan: Plan
     me: PeerId
-    offering: Offering
-    voices: Voices
+    contribution: Contribution
+    tally: Tally
     encoded: tuple[EncodedPart, ...] = ()
     """Our own update as it travels; empty until it is encoded."""
     held: dict[int, dict[bytes, Raw]] = field(default_factory=dict)
@@ -54,7 +54,7 @@ class Table:
     @property
     def codec(self) -> Codec:
         """How our own update is encoded."""
-        return self.plan.codec if self.offering.codec is None else self.offering.codec
+        return self.plan.codec if self.contribution.codec is None else self.contribution.codec
 
     @property
     def others(self) -> tuple[PeerId, ...]:
@@ -63,7 +63,7 @@ class Table:
 
     def tell(self, message: Message) -> Send:
         """Say ``message`` to all: to ourselves at once."""
-        self.voices.hear(self.me, message)
+        self.tally.hear(self.me, message)
         return Send(self.others, message, self.plan.group.id)
 
     def hold(self, index: int, hash_: bytes, payload: Raw, vector_N: Tensor | None = None) -> None:

@@ -25,31 +25,33 @@ from swarm.manifest import Codec
 
 from .codec_choice import allowed
 from .codecs import Raw
-from .exchange import Decision, Table
+from .exchange import Decision, ExchangeState
 from .round_plan import Outcome
-from .whole_update import HEAD, CheckUpdate, CombineUpdates, EncodeUpdate, Head, blob_size, head_of
+from .whole_update import HEAD, CheckUpdate, CombineUpdates, EncodeUpdate, UpdateHeader, blob_size, header_of
 
 
 class Gather:
     """The `Exchange` of whole updates, from the seat of one member."""
 
-    def __init__(self, table: Table) -> None:
-        self._table, self._plan, self._voices = table, table.plan, table.voices
-        (self._whole,) = table.plan.parts
-        self._seats = {member: seat for seat, member in enumerate(table.plan.group.members)}
+    def __init__(self, state_: ExchangeState) -> None:
+        self._state, self._plan, self._tally = state_, state_.plan, state_.tally
+        (self._whole,) = state_.plan.parts
+        self._seats = {member: seat for seat, member in enumerate(state_.plan.group.members)}
         self._unchecked: dict[PeerId, Raw] = {}
-        self._checked: set[PeerId] = {table.me}
-        self._shipped: set[PeerId] = {table.me}
+        self._checked: set[PeerId] = {state_.me}
+        self._shipped: set[PeerId] = {state_.me}
 
     def encode(self) -> Compute:
         """Our whole update."""
-        offering = self._table.offering
-        return Compute(EncodeUpdate(offering.vector_P, self._whole, self._table.codec, offering.weight))
+        contribution = self._state.contribution
+        return Compute(
+            EncodeUpdate(contribution.vector_P, self._whole, self._state.codec, contribution.weight)
+        )
 
     def begin(self) -> None:
         """We hold our own update."""
-        (mine,) = self._table.encoded
-        self._table.hold(self._seats[self._table.me], mine.hash, mine.payload)
+        (mine,) = self._state.encoded
+        self._state.hold(self._seats[self._state.me], mine.hash, mine.payload)
 
     # --- what comes in --------------------------------------------------------------------------------------------
 
@@ -74,34 +76,34 @@ class Gather:
 
     def advance(self, now: float) -> Iterator[Command]:
         """Ship to whoever has committed, check what has come from them."""
-        (mine,) = self._table.encoded
+        (mine,) = self._state.encoded
         for member in self._plan.group.members:
-            if member in self._voices.commits and member not in self._shipped:
+            if member in self._tally.commits and member not in self._shipped:
                 self._shipped.add(member)
-                yield Ship(member, _name(self._table.codec), mine.payload)
-        for member in sorted(self._unchecked.keys() & self._voices.commits.keys()):
+                yield Ship(member, _name(self._state.codec), mine.payload)
+        for member in sorted(self._unchecked.keys() & self._tally.commits.keys()):
             self._checked.add(member)
-            commit, seat = self._voices.commits[member], self._seats[member]
-            head = Head(commit.codec, commit.weight, commit.norms[0])
+            commit, seat = self._tally.commits[member], self._seats[member]
+            head = UpdateHeader(commit.codec, commit.weight, commit.norms[0])
             payload = self._unchecked.pop(member)
-            yield self._table.checks(
+            yield self._state.checks(
                 seat,
                 CheckUpdate(member, seat, self._whole, payload, commit.hashes[0], self._plan.codec, head),
             )
 
     def awaited(self, now: float) -> set[PeerId]:
         """Whose update is not here."""
-        return self._voices.awaited(self._checked | self._unchecked.keys(), now)
+        return self._tally.awaited(self._checked | self._unchecked.keys(), now)
 
     # --- items ----------------------------------------------------------------------------------------------------
 
     def awaits(self, index: int, now: float) -> bool:
         """Updates come from members that can be reached and have committed in time."""
-        return self._plan.group.members[index] in self._voices.awaited(self._checked, now)
+        return self._plan.group.members[index] in self._tally.awaited(self._checked, now)
 
     def named(self, index: int) -> bytes:
         """The hash of the update that we hold."""
-        return next(iter(self._table.held.get(index, ())), b"")
+        return next(iter(self._state.held.get(index, ())), b"")
 
     def check(self, index: int, hash_: bytes, payload: Raw, source: PeerId) -> Job:
         """An update in order, of this hash: what its sender has told us about it does not matter any more."""
@@ -109,7 +111,7 @@ class Gather:
 
     def sizes(self, index: int) -> Sequence[int]:
         """As long as its commit says, or in turn what it may be."""
-        commit = self._voices.commits.get(self._plan.group.members[index])
+        commit = self._tally.commits.get(self._plan.group.members[index])
         sizes = [blob_size(self._whole, codec) for codec in allowed(self._plan.codec)]
         return (
             sorted(sizes, key=lambda size: size != blob_size(self._whole, commit.codec)) if commit else sizes
@@ -125,18 +127,18 @@ class Gather:
         return Outcome(
             average_P=average_P,
             applied=tuple(bool(hash_) for hash_ in decision),
-            included=(self._table.me in applied,),
-            encoded=tuple(mine.payload[HEAD.size :] for mine in self._table.encoded),
-            decoded=tuple(mine.vector_N for mine in self._table.encoded),
+            included=(self._state.me in applied,),
+            encoded=tuple(mine.payload[HEAD.size :] for mine in self._state.encoded),
+            decoded=tuple(mine.vector_N for mine in self._state.encoded),
             missing=tuple(member for member in self._plan.group.members if member not in applied),
-            tokens=sum(head_of(blob).weight for blob in applied.values()),
-            items=self._table.items(decision),
+            tokens=sum(header_of(blob).weight for blob in applied.values()),
+            items=self._state.items(decision),
         )
 
     def _applied(self, decision: Decision) -> dict[PeerId, Raw]:
         """The applied updates by member, in member order."""
         members = self._plan.group.members
-        return {members[seat]: self._table.held[seat][hash_] for seat, hash_ in enumerate(decision) if hash_}
+        return {members[seat]: self._state.held[seat][hash_] for seat, hash_ in enumerate(decision) if hash_}
 
 
 def _name(codec: Codec) -> str:

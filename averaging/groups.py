@@ -11,10 +11,10 @@ from types import MappingProxyType
 
 from swarm.identity import PeerId, digest_of
 from swarm.seeds import shuffled
-from swarm.wire import COUNCIL, NO_GROUP, Signed, hall_of
+from swarm.wire import LEVEL_2, NO_GROUP, Signed, level_of
 
-from .hierarchy import Cells
-from .messages import MAX_CROWD, Ready, Vote
+from .hierarchy import Hierarchy
+from .messages import MAX_POPULATION, Ready, Vote
 from .partition import water_filled
 
 CLAIM_CAP = 4
@@ -22,7 +22,7 @@ CLAIM_CAP = 4
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
+class LinkClaim:
     """A peer's own word about its line: ``up`` in kilobytes per second (0: not measured yet), whether others can dial it, and how
     many ``peers`` it speaks for."""
 
@@ -31,7 +31,7 @@ class Line:
     peers: int = 1
 
 
-NO_WORDS: Mapping[PeerId, Line] = MappingProxyType({})
+NO_CLAIMS: Mapping[PeerId, LinkClaim] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,15 +44,17 @@ class Group:
     state_root: bytes
     votes: tuple[Signed[Vote], ...] = ()
     """The signatures under the roster: at least two thirds of the members."""
-    lines: tuple[Line, ...] = ()
+    lines: tuple[LinkClaim, ...] = ()
     """What the members said of their lines, in their order; empty where nobody was asked."""
     unseated: int = 0
     """How many more were ready, by the leader's word."""
 
     @property
-    def crowd(self) -> int:
+    def population(self) -> int:
         """How many peers were ready for this round, those included for whom the members speak."""
-        return min(MAX_CROWD, self.unseated + (sum(line.peers for line in self.lines) or len(self.members)))
+        return min(
+            MAX_POPULATION, self.unseated + (sum(line.peers for line in self.lines) or len(self.members))
+        )
 
     @property
     def dialable(self) -> tuple[PeerId, ...]:
@@ -78,33 +80,33 @@ def form(
     round_: int,
     members: Iterable[PeerId],
     state_root: bytes,
-    lines: Mapping[PeerId, Line] = NO_WORDS,
+    lines: Mapping[PeerId, LinkClaim] = NO_CLAIMS,
     unseated: int = 0,
 ) -> Group:
     """The group of ``members``; its id (16 bytes) commits to run, round, model, everybody in it, and their ``lines``: who says one
     thing to a leader and another to its deputy makes two groups, not one that cuts the vector in two ways."""
     ordered = tuple(sorted(set(members)))
-    said = tuple(lines.get(member, Line()) for member in ordered)
+    said = tuple(lines.get(member, LinkClaim()) for member in ordered)
     digest = hashlib.sha256(b"swarm-group-v3" + run + struct.pack("<II", round_, unseated) + state_root)
     for member, line in zip(ordered, said, strict=True):
         digest.update(digest_of(member) + struct.pack("<I?I", line.up, line.dialable, line.peers))
     return Group(
-        _in_hall(digest.digest(), NO_GROUP), round_, ordered, state_root, lines=said, unseated=unseated
+        _at_level(digest.digest(), NO_GROUP), round_, ordered, state_root, lines=said, unseated=unseated
     )
 
 
 def formed(run: bytes, ready: Sequence[Signed[Ready]], unseated: int = 0) -> Group:
     """The group of those who said that they are ``ready``, at least one, all for one round, one model and one hall."""
     said = ((signed.signer, signed.message) for signed in ready)
-    lines = {signer: Line(word.up, word.dialable, word.peers) for signer, word in said}
+    lines = {signer: LinkClaim(word.up, word.dialable, word.peers) for signer, word in said}
     stamp, root = ready[0].stamp, ready[0].message.state_root
     group = form(run, stamp.round, lines, root, lines, unseated)
-    return replace(group, id=_in_hall(group.id, hall_of(stamp.group)))
+    return replace(group, id=_at_level(group.id, level_of(stamp.group)))
 
 
-def _in_hall(digest: bytes, hall: bytes) -> bytes:
-    """16 bytes of ``digest`` that belong to ``hall``."""
-    return bytes([digest[0] & ~COUNCIL[0] | hall[0]]) + digest[1:16]
+def _at_level(digest: bytes, level: bytes) -> bytes:
+    """16 bytes of ``digest`` that belong to ``level``."""
+    return bytes([digest[0] & ~LEVEL_2[0] | level[0]]) + digest[1:16]
 
 
 def leaders(run: bytes, round_: int, candidates: Iterable[PeerId]) -> list[PeerId]:
@@ -126,12 +128,12 @@ def seats(
     return [by_peer[PeerId(peer)] for peer in sorted([*dict.fromkeys([*first, *drawn])][:size])]
 
 
-def speakers(cells: Cells, ready: Iterable[Signed[Ready]]) -> list[Signed[Ready]]:
+def speakers(hierarchy: Hierarchy, ready: Iterable[Signed[Ready]]) -> list[Signed[Ready]]:
     """Of those who came to a council one for each cell, in the order of their ids."""
     by_cell: dict[int, dict[PeerId, Signed[Ready]]] = {}
     for signed in ready:
-        by_cell.setdefault(cells.cell_of(signed.signer), {})[signed.signer] = signed
-    chosen = [came[cells.delegate(came)] for came in by_cell.values()]
+        by_cell.setdefault(hierarchy.group_index(signed.signer), {})[signed.signer] = signed
+    chosen = [came[hierarchy.representative(came)] for came in by_cell.values()]
     return sorted(chosen, key=lambda signed: signed.signer)
 
 

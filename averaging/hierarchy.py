@@ -1,13 +1,13 @@
-"""A crowd averages in two steps: in cells of about sixteen, and then one delegate of each cell for all of its cell.
+"""A population averages in two steps: in cells of about sixteen, and then one delegate of each cell for all of its cell.
 
     everybody   ──►  its cell, drawn by hash       the cell's average       (a round of its members)
     delegates   ──►  the council                   the average of these     (a round of the delegates)
     everybody   ◄──  takes the council's result    (`record`)
 
 So what a peer sends and hears does not grow with the run, and all have one model after every round. Everything here is computed by
-every peer for itself, from the size of the crowd, which all who have the same model know (`groups.Group.crowd`).
+every peer for itself, from the size of the population, which all who have the same model know (`groups.Group.population`).
 
-Rule 1: up to `WHOLE` peers, or `RunManifest.round.group_size`, are one group; only a larger crowd has cells.
+Rule 1: up to `WHOLE` peers, or `RunManifest.round.group_size`, are one group; only a larger population has cells.
 Rule 2: cells and delegates stay for `EPOCH` rounds, so that a cell knows who of it is alive, and are then drawn anew, so that
         nobody chooses its company for long.
 Rule 3: at most one delegate of a cell sits in the council, and more than half of the cells make one: so there are no two.
@@ -31,7 +31,7 @@ EPOCH = 16
 
 
 @dataclass(frozen=True, slots=True)
-class Cells:
+class Hierarchy:
     """The cells of one round. ``count``: 1 where all are one group, else a power of two, so that few peers move when it changes."""
 
     run: bytes
@@ -39,29 +39,29 @@ class Cells:
     count: int
 
     @classmethod
-    def of(cls, run: bytes, round_: int, crowd: int, seats: int) -> Cells:
-        """The cells of a ``crowd`` in a run whose groups have ``seats``; the council has seats, too."""
-        count, each, whole = 1, max(1, min(CELL, 2 * seats // 3)), crowd <= min(seats, WHOLE)
+    def of(cls, run: bytes, round_: int, population: int, seats: int) -> Hierarchy:
+        """The cells of a ``population`` in a run whose groups have ``seats``; the council has seats, too."""
+        count, each, whole = 1, max(1, min(CELL, 2 * seats // 3)), population <= min(seats, WHOLE)
         while (
-            not whole and 2 * count <= seats and 2 * crowd >= 3 * each * count
+            not whole and 2 * count <= seats and 2 * population >= 3 * each * count
         ):  # as near to ``each`` as powers of two come
             count *= 2
         return cls(run, round_ // EPOCH, count)
 
-    def cell_of(self, peer: PeerId) -> int:
+    def group_index(self, peer: PeerId) -> int:
         """The number of the peer's cell."""
         return _drawn(self.run, self.epoch, peer)[0] % self.count
 
-    def beside(self, me: PeerId, peers: Iterable[PeerId]) -> list[PeerId]:
+    def group_mates(self, me: PeerId, peers: Iterable[PeerId]) -> list[PeerId]:
         """Those of ``peers`` that are in my cell, sorted, me not among them."""
-        run, epoch, count, mine = self.run, self.epoch, self.count, self.cell_of(me)
+        run, epoch, count, mine = self.run, self.epoch, self.count, self.group_index(me)
         return sorted(peer for peer in peers if _drawn(run, epoch, peer)[0] % count == mine and peer != me)
 
-    def delegate(self, members: Iterable[PeerId]) -> PeerId:
+    def representative(self, members: Iterable[PeerId]) -> PeerId:
         """Who of the ``members`` of a cell speaks for it: the same one as long as it is there. At least one member."""
         return min(members, key=self._turn)
 
-    def delegates(self, peers: Iterable[PeerId]) -> list[PeerId]:
+    def representatives(self, peers: Iterable[PeerId]) -> list[PeerId]:
         """Who should be in the council, by the ``peers`` that we know: the first of every cell, sorted."""
         first: dict[int, tuple[int, PeerId]] = {}
         for peer in peers:
@@ -81,10 +81,10 @@ def _drawn(run: bytes, epoch: int, peer: PeerId) -> tuple[int, int]:
     return derive(run, "cell", epoch, peer), derive(run, "delegate", epoch, peer)
 
 
-def least(crowd: int, missed: int = 0) -> int:
-    """How many at least make a group of a run whose last group had ``crowd``: more than half, so that there are no two such groups.
+def least(population: int, missed: int = 0) -> int:
+    """How many at least make a group of a run whose last group had ``population``: more than half, so that there are no two such groups.
 
     Where more than half are gone at once nobody could go on, so after every attempt that was ``missed`` half as many do, and in the
     end whoever is there. By then the larger part, if there is one, has gone on, and who comes back follows it.
     """
-    return (crowd // 2 + 1) >> missed
+    return (population // 2 + 1) >> missed

@@ -15,7 +15,7 @@ from swarm.wire import Kind, Message, finite, sized
 
 MAX_PARTS = 64
 MAX_MEMBERS = 256
-MAX_CROWD = 1 << 20
+MAX_POPULATION = 1 << 20
 """Peers that anybody may claim to have seen."""
 MAX_UP = 10**8
 """Kilobytes per second: what a peer may claim of its line."""
@@ -37,13 +37,13 @@ class Ready(Message, frozen=True):
     dialable: bool = True
     """Whether others can open connections to me: whoever owns a part must hear from all."""
     peers: int = 1
-    """How many peers I speak for: 1, or the crowd of my cell where I am its delegate (`cells`)."""
-    is_elder: bool = True
+    """How many peers I speak for: 1, or the population of my cell where I am its delegate (`hierarchy`)."""
+    is_participant: bool = True
     """Whether I was in the run's last average, or there has been none."""
 
     def __post_init__(self) -> None:
         sized("state_root", self.state_root, 32)
-        if not (0 <= self.up <= MAX_UP and 1 <= self.peers <= MAX_CROWD):
+        if not (0 <= self.up <= MAX_UP and 1 <= self.peers <= MAX_POPULATION):
             raise ValueError("ready: out of range")
 
 
@@ -59,7 +59,7 @@ class Proposal(Message, frozen=True):
     def __post_init__(self) -> None:
         if not 1 <= len(self.ready) <= MAX_MEMBERS:
             raise ValueError(f"a group has 1 to {MAX_MEMBERS} members")
-        if not 0 <= self.unseated <= MAX_CROWD:
+        if not 0 <= self.unseated <= MAX_POPULATION:
             raise ValueError("proposal: out of range")
 
 
@@ -69,7 +69,7 @@ class Vote(Message, frozen=True):
     kind: ClassVar[Kind] = Kind.VOTE
 
 
-class Because(IntEnum):
+class DeclineReason(IntEnum):
     """Why there is no place in a group."""
 
     FORMED = 0
@@ -87,7 +87,7 @@ class Decline(Message, frozen=True):
 
     round: int
     reason: str
-    because: Because = Because.FORMED
+    because: DeclineReason = DeclineReason.FORMED
 
     def __post_init__(self) -> None:
         if not 0 <= self.round < 1 << 32 or len(self.reason) > 200:

@@ -18,31 +18,31 @@ from swarm.identity import PeerId
 from swarm.machine import Command, Compute, Report, Ship
 
 from .codecs import Raw, result_codec
-from .exchange import Table
+from .exchange import ExchangeState
 from .messages import Receipt, Takeover, bits
 from .partition import Part
 from .reduce import Checked, CheckPart, Reduced, ReducePart, Share
 from .robust import coefficients
 
 
-class Duty:
+class PartReducer:
     """Our work on ``part``; ``rank`` 0 is the owner, 1 and up are spares."""
 
-    def __init__(self, table: Table, part: Part, rank: int) -> None:
+    def __init__(self, state_: ExchangeState, part: Part, rank: int) -> None:
         self.part, self.rank = part, rank
-        self._table, self._voices = table, table.voices
+        self._state, self._tally = state_, state_.tally
         self._inputs: dict[PeerId, Raw] = {}
         self._vectors: dict[PeerId, Tensor | None] = {}
         """The same, decoded, unless it stays packed: from the check to the reduction, as many numbers as the update has."""
         self._unchecked: dict[PeerId, Raw] = {}
-        self._checked: set[PeerId] = {table.me}
-        self._served: set[PeerId] = {table.me}
+        self._checked: set[PeerId] = {state_.me}
+        self._served: set[PeerId] = {state_.me}
         self._called = self._reducing = False
 
     def begin(self) -> None:
         """Our own voice."""
-        mine = self._table.encoded[self.part.index]
-        self._inputs[self._table.me], self._vectors[self._table.me] = mine.payload, mine.vector_N
+        mine = self._state.encoded[self.part.index]
+        self._inputs[self._state.me], self._vectors[self._state.me] = mine.payload, mine.vector_N
 
     def take(self, sender: PeerId, payload: Raw) -> None:
         """A part waits for its sender's commit; of two of one sender the first counts."""
@@ -51,11 +51,11 @@ class Duty:
 
     def check(self) -> Iterator[Command]:
         """Hold every part that came against its sender's commit; which of the two arrives first is the network's business."""
-        for sender in sorted(self._unchecked.keys() & self._voices.commits.keys()):
+        for sender in sorted(self._unchecked.keys() & self._tally.commits.keys()):
             self._checked.add(sender)
             payload, commit, index = (
                 self._unchecked.pop(sender),
-                self._voices.commits[sender],
+                self._tally.commits[sender],
                 self.part.index,
             )
             if not self._reducing:
@@ -70,25 +70,25 @@ class Duty:
         if verdict.ok:
             self._inputs[verdict.sender], self._vectors[verdict.sender] = job.payload, verdict.vector_N
         else:
-            self._voices.gone.add(verdict.sender)
+            self._tally.gone.add(verdict.sender)
             yield Report("bad-part", f"left out of our part: {verdict.reason}", verdict.sender)
 
     def reduce(self, now: float) -> Iterator[Command]:
         """Reduce once everybody's part is here, or the time of those who are missing has passed. A spare asks for them first."""
-        schedule = self._table.plan.schedule
+        schedule = self._state.plan.schedule
         if self.rank and not self._called:
             self._called = True
-            yield self._table.tell(Takeover(self.part.index))
+            yield self._state.tell(Takeover(self.part.index))
         if self._reducing or (self.awaited(now) and now < (schedule.spares if self.rank else schedule.parts)):
             return
         self._reducing = True
-        members, index = self._table.plan.group.members, self.part.index
+        members, index = self._state.plan.group.members, self.part.index
         included = [
             member for member in members if member in self._inputs
         ]  # canonical order: same bits everywhere
-        counts = coefficients([self._voices.claim(member, index) for member in included])
+        counts = coefficients([self._tally.claim(member, index) for member in included])
         shares = tuple(
-            Share(self._inputs[member], self._voices.commits[member].codec, count, self._vectors.get(member))
+            Share(self._inputs[member], self._tally.commits[member].codec, count, self._vectors.get(member))
             for member, count in zip(included, counts, strict=True)
         )
         self._vectors.clear()
@@ -96,27 +96,27 @@ class Duty:
             self._inputs, b""
         )  # the job has the bytes; from here on it counts only who has sent some
         head = bits([member in self._inputs for member in members])
-        codec = result_codec(self._table.plan.codec)
+        codec = result_codec(self._state.plan.codec)
         yield Compute(ReducePart(self.part, shares, codec, head))
 
     def awaited(self, now: float) -> set[PeerId]:
         """Whose part, or the result in its stead, is still worth waiting for."""
-        awaited = self._voices.awaited(self._inputs.keys(), now)
+        awaited = self._tally.awaited(self._inputs.keys(), now)
         awaited |= (
-            self._checked - self._inputs.keys() - self._voices.gone
+            self._checked - self._inputs.keys() - self._tally.gone
         )  # arithmetic under way: its answer is certain to come
         if self.rank:  # who has said that it holds nothing has given up on this part; who holds a result will send a copy
             awaited -= {
-                member for member, held in self._voices.holdings.items() if not held.hashes[self.part.index]
+                member for member, held in self._tally.holdings.items() if not held.hashes[self.part.index]
             }
         return awaited
 
     def publish(self, reduced: Reduced) -> Iterator[Command]:
         """Our result, to all."""
         index = self.part.index
-        self._table.hold(index, reduced.hash, reduced.payload, reduced.vector_N)
-        yield self._table.tell(Receipt(index, reduced.hash))
-        for member in self._table.others:
+        self._state.hold(index, reduced.hash, reduced.payload, reduced.vector_N)
+        yield self._state.tell(Receipt(index, reduced.hash))
+        for member in self._state.others:
             yield Ship(member, f"result.{index}", reduced.payload)
 
     def hand_on(self, hash_: bytes) -> Iterator[Command]:
@@ -124,8 +124,8 @@ class Duty:
         index = self.part.index
         senders = (self._unchecked.keys() | self._checked) - self._served
         if self.rank and senders and not self._reducing:
-            if (index, self._table.me) not in self._voices.receipts:
-                yield self._table.tell(Receipt(index, hash_))
+            if (index, self._state.me) not in self._tally.receipts:
+                yield self._state.tell(Receipt(index, hash_))
             self._served |= senders
             for member in sorted(senders):
-                yield Ship(member, f"result.{index}", self._table.held[index][hash_])
+                yield Ship(member, f"result.{index}", self._state.held[index][hash_])

@@ -1,6 +1,6 @@
 """What a group has decided, for those who were not in it: enough to take the same step to the same model, bit for bit.
 
-    record = round, members, crowd, tokens ‖ the applied items, as they were hashed         (a few percent of the model's bytes)
+    record = round, members, population, tokens ‖ the applied items, as they were hashed         (a few percent of the model's bytes)
 
 Who was in another cell, had no seat or missed a round or two takes the records of the rounds since, instead of the whole model. A
 record is a stranger's word and proves nothing: what it leads to must have the state root that the others have.
@@ -28,11 +28,11 @@ from .codecs import codec_of, result_codec
 from .feedback import Settle
 from .fragments import Fragment, fragment_of
 from .groups import Group
-from .messages import MAX_CROWD, MAX_MEMBERS, MAX_PARTS, MAX_WEIGHT, flag_bytes, flags_of
+from .messages import MAX_MEMBERS, MAX_PARTS, MAX_POPULATION, MAX_WEIGHT, flag_bytes, flags_of
 from .partition import Part, shaped
 from .reduce import EncodedPart, EncodeParts
 from .round_plan import Outcome
-from .whole_update import CombineUpdates, EncodeUpdate, blob_size, head_of
+from .whole_update import CombineUpdates, EncodeUpdate, blob_size, header_of
 
 ROOM = 64 * 1024
 """Bytes of a record beside its items, at most."""
@@ -47,7 +47,7 @@ class Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True, array_like
 
     round: int
     members: tuple[bytes, ...] = ()
-    crowd: int = 1
+    population: int = 1
     tokens: int = 0
     stops: tuple[int, ...] = ()
     items: tuple[bytes, ...] = ()
@@ -55,7 +55,7 @@ class Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True, array_like
     def __post_init__(self) -> None:
         if (
             not 0 <= self.round < 1 << 32
-            or not 1 <= self.crowd <= MAX_CROWD
+            or not 1 <= self.population <= MAX_POPULATION
             or not 0 <= self.tokens < MAX_MEMBERS * MAX_WEIGHT
         ):
             raise ValueError("record: out of range")
@@ -79,7 +79,7 @@ def recorded(outcome: Outcome, group: Group, parts: Sequence[Part]) -> Record | 
     return Record(
         round=group.round,
         members=tuple(digest_of(member) for member in group.members),
-        crowd=group.crowd,
+        population=group.population,
         tokens=outcome.tokens,
         stops=tuple(part.stop for part in parts),
         items=cast("tuple[bytes, ...]", outcome.items),  # whatever lies in memory packs alike
@@ -87,7 +87,7 @@ def recorded(outcome: Outcome, group: Group, parts: Sequence[Part]) -> Record | 
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Frame:
+class UpdateShape:
     """What every peer of the run knows of its updates: ``tensors`` are the lengths of the model's, in the order of the vector."""
 
     spec: RoundSpec
@@ -132,11 +132,11 @@ def opened(raw: bytes) -> Record:
 
 
 @dataclass(frozen=True, slots=True)
-class Replay:
+class ReplayRecord:
     """Compute the average that a record tells of. Raises `Malformed` for what no group of the run can have decided."""
 
     record: Record
-    frame: Frame
+    frame: UpdateShape
 
     def run(self) -> Tensor:
         """``[P]`` float32, of the round's fragment, the same bits that the members have."""
@@ -160,22 +160,22 @@ class Replay:
             raise Malformed("the record has not one update for each member")
         blobs = tuple(item for item in self.record.items if item)
         for blob in blobs:
-            if head_of(blob).codec not in codecs or len(blob) != blob_size(whole, head_of(blob).codec):
+            if header_of(blob).codec not in codecs or len(blob) != blob_size(whole, header_of(blob).codec):
                 raise Malformed("an update of the record is none of this run's")
         return CombineUpdates(blobs, whole).run()
 
 
 @dataclass(frozen=True, slots=True)
-class Leave:
-    """What a council has left of ``brought_P``, which its member ``delegate`` brought: everybody in its cell brings it again.
+class RecordResidual:
+    """What a council has left of ``brought_P``, which its member ``representative`` brought: everybody in its cell brings it again.
 
     All of the cell hold the same bits and encode them alike, so each knows what the delegate's encoding has lost.
     """
 
     record: Record
-    frame: Frame
+    frame: UpdateShape
     brought_P: Tensor
-    delegate: PeerId
+    representative: PeerId
 
     def run(self) -> Tensor:
         """``[P]``: what was lost in encoding where the delegate's update was applied, and everything elsewhere."""
@@ -194,7 +194,7 @@ class Leave:
 
     def _applied(self, is_gather: bool) -> tuple[bool, ...]:
         """By part: whether the delegate is in what was applied of it."""
-        record, whom = self.record, digest_of(self.delegate)
+        record, whom = self.record, digest_of(self.representative)
         if whom not in record.members:
             return (False,) * len(record.stops)
         seat = record.members.index(whom)

@@ -18,7 +18,7 @@ from .round_plan import Plan
 
 
 @dataclass(slots=True)
-class Voices:
+class Tally:
     """Messages by member (receipts by part and member), and the members that cannot be reached."""
 
     plan: Plan

@@ -34,7 +34,7 @@ HEAD = struct.Struct("<BQd")
 
 
 @dataclass(frozen=True, slots=True)
-class Head:
+class UpdateHeader:
     """What a blob says of itself: how its numbers are encoded, the tokens behind them, and their L2 norm once decoded."""
 
     codec: CodecName
@@ -51,14 +51,14 @@ class Head:
         return Claim(float(self.weight), self.norm, self.norm)
 
 
-def head_of(blob: Raw) -> Head:
+def header_of(blob: Raw) -> UpdateHeader:
     """Read the head. Raises `Malformed` for what no member may claim."""
     if len(blob) < HEAD.size:
         raise Malformed("the update has no head")
     codec, weight, its_norm = HEAD.unpack_from(blob)
     if codec not in iter(CodecName) or not 0 < weight < MAX_WEIGHT or not 0 <= its_norm <= LARGEST:
         raise Malformed("the update's head is out of range")
-    return Head(CodecName(codec), weight, its_norm)
+    return UpdateHeader(CodecName(codec), weight, its_norm)
 
 
 def blob_size(part: Part, codec: CodecName) -> int:
@@ -93,7 +93,7 @@ class EncodeUpdate:
         vector_P = torch.empty_like(self.vector_P)
         numbers = codec.encode(self.vector_P, vector_P)
         measured = norm(vector_P)
-        blob = Head(self.codec, self.weight, measured).pack() + numbers
+        blob = UpdateHeader(self.codec, self.weight, measured).pack() + numbers
         return (EncodedPart(blob, digest(blob), measured, vector_P),)
 
 
@@ -111,7 +111,7 @@ class CheckUpdate:
     payload: Raw
     hash: bytes
     codec: CodecName
-    head: Head | None = None
+    head: UpdateHeader | None = None
 
     def run(self) -> Checked:
         """The verdict on who sent it; never raises because of what was sent."""
@@ -125,7 +125,7 @@ class CheckUpdate:
         """Why the blob is not what it should be, cheapest proof first: hash, head, form, norm. Empty where it is."""
         if digest(self.payload) != self.hash:
             return "the bytes do not have the hash that was signed"
-        head = head_of(self.payload)
+        head = header_of(self.payload)
         if self.head and head != self.head:
             return "the update's head says other things than the commit"
         if head.codec not in allowed(self.codec):
@@ -148,7 +148,7 @@ class CombineUpdates:
     def run(self) -> Tensor:
         """``[P]`` float32; zero where there is no blob. Holds the sum and one decoded update. Raises `Malformed` if unchecked."""
         total_P = torch.zeros(self.part.numbers, dtype=torch.float32)
-        heads = [head_of(blob) for blob in self.blobs]
+        heads = [header_of(blob) for blob in self.blobs]
         terms: list[Tensor] = []
         for head, blob, count in zip(
             heads, self.blobs, coefficients([head.claim for head in heads]), strict=True

@@ -15,9 +15,9 @@ import statistics
 from pathlib import Path
 
 from averaging.codecs import bytes_per_parameter, result_codec
-from peer.config.run import Recipe
+from peer.config.run import RunSettings
 from peer.simulation.run import rehearse
-from peer.simulation.scenario import Script
+from peer.simulation.scenario import Scenario
 from swarm.manifest import Codec
 from swarm.relaxation import MASK_ROUNDS
 from swarm.simulation.network import Link
@@ -32,12 +32,12 @@ def formula(codec: Codec) -> float:
 
 def measure(codec: Codec, seed: int, rounds: int) -> dict[str, float | str | int]:
     """One rehearsal: held-out bits per byte of the shared model at the end, and bytes sent."""
-    recipe = Recipe(
+    settings = RunSettings(
         model="nano", max_steps=20, round_seconds=60.0, average_seconds=60.0, codec=codec.name.lower()
     )
     link = Link(latency=0.02, jitter=0.005, bandwidth=1e8)
     told = rehearse(
-        Script(peers=PEERS, rounds=rounds, seed=seed, recipe=recipe, link=link, text_bytes=1 << 30)
+        Scenario(peers=PEERS, rounds=rounds, seed=seed, settings=settings, link=link, text_bytes=1 << 30)
     )
     reports = told.notebooks["p0"].rounds
     sent = statistics.fmean(report.bytes_up for report in reports[1:])

@@ -28,7 +28,7 @@ from torch import Tensor
 
 from averaging.codecs import Codec, Shape, codec_of
 from peer.app import malloc as memory
-from peer.config.run import Recipe, manifest_of
+from peer.config.run import RunSettings, manifest_of
 from peer.data.corpus import build
 from peer.training.learner import Assignment, Learner
 from swarm.identity import KeyPair, PeerId
@@ -67,7 +67,7 @@ def update(steps: int) -> tuple[Tensor, tuple[int, ...]]:
     """An update of the nano model after ``steps`` local steps, stretched to about `NUMBERS`, and the lengths of its tensors."""
     corpus = build(None, limit=TEXT_BYTES)
     learner = Learner(
-        manifest_of(Recipe(max_steps=steps), corpus.spec, KeyPair.generate()), corpus, PeerId("p0")
+        manifest_of(RunSettings(max_steps=steps), corpus.spec, KeyPair.generate()), corpus, PeerId("p0")
     )
     task = Assignment(
         members=(PeerId("p0"),), max_steps=steps, until=lambda: False, on_step=lambda step, loss: None

@@ -31,8 +31,8 @@ from typing import Any
 
 import torch
 
-from peer.chunks.download import Headway, Wanted
-from peer.chunks.exchange import Content, Library, Order
+from peer.chunks.download import DownloadProgress, Wanted
+from peer.chunks.exchange import ChunkExchange, Content, Order
 from peer.chunks.hashes import chunk_count, chunk_length
 from peer.models.registry import count, presets
 from peer.training.compute import Compute
@@ -60,7 +60,7 @@ HALF = 0.5
 SECONDS = 300.0
 PIECE = 1 << 16
 ANY_PORT = Address("127.0.0.1", 0)
-Line = dict[str, Any]
+LinkClaim = dict[str, Any]
 
 
 def key(number: int) -> KeyPair:
@@ -113,7 +113,7 @@ async def donate(number: int, numbers: int) -> None:
     content: Content = Corrupt(truth) if number == LIAR else truth
     compute = Compute()
     async with HttpTransport(key(number), RUN, b"", Contacts(RUN)) as transport, asyncio.TaskGroup() as tasks:
-        Library(transport, compute, tasks, lambda report: None).offer(state_root(state), content)
+        ChunkExchange(transport, compute, tasks, lambda report: None).offer(state_root(state), content)
         address = await transport.listen(ANY_PORT)
         say(port=address.port, root=state_root(state).hex())
         await asyncio.Event().wait()
@@ -128,11 +128,11 @@ async def join(numbers: int, ports: Sequence[int], root: bytes) -> None:
     length = blob_length(numbers, has_momentum=False)
     lengths = tuple(chunk_length(index, length, CHUNK) for index in range(chunk_count(length, CHUNK)))
 
-    def tell(headway: Headway) -> None:
+    def tell(headway: DownloadProgress) -> None:
         say(here=headway.chunks, whole=headway.chunks_whole)
 
     async with HttpTransport(key(DONORS), RUN, b"", contacts) as transport, asyncio.TaskGroup() as tasks:
-        library = Library(transport, compute, tasks, reports.append)
+        library = ChunkExchange(transport, compute, tasks, reports.append)
         began, deadline = time.monotonic(), asyncio.get_running_loop().time() + SECONDS
 
         def proves(hashes: tuple[bytes, ...]) -> bool:
@@ -206,7 +206,7 @@ class Child:
         pipe = asyncio.subprocess.PIPE
         return cls(await asyncio.create_subprocess_exec(*command, stdin=pipe, stdout=pipe))
 
-    async def line(self) -> Line | None:
+    async def line(self) -> LinkClaim | None:
         """The next line; None at the end."""
         async with asyncio.timeout(SECONDS):
             assert self.process.stdout
@@ -220,7 +220,7 @@ class Child:
         await self.process.wait()
 
 
-async def measure(model: str, mbit: float) -> Line:
+async def measure(model: str, mbit: float) -> LinkClaim:
     """One join; what came of it."""
     numbers, rate = count(presets[model]), mbit * 1e6 / 8
     async with contextlib.AsyncExitStack() as stack:
@@ -294,7 +294,7 @@ def main() -> None:
         )
 
 
-def _tell(rows: list[Line], to: Path | None) -> None:
+def _tell(rows: list[LinkClaim], to: Path | None) -> None:
     print(
         f"{'model':6} {'MB':>6} {'Mbit/s':>7} {'seconds':>8} {'of the link':>12} {'wasted':>7}  verified  named"
     )

@@ -3,7 +3,7 @@
     python -m benchmarks.scale [--peers 64,128,256,512,1000] [--rounds 5] [--churn 0] [--json FILE]
 
 ``mean`` is over all peers, ``most`` the peer that sent most: a leader, a delegate, an owner of parts. ``directory`` is what a peer
-reads of others' records in looks at the DHT: everybody keeps the whole membership, but a crowd looks less often. ``in average`` is
+reads of others' records in looks at the DHT: everybody keeps the whole membership, but a population looks less often. ``in average`` is
 the share of peers whose work is in the average of a round: the first one, before anybody knows how many there are, has 64 seats.
 ``seconds`` are real ones: from 65 peers on two processes share the work.
 Bytes count 200 for the head of each message.
@@ -18,7 +18,7 @@ import time
 from pathlib import Path
 
 from peer.simulation.run import rehearse
-from peer.simulation.scenario import script_of
+from peer.simulation.scenario import scenario_of
 
 Row = dict[str, float | int | bool | str]
 
@@ -26,7 +26,7 @@ Row = dict[str, float | int | bool | str]
 def measure(peers: int, rounds: int, churn: float) -> Row:
     """One rehearsal."""
     began = time.perf_counter()
-    told = rehearse(script_of(peers, rounds, 0, churn=churn))
+    told = rehearse(scenario_of(peers, rounds, 0, churn=churn))
     up, looked = (sorted(sent.values()) for sent in (told.sent, told.looked))
     reports = [
         report

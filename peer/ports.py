@@ -11,12 +11,12 @@ from swarm.identity import KeyPair
 from swarm.machine import Arithmetic
 
 from .data.corpus import Corpus
-from .network.membership import Ways
+from .network.membership import NetworkPorts
 from .observe.reporter import RoundReport
 from .training.learner import Assignment, Learner, Work
 
 
-class Teller(Protocol):
+class EventSink(Protocol):
     """Whom a peer tells what happens: `peer.observe.reporter.Reporter`, or a rehearsal's notebook."""
 
     def round_finished(self, report: RoundReport) -> None:
@@ -38,15 +38,15 @@ class Budget:
 class Ports:
     """Everything a peer needs from outside."""
 
-    ways: Ways
+    network: NetworkPorts
     arithmetic: Arithmetic
     budget: Callable[[float], Budget]
     """Seconds of local training -> what fits into them."""
-    teller: Teller
+    event_sink: EventSink
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Self:
+class LocalPeer:
     """Who this peer is: its key, its name for people, where it lives, and what it already has."""
 
     key: KeyPair

@@ -32,7 +32,7 @@ CONTROL_LIMIT = 64 * 1024
 
 NO_GROUP = bytes(16)
 """Where messages belong that form a group: the hall of a round."""
-COUNCIL = b"\x80" + bytes(15)
+LEVEL_2 = b"\x80" + bytes(15)
 """The other hall: where delegates form a group of theirs. The first bit of a group's id says in which hall it was formed."""
 
 _MAGIC = b"SWM1"
@@ -43,9 +43,9 @@ _SHORT = 2048
 """Bytes of a frame that is remembered: so many of the longest would be a lot of memory."""
 
 
-def hall_of(group: bytes) -> bytes:
-    """`NO_GROUP` or `COUNCIL`: where ``group`` was formed."""
-    return COUNCIL if group[0] & COUNCIL[0] else NO_GROUP
+def level_of(group: bytes) -> bytes:
+    """`NO_GROUP` or `LEVEL_2`: where ``group`` was formed."""
+    return LEVEL_2 if group[0] & LEVEL_2[0] else NO_GROUP
 
 
 class Kind(IntEnum):
@@ -64,7 +64,7 @@ class Kind(IntEnum):
     HOLDINGS = 22
     BALLOT = 23
     TAKEOVER = 24
-    OFFER = 30
+    HEAD = 30
 
 
 class Message(msgspec.Struct, frozen=True, forbid_unknown_fields=True, array_like=True):

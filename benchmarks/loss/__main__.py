@@ -25,7 +25,7 @@ from typing import Any
 import torch
 
 from benchmarks.cast import NotMeasured
-from peer.config.run import Recipe, manifest_of
+from peer.config.run import RunSettings, manifest_of
 from peer.data import corpus as corpora
 from peer.models.registry import presets
 from swarm.identity import KeyPair
@@ -199,8 +199,8 @@ def _shares(lab: Lab, names: Sequence[str]) -> dict[str, float]:
 
 def _round_seconds(preset: str) -> float:
     """How long the rounds of a run of that preset are with the large model."""
-    recipe = Recipe(model=LARGE_MODEL, preset=preset, rounds=500)
-    return manifest_of(recipe, corpora.build(None).spec, KeyPair.generate()).round.seconds
+    settings = RunSettings(model=LARGE_MODEL, preset=preset, rounds=500)
+    return manifest_of(settings, corpora.build(None).spec, KeyPair.generate()).round.seconds
 
 
 def _about_shares(shares: Mapping[str, float]) -> list[Finding]:

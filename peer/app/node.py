@@ -23,16 +23,16 @@ from swarm.ticket import Address, Entry, Ticket
 from swarm.transport import Call, Payload, Route
 from swarm.transport.http import HttpTransport
 
-from ..config.run import Recipe, manifest_of
+from ..config.run import RunSettings, manifest_of
 from ..data import corpus as corpora
 from ..data.corpus import Corpus
-from ..network.membership import TOPIC, Ways, Welcome, fetch_manifest, greet
+from ..network.membership import TOPIC, NetworkPorts, Welcome, fetch_manifest, greet
 from ..observe.reporter import Reporter
 from ..observe.snapshot import encode
 from ..observe.status_page import StatusPage
 from ..observe.text import duration
 from ..peer import Peer
-from ..ports import Budget, Ports, Self
+from ..ports import Budget, LocalPeer, Ports
 from ..storage import ticket_file as invitation
 from ..storage.files import replacing
 from ..storage.home import Home, open_home
@@ -62,14 +62,14 @@ class Options:
     """Where a founder leaves the ticket, too."""
 
 
-async def found(recipe: Recipe, data: Path | None, options: Options) -> None:
+async def found(settings: RunSettings, data: Path | None, options: Options) -> None:
     """Make a run and its ticket, and be its first peer to the end."""
     corpus = corpora.build(data)
     key = KeyPair.generate()
-    home = open_home(options.home, manifest_of(recipe, corpus.spec, key).run_id)
+    home = open_home(options.home, manifest_of(settings, corpus.spec, key).run_id)
     with home:
         key = home.organiser_key(key)
-        manifest = manifest_of(recipe, corpus.spec, key)
+        manifest = manifest_of(settings, corpus.spec, key)
         corpora.save(corpus, home.path / "data")
         secret = secrets.token_bytes(16) if manifest.admission is Admission.INVITE else b""
         cast = _Cast(Ticket(manifest.run_id, (), secret), key, home, options, manifest.seal(key), corpus)
@@ -135,7 +135,7 @@ class _Life:
             self._keep("manifest", sealed)
             contact, welcomes = await self._introduce(transport, bound)
             async with self._directory(transport) as directory, _arithmetic() as arithmetic:
-                me = Self(
+                me = LocalPeer(
                     key=self._key,
                     name=self._options.name,
                     version=swarm.__version__,
@@ -145,16 +145,20 @@ class _Life:
                     founder=corpus is not None,
                     first_seq=self._seq,
                 )
-                ways = Ways(transport=transport, directory=directory, contacts=self._contacts, wall=time.time)
-                ports = Ports(ways=ways, arithmetic=arithmetic, budget=_budget, teller=self._options.reporter)
+                network = NetworkPorts(
+                    transport=transport, directory=directory, contacts=self._contacts, wall=time.time
+                )
+                ports = Ports(
+                    network=network, arithmetic=arithmetic, budget=_budget, event_sink=self._options.reporter
+                )
                 self._peer = peer = Peer(manifest, sealed, me, ports)
                 memory.settle()
                 if self._reason:
-                    peer.board.note(f"started again: {self._reason}", "warning")
+                    peer.metrics.note(f"started again: {self._reason}", "warning")
                 if corpus is not None:
                     self._invite()  # only now: from here on somebody answers who takes the ticket at its word
                 self._tell_joined(manifest, bound)
-                peer.neighbours.learn(welcomes)
+                peer.membership.learn(welcomes)
                 await self._check_dialable(peer, bound)
                 await self._run_with_screens(peer, transport)
 
@@ -272,7 +276,7 @@ class _Life:
                 self._invite()
             except DiskTrouble as error:  # the ticket that lies there still lets newcomers in
                 self._warn(error.code, error.fact, error.advice)
-            peer.board.ticket = Ticket(self._run, self._invited, self._ticket.secret).pack()
+            peer.metrics.ticket = Ticket(self._run, self._invited, self._ticket.secret).pack()
             await asyncio.sleep(TICKET_SECONDS)
 
     def _invite(self) -> None:
@@ -314,7 +318,7 @@ class _Life:
         """Find out whether others can dial us: without that we own no part, and hear only what answers us."""
         if not self._entries:
             return
-        reached = await peer.neighbours.is_dialable(
+        reached = await peer.membership.is_dialable(
             self._entries, asyncio.get_running_loop().time() + CONNECT_SECONDS
         )
         peer.dialable = reached is not False

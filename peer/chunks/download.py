@@ -89,7 +89,7 @@ class Fetched:
 
 
 @dataclass(frozen=True, slots=True)
-class Headway:
+class DownloadProgress:
     """How far a download is: chunks and bytes that are here, of how many; the mean rate since it began; and the donors left."""
 
     chunks: int
@@ -112,8 +112,8 @@ class _Donor:
     rests_until: float = 0.0
 
 
-class CatchUp:
-    """The machine. ``have``: chunks of an earlier attempt. `headway` is for people."""
+class Download:
+    """The machine. ``have``: chunks of an earlier attempt. `progress` is for people."""
 
     def __init__(
         self, wanted: Wanted, donors: Sequence[PeerId], have: Mapping[int, bytes] | None = None
@@ -127,11 +127,11 @@ class CatchUp:
         self._began = 0.0
         self._alarm: float | None = None
 
-    def headway(self, now: float) -> Headway:
+    def progress(self, now: float) -> DownloadProgress:
         """How far it is."""
         rate = (self._bytes - self._had) / max(1e-3, now - self._began)
         chunks, lengths = len(self._have), self._wanted.lengths
-        return Headway(chunks, len(lengths), self._bytes, sum(lengths), rate, len(self._donors))
+        return DownloadProgress(chunks, len(lengths), self._bytes, sum(lengths), rate, len(self._donors))
 
     def start(self, now: float) -> Iterable[Command]:
         """Ask every donor at once."""

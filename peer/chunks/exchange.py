@@ -32,8 +32,8 @@ from swarm.machine import (
 from swarm.transport import Call, Payload, Route, Transport
 from swarm.transport.throttle import TokenBucket
 
-from .download import CatchUp, CheckChunk, Fetched, Headway, Wanted
-from .resume import Partial
+from .download import CheckChunk, Download, DownloadProgress, Fetched, Wanted
+from .resume import ResumeStore
 
 INDEX_SECONDS = 10.0
 """Patience with a list of hashes, which is small beside what it lists."""
@@ -72,7 +72,7 @@ class Order:
     wanted: Wanted
 
 
-class Library:
+class ChunkExchange:
     """Serves `Content` by root, and downloads it from others. ``report`` is told what people should know."""
 
     def __init__(
@@ -81,12 +81,12 @@ class Library:
         arithmetic: Arithmetic,
         tasks: asyncio.TaskGroup,
         report: Callable[[Report], None],
-        partial: Partial | None = None,
+        partial: ResumeStore | None = None,
         serving: Serving | None = None,
     ) -> None:
         """``partial`` keeps what has come of a download that was broken off; without it, memory does."""
         self._transport, self._arithmetic, self._tasks, self.report = transport, arithmetic, tasks, report
-        self._partial, self._serving = partial or Partial(None), serving or Serving()
+        self._partial, self._serving = partial or ResumeStore(None), serving or Serving()
         self._bucket = TokenBucket(self._serving.rate, self._serving.burst)
         self._handing_out = 0
         self._liars: set[PeerId] = set()
@@ -192,7 +192,7 @@ class Library:
         raise failure
 
     async def download(
-        self, order: Order, donors: Sequence[PeerId], tell: Callable[[Headway], None]
+        self, order: Order, donors: Sequence[PeerId], tell: Callable[[DownloadProgress], None]
     ) -> Fetched:
         """Fetch the chunks that are missing from all ``donors`` in parallel; ``tell`` hears of every step ahead.
 
@@ -201,15 +201,15 @@ class Library:
         hashes = order.wanted.hashes
         have = await self._arithmetic.run(lambda: self._partial.recall(order.what, order.root, hashes))
         inbox: asyncio.Queue[Event] = asyncio.Queue()
-        machine = CatchUp(order.wanted, self.honest(donors), have)
+        machine = Download(order.wanted, self.honest(donors), have)
         loop, told = asyncio.get_running_loop(), -1
 
         def act(command: Command) -> None:
             nonlocal told
-            headway = machine.headway(loop.time())
-            if headway.chunks != told:
-                told = headway.chunks
-                tell(headway)
+            progress = machine.progress(loop.time())
+            if progress.chunks != told:
+                told = progress.chunks
+                tell(progress)
             if isinstance(command, Fetch):
                 under_way.append(self._tasks.create_task(self._fetch(order, command, inbox)))
             elif isinstance(command, Compute):
@@ -219,7 +219,7 @@ class Library:
 
         with _cancelled_at_the_end() as under_way:
             fetched: Fetched = await drive(machine, act, inbox)
-        tell(machine.headway(loop.time()))
+        tell(machine.progress(loop.time()))
         self._liars |= fetched.liars
         return fetched
 

@@ -16,7 +16,7 @@ from swarm.hashing import digest
 from ..storage.files import trouble
 
 
-class Partial:
+class ResumeStore:
     """What has come so far, by what it is (``text``, ``model``) and its root. ``folder`` None keeps it in memory only."""
 
     def __init__(self, folder: Path | None) -> None:

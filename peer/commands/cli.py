@@ -182,7 +182,7 @@ def new(
 
     def start(reporter: Reporter) -> Coroutine[Any, Any, None]:
         from ..app.node import Options, found
-        from ..config.run import Recipe
+        from ..config.run import RunSettings
 
         options = Options(
             home=home,
@@ -191,7 +191,7 @@ def new(
             reporter=reporter,
             ticket_file=chosen["ticket_file"],
         )
-        recipe = Recipe(
+        settings = RunSettings(
             name=chosen["name"],
             model=chosen["model"],
             rounds=chosen["rounds"] or 0,
@@ -210,7 +210,7 @@ def new(
             evaluate_every=chosen["evaluate_every"],
             start_with=chosen["start_with"],
         )
-        return found(recipe, data, options)
+        return found(settings, data, options)
 
     _be_a_peer(start, json_lines)
 
@@ -311,10 +311,10 @@ def rehearse(peers: int, rounds: int, seed: int, json_lines: bool, **weather: fl
     ):  # also where a shell started us in the background, deaf to Ctrl-C
         signal.signal(number, signal.default_int_handler)
     from ..simulation.run import rehearse_and_tell
-    from ..simulation.scenario import script_of
+    from ..simulation.scenario import scenario_of
 
     try:
-        rehearse_and_tell(script_of(peers, rounds, seed, **weather), Reporter(sys.stdout, json_lines))
+        rehearse_and_tell(scenario_of(peers, rounds, seed, **weather), Reporter(sys.stdout, json_lines))
     except SwarmError as error:
         Reporter(sys.stdout if json_lines else sys.stderr, json_lines).error(error)
         _exit(error.exit_status)

@@ -42,14 +42,14 @@ LINE, LINES = 2.5e6, {"lan": 125e6}
 """Bytes per second that a computer at home can send, and those in one house: so long is a round that on such a line a peer
 waits for averages a tenth of its time at most."""
 WAITS, PATIENCE = 0.1, 3.0
-"""And so many times as long an average may take before it is given up, `Recipe.average_seconds` at least."""
+"""And so many times as long an average may take before it is given up, `RunSettings.average_seconds` at least."""
 FILLED = 0.8
 """The share of an average's time in which that line is full: the rest is arithmetic, and words that wait for each other. Measured
 with 10.7 million parameters: 0.77 to 0.84."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Recipe:
+class RunSettings:
     """What `swarm new` lets an organiser choose."""
 
     name: str = ""
@@ -77,32 +77,34 @@ class Recipe:
     assemble_seconds: float = 5.0
 
 
-def manifest_of(recipe: Recipe, data: DataSpec, key: KeyPair) -> RunManifest:
+def manifest_of(settings: RunSettings, data: DataSpec, key: KeyPair) -> RunManifest:
     """The manifest of a new run. Raises `ConfigError` for values that no run can have."""
-    if recipe.model not in presets:
-        raise ConfigError(f"there is no model called {recipe.model!r}", f"choose one of {', '.join(presets)}")
-    if recipe.preset not in relaxation.PRESETS:
+    if settings.model not in presets:
         raise ConfigError(
-            f"there is no preset called {recipe.preset!r}", f"choose one of {', '.join(relaxation.PRESETS)}"
+            f"there is no model called {settings.model!r}", f"choose one of {', '.join(presets)}"
         )
-    spec = presets[recipe.model]
-    rounds = recipe.rounds or (0 if recipe.tokens else 100)
+    if settings.preset not in relaxation.PRESETS:
+        raise ConfigError(
+            f"there is no preset called {settings.preset!r}", f"choose one of {', '.join(relaxation.PRESETS)}"
+        )
+    spec = presets[settings.model]
+    rounds = settings.rounds or (0 if settings.tokens else 100)
     try:
         manifest = RunManifest(
             protocol=PROTOCOL,
-            name=recipe.name or f"{recipe.model} on {data.description or 'text'}"[:60],
+            name=settings.name or f"{settings.model} on {data.description or 'text'}"[:60],
             organiser=key.public,
-            seed=recipe.seed,
+            seed=settings.seed,
             model=spec,
             data=data,
-            round=_round(recipe, count(spec)),
-            inner=_inner(recipe, count(spec), recipe.max_steps * (rounds or 100)),
-            outer=_outer(recipe, rounds),
+            round=_round(settings, count(spec)),
+            inner=_inner(settings, count(spec), settings.max_steps * (rounds or 100)),
+            outer=_outer(settings, rounds),
             rounds=rounds,
-            tokens=recipe.tokens,
-            evaluate_every=recipe.evaluate_every,
-            start_with=recipe.start_with,
-            admission=Admission[recipe.admission.upper()],
+            tokens=settings.tokens,
+            evaluate_every=settings.evaluate_every,
+            start_with=settings.start_with,
+            admission=Admission[settings.admission.upper()],
         )
     except ValueError as error:
         raise ConfigError(str(error), "see 'swarm new --help' for what is possible") from error
@@ -110,23 +112,23 @@ def manifest_of(recipe: Recipe, data: DataSpec, key: KeyPair) -> RunManifest:
     return manifest
 
 
-def _round(recipe: Recipe, parameters: int) -> RoundSpec:
-    preset = relaxation.PRESETS[recipe.preset]
+def _round(settings: RunSettings, parameters: int) -> RoundSpec:
+    preset = relaxation.PRESETS[settings.preset]
     chosen = RoundSpec(
         seconds=preset.seconds,
-        max_steps=recipe.max_steps,
-        average_seconds=recipe.average_seconds,
-        assemble_seconds=recipe.assemble_seconds,
-        codec=Codec[recipe.codec.upper()] if recipe.codec else preset.codec,
-        exchange=Exchange[recipe.exchange.upper()] if recipe.exchange else preset.exchange,
+        max_steps=settings.max_steps,
+        average_seconds=settings.average_seconds,
+        assemble_seconds=settings.assemble_seconds,
+        codec=Codec[settings.codec.upper()] if settings.codec else preset.codec,
+        exchange=Exchange[settings.exchange.upper()] if settings.exchange else preset.exchange,
         feedback=preset.feedback,
         group_size=preset.group_size,
         overlap=preset.overlap,
-        fragments=recipe.fragments or preset.fragments,
+        fragments=settings.fragments or preset.fragments,
     )
-    needed = long_enough(chosen, parameters, LINES.get(recipe.preset, LINE))
-    seconds = max(preset.seconds, needed) if recipe.round_seconds is None else recipe.round_seconds
-    patience = max(recipe.average_seconds, PATIENCE * needed * WAITS)
+    needed = long_enough(chosen, parameters, LINES.get(settings.preset, LINE))
+    seconds = max(preset.seconds, needed) if settings.round_seconds is None else settings.round_seconds
+    patience = max(settings.average_seconds, PATIENCE * needed * WAITS)
     return msgspec.structs.replace(chosen, seconds=seconds, average_seconds=patience)
 
 
@@ -149,25 +151,25 @@ def learning_rate(parameters: int) -> float:
     return float(f"{rate_below * (rate_above / rate_below) ** share:.1e}")
 
 
-def _inner(recipe: Recipe, parameters: int, steps: int) -> InnerSpec:
+def _inner(settings: RunSettings, parameters: int, steps: int) -> InnerSpec:
     return InnerSpec(
         learning_rate=learning_rate(parameters),
         batch=4 if parameters < 1_000_000 else 8,
         warmup_steps=min(60, max(1, steps // 10)),
         horizon_steps=steps,
-        optimiser=InnerOptimiser[recipe.inner.upper()],
+        optimiser=InnerOptimiser[settings.inner.upper()],
     )
 
 
-def _outer(recipe: Recipe, rounds: int) -> OuterSpec:
+def _outer(settings: RunSettings, rounds: int) -> OuterSpec:
     """Plain averaging, or momentum whose steps are as long as `EFFECTIVE` says, whatever the momentum."""
-    name = recipe.outer or ("nesterov" if recipe.momentum else "plain")
+    name = settings.outer or ("nesterov" if settings.momentum else "plain")
     optimiser = OuterOptimiser[name.upper()]
     if optimiser is OuterOptimiser.PLAIN:
-        return OuterSpec(momentum=recipe.momentum)
+        return OuterSpec(momentum=settings.momentum)
     return OuterSpec(
         optimiser=optimiser,
-        momentum=recipe.momentum or MOMENTUM,
+        momentum=settings.momentum or MOMENTUM,
         effective=EFFECTIVE,
         plain_rounds=min(PLAIN_ROUNDS, rounds // 4) if rounds else PLAIN_ROUNDS,
     )

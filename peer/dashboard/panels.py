@@ -9,7 +9,7 @@ from datetime import UTC, datetime, tzinfo
 
 from rich.text import Text
 
-from ..observe.snapshot import Happening, PeerRow, Point, Snapshot
+from ..observe.snapshot import LoggedEvent, PeerRow, Point, Snapshot
 from ..observe.text import cells, count, duration, number, percent, rate, shorten, size, wrapped
 from . import plots
 from .frame import Block, Piece, block, fit, flow, line, spread
@@ -383,7 +383,7 @@ def _row(row: PeerRow, name: int, device: int, columns: Sequence[Column], theme:
 
 
 def events(
-    happenings: Sequence[Happening], width: int, height: int, zone: tzinfo | None, theme: Theme
+    happenings: Sequence[LoggedEvent], width: int, height: int, zone: tzinfo | None, theme: Theme
 ) -> Block:
     """The newest events first, one line each."""
     newest = sorted(

@@ -44,13 +44,13 @@ def assign(run: bytes, round_: int, members: Sequence[PeerId], me: PeerId, shard
     """The shards ``me`` trains on in ``round_``, in ascending order; never empty.
 
     For one list of members (in any order) the members' shards are disjoint and cover all. Two cases share a shard with somebody:
-    a peer that is no member yet, and a member of a crowd larger than the number of shards; each gets one drawn by hash.
+    a peer that is no member yet, and a member of a population larger than the number of shards; each gets one drawn by hash.
     """
-    crowd = sorted(set(members))
-    seat = crowd.index(me) if me in crowd else shards
+    population = sorted(set(members))
+    seat = population.index(me) if me in population else shards
     if seat >= shards:
         return [derive(run, "shard", round_, me) % shards]
-    return sorted(_order(run, round_, shards)[seat :: len(crowd)])
+    return sorted(_order(run, round_, shards)[seat :: len(population)])
 
 
 @lru_cache(maxsize=4)

@@ -7,7 +7,7 @@ from swarm.transport import Payload, Route, Transport
 from swarm.wire import CONTROL_LIMIT
 
 
-class Passing:
+class ForwardingTransport:
     """A `Transport` that passes everything on to ``transport``."""
 
     def __init__(self, transport: Transport) -> None:

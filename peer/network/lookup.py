@@ -15,7 +15,7 @@ from swarm.membership.contacts import Contacts
 from swarm.transport import Payload, Transport
 from swarm.wire import CONTROL_LIMIT
 
-from .forwarding import Passing
+from .forwarding import ForwardingTransport
 
 PATIENCE_SECONDS = 2.0
 """For the answers of those who are asked."""
@@ -28,7 +28,7 @@ Find = Callable[[PeerId, float], Awaitable[None]]
 """(peer, deadline): ask others for the contact of ``peer``, and put it into the address book."""
 
 
-class Acquainted(Passing):
+class LookupTransport(ForwardingTransport):
     """A `Transport` that lets ``find`` look for whoever is not among ``contacts``, before the first request to it."""
 
     def __init__(self, transport: Transport, contacts: Contacts, find: Find) -> None:

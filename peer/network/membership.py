@@ -12,7 +12,7 @@ from typing import TypeVar
 import msgspec
 
 from averaging.groups import leaders
-from averaging.hierarchy import Cells
+from averaging.hierarchy import Hierarchy
 from swarm.dht.directory import Directory
 from swarm.errors import (
     Impostor,
@@ -33,7 +33,7 @@ from swarm.seeds import derive
 from swarm.transport import Call, Payload, Route, Transport
 from swarm.wire import CONTROL_LIMIT, Signed, Stamp, finite, open_frame, pack, seal, unpack
 
-from ..sync.head import Offer
+from ..sync.head import Head
 
 TOPIC = "progress"
 ASKED = 8
@@ -70,7 +70,7 @@ class Welcome(msgspec.Struct, frozen=True, forbid_unknown_fields=True, array_lik
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Ways:
+class NetworkPorts:
     """How this peer reaches the others."""
 
     transport: Transport
@@ -80,7 +80,7 @@ class Ways:
     """Seconds since 1970, by this computer: shown to people and compared with others', never relied on."""
 
 
-class Neighbours:
+class Membership:
     """The membership edge of one peer. ``describe`` gives our own progress; ``offer`` our state, None while we have none."""
 
     def __init__(
@@ -88,23 +88,23 @@ class Neighbours:
         manifest: RunManifest,
         sealed_manifest: bytes,
         key: KeyPair,
-        ways: Ways,
+        network: NetworkPorts,
         describe: Callable[[], tuple[int, Progress]],
-        offer: Callable[[], tuple[int, Offer] | None],
+        offer: Callable[[], tuple[int, Head] | None],
         first_seq: int = 0,
     ) -> None:
         """``first_seq`` must grow from one life of this identity to the next: older records never replace newer ones."""
-        self._manifest, self._sealed, self._key, self._ways = manifest, sealed_manifest, key, ways
+        self._manifest, self._sealed, self._key, self._network = manifest, sealed_manifest, key, network
         self._describe, self._offer = describe, offer
         self._run = manifest.run_id
         self._seq = self._draw = first_seq
-        self._sealed_offer: tuple[tuple[int, Offer], bytes] | None = None
+        self._sealed_offer: tuple[tuple[int, Head], bytes] | None = None
         self.roster = Roster()
         for name, handler in {
             "hello": self._on_hello, "manifest": self._on_manifest, "ping": self._on_ping, "dial-back": self._on_dial_back,
             "offer": self._on_offer, "progress": self._on_progress, "contact": self._on_contact,
         }.items():  # fmt: skip
-            ways.transport.serve(Route(name, handler))
+            network.transport.serve(Route(name, handler))
 
     @property
     def me(self) -> PeerId:
@@ -121,19 +121,19 @@ class Neighbours:
 
     async def _on_hello(self, call: Call) -> Payload:
         """Learn the caller's contact, tell it where we see it and who is here."""
-        if self._ways.contacts.learn(bytes(call.body)).signer != call.sender:
+        if self._network.contacts.learn(bytes(call.body)).signer != call.sender:
             raise Malformed("a greeting carries the caller's own contact")
         here = set(self.some(WELCOME_PEERS))
         known = [row.signed.raw for row in self.roster.snapshot() if row.peer in here]
         progress = _that_fit([self.sealed_progress(), *known], WELCOME_BYTES)
         room = WELCOME_BYTES - sum(map(len, progress))
-        contacts = _that_fit(reversed(self._ways.contacts.records(WELCOME_PEERS)), room)
-        return pack(Welcome(call.host, self._ways.wall(), contacts, progress))
+        contacts = _that_fit(reversed(self._network.contacts.records(WELCOME_PEERS)), room)
+        return pack(Welcome(call.host, self._network.wall(), contacts, progress))
 
     async def _on_dial_back(self, call: Call) -> Payload:
         """Dial the caller, so that it learns whether others can."""
         deadline = asyncio.get_running_loop().time() + DIAL_BACK_SECONDS
-        await self._ways.transport.request(call.sender, "ping", deadline=deadline)
+        await self._network.transport.request(call.sender, "ping", deadline=deadline)
         return b""
 
     async def _on_offer(self, call: Call) -> Payload:
@@ -150,7 +150,7 @@ class Neighbours:
 
     async def _on_contact(self, call: Call) -> Payload:
         """Hand on the contact of somebody whom the caller has to reach."""
-        record = self._ways.contacts.record(PeerId(call.argument))
+        record = self._network.contacts.record(PeerId(call.argument))
         if record is None:
             raise Refused("that peer is not known here")
         return record
@@ -169,7 +169,7 @@ class Neighbours:
 
     def learn(self, welcomes: Sequence[Welcome]) -> int:
         """Take over whom the entries know; the number of records that do not hold (the entries' fault, not ours)."""
-        wrong = sum(self._ways.contacts.learn_all(list(welcome.contacts)) for welcome in welcomes)
+        wrong = sum(self._network.contacts.learn_all(list(welcome.contacts)) for welcome in welcomes)
         for record in [record for welcome in welcomes for record in welcome.progress]:
             try:
                 self._hear(open_frame(record, Progress, run=self._run))
@@ -182,19 +182,19 @@ class Neighbours:
 
         async def ask(asked: PeerId) -> bool:
             signed = open_contact(
-                await self._ways.transport.request(asked, "contact", argument=peer, deadline=deadline),
+                await self._network.transport.request(asked, "contact", argument=peer, deadline=deadline),
                 self._run,
             )
             if signed.signer != peer:
                 raise Impostor("a contact counts for its signer only")
-            self._ways.contacts.keep(signed)
+            self._network.contacts.keep(signed)
             return True
 
         await self._ask(self.some(), ask, 0.0)
 
     async def is_dialable(self, peers: Sequence[PeerId], deadline: float) -> bool | None:
         """Whether one of ``peers`` could dial us back; None where nobody could be asked."""
-        transport = self._ways.transport
+        transport = self._network.transport
         verdicts: list[bool] = []
 
         async def ask(peer: PeerId) -> bytes:
@@ -209,12 +209,12 @@ class Neighbours:
         await self._ask(peers, ask)
         return any(verdicts) if verdicts else None
 
-    async def offers(self, deadline: float, peers: Sequence[PeerId] = ()) -> list[Signed[Offer]]:
+    async def offers(self, deadline: float, peers: Sequence[PeerId] = ()) -> list[Signed[Head]]:
         """What ``peers`` say about where the run stands, or without them up to `ASKED` of those who are here."""
 
-        async def ask(peer: PeerId) -> Signed[Offer]:
+        async def ask(peer: PeerId) -> Signed[Head]:
             offer = open_frame(
-                await self._ways.transport.request(peer, "offer", deadline=deadline), Offer, run=self._run
+                await self._network.transport.request(peer, "offer", deadline=deadline), Head, run=self._run
             )
             if offer.signer != peer:
                 raise Impostor("an offer counts for its signer only")
@@ -253,12 +253,12 @@ class Neighbours:
         self._seq += 1
         return seal(self._key, progress, Stamp(self._run, round=round_, seq=self._seq))
 
-    async def announce(self, deadline: float, cells: Cells) -> None:
+    async def announce(self, deadline: float, hierarchy: Hierarchy) -> None:
         """Tell up to `TOLD` peers directly, for the moments that cannot wait for the DHT (joining, leaving): in a small run
-        everybody; in a large one who may lead our round, because those wait for whom they expect, and others drawn; in a crowd
+        everybody; in a large one who may lead our round, because those wait for whom they expect, and others drawn; in a population
         those of our cell."""
         here = self.roster.peers(asyncio.get_running_loop().time())
-        near = here if cells.count == 1 else cells.beside(self.me, here)
+        near = here if hierarchy.count == 1 else hierarchy.group_mates(self.me, here)
         leading = self._leading(self._describe()[0], near)
         told = TOLD if len(here) <= MANY else TOLD_BY_MANY
         await self._tell(
@@ -278,7 +278,7 @@ class Neighbours:
         record = self.sealed_progress()
         await self._ask(
             tuple(peers),
-            lambda peer: self._ways.transport.request(peer, "progress", record, deadline=deadline),
+            lambda peer: self._network.transport.request(peer, "progress", record, deadline=deadline),
         )
 
     async def publish_and_discover(self, often: float, seldom: float) -> None:
@@ -291,10 +291,10 @@ class Neighbours:
         loop, interval, known = asyncio.get_running_loop(), often, -1
         while True:
             deadline = loop.time() + max(interval, 5.0)
-            await self._ways.directory.put(
+            await self._network.directory.put(
                 TOPIC, self.sealed_progress(), seconds=6 * interval, deadline=deadline
             )
-            self._hear_all(await self._ways.directory.get(TOPIC, Progress, deadline=deadline))
+            self._hear_all(await self._network.directory.get(TOPIC, Progress, deadline=deadline))
             slower = max(1.0, len(self.roster) / MANY)
             self.roster.patience = max(PATIENCE, 3 * slower * often)
             self.roster.forget_older_than(loop.time() - 20 * slower * often)
@@ -309,7 +309,7 @@ class Neighbours:
         """Note a record. Raises the faults of a contact in it that is broken or somebody else's: nobody could dial its peer."""
         if signed.signer == self._key.peer_id or self.roster.knows(signed):
             return  # a look at the DHT brings everybody's record, most of them again
-        contact, contacts = signed.message.contact, self._ways.contacts
+        contact, contacts = signed.message.contact, self._network.contacts
         if contact and contact != contacts.record(signed.signer):
             opened = open_contact(contact, self._run)
             if opened.signer != signed.signer:

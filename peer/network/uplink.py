@@ -14,14 +14,14 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from averaging.codec_choice import copies, fitting
-from averaging.groups import Line
+from averaging.groups import LinkClaim
 from averaging.messages import MAX_UP
 from swarm.identity import PeerId
 from swarm.manifest import Codec, RoundSpec
 from swarm.transport import Payload, Transport
 from swarm.wire import CONTROL_LIMIT
 
-from .forwarding import Passing
+from .forwarding import ForwardingTransport
 
 LARGE = 64 << 10
 """Bytes of a body from which on it counts."""
@@ -64,12 +64,12 @@ class Uplink:
         """
         return fitting(spec.codec, numbers * copies(spec.exchange, members), self.rate, SHARE * spec.seconds)
 
-    def line(self, *, dialable: bool) -> Line:
+    def line(self, *, dialable: bool) -> LinkClaim:
         """What we tell the others of our line."""
-        return Line(min(MAX_UP, round(self.rate / 1000)), dialable)
+        return LinkClaim(min(MAX_UP, round(self.rate / 1000)), dialable)
 
 
-class Metered(Passing):
+class MeteredTransport(ForwardingTransport):
     """A `Transport` that lets ``uplink`` see every large request."""
 
     def __init__(self, transport: Transport, uplink: Uplink, clock: Callable[[], float]) -> None:

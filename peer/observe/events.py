@@ -10,9 +10,9 @@ from swarm.identity import PeerId, petname
 from swarm.machine import Report
 from swarm.transport import Transport
 
-from ..chunks.download import Headway
-from ..ports import Teller
-from .metrics import Board
+from ..chunks.download import DownloadProgress
+from ..ports import EventSink
+from .metrics import Metrics
 from .reporter import RoundReport, told
 from .snapshot import Fetching
 from .text import size
@@ -22,7 +22,7 @@ FETCHING_SECONDS = 2.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Lesson:
+class RoundSummary:
     """What one round was for this peer, besides the average."""
 
     round: int
@@ -32,19 +32,19 @@ class Lesson:
     bits_per_byte: float | None
 
 
-class Telling:
+class Events:
     """The voice of one peer."""
 
-    def __init__(self, board: Board, teller: Teller, transport: Transport, me: PeerId) -> None:
-        self._board, self._teller, self._transport, self._me = board, teller, transport, me
+    def __init__(self, metrics: Metrics, event_sink: EventSink, transport: Transport, me: PeerId) -> None:
+        self._metrics, self._event_sink, self._transport, self._me = metrics, event_sink, transport, me
         self._wire = (0, 0)
         self._known: set[PeerId] = set()
         self._fetching_told_at = float("-inf")
 
     def say(self, event: str, /, **fields: object) -> None:
         """An event, for everybody who listens."""
-        self._board.note(told(event, fields), "warning" if event == "warning" else "info")
-        self._teller.event(event, **fields)
+        self._metrics.note(told(event, fields), "warning" if event == "warning" else "info")
+        self._event_sink.event(event, **fields)
 
     def warn(self, code: str, fact: str, **fields: object) -> None:
         """Something a person may want to know."""
@@ -55,21 +55,21 @@ class Telling:
         who = f"{petname(report.peer)}: " if report.peer else ""
         self.warn(report.code, who + report.fact)
 
-    def progress(self, what: str, headway: Headway) -> None:
+    def progress(self, what: str, progress: DownloadProgress) -> None:
         """A download: for the screens at every step, as an event every few seconds and at its end."""
-        self._board.fetching = Fetching(
+        self._metrics.fetching = Fetching(
             what=what,
-            here=headway.chunks,
-            whole=headway.chunks_whole,
-            bytes_per_second=headway.bytes_per_second,
-            donors=headway.donors,
+            here=progress.chunks,
+            whole=progress.chunks_whole,
+            bytes_per_second=progress.bytes_per_second,
+            donors=progress.donors,
         )
-        now, is_whole = asyncio.get_running_loop().time(), headway.chunks == headway.chunks_whole
-        if headway.chunks and (is_whole or now >= self._fetching_told_at + FETCHING_SECONDS):
+        now, is_whole = asyncio.get_running_loop().time(), progress.chunks == progress.chunks_whole
+        if progress.chunks and (is_whole or now >= self._fetching_told_at + FETCHING_SECONDS):
             self._fetching_told_at = now
-            rate = round(headway.bytes_per_second)
+            rate = round(progress.bytes_per_second)
             self.say(
-                "fetching", what=what, chunks=headway.chunks, of=headway.chunks_whole, bytes_per_second=rate
+                "fetching", what=what, chunks=progress.chunks, of=progress.chunks_whole, bytes_per_second=rate
             )
 
     def members(self, averaged: Averaged) -> tuple[PeerId, ...]:
@@ -80,27 +80,31 @@ class Telling:
         for peer in sorted(self._known - set(present) - {self._me}):
             self.say("left", peer=peer, name=petname(peer))
         self._known = set(present)
-        self._board.averaged_with(present)
+        self._metrics.averaged_with(present)
         return present
 
-    def round_finished(self, lesson: Lesson, averaged: Averaged) -> None:
+    def round_finished(self, lesson: RoundSummary, averaged: Averaged) -> None:
         """The line that every round gets."""
-        board, transport = self._board, self._transport
+        metrics, transport = self._metrics, self._transport
         up, down = transport.bytes_up, transport.bytes_down
-        board.members = max(1, len(averaged.members) - len(averaged.missing))
-        board.missing, board.reason = len(averaged.missing), averaged.reason
-        board.average_seconds, board.round_seconds, board.loss = averaged.seconds, lesson.seconds, lesson.loss
-        board.add_loss(lesson.round, lesson.loss)
+        metrics.members = max(1, len(averaged.members) - len(averaged.missing))
+        metrics.missing, metrics.reason = len(averaged.missing), averaged.reason
+        metrics.average_seconds, metrics.round_seconds, metrics.loss = (
+            averaged.seconds,
+            lesson.seconds,
+            lesson.loss,
+        )
+        metrics.add_loss(lesson.round, lesson.loss)
         if lesson.bits_per_byte is not None:
-            board.add_evaluation(lesson.round, lesson.bits_per_byte)
+            metrics.add_evaluation(lesson.round, lesson.bits_per_byte)
         report = RoundReport(
             round=lesson.round,
-            state_root=board.state_root.hex(),
-            members=board.members,
-            missing=board.missing,
+            state_root=metrics.state_root.hex(),
+            members=metrics.members,
+            missing=metrics.missing,
             loss=lesson.loss,
             bits_per_byte=lesson.bits_per_byte,
-            tokens=board.given_tokens,
+            tokens=metrics.given_tokens,
             local_steps=lesson.steps,
             seconds=round(lesson.seconds, 3),
             average_seconds=round(averaged.seconds, 3),
@@ -108,8 +112,12 @@ class Telling:
             bytes_down=down - self._wire[1],
         )
         self._wire = (up, down)
-        group = f"{board.members} of {board.members + board.missing} peers" if averaged.members else "nobody"
-        board.note(
+        group = (
+            f"{metrics.members} of {metrics.members + metrics.missing} peers"
+            if averaged.members
+            else "nobody"
+        )
+        metrics.note(
             f"round {report.round} averaged with {group} in {averaged.seconds:.1f} s ({size(report.bytes_up)} up)"
         )
-        self._teller.round_finished(report)
+        self._event_sink.round_finished(report)

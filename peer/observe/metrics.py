@@ -17,7 +17,7 @@ from swarm.membership.progress import Phase, Progress
 from swarm.membership.roster import Row
 from swarm.relaxation import words_of
 
-from .snapshot import Fetching, Happening, PeerRow, Point, Snapshot, thinned
+from .snapshot import Fetching, LoggedEvent, PeerRow, Point, Snapshot, thinned
 
 EVENTS = 60
 STRAGGLER = 4
@@ -47,7 +47,7 @@ class Meter:
         return sum(ups) / max(1, len(ups)), sum(downs) / max(1, len(downs))
 
 
-class Board:
+class Metrics:
     """Everything a screen shows of one peer. Attributes are set by the peer as things happen; `snapshot` is the only way out."""
 
     def __init__(
@@ -89,7 +89,7 @@ class Board:
         self._averaged_at = self._began
         self._losses: tuple[Point, ...] = ()
         self._evaluations: tuple[Point, ...] = ()
-        self._events: deque[Happening] = deque(maxlen=EVENTS)
+        self._events: deque[LoggedEvent] = deque(maxlen=EVENTS)
 
     def on_step(self, step: int, loss: float) -> None:
         """Local training has taken this step."""
@@ -111,7 +111,7 @@ class Board:
 
     def note(self, text: str, severity: str = "info") -> None:
         """One line for the list of events."""
-        self._events.append(Happening(time=time.time(), severity=severity, text=text))
+        self._events.append(LoggedEvent(time=time.time(), severity=severity, text=text))
 
     def sends(self, codec: Codec) -> None:
         """How our update travels this round; a line in the list of events where that has changed."""

@@ -10,8 +10,8 @@ from swarm.errors import ConfigError, DiskTrouble
 from swarm.machine import Arithmetic
 from swarm.manifest import RunManifest
 
-from ..observe.events import Telling
-from ..observe.metrics import Board
+from ..observe.events import Events
+from ..observe.metrics import Metrics
 from ..training import checkpoint
 from ..training.learner import Learner
 
@@ -22,18 +22,23 @@ MOST_OF_THE_TIME = 0.05
 """Saving may take this share of the time; the distance between two checkpoints follows from what the last one took."""
 
 
-class Keeper:
+class Checkpointer:
     """Saves and restores one peer: shared state, local optimiser, residual."""
 
     def __init__(
-        self, home: Path | None, manifest: RunManifest, arithmetic: Arithmetic, board: Board, telling: Telling
+        self,
+        home: Path | None,
+        manifest: RunManifest,
+        arithmetic: Arithmetic,
+        metrics: Metrics,
+        events: Events,
     ) -> None:
-        self._home, self._manifest, self._arithmetic, self._board, self._telling = (
+        self._home, self._manifest, self._arithmetic, self._metrics, self._events = (
             home,
             manifest,
             arithmetic,
-            board,
-            telling,
+            metrics,
+            events,
         )
         self._loop = asyncio.get_running_loop()
         self._due = self._loop.time() + SHORTEST_SECONDS
@@ -47,25 +52,25 @@ class Keeper:
             return False
         loaded, warnings = await self._arithmetic.run(lambda: checkpoint.load(home / "checkpoints"))
         for warning in warnings:
-            self._telling.warn("checkpoint", warning)
+            self._events.warn("checkpoint", warning)
         if loaded is None:
             return False
         if loaded.meta.get("run") != self._manifest.run_id.hex():
-            self._telling.warn("checkpoint", f"{loaded.path.name} belongs to another run and was passed over")
+            self._events.warn("checkpoint", f"{loaded.path.name} belongs to another run and was passed over")
             return False
         try:
             learner.adopt(loaded.state)
             learner.import_inner(loaded.inner)
         except ConfigError as error:
-            self._telling.warn(error.code, error.fact)
+            self._events.warn(error.code, error.fact)
             return False
         if loaded.residual_P is not None:
             for fragment in learner.fragments:
                 averager.restore(loaded.residual_P[fragment.place], fragment.index)
-        self._board.run_tokens = int(loaded.meta.get("tokens", "0"))
-        self._board.given_tokens = int(loaded.meta.get("given", "0"))
+        self._metrics.run_tokens = int(loaded.meta.get("tokens", "0"))
+        self._metrics.given_tokens = int(loaded.meta.get("given", "0"))
         self._saved_round = loaded.state.round
-        self._telling.say("resumed", round=loaded.state.round, checkpoint=str(loaded.path))
+        self._events.say("resumed", round=loaded.state.round, checkpoint=str(loaded.path))
         return True
 
     async def save_if_due(self, learner: Learner, averager: Averager, *, now: bool) -> None:
@@ -87,11 +92,11 @@ class Keeper:
     async def _save(self, home: Path, learner: Learner, averager: Averager) -> bool:
         """Write it; a full disk is told, and training goes on. Whether it is written."""
         residuals = [averager.residual(fragment.index) for fragment in learner.fragments]
-        board = self._board
+        metrics = self._metrics
         meta = {
             "run": self._manifest.run_id.hex(),
-            "tokens": str(board.run_tokens),
-            "given": str(board.given_tokens),
+            "tokens": str(metrics.run_tokens),
+            "given": str(metrics.given_tokens),
         }
         try:
             path = await self._arithmetic.run(
@@ -100,13 +105,13 @@ class Keeper:
                 )
             )
         except DiskTrouble as error:
-            self._telling.warn(
+            self._events.warn(
                 error.code, f"{error.fact}; the checkpoint before is still there", advice=error.advice
             )
             return False
         self._saved_round = learner.state.round
-        board.checkpoint = str(path)
-        self._telling.say("checkpoint", path=str(path), round=learner.state.round)
+        metrics.checkpoint = str(path)
+        self._events.say("checkpoint", path=str(path), round=learner.state.round)
         return True
 
     async def export(self, learner: Learner) -> None:
@@ -120,6 +125,6 @@ class Keeper:
                 lambda: checkpoint.export(path, learner.named(), self._manifest.model, meta)
             )
         except DiskTrouble as error:
-            self._telling.warn(error.code, error.fact, advice=error.advice)
+            self._events.warn(error.code, error.fact, advice=error.advice)
             return
-        self._telling.say("model", path=str(path), round=round_)
+        self._events.say("model", path=str(path), round=round_)

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from swarm.machine import Arithmetic
 from swarm.manifest import RunManifest
 
-from ..observe.metrics import Board
+from ..observe.metrics import Metrics
 from ..training.learner import Learner
 
 SAMPLE_SECONDS = 30.0
@@ -18,16 +18,16 @@ REMEMBERED = 16
 _scores: dict[tuple[bytes, bytes], float] = {}
 
 
-class Examiner:
+class Evaluator:
     """Of one peer. ``has_screen``: whether anybody can read what the model writes."""
 
     def __init__(
-        self, manifest: RunManifest, arithmetic: Arithmetic, board: Board, *, has_screen: bool
+        self, manifest: RunManifest, arithmetic: Arithmetic, metrics: Metrics, *, has_screen: bool
     ) -> None:
-        self._manifest, self._arithmetic, self._board, self._has_screen = (
+        self._manifest, self._arithmetic, self._metrics, self._has_screen = (
             manifest,
             arithmetic,
-            board,
+            metrics,
             has_screen,
         )
         self._sampled_at: float | None = None
@@ -36,12 +36,12 @@ class Examiner:
         """Bits per byte of the shared model where its round is one of those that are scored, or ``now``; else None."""
         if learner.state.round % self._manifest.evaluate_every and not now:
             return None
-        key = (self._manifest.run_id, self._board.state_root)
+        key = (self._manifest.run_id, self._metrics.state_root)
         score = await self._arithmetic.run(lambda: _remembered(key, learner.evaluate))
         time = asyncio.get_running_loop().time()
         if self._has_screen and (self._sampled_at is None or time >= self._sampled_at + SAMPLE_SECONDS):
             self._sampled_at = time
-            self._board.sample_text = await self._arithmetic.run(learner.sample)
+            self._metrics.sample_text = await self._arithmetic.run(learner.sample)
         return score
 
 

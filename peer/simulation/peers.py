@@ -25,9 +25,9 @@ from swarm.membership.progress import Progress
 from swarm.seeds import derive, derive_bytes
 from swarm.simulation.border import Border
 from swarm.simulation.clock import running_loop
-from swarm.simulation.directory import Board, Copied, SimulatedDirectory
+from swarm.simulation.directory import Copied, SharedRecords, SimulatedDirectory
 from swarm.simulation.network import SimulatedNetwork, SimulatedTransport
-from swarm.simulation.shards import Line, Shards
+from swarm.simulation.shards import Pipe, Shards
 from swarm.ticket import Address, Entry
 from swarm.transport import Call
 from swarm.wire import Kind
@@ -36,12 +36,12 @@ from ..config.run import manifest_of
 from ..data import corpus as corpora
 from ..data.corpus import Corpus
 from ..models.registry import count
-from ..network.membership import TOPIC, Ways, greet
+from ..network.membership import TOPIC, NetworkPorts, greet
 from ..observe.reporter import RoundReport
 from ..peer import Peer
-from ..ports import Budget, LocalTraining, Ports, Self, StepAhead
+from ..ports import Budget, LocalPeer, LocalTraining, Ports, StepAhead
 from ..training.compute import Inline
-from .scenario import Script
+from .scenario import Scenario
 
 JOB_SECONDS = 0.001
 """Virtual seconds of any other piece of arithmetic."""
@@ -49,8 +49,8 @@ ARRIVAL_SECONDS = 2.0
 """Within which all peers arrive."""
 AWAY_SECONDS = 10.0
 """Virtual seconds until a crashed peer comes back, on average."""
-Lines = Mapping[int, Line]
-NO_LINES: Lines = MappingProxyType({})
+Pipes = Mapping[int, Pipe]
+NO_PIPES: Pipes = MappingProxyType({})
 START_WITH = 256
 """The first round waits for so many peers at most: a manifest cannot ask for more."""
 
@@ -72,7 +72,7 @@ def silent(report: RoundReport) -> None:
 
 @dataclass(slots=True)
 class Notebook:
-    """What one rehearsed peer tells: a `Teller`."""
+    """What one rehearsed peer tells: a `EventSink`."""
 
     tell: Callable[[RoundReport], None]
     rounds: list[RoundReport] = field(default_factory=list)
@@ -106,7 +106,7 @@ class Notebook:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Rehearsed:
+class RehearsalResult:
     """What came of it. ``notebooks`` by peer name (``p0``, ``p1``, …; ``p0`` is the founder)."""
 
     notebooks: dict[str, Notebook]
@@ -135,45 +135,45 @@ class Rehearsed:
         return bool(rounds) and all(len(self.roots(round_)) <= 1 for round_ in rounds)
 
 
-class Stage:
+class SimulatedPeers:
     """The set of one rehearsal, or of the peers of shard ``index``. The network is made inside the virtual loop, by `play`."""
 
     def __init__(
         self,
-        script: Script,
+        scenario: Scenario,
         tell: Callable[[RoundReport], None],
         *,
         listen: bool = False,
         index: int = 0,
-        lines: Lines = NO_LINES,
+        lines: Pipes = NO_PIPES,
     ) -> None:
-        self._script, self._listen, self._index, self._lines = script, listen, index, lines
+        self._scenario, self._listen, self._index, self._lines = scenario, listen, index, lines
         self._heard: list[Heard] = []
         self._crashes = 0
-        self._chance = random.Random(script.seed)
-        seed = script.seed.to_bytes(8, "little", signed=True)
+        self._chance = random.Random(scenario.seed)
+        seed = scenario.seed.to_bytes(8, "little", signed=True)
         self._keys = {
-            f"p{n}": KeyPair.from_seed(derive_bytes(seed, "rehearsed key", n)) for n in range(script.peers)
+            f"p{n}": KeyPair.from_seed(derive_bytes(seed, "rehearsed key", n)) for n in range(scenario.peers)
         }
         self._names = {key.peer_id: name for name, key in self._keys.items()}
         self._shard_of = {name: n % (1 + len(lines)) for n, name in enumerate(self._keys)}
-        self._corpus = _text(script.text_bytes)
-        recipe = script.recipe
+        self._corpus = _text(scenario.text_bytes)
+        settings = scenario.settings
         self._manifest = manifest_of(
             replace(
-                recipe,
-                rounds=script.rounds,
-                seed=script.seed,
-                name=recipe.name or "rehearsal",
-                start_with=min(START_WITH, script.peers - len(script.arrivals)),
-                evaluate_every=script.rounds,
+                settings,
+                rounds=scenario.rounds,
+                seed=scenario.seed,
+                name=settings.name or "rehearsal",
+                start_with=min(START_WITH, scenario.peers - len(scenario.arrivals)),
+                evaluate_every=scenario.rounds,
             ),
             self._corpus.spec,
             self._keys["p0"],
         )
-        limits = msgspec.structs.replace(self._manifest.round, owners=script.owners)
+        limits = msgspec.structs.replace(self._manifest.round, owners=scenario.owners)
         self._manifest = msgspec.structs.replace(
-            self._manifest, round=limits, model=script.model or self._manifest.model
+            self._manifest, round=limits, model=scenario.model or self._manifest.model
         )
         here = [name for name, shard in self._shard_of.items() if shard == index]
         self._tell, self._round = tell, -1
@@ -185,16 +185,18 @@ class Stage:
             self._round = report.round
             self._tell(report)
 
-    async def play(self) -> Rehearsed:
+    async def play(self) -> RehearsalResult:
         """All peers from their arrival to the end of the run: what came of those of this stage."""
-        script, loop = self._script, running_loop()
-        network = SimulatedNetwork(script.seed + self._index, script.link)
-        board = Board(network, self._manifest.run_id, {TOPIC: Progress}, seed=script.seed + self._index)
-        script.faults.schedule(network, {name: key.peer_id for name, key in self._keys.items()})
+        scenario, loop = self._scenario, running_loop()
+        network = SimulatedNetwork(scenario.seed + self._index, scenario.link)
+        board = SharedRecords(
+            network, self._manifest.run_id, {TOPIC: Progress}, seed=scenario.seed + self._index
+        )
+        scenario.faults.schedule(network, {name: key.peer_id for name, key in self._keys.items()})
         if self._listen:
             network.heard = self._hear
         async with (
-            asyncio.timeout(None if math.isinf(script.patience) else script.patience),
+            asyncio.timeout(None if math.isinf(scenario.patience) else scenario.patience),
             asyncio.TaskGroup() as tasks,
         ):
             shards = self._joined(network, board, tasks) if self._lines else None
@@ -202,9 +204,11 @@ class Stage:
             for name, shard in self._shard_of.items():
                 arrival = 0.0 if name == "p0" else 0.2 + self._chance.random() * ARRIVAL_SECONDS
                 step_seconds = (
-                    script.step_seconds * (1.0 + 2.0 * self._chance.random()) * script.slower.get(name, 1.0)
+                    scenario.step_seconds
+                    * (1.0 + 2.0 * self._chance.random())
+                    * scenario.slower.get(name, 1.0)
                 )
-                arrivals = script.arrivals.get(name, (arrival,))
+                arrivals = scenario.arrivals.get(name, (arrival,))
                 if shard == self._index:
                     lives.append(
                         tasks.create_task(self._live(name, arrivals, step_seconds, network, board), name=name)
@@ -214,9 +218,9 @@ class Stage:
                 await shards.all_done()
         return self._told(network, board, loop.time())
 
-    def _joined(self, network: SimulatedNetwork, board: Board, tasks: asyncio.TaskGroup) -> Shards:
+    def _joined(self, network: SimulatedNetwork, board: SharedRecords, tasks: asyncio.TaskGroup) -> Shards:
         """What is on the other stages can be reached from this one."""
-        loop, lookahead = running_loop(), self._script.link.latency
+        loop, lookahead = running_loop(), self._scenario.link.latency
         loop.window = shards = Shards(self._index, self._lines, lookahead)
         elsewhere = {
             self._keys[name].peer_id: shard for name, shard in self._shard_of.items() if shard != self._index
@@ -228,9 +232,11 @@ class Stage:
         )
         return shards
 
-    def _told(self, network: SimulatedNetwork, board: Board, virtual_seconds: float) -> Rehearsed:
+    def _told(
+        self, network: SimulatedNetwork, board: SharedRecords, virtual_seconds: float
+    ) -> RehearsalResult:
         books, here = self._notebooks, {name: self._keys[name].peer_id for name in self._notebooks}
-        return Rehearsed(
+        return RehearsalResult(
             notebooks={name: replace(book, tell=silent, on_round=bool) for name, book in books.items()},
             transcript=network.transcript.digest(),
             parameters=count(self._manifest.model),
@@ -258,14 +264,14 @@ class Stage:
         arrivals: Sequence[float],
         step_seconds: float,
         network: SimulatedNetwork,
-        board: Board,
+        board: SharedRecords,
     ) -> None:
         """One peer, from each of its arrivals, with churn also after each crash; it keeps nothing from one life to the next."""
         life, loop = 0, asyncio.get_running_loop()
         for life, arrival in enumerate(arrivals, 1):
             await asyncio.sleep(max(0.0, arrival - loop.time()))
             has_crashed = await self._live_once(name, life, step_seconds, network, board)
-        while self._script.churn and has_crashed and not self._is_over():
+        while self._scenario.churn and has_crashed and not self._is_over():
             await asyncio.sleep(AWAY_SECONDS * (0.5 + self._drawn("away", name, life)))
             life += 1
             has_crashed = await self._live_once(name, life, step_seconds, network, board)
@@ -273,12 +279,12 @@ class Stage:
     def _is_over(self) -> bool:
         """Whether somebody has reached the end of the run: who comes now finds nobody soon."""
         return any(
-            book.rounds and book.rounds[-1].round + 1 >= self._script.rounds
+            book.rounds and book.rounds[-1].round + 1 >= self._scenario.rounds
             for book in self._notebooks.values()
         )
 
     async def _live_once(
-        self, name: str, life: int, step_seconds: float, network: SimulatedNetwork, board: Board
+        self, name: str, life: int, step_seconds: float, network: SimulatedNetwork, board: SharedRecords
     ) -> bool:
         """Until the end of the run; a crash ends it like a power cut. Whether it was one, or came too late to find anybody."""
         peer_id = self._keys[name].peer_id
@@ -287,7 +293,7 @@ class Stage:
         lives.append(
             asyncio.create_task(self._be(name, life, step_seconds, transport, board), name=f"{name} alive")
         )
-        doom = self._doom(name, life, partial(network.crash, peer_id)) if self._script.churn else None
+        doom = self._doom(name, life, partial(network.crash, peer_id)) if self._scenario.churn else None
         try:
             await lives[0]
         except asyncio.CancelledError:
@@ -296,7 +302,7 @@ class Stage:
             self._crashes += 1
             return True
         except NobodyThere:
-            if not self._script.churn:
+            if not self._scenario.churn:
                 raise
             network.crash(peer_id)
             return True
@@ -310,7 +316,7 @@ class Stage:
         book, ended = self._notebooks[name], asyncio.Semaphore(0)
         book.on_round = ended.release
         rounds = math.floor(
-            math.log(1 - self._drawn("rounds", name, life)) / math.log(1 - self._script.churn)
+            math.log(1 - self._drawn("rounds", name, life)) / math.log(1 - self._scenario.churn)
         )
 
         async def wait() -> None:
@@ -326,27 +332,27 @@ class Stage:
 
     def _drawn(self, *words: str | int) -> float:
         """At least 0, less than 1."""
-        return derive(b"rehearsed churn", self._script.seed, *words) / (1 << 63)
+        return derive(b"rehearsed churn", self._scenario.seed, *words) / (1 << 63)
 
     async def _be(
-        self, name: str, life: int, step_seconds: float, transport: SimulatedTransport, board: Board
+        self, name: str, life: int, step_seconds: float, transport: SimulatedTransport, board: SharedRecords
     ) -> None:
         """The same composition as on sockets, with the rehearsal's ports."""
         transport.inhabit()
         key, run, loop = self._keys[name], self._manifest.run_id, asyncio.get_running_loop()
-        entries = [Entry(self._keys[entry].peer_id, Address(entry, 1)) for entry in self._script.entries]
+        entries = [Entry(self._keys[entry].peer_id, Address(entry, 1)) for entry in self._scenario.entries]
         contacts = Contacts(run, tuple(entries))
         contact = seal_contact(key, run, (Address(name, 1),), life)
         contacts.learn(contact)
         others = [entry.peer for entry in entries if entry.peer != key.peer_id]
         welcomes = await greet(transport, others, contact, loop.time() + 10) if others else []
-        ways = Ways(
+        network = NetworkPorts(
             transport=transport,
             directory=SimulatedDirectory(board, key.peer_id),
             contacts=contacts,
             wall=loop.time,
         )
-        me = Self(
+        me = LocalPeer(
             key=key,
             name=name,
             version=swarm.__version__,
@@ -356,17 +362,17 @@ class Stage:
             first_seq=life << 32,
         )
         ports = Ports(
-            ways=ways,
+            network=network,
             arithmetic=Inline(
                 lambda job: (
                     job.steps * step_seconds if isinstance(job, LocalTraining | StepAhead) else JOB_SECONDS
                 )
             ),
             budget=lambda seconds: Budget(max(1, int(seconds / step_seconds)), lambda: False),
-            teller=self._notebooks[name],
+            event_sink=self._notebooks[name],
         )
         peer = Peer(self._manifest, self._manifest.seal(self._keys["p0"]), me, ports)
-        peer.neighbours.learn(welcomes)
+        peer.membership.learn(welcomes)
         await peer.run()
 
 

@@ -23,8 +23,8 @@ from swarm.simulation.clock import simulate
 from swarm.simulation.shards import ShardLost, heard
 
 from ..observe.reporter import Reporter, RoundReport
-from .peers import Rehearsed, Stage, silent
-from .scenario import Script
+from .peers import RehearsalResult, SimulatedPeers, silent
+from .scenario import Scenario
 
 GOODBYE_SECONDS = 5.0
 """For the other processes of a rehearsal to end."""
@@ -33,13 +33,13 @@ GARBAGE = (50_000, 20, 50)
 
 
 def rehearse(
-    script: Script, tell: Callable[[RoundReport], None] = lambda report: None, *, listen: bool = False
-) -> Rehearsed:
+    scenario: Scenario, tell: Callable[[RoundReport], None] = lambda report: None, *, listen: bool = False
+) -> RehearsalResult:
     """Run the rehearsal to its end; ``tell`` hears every round as it comes. ``listen`` keeps what was said."""
-    parts = _performed(script, tell, listen)
+    parts = _performed(scenario, tell, listen)
     told = {name: book for part in parts for name, book in part.notebooks.items()}
     roots = "".join(said.state_root for name in sorted(told) for said in told[name].rounds)
-    return Rehearsed(
+    return RehearsalResult(
         notebooks={name: told[name] for name in sorted(told, key=lambda name: int(name[1:]))},
         transcript=derive_bytes(b"transcript", *(part.transcript for part in parts), roots).hex(),
         parameters=parts[0].parameters,
@@ -53,24 +53,26 @@ def rehearse(
     )
 
 
-def _performed(script: Script, tell: Callable[[RoundReport], None], listen: bool) -> list[Rehearsed]:
+def _performed(
+    scenario: Scenario, tell: Callable[[RoundReport], None], listen: bool
+) -> list[RehearsalResult]:
     """What came of each shard. The first is played here; all end where one of them fails."""
-    if script.shards > 1 and script.faults.plan:
+    if scenario.shards > 1 and scenario.faults.plan:
         raise ValueError("faults are for rehearsals in one process")
     context = multiprocessing.get_context("spawn")
-    ends: list[dict[int, Connection]] = [{} for _ in range(script.shards)]
-    for a, b in itertools.combinations(range(script.shards), 2):
+    ends: list[dict[int, Connection]] = [{} for _ in range(scenario.shards)]
+    for a, b in itertools.combinations(range(scenario.shards), 2):
         ends[a][b], ends[b][a] = context.Pipe()
     others = [
-        context.Process(target=_perform, args=(script, listen, n, ends[n]), daemon=True)
-        for n in range(1, script.shards)
+        context.Process(target=_perform, args=(scenario, listen, n, ends[n]), daemon=True)
+        for n in range(1, scenario.shards)
     ]
     try:
         for other, lines in zip(others, ends[1:], strict=True):
             other.start()
             _close(lines)  # theirs now: when they end, so do our lines to them
         return [
-            _play(Stage(script, tell, listen=listen, lines=ends[0])),
+            _play(SimulatedPeers(scenario, tell, listen=listen, lines=ends[0])),
             *(heard(line, n) for n, line in ends[0].items()),
         ]
     finally:
@@ -86,14 +88,14 @@ def _close(lines: Mapping[int, Connection]) -> None:
         line.close()
 
 
-def _perform(script: Script, listen: bool, index: int, lines: dict[int, Connection]) -> None:
+def _perform(scenario: Scenario, listen: bool, index: int, lines: dict[int, Connection]) -> None:
     """The process of another shard. Ctrl-C is for the first one; when that is gone, the lines say so."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     with contextlib.suppress(ShardLost, TimeoutError):  # the first one says so
-        lines[0].send(_play(Stage(script, silent, listen=listen, index=index, lines=lines)))
+        lines[0].send(_play(SimulatedPeers(scenario, silent, listen=listen, index=index, lines=lines)))
 
 
-def _play(stage: Stage) -> Rehearsed:
+def _play(stage: SimulatedPeers) -> RehearsalResult:
     leftovers: list[str] = []
     often, threads = gc.get_threshold(), torch.get_num_threads()
     torch.set_num_threads(
@@ -110,19 +112,23 @@ def _play(stage: Stage) -> Rehearsed:
         torch.set_num_threads(threads)
 
 
-def rehearse_and_tell(script: Script, reporter: Reporter) -> None:
+def rehearse_and_tell(scenario: Scenario, reporter: Reporter) -> None:
     """The command: what is rehearsed, rounds as they come (the first of a thousand peers after a while), then the summary."""
     began = time.perf_counter()
     reporter.event(
-        "rehearsing", peers=script.peers, rounds=script.rounds, seed=script.seed, processes=script.shards
+        "rehearsing",
+        peers=scenario.peers,
+        rounds=scenario.rounds,
+        seed=scenario.seed,
+        processes=scenario.shards,
     )
-    result = rehearse(script, reporter.round_finished)
-    peer_rounds = script.peers * script.rounds
+    result = rehearse(scenario, reporter.round_finished)
+    peer_rounds = scenario.peers * scenario.rounds
     reporter.event(
         "rehearsal",
-        peers=script.peers,
-        rounds=script.rounds,
-        seed=script.seed,
+        peers=scenario.peers,
+        rounds=scenario.rounds,
+        seed=scenario.seed,
         transcript=result.transcript,
         seconds=round(time.perf_counter() - began, 2),
         virtual_seconds=round(result.virtual_seconds, 2),

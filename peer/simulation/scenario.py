@@ -11,28 +11,30 @@ from swarm.manifest import ModelSpec
 from swarm.simulation.faults import Faults
 from swarm.simulation.network import Link
 
-from ..config.run import Recipe
+from ..config.run import RunSettings
 
 STEP_SECONDS = 0.05
-CROWD = 64
+MANY_PEERS = 64
 """From more peers on, a rehearsed round has one local step instead of four, and at most four owners instead of sixteen."""
 SMALLEST = ModelSpec(width=16, layers=1, heads=1, context=16)
-"""The model of a crowd, a few thousand numbers: what a thousand peers say is to be seen, and not what they learn."""
+"""The model of a population, a few thousand numbers: what a thousand peers say is to be seen, and not what they learn."""
 SHARDS = 2
-"""Processes that rehearse a crowd, on every computer, so that a seed makes the same rehearsal everywhere."""
+"""Processes that rehearse a population, on every computer, so that a seed makes the same rehearsal everywhere."""
 ENTRIES = 8
 """Peers that the ticket of a rehearsal with churn names: any of them may be away."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Script:
+class Scenario:
     """What to rehearse. ``seed`` draws everything: keys, lines, speeds, arrival times."""
 
     peers: int
     rounds: int = 5
     seed: int = 0
-    recipe: Recipe = field(
-        default_factory=lambda: Recipe(model="tiny", max_steps=4, round_seconds=5.0, average_seconds=20.0)
+    settings: RunSettings = field(
+        default_factory=lambda: RunSettings(
+            model="tiny", max_steps=4, round_seconds=5.0, average_seconds=20.0
+        )
     )
     model: ModelSpec | None = None
     """Another one than the recipe names."""
@@ -58,10 +60,10 @@ class Script:
     """Virtual seconds after which the rehearsal is given up with `TimeoutError`: whoever should have ended by then hangs."""
 
 
-def script_of(
+def scenario_of(
     peers: int, rounds: int, seed: int, *, churn: float = 0.0, loss: float = 0.0, jitter: float = 0.02
-) -> Script:
-    """What `swarm rehearse` rehearses. A crowd trains less, so that it fits into minutes: what is rehearsed is how it gets on.
+) -> Scenario:
+    """What `swarm rehearse` rehearses. A population trains less, so that it fits into minutes: what is rehearsed is how it gets on.
 
     Raises `ConfigError` for chances that are none.
     """
@@ -70,16 +72,16 @@ def script_of(
             "churn and loss are chances from 0 to below 1, jitter is seconds",
             "swarm rehearse 64 --churn 0.02 --loss 0.01",
         )
-    steps, owners, shards = (4, 16, 1) if peers <= CROWD else (1, 4, SHARDS)
-    recipe = Recipe(model="tiny", max_steps=steps, round_seconds=5.0, average_seconds=20.0)
-    model = None if peers <= CROWD else SMALLEST
+    steps, owners, shards = (4, 16, 1) if peers <= MANY_PEERS else (1, 4, SHARDS)
+    settings = RunSettings(model="tiny", max_steps=steps, round_seconds=5.0, average_seconds=20.0)
+    model = None if peers <= MANY_PEERS else SMALLEST
     entries = [f"p{number}" for number in range(min(peers, ENTRIES if churn else 1))]
     link = Link(latency=0.04, jitter=jitter, bandwidth=2.5e6, loss=loss)
-    return Script(
+    return Scenario(
         peers=peers,
         rounds=rounds,
         seed=seed,
-        recipe=recipe,
+        settings=settings,
         model=model,
         link=link,
         churn=churn,

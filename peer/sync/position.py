@@ -16,21 +16,21 @@ from dataclasses import dataclass
 from enum import Enum, auto
 
 from averaging.averager import Averaged
-from averaging.hierarchy import Cells
+from averaging.hierarchy import Hierarchy
 from swarm.errors import NobodyThere
 from swarm.identity import KeyPair, PeerId
 from swarm.manifest import RunManifest
 from swarm.membership.progress import Phase
 from swarm.wire import Signed, Stamp, open_frame, seal
 
-from ..chunks.exchange import Library
-from ..network.membership import ASKED, Neighbours
-from ..observe.events import Telling
-from ..observe.metrics import Board
+from ..chunks.exchange import ChunkExchange
+from ..network.membership import ASKED, Membership
+from ..observe.events import Events
+from ..observe.metrics import Metrics
 from ..training.learner import Learner
 from ..training.state import SharedState, StateContent, state_root
-from .head import Offer, Standing, better
-from .round_log import Replays
+from .head import ChosenHead, Head, other_side
+from .round_log import RoundLog
 from .state_sync import POLL_SECONDS, SCOUTS, Sync
 
 JOIN_PATIENCE = 60.0
@@ -60,15 +60,15 @@ class Means:
 
     learner: Learner
     sync: Sync
-    library: Library
-    replays: Replays
+    chunks: ChunkExchange
+    round_log: RoundLog
 
 
 class Course:
     """The shared state of one peer: what it trains from, and what it offers to others."""
 
-    def __init__(self, manifest: RunManifest, key: KeyPair, board: Board, telling: Telling) -> None:
-        self._manifest, self._key, self._board, self._telling = manifest, key, board, telling
+    def __init__(self, manifest: RunManifest, key: KeyPair, metrics: Metrics, events: Events) -> None:
+        self._manifest, self._key, self._metrics, self._events = manifest, key, metrics, events
         self._loop = asyncio.get_running_loop()
         self._stands = False
         self._sees_better = False
@@ -81,49 +81,51 @@ class Course:
         """Who said last that it stands in the very round and model that we do: they will come to its average."""
         self._decided: deque[bytes] = deque(maxlen=OWN_ROOTS)
         self._passed: deque[bytes] = deque(maxlen=OWN_ROOTS)
-        self.crowd = 1
+        self.population = 1
         """Peers that were ready for the last round, by the word of all who were in it."""
 
     @property
     def run_tokens(self) -> int:
         """Tokens of the whole run so far."""
-        return self._board.run_tokens
+        return self._metrics.run_tokens
 
     @property
-    def cells(self) -> Cells:
+    def hierarchy(self) -> Hierarchy:
         """Who averages with whom in the round that we are in."""
-        return Cells.of(self._manifest.run_id, self._board.round, self.crowd, self._manifest.round.group_size)
+        return Hierarchy.of(
+            self._manifest.run_id, self._metrics.round, self.population, self._manifest.round.group_size
+        )
 
     @property
-    def is_elder(self) -> bool:
+    def is_participant(self) -> bool:
         """Whether we were in the average that led to this state, or began with it: else it is others' work."""
-        return self._board.state_root in self._decided
+        return self._metrics.state_root in self._decided
 
-    def stand_on(self, state: SharedState, library: Library) -> None:
+    def stand_on(self, state: SharedState, chunks: ChunkExchange) -> None:
         """From now on this is the state that we train from and hand to newcomers."""
         root = state_root(state)
-        self._board.round, self._board.state_root = state.round, root
+        self._metrics.round, self._metrics.state_root = state.round, root
         self._stands, self.companions = True, ()
-        library.offer(root, StateContent(state))
+        chunks.offer(root, StateContent(state))
 
-    def step_on(self, state: SharedState, library: Library, averaged: Averaged) -> None:
+    def step_on(self, state: SharedState, chunks: ChunkExchange, averaged: Averaged) -> None:
         """The state after a round: a step by its average; where there was none the same model, for the next round."""
         is_ours = bool(averaged.members) and averaged.counted
         if averaged.average_P is None:
-            is_ours = self.is_elder
+            is_ours = self.is_participant
         else:
-            self.crowd = averaged.crowd
-            self._passed.append(self._board.state_root)
-        self.stand_on(state, library)
+            self.population = averaged.population
+            self._passed.append(self._metrics.state_root)
+        self.stand_on(state, chunks)
         if is_ours:
-            self._decided.append(self._board.state_root)
+            self._decided.append(self._metrics.state_root)
 
-    def come_back(self, state: SharedState, library: Library) -> None:
+    def come_back(self, state: SharedState, chunks: ChunkExchange) -> None:
         """Begin with a state that we had a part in, in an earlier life, or that nobody else has: the founder's."""
-        self.stand_on(state, library)
-        self._decided.append(self._board.state_root)
+        self.stand_on(state, chunks)
+        self._decided.append(self._metrics.state_root)
 
-    def offer(self) -> tuple[int, Offer] | None:
+    def offer(self) -> tuple[int, Head] | None:
         """(round, what we say when somebody asks where the run stands); None while we have no state."""
         if not self._stands:
             return None
@@ -131,9 +133,9 @@ class Course:
             Phase.TRAINING: self.train_until - self._loop.time(),
             Phase.WAITING: self._manifest.round.seconds,
         }
-        left = max(0.0, ahead.get(self._board.phase, 0.0))
-        return self._board.round, Offer(
-            self._board.state_root, self._board.run_tokens, left, self.crowd, self.is_elder
+        left = max(0.0, ahead.get(self._metrics.phase, 0.0))
+        return self._metrics.round, Head(
+            self._metrics.state_root, self._metrics.run_tokens, left, self.population, self.is_participant
         )
 
     async def join(self, means: Means, *, alone_is_fine: bool) -> None:
@@ -149,8 +151,8 @@ class Course:
             )
             if answers == 0 and alone_is_fine:
                 break
-            if standing and self._stands and standing.state_root == self._board.state_root:
-                self.companions, self.crowd = standing.donors, standing.crowd
+            if standing and self._stands and standing.state_root == self._metrics.state_root:
+                self.companions, self.population = standing.donors, standing.population
                 break
             if standing and await self._adopt(standing, asked_at, means):
                 break
@@ -159,7 +161,7 @@ class Course:
                 raise NobodyThere(fact, "the run may be over; ask the organiser, or try again in a minute")
             await asyncio.sleep(POLL_SECONDS)
         if not self._stands:
-            self.come_back(means.learner.state, means.library)
+            self.come_back(means.learner.state, means.chunks)
 
     @property
     def is_quick(self) -> bool:
@@ -183,8 +185,8 @@ class Course:
             spec.average_seconds if missed.declined else 0.0 if has_no_result else spec.assemble_seconds
         )
         deadline, otherwise = self._loop.time() + patience, Found.NOBODY
-        self._board.enter(Phase.SYNCING)
-        if may_ask and missed.round <= self._board.round:
+        self._metrics.enter(Phase.SYNCING)
+        if may_ask and missed.round <= self._metrics.round:
             may_ask = False
             ask_to_wait()
         while True:
@@ -199,11 +201,11 @@ class Course:
             if answers == 0 or standing is None:
                 if answers == 0 or late:
                     return otherwise
-            elif standing.state_root == self._board.state_root:
+            elif standing.state_root == self._metrics.state_root:
                 self.companions = standing.donors
                 if late:
                     return Found.SAME
-            elif (late or standing.round > self._board.round) and await self._adopt(
+            elif (late or standing.round > self._metrics.round) and await self._adopt(
                 standing, asked_at, means
             ):
                 if late or not (may_ask and self.is_late):
@@ -215,65 +217,65 @@ class Course:
             await asyncio.sleep(pause)
             pause = min(SELDOM_SECONDS, pause * 1.5)
 
-    async def look_around(self, neighbours: Neighbours, companions: Collection[PeerId]) -> None:
+    async def look_around(self, membership: Membership, companions: Collection[PeerId]) -> None:
         """Ask some of the peers that train without us where they stand; where they are the better camp, `move` asks again."""
         at_most = (
-            ASKED if self.cells.count == 1 else SCOUTS
-        )  # in a crowd hardly anybody is in our group, and many look
-        self._sees_better = await self._elsewhere(neighbours, companions, at_most) is not None
+            ASKED if self.hierarchy.count == 1 else SCOUTS
+        )  # in a population hardly anybody is in our group, and many look
+        self._sees_better = await self._elsewhere(membership, companions, at_most) is not None
 
-    async def move(self, means: Means, neighbours: Neighbours, companions: Collection[PeerId]) -> bool:
+    async def move(self, means: Means, membership: Membership, companions: Collection[PeerId]) -> bool:
         """Go over to a better camp than that of our ``companions``, where `look_around` has seen one that is still there.
 
         It is asked again, so that we come into the round in which it is now, and not into one that is over.
         """
         is_due, self._sees_better, asked_at = self._sees_better, False, self._loop.time()
-        standing = await self._elsewhere(neighbours, companions, ASKED) if is_due else None
+        standing = await self._elsewhere(membership, companions, ASKED) if is_due else None
         return standing is not None and await self._adopt(standing, asked_at, means)
 
     async def _elsewhere(
-        self, neighbours: Neighbours, companions: Collection[PeerId], at_most: int
-    ) -> Standing | None:
+        self, membership: Membership, companions: Collection[PeerId], at_most: int
+    ) -> ChosenHead | None:
         """The camp to go over to, by what ``at_most`` outsiders say; where these are `ASKED`, the organiser is among them."""
-        here, organiser = neighbours.roster.in_training(self._loop.time()), self._manifest.organiser_id
+        here, organiser = membership.roster.in_training(self._loop.time()), self._manifest.organiser_id
         outsiders = [peer for peer in here if peer not in companions]
         own = self._own()
         if own is None or not (outsiders and companions):
             return None
         first = [organiser] if organiser in outsiders and at_most == ASKED else []
-        asked = dict.fromkeys([*first, *neighbours.some(at_most, outsiders)])
-        heard = await neighbours.offers(self._loop.time() + ASK_SECONDS, tuple(asked)[:at_most])
+        asked = dict.fromkeys([*first, *membership.some(at_most, outsiders)])
+        heard = await membership.offers(self._loop.time() + ASK_SECONDS, tuple(asked)[:at_most])
         heard = [said for said in heard if said.message.state_root not in self._passed]
         if (
-            self.cells.count > 1
+            self.hierarchy.count > 1
         ):  # cells do not take their steps at the same moment: who is a round away is no other camp
-            heard = [said for said in heard if abs(said.stamp.round - self._board.round) != 1]
-        return better(heard, len(outsiders), own, companions, organiser) if heard else None
+            heard = [said for said in heard if abs(said.stamp.round - self._metrics.round) != 1]
+        return other_side(heard, len(outsiders), own, companions, organiser) if heard else None
 
-    async def _adopt(self, standing: Standing, asked_at: float, means: Means) -> bool:
+    async def _adopt(self, standing: ChosenHead, asked_at: float, means: Means) -> bool:
         """Take the state that the others believe in; False where it could not be had this time.
 
         What they had left of their round when we asked has been running since: for the slowest answer, and for the download.
         """
         deadline = self._loop.time() + max(JOIN_PATIENCE, self._manifest.round.seconds)
-        self._board.enter(Phase.SYNCING)
-        state = await means.replays.state(standing, deadline) if self._stands else None
+        self._metrics.enter(Phase.SYNCING)
+        state = await means.round_log.state(standing, deadline) if self._stands else None
         state = state or await means.sync.state(standing, means.learner.numbers, deadline)
         if state is None:
             return False
         self._took = self._loop.time() - asked_at
         means.learner.adopt(state)
-        self._board.run_tokens = max(self._board.run_tokens, standing.tokens)
+        self._metrics.run_tokens = max(self._metrics.run_tokens, standing.tokens)
         self.seconds_left = max(0.0, standing.seconds_left - (self._loop.time() - asked_at))
-        self.stand_on(state, means.library)
-        self.companions, self.crowd = standing.donors, standing.crowd
-        root = self._board.state_root.hex()
-        self._telling.say("synced", round=state.round, donors=len(standing.donors), state_root=root)
+        self.stand_on(state, means.chunks)
+        self.companions, self.population = standing.donors, standing.population
+        root = self._metrics.state_root.hex()
+        self._events.say("synced", round=state.round, donors=len(standing.donors), state_root=root)
         return True
 
-    def _own(self) -> Signed[Offer] | None:
+    def _own(self) -> Signed[Head] | None:
         current = self.offer()
         if current is None:
             return None
         run = self._manifest.run_id
-        return open_frame(seal(self._key, current[1], Stamp(run, round=current[0])), Offer, run=run)
+        return open_frame(seal(self._key, current[1], Stamp(run, round=current[0])), Head, run=run)

@@ -15,16 +15,16 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from averaging.record import Frame, Record, Replay, opened, packed
+from averaging.record import Record, ReplayRecord, UpdateShape, opened, packed
 from swarm.errors import Busy, Malformed, Refused, SwarmError, TheirFault, Weather
 from swarm.identity import PeerId
 from swarm.machine import Arithmetic, Report
 from swarm.transport import Call, Payload, Route, Transport
 
-from ..chunks.exchange import Library
+from ..chunks.exchange import ChunkExchange
 from ..training.learner import Learner
 from ..training.state import SharedState, state_root
-from .head import Standing
+from .head import ChosenHead
 
 KEPT = 16
 """Records, at most."""
@@ -35,13 +35,18 @@ DONORS = 3
 """So many are asked for one record before the model itself is fetched."""
 
 
-class Replays:
+class RoundLog:
     """The records of one peer: kept, served, and played again."""
 
     def __init__(
-        self, learner: Learner, frame: Frame, library: Library, transport: Transport, arithmetic: Arithmetic
+        self,
+        learner: Learner,
+        frame: UpdateShape,
+        chunks: ChunkExchange,
+        transport: Transport,
+        arithmetic: Arithmetic,
     ) -> None:
-        self._learner, self._frame, self._library = learner, frame, library
+        self._learner, self._frame, self._chunk_exchange = learner, frame, chunks
         self._transport, self._arithmetic = transport, arithmetic
         self._kept: OrderedDict[bytes, Record] = OrderedDict()
         self._wanted: bytes | None = None
@@ -84,7 +89,7 @@ class Replays:
         if root not in self._kept:
             raise Refused("that round is not known here (any more)")
         raw = packed(self._kept[root])
-        await self._library.take_turn(len(raw))
+        await self._chunk_exchange.take_turn(len(raw))
         return raw
 
     # --- asking ---------------------------------------------------------------------------------------------------
@@ -105,7 +110,7 @@ class Replays:
         self, root: bytes, donors: Sequence[PeerId], deadline: float
     ) -> tuple[Record, PeerId] | None:
         loop = asyncio.get_running_loop()
-        asked = self._library.honest(list(dict.fromkeys(donors)))
+        asked = self._chunk_exchange.honest(list(dict.fromkeys(donors)))
         while asked and loop.time() < deadline:
             for donor in list(asked):
                 now = loop.time()
@@ -132,10 +137,10 @@ class Replays:
             )
         except (TheirFault, Weather) as error:
             if isinstance(error, Malformed):
-                self._library.report(Report(error.code, error.fact, donor))
+                self._chunk_exchange.report(Report(error.code, error.fact, donor))
             return error
 
-    async def state(self, standing: Standing, deadline: float) -> SharedState | None:
+    async def state(self, standing: ChosenHead, deadline: float) -> SharedState | None:
         """The state that ``standing`` names, from ours; None where it is not to be had this way."""
         state, now = self._learner.state, asyncio.get_running_loop().time()
         deadline = now + (deadline - now) / 2  # the rest is for the model itself
@@ -152,12 +157,12 @@ class Replays:
                 state = await self.following(state, record)
             except Malformed as error:
                 liars.add(donor)
-                self._library.report(Report(error.code, error.fact, donor))
+                self._chunk_exchange.report(Report(error.code, error.fact, donor))
         return state if state_root(state) == standing.state_root else None
 
     async def average(self, record: Record) -> Tensor:
         """The average of ``record``, ``[P]``. Raises `Malformed` where no group of the run can have decided it."""
-        return await self._arithmetic.run(Replay(record, self._frame).run)
+        return await self._arithmetic.run(ReplayRecord(record, self._frame).run)
 
     async def following(self, state: SharedState, record: Record) -> SharedState:
         """The state after ``state`` by ``record``. Raises `Malformed` where no group of the run can have decided it."""

@@ -21,7 +21,7 @@ from swarm.manifest import RunManifest
 from swarm.transport import Call, Payload, Route, Transport
 from swarm.wire import Signed, Stamp, open_frame, seal
 
-from .head import ENOUGH, Offer, Standing, believed, voices
+from .head import ENOUGH, ChosenHead, Head, fork_choice, voices
 
 TELL_SECONDS = 30.0
 """Between two words of the organiser."""
@@ -29,8 +29,8 @@ PATIENCE = 5.0
 
 
 def taken(
-    offers: Sequence[Signed[Offer]], organiser: PeerId, anchor: Signed[Offer] | None
-) -> Standing | None:
+    offers: Sequence[Signed[Head]], organiser: PeerId, anchor: Signed[Head] | None
+) -> ChosenHead | None:
     """The state that a newcomer takes, by the rules of the module; None where there is none to be believed (ask again)."""
     heard = voices(offers)
     if len(heard) < ENOUGH:
@@ -39,25 +39,25 @@ def taken(
             offers = [signed for signed in offers if _said(signed) == _said(decisive)]
         elif anchor:
             offers = [signed for signed in offers if not _contradicts(signed, anchor)]
-    return believed(offers, organiser)
+    return fork_choice(offers, organiser)
 
 
-def _said(signed: Signed[Offer]) -> tuple[int, bytes]:
+def _said(signed: Signed[Head]) -> tuple[int, bytes]:
     return signed.stamp.round, signed.message.state_root
 
 
-def _contradicts(signed: Signed[Offer], anchor: Signed[Offer]) -> bool:
+def _contradicts(signed: Signed[Head], anchor: Signed[Head]) -> bool:
     return signed.stamp.round < anchor.stamp.round or (
         signed.stamp.round == anchor.stamp.round and signed.message.state_root != anchor.message.state_root
     )
 
 
-class Anchors:
+class TrustedHeads:
     """Keeps the organiser's newest word, hands it on, and asks others for theirs."""
 
     def __init__(self, manifest: RunManifest, transport: Transport) -> None:
         self._run, self._organiser, self._transport = manifest.run_id, manifest.organiser_id, transport
-        self.newest: Signed[Offer] | None = None
+        self.newest: Signed[Head] | None = None
         """Of the highest round that we have heard of; None where nobody has one."""
         transport.serve(Route("anchor", self._on_anchor))
 
@@ -71,13 +71,13 @@ class Anchors:
 
     def learn(self, raw: bytes) -> None:
         """Keep a frame if it is newer than ours. Raises the faults of `open_frame`, and `Impostor` where it is somebody else's."""
-        signed = open_frame(raw, Offer, run=self._run)
+        signed = open_frame(raw, Head, run=self._run)
         if signed.signer != self._organiser:
             raise Impostor("only the organiser's word is an anchor")
         if self.newest is None or signed.stamp.round > self.newest.stamp.round:
             self.newest = signed
 
-    async def choose(self, offers: Sequence[Signed[Offer]], deadline: float) -> Standing | None:
+    async def choose(self, offers: Sequence[Signed[Head]], deadline: float) -> ChosenHead | None:
         """What a newcomer takes of ``offers``; where they are few, those who made them are asked for the organiser's word, too."""
         heard = voices(offers)
         if len(heard) < ENOUGH and all(signed.signer != self._organiser for signed in heard):
@@ -100,7 +100,7 @@ class Anchors:
     async def keep_telling(
         self,
         key: KeyPair,
-        offer: Callable[[], tuple[int, Offer] | None],
+        offer: Callable[[], tuple[int, Head] | None],
         some: Callable[[], Sequence[PeerId]],
     ) -> None:
         """For ever, the organiser's part: sign where we stand, and give it to ``some``."""

@@ -54,7 +54,7 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class _Here:
-    """Who is present ``since`` a time and ``until`` another, if nobody comes or goes meanwhile: a crowd asks that all the time."""
+    """Who is present ``since`` a time and ``until`` another, if nobody comes or goes meanwhile: a population asks that all the time."""
 
     peers: list[PeerId]
     since: float
@@ -162,7 +162,7 @@ class Roster:
         oldest, leaving = (
             now - self.patience,
             Phase.LEAVING,
-        )  # written out: a crowd asks this of everybody all the time
+        )  # written out: a population asks this of everybody all the time
         for row in self._rows.values():
             if not row.is_lost and row.heard >= oldest and row.signed.message.phase is not leaving:
                 yield row

@@ -51,7 +51,7 @@ class Copied(NamedTuple):
     seen_until: float
 
 
-class Board:
+class SharedRecords:
     """What the directories of one network share. ``forms``: the topics of the run, and what is stored under each."""
 
     def __init__(
@@ -110,9 +110,9 @@ class Board:
 
 
 class SimulatedDirectory:
-    """The `swarm.dht.directory.Directory` of one peer: its view of the `Board`."""
+    """The `swarm.dht.directory.Directory` of one peer: its view of the `SharedRecords`."""
 
-    def __init__(self, board: Board, me: PeerId) -> None:
+    def __init__(self, board: SharedRecords, me: PeerId) -> None:
         self._board = board
         self._me = me
 

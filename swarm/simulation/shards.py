@@ -31,7 +31,7 @@ class Letter(NamedTuple):
     content: Any
 
 
-class Line(Protocol):
+class Pipe(Protocol):
     """One end of a pipe between two processes, as `multiprocessing.Pipe` makes it."""
 
     def send(self, obj: Any, /) -> None:
@@ -48,7 +48,7 @@ class ShardLost(RuntimeError):
     """Another shard has ended before its time, and will have said why; or it says nothing any more."""
 
 
-def heard(line: Line, shard: int) -> Any:
+def heard(line: Pipe, shard: int) -> Any:
     """What ``shard`` says next. Raises `ShardLost` where it is gone, or silent for `SILENT_SECONDS`."""
     try:
         if line.poll(SILENT_SECONDS):
@@ -61,7 +61,7 @@ def heard(line: Line, shard: int) -> Any:
 class Shards:
     """The meeting point of one shard, number ``index``; ``lines`` lead to all others. A `swarm.simulation.clock.Window`."""
 
-    def __init__(self, index: int, lines: Mapping[int, Line], lookahead: float) -> None:
+    def __init__(self, index: int, lines: Mapping[int, Pipe], lookahead: float) -> None:
         if not lookahead > 0:
             raise ValueError("where messages take no time, no process can go ahead of another")
         self.index, self.until, self.lookahead = index, lookahead, lookahead

@@ -18,7 +18,7 @@ from typing import Any
 from ..errors import Busy, Refused, SwarmError, TooLate, Weather
 from ..identity import KeyPair, PeerId
 from ..machine import Delivered, Event, Received, Unreached
-from ..wire import Message, Signed, Stamp, hall_of, open_frame, seal
+from ..wire import Message, Signed, Stamp, level_of, open_frame, seal
 from . import Allowance, Call, Payload, Route, Transport
 
 BACKLOG_BYTES = 8 << 20
@@ -114,7 +114,7 @@ class Post:
         signed = open_frame(bytes(call.body), *self._forms, run=self._run)
         if signed.signer != call.sender:
             raise Refused("mail is accepted from its signer only")
-        group = hall_of(signed.stamp.group) if self._forms[type(signed.message)] else signed.stamp.group
+        group = level_of(signed.stamp.group) if self._forms[type(signed.message)] else signed.stamp.group
         topic, event = (signed.stamp.round, group), Received(signed)
         inbox = self._open.get(topic)
         if inbox:

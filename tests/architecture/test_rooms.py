@@ -58,7 +58,7 @@ MAY_START_THREADS = {
     "swarm/dht/node.py": "hivemind's import takes seconds",
     "swarm/dht/p2p.py": "opening a long bundle is a tenth of a second of signatures",
     "peer/app/demo.py": "reads its children's files while they still run",
-    "peer/simulation/run.py": "a crowd is rehearsed in two processes",
+    "peer/simulation/run.py": "a population is rehearsed in two processes",
 }
 THREADS = {
     "asyncio.to_thread",

@@ -23,7 +23,7 @@ from averaging.groups import Group
 from averaging.partition import Part, plan, shaped
 from averaging.reduce import Reduced, ReducePart
 from averaging.round import Round
-from averaging.round_plan import Offering, Outcome, Plan, Schedule
+from averaging.round_plan import Contribution, Outcome, Plan, Schedule
 from swarm.identity import PeerId, peer_id_from_digest
 from swarm.machine import (
     Command,
@@ -116,7 +116,7 @@ class Member:
 
     id: PeerId
     machine: Round
-    offering: Offering
+    contribution: Contribution
     fetched: float
     crash_at: float
     alarm: int = 0
@@ -128,7 +128,7 @@ class Member:
     @property
     def vector_P(self) -> Tensor:
         """What it has brought."""
-        return self.offering.vector_P
+        return self.contribution.vector_P
 
     @property
     def average(self) -> Tensor | None:
@@ -153,7 +153,7 @@ class Stage:
         for id_ in self.group.members:
             begin, vector_P = weather.skew * self._chance.random(), torch.randn(count * 300, generator=noise)
             schedule = Schedule.within(begin, SECONDS)
-            offering = Offering(
+            contribution = Contribution(
                 vector_P=vector_P,
                 weight=1 + self._chance.randrange(1000),
                 seed=bytes(32),
@@ -166,10 +166,10 @@ class Stage:
                 schedule=schedule,
                 exchange=play.exchange,
             )
-            machine = Round(the_plan, id_, offering)
+            machine = Round(the_plan, id_, contribution)
             crashes = self._chance.random() < weather.crash
             crash_at = begin + SECONDS * self._chance.random() ** 3 if crashes else float("inf")
-            self.members[id_] = Member(id_, machine, offering, schedule.fetched, crash_at)
+            self.members[id_] = Member(id_, machine, contribution, schedule.fetched, crash_at)
             self._push(begin, id_, Woken(), alarm=-1)
 
     def chain(self, part: Part) -> tuple[PeerId, ...]:

@@ -54,7 +54,7 @@ def check(stage: Stage, liars: Iterable[PeerId] = ()) -> list[Member]:
 
 def account(stage: Stage, member: Member, play: Play) -> None:
     """What was applied of an update, with what is kept of it, is the update: it was applied where it says so, and only there."""
-    outcome, codec = member.outcome, member.offering.codec or play.codec
+    outcome, codec = member.outcome, member.contribution.codec or play.codec
     if play.exchange is Exchange.BUTTERFLY:
         results = [result_of(stage, member, part) for part in stage.parts]
         for index, (result, payload) in enumerate(zip(results, outcome.encoded, strict=True)):
@@ -110,8 +110,8 @@ def books(stage: Stage, averaged: list[Member]) -> None:
 
 def gathered(stage: Stage, applied: list[PeerId]) -> Tensor:
     """The average of these members' updates, from what they brought."""
-    (whole,), offerings = stage.parts, [stage.members[id_].offering for id_ in applied]
-    codecs = [offering.codec or stage.play.codec for offering in offerings]
+    (whole,), offerings = stage.parts, [stage.members[id_].contribution for id_ in applied]
+    codecs = [contribution.codec or stage.play.codec for contribution in offerings]
     jobs = [
         EncodeUpdate(each.vector_P, whole, codec, each.weight)
         for each, codec in zip(offerings, codecs, strict=True)

@@ -11,7 +11,7 @@ import pytest
 from averaging import groups
 from averaging.assembly import YOUNG, Assembly, Call, LeftOut
 from averaging.groups import Group
-from averaging.messages import Because, Decline, Proposal, Ready, Vote
+from averaging.messages import Decline, DeclineReason, Proposal, Ready, Vote
 from swarm.identity import KeyPair, PeerId
 from swarm.machine import Event, Finish, Received, Send, Unreached, WakeAt, Woken
 from swarm.wire import Message, Signed, Stamp, open_frame, seal
@@ -431,7 +431,7 @@ def test_who_comes_with_another_model_when_the_list_is_made_hears_only_that_we_d
         (
             1,
             comes(C, OTHER),
-            [Send((C,), Decline(ROUND, "we train from another model", Because.ABSENT)), WakeAt(END)],
+            [Send((C,), Decline(ROUND, "we train from another model", DeclineReason.ABSENT)), WakeAt(END)],
         ),
     )
 
@@ -453,7 +453,7 @@ def test_the_group_knows_what_each_member_says_of_its_line() -> None:
             group_size=16,
         )
     )
-    lines = {A: groups.Line(9000), B: groups.Line(250, dialable=False)}
+    lines = {A: groups.LinkClaim(9000), B: groups.LinkClaim(250, dialable=False)}
     formed = groups.form(RUN, ROUND, (A, B), ROOT, lines)
     proposal = Proposal(
         tuple(frame.raw for frame in sorted((said(A, mine).signed, slow), key=lambda frame: frame.signer))
@@ -557,7 +557,7 @@ def test_two_that_may_lead_are_believed_whomever_we_follow() -> None:
 
 
 def test_who_does_not_come_is_not_waited_for_and_turns_nobody_away() -> None:
-    absent = Decline(ROUND, "still catching up", Because.ABSENT)
+    absent = Decline(ROUND, "still catching up", DeclineReason.ABSENT)
     play(
         assembly(E, (A, B, C, D, E)),
         (0, None, [Send((A, B, C), Ready(ROOT)), WakeAt(0)]),
@@ -574,7 +574,10 @@ def test_who_does_not_come_is_not_waited_for_and_turns_nobody_away() -> None:
 
 def test_a_leader_that_comes_after_all_hears_again_who_is_ready() -> None:
     """What it was told while it was still catching up is lost to it: it would wait for everybody, and everybody for it."""
-    absent, again = said(A, Decline(ROUND, "still catching up", Because.ABSENT)), Send((A,), Ready(ROOT))
+    absent, again = (
+        said(A, Decline(ROUND, "still catching up", DeclineReason.ABSENT)),
+        Send((A,), Ready(ROOT)),
+    )
     begin = [(0, None, [Send((A, B, C), Ready(ROOT)), WakeAt]), (0, Woken(), [WakeAt])]
     gone = (1, absent, [Send((D,), Ready(ROOT)), WakeAt])
     play(assembly(E), *begin, gone, (2, comes(A), [again, WakeAt]), (2, comes(A), [WakeAt]))
@@ -590,7 +593,7 @@ def test_a_leader_that_comes_after_all_hears_again_who_is_ready() -> None:
 
 def test_who_was_absent_and_is_listed_all_the_same_has_come() -> None:
     """It was still catching up when we asked; its vote is waited for like everybody's."""
-    absent = Decline(ROUND, "still catching up", Because.ABSENT)
+    absent = Decline(ROUND, "still catching up", DeclineReason.ABSENT)
     play(
         assembly(D),
         (0, None, [Send, WakeAt]),
@@ -628,7 +631,11 @@ def test_a_leader_to_whom_too_few_have_come_tells_them_and_nobody_goes_on() -> N
         (1, comes(B), [WakeAt]),
         (1, Unreached(C), [WakeAt]),
         (1, Unreached(D), [WakeAt(CLOSE)]),
-        (CLOSE, Woken(), [Send((B,), Decline(ROUND, why, Because.TOO_FEW)), Finish(LeftOut(why, ROUND))]),
+        (
+            CLOSE,
+            Woken(),
+            [Send((B,), Decline(ROUND, why, DeclineReason.TOO_FEW)), Finish(LeftOut(why, ROUND))],
+        ),
     )
     assert played
     follower = assembly(B, (A, B, C, D), least=3)
@@ -636,7 +643,7 @@ def test_a_leader_to_whom_too_few_have_come_tells_them_and_nobody_goes_on() -> N
     play(
         follower,
         (0, None, [Send, WakeAt]),
-        (3, said(A, Decline(ROUND, why, Because.TOO_FEW)), [Finish(left)]),
+        (3, said(A, Decline(ROUND, why, DeclineReason.TOO_FEW)), [Finish(left)]),
     )
 
 
@@ -663,7 +670,7 @@ def test_newcomers_to_whom_somebody_says_that_the_round_is_over_do_not_wait_for_
 
 def test_newcomers_are_no_group_beside_those_who_go_on() -> None:
     """However many they are: of those who were in the last average more than half must be there."""
-    fresh = [said(who, Ready(ROOT, is_elder=False)).signed for who in (B, C, D)]
+    fresh = [said(who, Ready(ROOT, is_participant=False)).signed for who in (B, C, D)]
     call = Call(
         run=RUN,
         me=fresh[2],
@@ -694,14 +701,14 @@ def test_nobody_votes_for_a_group_of_too_few_nor_for_a_crowd_that_nobody_sees() 
 
 
 @pytest.mark.parametrize(
-    ("crowd", "around", "believed"),
+    ("population", "around", "believed"),
     [(1, 1, 2 * YOUNG), (2 * YOUNG, 1, 4 * YOUNG), (1, 2 * YOUNG, 4 * YOUNG)],
-    ids=["young", "a crowd of which we know few", "many who have just come"],
+    ids=["young", "a population of which we know few", "many who have just come"],
 )
 def test_a_crowd_is_believed_that_is_not_much_larger_than_what_we_know(
-    crowd: int, around: int, believed: int
+    population: int, around: int, believed: int
 ) -> None:
-    call = replace(assembly_call(D), crowd=crowd, around=around)
+    call = replace(assembly_call(D), population=population, around=around)
     seated = [ready(who) for who in (A, D)]
     assert [call.fits(seated, unseated - 2) for unseated in (believed, believed + 1)] == [True, False]
 

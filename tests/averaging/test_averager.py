@@ -14,7 +14,7 @@ from torch import Tensor
 
 from averaging.averager import BRIEF, FORMS, REMEMBERED, Averaged, Averager, Company, Update
 from averaging.codecs import Shape, codec_of, result_codec
-from averaging.messages import Because, Decline, Ready, flag_bytes
+from averaging.messages import Decline, DeclineReason, Ready, flag_bytes
 from swarm.identity import KeyPair, PeerId
 from swarm.machine import Received, Report
 from swarm.manifest import Codec, DataSpec, Exchange, InnerSpec, ModelSpec, OuterSpec, RoundSpec, RunManifest
@@ -314,7 +314,7 @@ def test_who_is_ready_with_another_model_hears_only_that_we_train_from_ours() ->
             assert isinstance(answer, Received)
             heard[round_] = answer.signed.message
         here = 3 + REMEMBERED
-        assert heard[4] == Decline(here, "we train from another model", Because.ABSENT)
+        assert heard[4] == Decline(here, "we train from another model", DeclineReason.ABSENT)
         assert heard[3] == Decline(here, f"round 3 is over, the run is at {here}"), (
             "it does not know any more which model that was"
         )

@@ -12,8 +12,16 @@ from averaging.partition import plan, shaped
 from averaging.reduce import EncodedPart, digest, weighted_sum
 from averaging.robust import coefficients
 from averaging.round import Round
-from averaging.round_plan import Offering, Plan
-from averaging.whole_update import HEAD, CheckUpdate, CombineUpdates, EncodeUpdate, Head, blob_size, head_of
+from averaging.round_plan import Contribution, Plan
+from averaging.whole_update import (
+    HEAD,
+    CheckUpdate,
+    CombineUpdates,
+    EncodeUpdate,
+    UpdateHeader,
+    blob_size,
+    header_of,
+)
 from swarm.errors import Malformed, Refused
 from swarm.identity import PeerId
 from swarm.machine import Delivered, Event, Fetch, Report, Send, Ship, Unreached, Woken
@@ -57,15 +65,15 @@ def update(member: PeerId, payload: bytes = b"") -> Delivered:
 
 
 def seat(me: PeerId = A) -> Seat:
-    offering = Offering(vector_P=VECTORS[me], weight=WEIGHTS[me], seed=bytes(32), codec=CODECS[me])
-    return Seat(me, machine=Round(PLAN, me, offering))
+    contribution = Contribution(vector_P=VECTORS[me], weight=WEIGHTS[me], seed=bytes(32), codec=CODECS[me])
+    return Seat(me, machine=Round(PLAN, me, contribution))
 
 
 def average(*members: PeerId) -> torch.Tensor:
     numbers = [
         codec_of(CODECS[m], WHOLE.shape).decode(BLOBS[m].payload[HEAD.size :], WHOLE.numbers) for m in members
     ]
-    return weighted_sum(numbers, coefficients([head_of(BLOBS[m].payload).claim for m in members]))
+    return weighted_sum(numbers, coefficients([header_of(BLOBS[m].payload).claim for m in members]))
 
 
 def test_an_update_goes_to_whoever_has_committed_and_is_held_by_its_hash() -> None:
@@ -129,7 +137,7 @@ def test_two_words_about_one_hash_do_not_make_two_averages() -> None:
 
 def forged(codec: Codec = Codec.SPARSE128, weight: int = 100, norm: float | None = None) -> bytes:
     measured = BLOBS[D].norm if norm is None else norm
-    return Head(codec, weight, measured).pack() + BLOBS[D].payload[HEAD.size :]
+    return UpdateHeader(codec, weight, measured).pack() + BLOBS[D].payload[HEAD.size :]
 
 
 LIES = {
@@ -181,7 +189,7 @@ def test_the_length_of_an_update_is_known_before_its_commit_and_other_items_are_
 
 def test_nobody_sends_more_than_the_run_allows() -> None:
     with pytest.raises(ValueError, match="fp32 has no place in a round of sparse256"):
-        Round(PLAN, A, Offering(vector_P=VECTORS[A], weight=1, seed=bytes(32), codec=Codec.FP32))
+        Round(PLAN, A, Contribution(vector_P=VECTORS[A], weight=1, seed=bytes(32), codec=Codec.FP32))
 
 
 # --- strengths and blobs ------------------------------------------------------------------------------------------
@@ -216,7 +224,7 @@ def test_families_go_from_large_to_small() -> None:
 )
 def test_a_head_that_no_member_may_send_is_malformed(raw: bytes) -> None:
     with pytest.raises(Malformed):
-        head_of(raw)
+        header_of(raw)
 
 
 def test_a_fetched_update_must_be_in_order_though_nobody_has_told_us_of_it() -> None:

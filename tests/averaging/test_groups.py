@@ -83,7 +83,7 @@ def test_the_model_that_most_have_counts_and_ours_where_it_ties() -> None:
     assert groups.majority_root([], ROOT) == ROOT
 
 
-def group_with(lines: dict[int, groups.Line]) -> groups.Group:
+def group_with(lines: dict[int, groups.LinkClaim]) -> groups.Group:
     """A group whose members have said so of their lines, by their numbers."""
     said = [signed(peer(number), Ready(ROOT, line.up, line.dialable)) for number, line in lines.items()]
     return groups.formed(RUN, said)
@@ -94,19 +94,21 @@ def share_of(group: groups.Group, number: int) -> Fraction:
 
 
 def test_the_id_of_a_group_commits_to_what_its_members_say_of_their_lines() -> None:
-    lines = [groups.Line(), groups.Line(up=1), groups.Line(dialable=False)]
-    assert len({group_with({0: line, 1: groups.Line()}).id for line in lines}) == 3
-    assert group_with({0: groups.Line(), 1: groups.Line()}) == groups.form(RUN, 1, [peer(1), peer(0)], ROOT)
+    lines = [groups.LinkClaim(), groups.LinkClaim(up=1), groups.LinkClaim(dialable=False)]
+    assert len({group_with({0: line, 1: groups.LinkClaim()}).id for line in lines}) == 3
+    assert group_with({0: groups.LinkClaim(), 1: groups.LinkClaim()}) == groups.form(
+        RUN, 1, [peer(1), peer(0)], ROOT
+    )
 
 
 def test_owners_are_those_that_all_can_reach() -> None:
-    group = group_with({number: groups.Line(dialable=number % 3 == 0) for number in range(9)})
+    group = group_with({number: groups.LinkClaim(dialable=number % 3 == 0) for number in range(9)})
     assert set(groups.owners(RUN, group, 16)) == {peer(0), peer(3), peer(6)}
     assert len(groups.owners(RUN, group, 2)) == 2
 
 
 def test_where_nobody_can_be_reached_everybody_may_own() -> None:
-    group = group_with({number: groups.Line(dialable=False) for number in range(3)})
+    group = group_with({number: groups.LinkClaim(dialable=False) for number in range(3)})
     assert set(groups.owners(RUN, group, 16)) == set(group.members)
 
 
@@ -117,11 +119,11 @@ def test_before_anybody_has_measured_its_line_shares_are_equal() -> None:
 def test_a_fast_line_reduces_more_and_an_unknown_one_as_much_as_the_median() -> None:
     group = group_with(
         {
-            0: groups.Line(1000),
-            1: groups.Line(2000),
-            2: groups.Line(3000),
-            3: groups.Line(0),
-            4: groups.Line(2000),
+            0: groups.LinkClaim(1000),
+            1: groups.LinkClaim(2000),
+            2: groups.LinkClaim(3000),
+            3: groups.LinkClaim(0),
+            4: groups.LinkClaim(2000),
         }
     )
     assert share_of(group, 0) < share_of(group, 1) == share_of(group, 3) < share_of(group, 2)
@@ -132,7 +134,10 @@ def test_a_fast_line_reduces_more_and_an_unknown_one_as_much_as_the_median() -> 
 def test_a_huge_claim_is_worth_a_bounded_share(count: int) -> None:
     def share(claim: int) -> Fraction:
         return share_of(
-            group_with({0: groups.Line(claim)} | {number: groups.Line(1000) for number in range(1, count)}), 0
+            group_with(
+                {0: groups.LinkClaim(claim)} | {number: groups.LinkClaim(1000) for number in range(1, count)}
+            ),
+            0,
         )
 
     assert share(10**8) == share(4000)
@@ -140,11 +145,11 @@ def test_a_huge_claim_is_worth_a_bounded_share(count: int) -> None:
 
 
 def test_the_only_one_who_claims_anything_gets_nothing_for_it() -> None:
-    group = group_with({0: groups.Line(10**8)} | {number: groups.Line() for number in range(1, 6)})
+    group = group_with({0: groups.LinkClaim(10**8)} | {number: groups.LinkClaim() for number in range(1, 6)})
     assert share_of(group, 0) == Fraction(1, 6)
 
 
 def test_shares_are_of_the_owners_alone() -> None:
-    group = group_with({number: groups.Line(1000 + number) for number in range(20)})
+    group = group_with({number: groups.LinkClaim(1000 + number) for number in range(20)})
     owners = groups.owners(RUN, group, 4)
     assert sum(groups.shares(group, owners)) == 1

@@ -15,9 +15,9 @@ from torch import Tensor
 
 from averaging.averager import Averaged, Company, Update
 from averaging.codecs import codec_of
-from averaging.messages import MAX_CROWD, MAX_MEMBERS, MAX_WEIGHT, bits, flag_bytes, flags_of
-from averaging.record import Frame, Leave, Record, Replay, opened, packed
-from averaging.whole_update import HEAD, Head
+from averaging.messages import MAX_MEMBERS, MAX_POPULATION, MAX_WEIGHT, bits, flag_bytes, flags_of
+from averaging.record import Record, RecordResidual, ReplayRecord, UpdateShape, opened, packed
+from averaging.whole_update import HEAD, UpdateHeader
 from swarm.errors import Malformed
 from swarm.identity import digest_of
 from swarm.manifest import Codec, Exchange, RoundSpec
@@ -34,8 +34,8 @@ def spec_of(exchange: Exchange, codec: Codec) -> RoundSpec:
     return msgspec.structs.replace(ROUND, exchange=exchange, codec=codec)
 
 
-def frame_of(exchange: Exchange, codec: Codec) -> Frame:
-    return Frame(spec=spec_of(exchange, codec), tensors=TENSORS)
+def frame_of(exchange: Exchange, codec: Codec) -> UpdateShape:
+    return UpdateShape(spec=spec_of(exchange, codec), tensors=TENSORS)
 
 
 async def brings(person: Person, vector_P: Tensor) -> Averaged:
@@ -73,7 +73,7 @@ def record_of(exchange: Exchange, codec: Codec) -> Record:
     return opened(packed(record))
 
 
-def lost(vector_P: Tensor, record: Record, frame: Frame) -> Tensor:
+def lost(vector_P: Tensor, record: Record, frame: UpdateShape) -> Tensor:
     """What each part's encoding leaves out."""
     decoded_P = torch.empty_like(vector_P)
     for part in frame.parts(record):
@@ -98,8 +98,8 @@ def test_a_record_played_again_gives_the_bits_that_the_members_have(
         raw = packed(averaged.record)
         assert len(raw) <= frame_of(exchange, codec).limit
         record = opened(raw)
-        assert torch.equal(Replay(record, frame_of(exchange, codec)).run(), averaged.average_P)
-        assert (record.round, record.crowd, record.tokens) == (0, averaged.crowd, averaged.tokens)
+        assert torch.equal(ReplayRecord(record, frame_of(exchange, codec)).run(), averaged.average_P)
+        assert (record.round, record.population, record.tokens) == (0, averaged.population, averaged.tokens)
         assert record.members == tuple(digest_of(member) for member in averaged.members)
     assert len({packed(averaged.record) for averaged in averages if averaged.record}) == 1
 
@@ -123,23 +123,23 @@ def test_a_record_of_a_fragment_gives_its_average_and_that_of_no_other(
     averages, _ = round_of(exchange, codec)
     record = record_of(exchange, codec)
     spec = msgspec.structs.replace(spec_of(exchange, codec), fragments=2)
-    frame = Frame(spec=spec, tensors=(1024, *TENSORS))
+    frame = UpdateShape(spec=spec, tensors=(1024, *TENSORS))
     second = msgspec.structs.replace(record, round=1)
     assert frame.fragment(second).tensors == TENSORS
     average_P = averages[0].average_P
     assert average_P is not None
-    assert torch.equal(Replay(second, frame).run(), average_P)
+    assert torch.equal(ReplayRecord(second, frame).run(), average_P)
     with pytest.raises(Malformed):
-        Replay(record, frame).run()
+        ReplayRecord(record, frame).run()
 
 
 def test_a_void_round_has_a_record_that_says_so_and_nothing_to_play() -> None:
-    record = opened(packed(Record(7, crowd=30)))
-    assert record == Record(7, crowd=30)
+    record = opened(packed(Record(7, population=30)))
+    assert record == Record(7, population=30)
     assert record.is_void
     assert not record_of(Exchange.GATHER, Codec.INT8).is_void
     with pytest.raises(Malformed):
-        Replay(record, frame_of(Exchange.GATHER, Codec.INT8)).run()
+        ReplayRecord(record, frame_of(Exchange.GATHER, Codec.INT8)).run()
 
 
 # --- what a council leaves ----------------------------------------------------------------------------------------
@@ -153,7 +153,7 @@ def test_where_a_delegate_was_heard_its_cell_owes_what_the_encoding_lost(
     _, owed = round_of(exchange, codec)
     record, frame = record_of(exchange, codec), frame_of(exchange, codec)
     for seat, key in enumerate(KEYS):
-        left_P = Leave(record, frame, drawn(seat), key.peer_id).run()
+        left_P = RecordResidual(record, frame, drawn(seat), key.peer_id).run()
         assert torch.equal(left_P, owed[seat])
         assert torch.equal(left_P, lost(drawn(seat), record, frame))
         assert torch.allclose(
@@ -166,10 +166,10 @@ def test_where_a_delegate_was_heard_its_cell_owes_what_the_encoding_lost(
 def test_a_delegate_that_was_not_heard_leaves_everything(exchange: Exchange, codec: Codec) -> None:
     record, frame, brought_P = record_of(exchange, codec), frame_of(exchange, codec), drawn(0)
     strangers = msgspec.structs.replace(record, members=(STRANGER, *record.members[1:]))
-    assert torch.equal(Leave(strangers, frame, brought_P, KEYS[0].peer_id).run(), brought_P)
+    assert torch.equal(RecordResidual(strangers, frame, brought_P, KEYS[0].peer_id).run(), brought_P)
     unheard = msgspec.structs.replace(record, items=tuple(b"" for _ in record.items))
-    assert torch.equal(Leave(unheard, frame, brought_P, KEYS[0].peer_id).run(), brought_P)
-    assert not Replay(unheard, frame).run().any()
+    assert torch.equal(RecordResidual(unheard, frame, brought_P, KEYS[0].peer_id).run(), brought_P)
+    assert not ReplayRecord(unheard, frame).run().any()
 
 
 @pytest.mark.parametrize("codec", CODECS)
@@ -183,7 +183,7 @@ def test_part_by_part_everything_is_left_where_a_result_is_without_the_delegate(
     _, late, here = frame.parts(record)
     without = bits([True, False, True]) + record.items[1][4:]
     record = msgspec.structs.replace(record, items=(b"", without, record.items[2]))
-    left_P = Leave(record, frame, brought_P, KEYS[1].peer_id).run()
+    left_P = RecordResidual(record, frame, brought_P, KEYS[1].peer_id).run()
     assert torch.equal(left_P[: late.stop], brought_P[: late.stop])
     assert torch.equal(left_P[here.start :], lost(brought_P, record, frame)[here.start :])
 
@@ -193,11 +193,11 @@ def test_what_is_left_decays_as_the_manifest_says_and_only_where_something_was_a
     exchange: Exchange,
 ) -> None:
     record, frame, brought_P = record_of(exchange, Codec.INT4), frame_of(exchange, Codec.INT4), drawn(0)
-    halved = Frame(spec=msgspec.structs.replace(frame.spec, feedback=0.5), tensors=TENSORS)
-    left_P = Leave(record, halved, brought_P, KEYS[0].peer_id).run()
+    halved = UpdateShape(spec=msgspec.structs.replace(frame.spec, feedback=0.5), tensors=TENSORS)
+    left_P = RecordResidual(record, halved, brought_P, KEYS[0].peer_id).run()
     assert torch.equal(left_P, lost(brought_P, record, frame) * 0.5)
     unheard = msgspec.structs.replace(record, items=tuple(b"" for _ in record.items))
-    assert torch.equal(Leave(unheard, halved, brought_P, KEYS[0].peer_id).run(), brought_P)
+    assert torch.equal(RecordResidual(unheard, halved, brought_P, KEYS[0].peer_id).run(), brought_P)
 
 
 @both_exchanges
@@ -215,8 +215,10 @@ def test_who_accepts_a_record_owes_what_is_left_on_top_and_nothing_for_one_that_
             await person.averager.accept(broken, frame, brought_P, person.id)
         assert torch.equal(residual(person), drawn(6))
         average_P = await person.averager.accept(record, frame, brought_P, person.id)
-        assert torch.equal(average_P, Replay(record, frame).run())
-        assert torch.equal(residual(person), drawn(6) + Leave(record, frame, brought_P, person.id).run())
+        assert torch.equal(average_P, ReplayRecord(record, frame).run())
+        assert torch.equal(
+            residual(person), drawn(6) + RecordResidual(record, frame, brought_P, person.id).run()
+        )
 
     stage(scene, 1)
 
@@ -231,16 +233,16 @@ def raw_of(record: Record, **said: object) -> bytes:
     )
 
 
-def played(raw: bytes, frame: Frame) -> Tensor:
+def played(raw: bytes, frame: UpdateShape) -> Tensor:
     """What a stranger's bytes lead to. Raises `Malformed`."""
-    return Replay(opened(raw), frame).run()
+    return ReplayRecord(opened(raw), frame).run()
 
 
 @pytest.mark.parametrize(
     "said",
     [
         {"round": 1 << 32},
-        {"crowd": MAX_CROWD + 1},
+        {"population": MAX_POPULATION + 1},
         {"tokens": MAX_MEMBERS * MAX_WEIGHT},
         {"members": [bytes([n % 256, n // 256]) * 16 for n in range(MAX_MEMBERS + 1)]},
         {"stops": [512, 256, NUMBERS]},
@@ -287,7 +289,7 @@ def test_the_head_of_an_update_is_in_order() -> None:
     heads = [HEAD.pack(3, 0, 1.0), HEAD.pack(3, MAX_WEIGHT, 1.0), HEAD.pack(250, 1, 1.0)]
     heads += [HEAD.pack(Codec.INT8, 1, bad) for bad in (float("nan"), float("inf"), -1.0)]
     heads += [
-        Head(codec, 1, 1.0).pack() for codec in (Codec.FP32, Codec.SPARSE256, Codec.INT4)
+        UpdateHeader(codec, 1, 1.0).pack() for codec in (Codec.FP32, Codec.SPARSE256, Codec.INT4)
     ]  # the last one: other bytes
     for head in heads:
         with pytest.raises(Malformed):

@@ -116,8 +116,8 @@ def test_idle_members_do_not_silence_the_others() -> None:
 
 
 def test_weightless_claims_move_no_median() -> None:
-    crowd = [Claim(1, 1.0, 0.5)] * 3
-    assert coefficients([*crowd, *[Claim(0, 1e-9, 1e-9)] * 9])[:3] == coefficients(crowd)
+    population = [Claim(1, 1.0, 0.5)] * 3
+    assert coefficients([*population, *[Claim(0, 1e-9, 1e-9)] * 9])[:3] == coefficients(population)
 
 
 def test_nobody_with_weight_gives_zeros_and_nobody_at_all_gives_nothing() -> None:

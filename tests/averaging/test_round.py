@@ -15,7 +15,7 @@ from averaging.partition import plan
 from averaging.reduce import CheckPart, EncodedPart, EncodeParts, ReducePart, digest, weighted_sum
 from averaging.robust import Claim, coefficients
 from averaging.round import Round
-from averaging.round_plan import Offering, Outcome, Plan, Schedule
+from averaging.round_plan import Contribution, Outcome, Plan, Schedule
 from swarm.identity import PeerId
 from swarm.machine import (
     Command,
@@ -105,8 +105,8 @@ class Seat:
     """One member's machine. Arithmetic that it asks for is done at once, unless it is of a ``slow`` kind."""
 
     def __init__(self, me: PeerId = A, slow: type | None = None, machine: Round | None = None) -> None:
-        offering = Offering(vector_P=VECTORS[me], weight=WEIGHTS[me], seed=bytes(32))
-        self.machine = machine or Round(PLAN, me, offering)
+        contribution = Contribution(vector_P=VECTORS[me], weight=WEIGHTS[me], seed=bytes(32))
+        self.machine = machine or Round(PLAN, me, contribution)
         self.slow, self.waiting, self.wakes = slow, list[Computed](), list[float]()
         self.began = self._through(self.machine.start(0.0), 0.0)
 
@@ -149,9 +149,9 @@ def outcome(commands: list[Command]) -> Outcome:
 
 def after_exchange(*, without: tuple[PeerId, ...] = (), schedule: Schedule = AT) -> Seat:
     """A's seat when all results but those of ``without`` are here, and A has said what it holds."""
-    offering = Offering(vector_P=VECTORS[A], weight=WEIGHTS[A], seed=bytes(32))
+    contribution = Contribution(vector_P=VECTORS[A], weight=WEIGHTS[A], seed=bytes(32))
     here = [member for member in (B, C, D) if member not in without]
-    seat = Seat(machine=Round(replace(PLAN, schedule=schedule), A, offering))
+    seat = Seat(machine=Round(replace(PLAN, schedule=schedule), A, contribution))
     seat.tell(*commits(B, C, D), *(part_of(member) for member in (B, C, D)))
     told = seat.tell(*(event for member in here for event in publishes(member)))
     told += seat.tell(Woken(), now=AT.results) if without else []

@@ -9,7 +9,7 @@ from averaging.messages import Ballot, Commit, Holdings, Receipt, Takeover
 from averaging.partition import plan
 from averaging.robust import Claim
 from averaging.round_plan import Plan, Schedule
-from averaging.tally import Voices
+from averaging.tally import Tally
 from swarm.manifest import Codec, Exchange
 from swarm.wire import Message
 from tests.averaging.members import ROOT, group_of
@@ -24,8 +24,8 @@ X, Y = bytes([1]) * 32, bytes([2]) * 32
 NONE = b""
 
 
-def voices(*said: tuple[str, Message]) -> Voices:
-    heard = Voices(PLAN)
+def tally(*said: tuple[str, Message]) -> Tally:
+    heard = Tally(PLAN)
     for sender, message in said:
         heard.hear(sender, message)  # type: ignore[arg-type]
     return heard
@@ -46,7 +46,7 @@ def held(*hashes: bytes) -> Holdings:
 
 
 def test_whoever_says_two_things_is_heard_once() -> None:
-    heard = voices(
+    heard = tally(
         (A, commit(1)),
         (A, commit(2)),
         (A, held(X)),
@@ -58,12 +58,12 @@ def test_whoever_says_two_things_is_heard_once() -> None:
     assert heard.holdings[A] == held(X)
     assert heard.ballots[A].hashes == (X,) * 4
     owner = PARTS[0].owner
-    assert voices((owner, Receipt(0, X)), (owner, Receipt(0, Y))).receipts[0, owner].hash == X
+    assert tally((owner, Receipt(0, X)), (owner, Receipt(0, Y))).receipts[0, owner].hash == X
 
 
 def test_what_does_not_fit_the_plan_is_not_heard() -> None:
     stranger = next(member for member in GROUP.members if member not in PLAN.chain(PARTS[0]))
-    heard = voices(
+    heard = tally(
         (A, commit(parts=3)),
         (A, commit(root=X)),
         (A, commit(codec=Codec.FP32)),
@@ -80,14 +80,14 @@ def test_what_does_not_fit_the_plan_is_not_heard() -> None:
 
 def test_owner_and_spares_are_heard_about_a_part() -> None:
     owner, *spares = PLAN.chain(PARTS[0])
-    heard = voices((owner, Receipt(0, X)), (spares[0], Receipt(0, Y)), (spares[1], Takeover(0)))
+    heard = tally((owner, Receipt(0, X)), (spares[0], Receipt(0, Y)), (spares[1], Takeover(0)))
     assert heard.receipts_of(0) == {X, Y}
     assert heard.calls == {0: {spares[1]}}
 
 
 def test_in_a_gather_nobody_owns_anything_and_a_commit_has_one_hash() -> None:
     the_plan = replace(PLAN, parts=plan(1024, GROUP.members[:1]), exchange=Exchange.GATHER)
-    heard = Voices(the_plan)
+    heard = Tally(the_plan)
     for message in (commit(), commit(parts=1), Receipt(0, X), Takeover(0), held(X, Y)):
         heard.hear(A, message)
     assert heard.commits[A] == commit(parts=1)
@@ -96,24 +96,24 @@ def test_in_a_gather_nobody_owns_anything_and_a_commit_has_one_hash() -> None:
 
 
 def test_nobody_waits_for_who_is_gone_nor_when_it_is_due_for_who_has_not_committed() -> None:
-    heard = voices((A, commit()), (B, commit()))
+    heard = tally((A, commit()), (B, commit()))
     heard.gone.add(B)
     assert heard.awaited({A}, now=0.5) == {C, D}
     assert heard.awaited(frozenset(), now=1.0) == {A}
 
 
 def test_a_claim_is_what_the_commit_says() -> None:
-    assert voices((A, commit(5))).claim(A, 1) == Claim(5.0, 5.0, 4.0)
+    assert tally((A, commit(5))).claim(A, 1) == Claim(5.0, 5.0, 4.0)
 
 
 def test_an_item_is_supported_where_two_thirds_hold_the_same() -> None:
-    heard = voices((A, held(X, X)), (B, held(X, Y)), (C, held(X, X)))
+    heard = tally((A, held(X, X)), (B, held(X, Y)), (C, held(X, X)))
     assert [heard.supported(index) for index in range(4)] == [X, NONE, NONE, NONE]
     assert heard.holders(1, X) == sorted([A, C])
 
 
 def test_an_item_is_settled_when_no_word_can_change_it() -> None:
-    heard = voices((A, held(X, X)), (B, held(X, Y)))
+    heard = tally((A, held(X, X)), (B, held(X, Y)))
     assert [heard.is_settled(index) for index in range(4)] == [False, False, True, True]
     heard.hear(C, held(X, X))
     assert [heard.is_settled(index) for index in range(4)] == [True, False, True, True]
@@ -127,7 +127,7 @@ def test_members_that_find_everything_settled_agree_whatever_each_has_heard() ->
             (member, Holdings(tuple(chance.choice([X, X, X, Y, NONE]) for _ in range(4))))
             for member in GROUP.members
         ]
-        one, other = (voices(*chance.sample(said, chance.randrange(2, 5))) for _ in range(2))
+        one, other = (tally(*chance.sample(said, chance.randrange(2, 5))) for _ in range(2))
         for index in range(4):
             if one.is_settled(index) and other.is_settled(index):
                 compared += 1
@@ -136,7 +136,7 @@ def test_members_that_find_everything_settled_agree_whatever_each_has_heard() ->
 
 
 def test_ballots_are_counted_as_wholes_and_a_split_is_known_before_the_end() -> None:
-    heard = voices((A, Ballot((X, X, X, X))), (B, Ballot((X, X, X, NONE))))
+    heard = tally((A, Ballot((X, X, X, X))), (B, Ballot((X, X, X, NONE))))
     assert heard.leading()[1] == 1
     assert not heard.is_split()
     heard.hear(C, Ballot((X, X, X, X)))
@@ -144,8 +144,8 @@ def test_ballots_are_counted_as_wholes_and_a_split_is_known_before_the_end() -> 
     assert not heard.is_split()
     heard.hear(D, Ballot((X, X, NONE, NONE)))
     assert heard.is_split()
-    assert voices().leading() == ((), 0)
+    assert tally().leading() == ((), 0)
 
 
 def test_tokens_are_those_of_the_members_that_count() -> None:
-    assert voices((A, commit(5)), (B, commit(7)), (C, commit(9))).tokens({A, C, D}) == 14
+    assert tally((A, commit(5)), (B, commit(7)), (C, commit(9))).tokens({A, C, D}) == 14

@@ -98,7 +98,7 @@ def test_the_contract_has_every_field_of_a_round() -> None:
     assert {field for row in rows(section) for field in words(row[0])} == set(RoundReport.__struct_fields__)
 
 
-@pytest.mark.parametrize("form", [status.Snapshot, status.PeerRow, status.Happening, status.Fetching])
+@pytest.mark.parametrize("form", [status.Snapshot, status.PeerRow, status.LoggedEvent, status.Fetching])
 def test_the_contract_has_every_field_of_the_status_page(form: type[status.Snapshot]) -> None:
     section = CONTRACT.split("## The status page")[1].split("## ")[0]
     assert set(form.__struct_fields__) <= words(section)

@@ -203,10 +203,10 @@ async def test_a_stranger_is_refused_and_counted_and_the_next_honest_call_succee
 async def test_all_strangers_at_once_cost_no_memory() -> None:
     async with Loopback(limits=LIMITS) as net:
         caller, (server, address) = await net.caller(1), await net.peer(2, *ROUTES)
-        crowd = [stranger for stranger in STRANGERS.values() if len(stranger.words) < MIB]
+        population = [stranger for stranger in STRANGERS.values() if len(stranger.words) < MIB]
 
         async def one_visit_each() -> int:
-            await asyncio.gather(*(stranger.visit(address) for stranger in crowd))
+            await asyncio.gather(*(stranger.visit(address) for stranger in population))
             await honest_call(caller, server)
             gc.collect()
             return int(psutil.Process().memory_info().rss)

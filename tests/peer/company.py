@@ -7,16 +7,16 @@ from collections.abc import Callable, Coroutine, Iterable
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from peer.config.run import Recipe, manifest_of
+from peer.config.run import RunSettings, manifest_of
 from peer.data import corpus as corpora
-from peer.network.membership import TOPIC, Neighbours, Ways, Welcome
-from peer.sync.head import Offer
+from peer.network.membership import TOPIC, Membership, NetworkPorts, Welcome
+from peer.sync.head import Head
 from swarm.identity import KeyPair
 from swarm.manifest import RunManifest
 from swarm.membership.contacts import Contacts, seal_contact
 from swarm.membership.progress import Phase, Progress
 from swarm.simulation.clock import simulate
-from swarm.simulation.directory import Board, SimulatedDirectory
+from swarm.simulation.directory import SharedRecords, SimulatedDirectory
 from swarm.simulation.network import Link, SimulatedNetwork, SimulatedTransport
 from swarm.ticket import Address, Entry
 from swarm.transport import Call, Handler, Route
@@ -25,7 +25,7 @@ from swarm.wire import Signed, Stamp, open_frame, seal
 C = TypeVar("C")
 
 TEXT = corpora.from_bytes(bytes(range(32, 127)) * 40, chunk=1 << 10, description="a short text")
-RECIPE = Recipe(name="a run", model="tiny", max_steps=2, round_seconds=1.0)
+RECIPE = RunSettings(name="a run", model="tiny", max_steps=2, round_seconds=1.0)
 
 
 def key(number: int) -> KeyPair:
@@ -57,10 +57,10 @@ def progress_of(
     return seal(key(number), said, Stamp(RUN, round_, seq=seq))
 
 
-def echoes(numbers: Iterable[int], round_: int, root: bytes) -> list[Signed[Offer]]:
+def echoes(numbers: Iterable[int], round_: int, root: bytes) -> list[Signed[Head]]:
     """What those say who have only fetched their state."""
-    word = Offer(root, 0, 0.0, is_elder=False)
-    return [open_frame(seal(key(number), word, Stamp(RUN, round_)), Offer, run=RUN) for number in numbers]
+    word = Head(root, 0, 0.0, is_participant=False)
+    return [open_frame(seal(key(number), word, Stamp(RUN, round_)), Head, run=RUN) for number in numbers]
 
 
 @dataclass(eq=False)
@@ -70,8 +70,8 @@ class Member:
     number: int
     transport: SimulatedTransport
     contacts: Contacts
-    neighbours: Neighbours = field(init=False)
-    offer: tuple[int, Offer] | None = None
+    membership: Membership = field(init=False)
+    offer: tuple[int, Head] | None = None
     phase: Phase = Phase.TRAINING
 
     def describe(self) -> tuple[int, Progress]:
@@ -97,7 +97,7 @@ class Company:
 
     def __init__(self) -> None:
         self.network = SimulatedNetwork(1, Link(latency=0.01, jitter=0.0))
-        self._board = Board(self.network, RUN, {TOPIC: Progress}, seed=1)
+        self._metrics = SharedRecords(self.network, RUN, {TOPIC: Progress}, seed=1)
 
     def transport(self, number: int) -> SimulatedTransport:
         """The transport of a peer that has nothing else: a stranger, or a donor."""
@@ -113,17 +113,17 @@ class Company:
         )
         contacts.learn(contact_of(number))
         member = Member(number, transport, contacts)
-        ways = Ways(
+        network = NetworkPorts(
             transport=transport,
             directory=self.directory(number),
             contacts=contacts,
             wall=lambda: 1000.0 + number,
         )
-        member.neighbours = Neighbours(
+        member.membership = Membership(
             manifest,
             MANIFEST.seal(key(0)),
             key(number),
-            ways,
+            network,
             member.describe,
             lambda: member.offer,
             first_seq=2,
@@ -134,7 +134,7 @@ class Company:
         """A peer's view of the DHT."""
         if key(number).peer_id not in self.network.peers:
             self.transport(number)
-        return SimulatedDirectory(self._board, key(number).peer_id)
+        return SimulatedDirectory(self._metrics, key(number).peer_id)
 
     def stranger(self, number: int, answers: dict[str, Callable[[Call], bytes]]) -> SimulatedTransport:
         """Somebody with a key who answers as ``answers`` says, by route."""
@@ -155,7 +155,7 @@ def introduce(*members: Member) -> None:
     """Everybody has heard of everybody."""
     records = tuple(progress_of(member.number) for member in members)
     for member in members:
-        member.neighbours.learn([Welcome("", 0.0, (), records)])
+        member.membership.learn([Welcome("", 0.0, (), records)])
 
 
 def played_by(

@@ -5,13 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Collection
 
-from peer.simulation.peers import Notebook, Rehearsed
+from peer.simulation.peers import Notebook, RehearsalResult
 
 FRESH_BITS_PER_BYTE = 8.0
 """Of a model that knows nothing."""
 
 
-def check(story: Rehearsed, last: int, *, gone: Collection[str] = (), parted: Collection[int] = ()) -> None:
+def check(
+    story: RehearsalResult, last: int, *, gone: Collection[str] = (), parted: Collection[int] = ()
+) -> None:
     """All that are not ``gone`` reach the end of round ``last`` with the same model, and agreed all the way there.
 
     In the ``parted`` rounds the network was in two, so there may be two results.

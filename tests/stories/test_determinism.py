@@ -8,12 +8,12 @@ import sys
 
 SCRIPT = """
 from peer.simulation.run import rehearse
-from peer.simulation.scenario import Script
+from peer.simulation.scenario import Scenario
 from swarm.simulation.faults import Faults
 from swarm.simulation.network import Link
 for seed in {seeds}:
     faults, link = Faults().crash("p2", at=5.0), Link(jitter=0.05, loss=0.005)
-    print(rehearse(Script(peers=5, rounds=3, seed=seed, link=link, faults=faults)).transcript)
+    print(rehearse(Scenario(peers=5, rounds=3, seed=seed, link=link, faults=faults)).transcript)
 """
 
 

@@ -6,19 +6,19 @@ from typing import Any
 
 import pytest
 
-from peer.config.run import Recipe
-from peer.simulation.peers import Rehearsed
+from peer.config.run import RunSettings
+from peer.simulation.peers import RehearsalResult
 from peer.simulation.run import rehearse
-from peer.simulation.scenario import Script
+from peer.simulation.scenario import Scenario
 from swarm.simulation.faults import Faults
 
 
-def story(*, fragments: int = 2, peers: int = 4, steps: int = 4, **changes: Any) -> Rehearsed:
+def story(*, fragments: int = 2, peers: int = 4, steps: int = 4, **changes: Any) -> RehearsalResult:
     chosen = {name: changes.pop(name) for name in ("preset", "codec") if name in changes}
-    recipe = Recipe(
+    settings = RunSettings(
         model="tiny", max_steps=steps, round_seconds=5.0, average_seconds=20.0, fragments=fragments, **chosen
     )
-    return rehearse(Script(peers=peers, rounds=20, recipe=recipe, **changes))
+    return rehearse(Scenario(peers=peers, rounds=20, settings=settings, **changes))
 
 
 @pytest.mark.parametrize("preset", ["safe", "ahead", "wan"])

@@ -6,9 +6,9 @@ from functools import cache
 
 import pytest
 
-from peer.simulation.peers import Notebook, Rehearsed
+from peer.simulation.peers import Notebook, RehearsalResult
 from peer.simulation.run import rehearse
-from peer.simulation.scenario import Script
+from peer.simulation.scenario import Scenario
 from swarm.simulation.faults import Faults
 from tests.stories.promises import check
 
@@ -21,11 +21,11 @@ HEALED_IN = 45.0
 
 
 @cache
-def story(here: int) -> Rehearsed:
+def story(here: int) -> RehearsalResult:
     """The first ``here`` peers, the organiser p0 among them, and the others do not see each other for a minute."""
     faults = Faults().split(NAMES[:here], NAMES[here:], between=APART)
     return rehearse(
-        Script(peers=PEERS, rounds=ROUNDS, seed=2, step_seconds=0.6, faults=faults, patience=1000)
+        Scenario(peers=PEERS, rounds=ROUNDS, seed=2, step_seconds=0.6, faults=faults, patience=1000)
     )
 
 

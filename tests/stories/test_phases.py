@@ -10,16 +10,16 @@ from functools import cache
 
 import pytest
 
-from peer.config.run import Recipe
-from peer.simulation.peers import Rehearsed
+from peer.config.run import RunSettings
+from peer.simulation.peers import RehearsalResult
 from peer.simulation.run import rehearse
-from peer.simulation.scenario import Script
+from peer.simulation.scenario import Scenario
 from swarm.simulation.faults import Faults
 from tests.stories.promises import check
 
 PEERS, OWNERS, ROUND = 6, 2, 1
 """Fewer owners than peers, so that some only send; the accident happens in round `ROUND`."""
-RECIPE = Recipe(model="tiny", max_steps=2, round_seconds=5.0, average_seconds=20.0)
+RECIPE = RunSettings(model="tiny", max_steps=2, round_seconds=5.0, average_seconds=20.0)
 SLEEP_SECONDS = 30.0
 LONG = 18
 """Rounds of a story in which somebody stands still: enough for it to come back and be one of all again."""
@@ -37,17 +37,17 @@ SAYS = {
 
 
 @cache
-def calm(rounds: int, step_seconds: float) -> Rehearsed:
-    return rehearse(script(rounds, step_seconds), listen=True)
+def calm(rounds: int, step_seconds: float) -> RehearsalResult:
+    return rehearse(scenario(rounds, step_seconds), listen=True)
 
 
-def script(rounds: int, step_seconds: float, faults: Faults | None = None) -> Script:
+def scenario(rounds: int, step_seconds: float, faults: Faults | None = None) -> Scenario:
     faults = faults or Faults()
-    return Script(
+    return Scenario(
         peers=PEERS,
         rounds=rounds,
         seed=5,
-        recipe=RECIPE,
+        settings=RECIPE,
         owners=OWNERS,
         step_seconds=step_seconds,
         faults=faults,
@@ -55,7 +55,7 @@ def script(rounds: int, step_seconds: float, faults: Faults | None = None) -> Sc
     )
 
 
-def cast(story: Rehearsed, role: str) -> str:
+def cast(story: RehearsalResult, role: str) -> str:
     """Who plays ``role`` in the round of the accident."""
     leader = next(
         heard.sender for heard in story.heard if heard.time > begin(story) and heard.what == "proposal"
@@ -68,12 +68,12 @@ def cast(story: Rehearsed, role: str) -> str:
     return {"leader": leader, "owner": min(owners - {leader}), "sender": senders[0]}[role]
 
 
-def begin(story: Rehearsed) -> float:
+def begin(story: RehearsalResult) -> float:
     """When all have ended the round before."""
     return max(book.told_at[ROUND - 1] for book in story.notebooks.values())
 
 
-def moment(story: Rehearsed, role: str, phase: str) -> tuple[str, float]:
+def moment(story: RehearsalResult, role: str, phase: str) -> tuple[str, float]:
     """(victim, when): right after so many have heard its word, and before anybody hears it once more."""
     who, (what, times) = cast(story, role), SAYS[phase]
     if (role, phase) == ("leader", "assembly"):
@@ -95,7 +95,7 @@ def moment(story: Rehearsed, role: str, phase: str) -> tuple[str, float]:
 def test_a_peer_that_dies_is_missed_by_nobody_for_long(phase: str, role: str) -> None:
     before = calm(4, 0.05)
     victim, at = moment(before, role, phase)
-    story = rehearse(script(4, 0.05, Faults().crash(victim, at=at)))
+    story = rehearse(scenario(4, 0.05, Faults().crash(victim, at=at)))
     check(story, 3, gone=[victim])
     survivors = {name: book for name, book in story.notebooks.items() if name != victim}
     assert all(book.missed <= {ROUND} for book in survivors.values()), (
@@ -109,7 +109,7 @@ def test_a_peer_that_dies_is_missed_by_nobody_for_long(phase: str, role: str) ->
 @pytest.mark.parametrize("phase", SAYS)
 def test_a_peer_that_stands_still_is_left_behind_and_catches_up(phase: str, role: str) -> None:
     victim, at = moment(calm(3, 0.6), role, phase)
-    story = rehearse(script(LONG, 0.6, Faults().stop(victim, between=(at, at + SLEEP_SECONDS))))
+    story = rehearse(scenario(LONG, 0.6, Faults().stop(victim, between=(at, at + SLEEP_SECONDS))))
     check(story, LONG - 1)
     others = [book for name, book in story.notebooks.items() if name != victim]
     assert all(len(book.missed) <= 1 for book in others), "the others lose a round at most"

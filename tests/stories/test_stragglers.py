@@ -4,22 +4,24 @@ from __future__ import annotations
 
 import pytest
 
-from peer.config.run import Recipe
-from peer.simulation.peers import Rehearsed
+from peer.config.run import RunSettings
+from peer.simulation.peers import RehearsalResult
 from peer.simulation.run import rehearse
-from peer.simulation.scenario import Script
+from peer.simulation.scenario import Scenario
 from swarm.simulation.network import Link
 from tests.stories.promises import check
 
-RECIPE = Recipe(model="tiny", max_steps=1000, round_seconds=5.0, average_seconds=20.0)
+RECIPE = RunSettings(model="tiny", max_steps=1000, round_seconds=5.0, average_seconds=20.0)
 TIMES = 10.0
 ROUNDS = 4
 
 
-def story(seed: int, slower: dict[str, float]) -> Rehearsed:
+def story(seed: int, slower: dict[str, float]) -> RehearsalResult:
     link = Link(latency=0.04, jitter=0.0, bandwidth=2.5e6)
     return rehearse(
-        Script(peers=5, rounds=ROUNDS, seed=seed, recipe=RECIPE, step_seconds=0.15, link=link, slower=slower)
+        Scenario(
+            peers=5, rounds=ROUNDS, seed=seed, settings=RECIPE, step_seconds=0.15, link=link, slower=slower
+        )
     )
 
 

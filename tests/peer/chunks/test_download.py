@@ -12,10 +12,10 @@ from peer.chunks.download import (
     PIPELINE,
     SHORTEST_REST,
     UNDER_WAY,
-    CatchUp,
     CheckChunk,
+    Download,
+    DownloadProgress,
     Fetched,
-    Headway,
     Wanted,
 )
 from swarm.hashing import digest
@@ -33,8 +33,8 @@ def wanted(count: int) -> Wanted:
     return Wanted(tuple(digest(chunk) for chunk in chunks), tuple(map(len, chunks)), END)
 
 
-def download(count: int, *donors: PeerId, have: Mapping[int, bytes] | None = None) -> CatchUp:
-    return CatchUp(wanted(count), donors, have)
+def download(count: int, *donors: PeerId, have: Mapping[int, bytes] | None = None) -> Download:
+    return Download(wanted(count), donors, have)
 
 
 def check(donor: PeerId, index: int, payload: bytes | None = None) -> CheckChunk:
@@ -45,7 +45,7 @@ def check(donor: PeerId, index: int, payload: bytes | None = None) -> CheckChunk
 class Scene:
     """A download on a stage whose donors answer as the test says; `asks` is what each step asked for, as (donor, chunk)."""
 
-    def __init__(self, machine: CatchUp) -> None:
+    def __init__(self, machine: Download) -> None:
         self.machine = machine
         self.commands = list(machine.start(0.0))
 
@@ -180,7 +180,7 @@ def test_a_request_that_hangs_has_a_deadline_that_follows_from_what_chunks_have_
     assert all(fetch.by == 21.0 + MARGIN * 21.0 for fetch in scene.gives(21, B, 1).fetches), (
         "its own time, where that is longer"
     )
-    assert Scene(CatchUp(Wanted((bytes(32),), (1 << 30,), END), [A])).fetches[0].by == END, (
+    assert Scene(Download(Wanted((bytes(32),), (1 << 30,), END), [A])).fetches[0].by == END, (
         "never beyond the end"
     )
 
@@ -218,10 +218,10 @@ def test_nothing_is_asked_of_two_donors_while_it_is_in_time() -> None:
 def test_what_is_here_already_is_not_asked_for() -> None:
     machine = download(4, A, have={0: CHUNKS[0], 2: CHUNKS[2]})
     scene = Scene(machine)
-    assert machine.headway(0.0) == Headway(2, 4, 22, 46, 0.0, 1)
+    assert machine.progress(0.0) == DownloadProgress(2, 4, 22, 46, 0.0, 1)
     assert scene.asks == [(A, 1)]
     assert scene.gives(1, A, 1).asks == [(A, 3)]
-    assert machine.headway(1.0) == Headway(3, 4, 33, 46, 11.0, 1), "the rate is that of what came"
+    assert machine.progress(1.0) == DownloadProgress(3, 4, 33, 46, 11.0, 1), "the rate is that of what came"
     assert scene.gives(2, A, 3).outcome == whole(4)
     assert Scene(download(1, A, have={0: CHUNKS[0]})).outcome == whole(1)
 

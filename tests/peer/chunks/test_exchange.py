@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from peer.chunks.download import Headway, Wanted
-from peer.chunks.exchange import INDEX_SECONDS, KEPT, Library, Order, Serving
-from peer.chunks.resume import Partial
+from peer.chunks.download import DownloadProgress, Wanted
+from peer.chunks.exchange import INDEX_SECONDS, KEPT, ChunkExchange, Order, Serving
+from peer.chunks.resume import ResumeStore
 from peer.training.compute import Inline
 from swarm.errors import Busy, Refused, TooLate, Unreachable, WrongContent
 from swarm.hashing import digest
@@ -41,13 +41,17 @@ class Readers:
     def __init__(self, tasks: asyncio.TaskGroup) -> None:
         self.company = Company()
         self.reports: list[Report] = []
-        self.told: list[Headway] = []
+        self.told: list[DownloadProgress] = []
         self._tasks = tasks
 
-    def library(self, number: int, partial: Partial | None = None, serving: Serving | None = None) -> Library:
+    def chunks(
+        self, number: int, partial: ResumeStore | None = None, serving: Serving | None = None
+    ) -> ChunkExchange:
         """A peer that serves and downloads."""
         transport = self.company.transport(number)
-        return Library(transport, Inline(lambda job: 0.0), self._tasks, self.reports.append, partial, serving)
+        return ChunkExchange(
+            transport, Inline(lambda job: 0.0), self._tasks, self.reports.append, partial, serving
+        )
 
 
 def order(seconds: float = 60.0) -> Order:
@@ -64,8 +68,8 @@ def peers(*numbers: int) -> list[Any]:
 @in_company
 async def test_what_one_offers_another_downloads_from_all_who_have_it(readers: Readers) -> None:
     for number in (1, 2, 3):
-        readers.library(number).offer(ROOT, Pieces())
-    reader = readers.library(9)
+        readers.chunks(number).offer(ROOT, Pieces())
+    reader = readers.chunks(9)
     assert await reader.index(ROOT, peers(1, 2, 3), 6, lambda hashes: hashes == HASHES, soon()) == HASHES
     fetched = await reader.download(order(), peers(1, 2, 3), readers.told.append)
     assert fetched.complete
@@ -78,8 +82,8 @@ async def test_what_one_offers_another_downloads_from_all_who_have_it(readers: R
 
 @in_company
 async def test_a_root_that_nobody_offers_is_refused(readers: Readers) -> None:
-    readers.library(1)
-    reader = readers.library(9)
+    readers.chunks(1)
+    reader = readers.chunks(9)
     with pytest.raises(Refused, match="not here"):
         await reader.index(ROOT, peers(1), 6, lambda hashes: True, soon())
     with pytest.raises(WrongContent, match="nobody was asked"):
@@ -93,8 +97,8 @@ async def test_a_root_that_nobody_offers_is_refused(readers: Readers) -> None:
 async def test_a_false_list_of_hashes_costs_its_donor_and_the_next_is_asked(readers: Readers) -> None:
     readers.company.stranger(1, {"index": lambda call: bytes(6 * 32)})
     readers.company.stranger(2, {"index": lambda call: b"not hashes"})
-    readers.library(4).offer(ROOT, Pieces())
-    reader = readers.library(9)
+    readers.chunks(4).offer(ROOT, Pieces())
+    reader = readers.chunks(9)
     proves = HASHES.__eq__
     with pytest.raises(WrongContent, match="does not belong"):
         await reader.index(ROOT, peers(1, 2), 6, proves, soon())
@@ -112,9 +116,9 @@ async def test_a_false_list_of_hashes_costs_its_donor_and_the_next_is_asked(read
 @in_company
 async def test_a_list_of_hashes_does_not_wait_for_a_donor_that_hangs(readers: Readers) -> None:
     for number in (1, 2):
-        readers.library(number).offer(ROOT, Pieces())
+        readers.chunks(number).offer(ROOT, Pieces())
     readers.company.network.freeze(key(1).peer_id)
-    reader, began = readers.library(9), soon(0)
+    reader, began = readers.chunks(9), soon(0)
     assert await reader.index(ROOT, peers(1, 2), 6, HASHES.__eq__, soon(60)) == HASHES
     assert soon(0) - began < 1
     with pytest.raises(TooLate):
@@ -124,9 +128,9 @@ async def test_a_list_of_hashes_does_not_wait_for_a_donor_that_hangs(readers: Re
 
 @in_company
 async def test_a_false_chunk_costs_its_donor_and_comes_from_another(readers: Readers) -> None:
-    readers.library(1).offer(ROOT, Pieces(tuple(bytes(2000) for _ in PIECES)))
-    readers.library(2).offer(ROOT, Pieces())
-    reader = readers.library(9)
+    readers.chunks(1).offer(ROOT, Pieces(tuple(bytes(2000) for _ in PIECES)))
+    readers.chunks(2).offer(ROOT, Pieces())
+    reader = readers.chunks(9)
     fetched = await reader.download(order(), peers(1, 2), readers.told.append)
     assert tuple(fetched.chunks[index] for index in range(6)) == PIECES
     assert [(report.code, report.peer) for report in readers.reports] == [("bad-chunk", key(1).peer_id)]
@@ -139,11 +143,11 @@ async def test_a_false_chunk_costs_its_donor_and_comes_from_another(readers: Rea
 @in_company
 async def test_a_donor_that_vanishes_or_is_slow_does_not_hold_up_the_others(readers: Readers) -> None:
     for number in (1, 2, 3):
-        readers.library(number).offer(ROOT, Pieces())
+        readers.chunks(number).offer(ROOT, Pieces())
     network = readers.company.network
     network.slow(key(1).peer_id, Link(latency=0.01, bandwidth=10.0))
     asyncio.get_running_loop().call_at(soon(0.015), network.crash, key(2).peer_id)
-    fetched = await readers.library(9).download(order(), peers(1, 2, 3), readers.told.append)
+    fetched = await readers.chunks(9).download(order(), peers(1, 2, 3), readers.told.append)
     assert fetched.complete
     assert soon(0) < 5
 
@@ -152,9 +156,9 @@ async def test_a_donor_that_vanishes_or_is_slow_does_not_hold_up_the_others(read
 async def test_at_the_deadline_it_ends_with_what_is_here_and_the_next_attempt_goes_on_from_there(
     readers: Readers,
 ) -> None:
-    readers.library(1).offer(ROOT, Pieces())
+    readers.chunks(1).offer(ROOT, Pieces())
     readers.company.network.slow(key(1).peer_id, Link(latency=0.01, bandwidth=1000.0))
-    reader = readers.library(9)
+    reader = readers.chunks(9)
     first = await reader.download(order(7.0), peers(1), readers.told.append)
     assert not first.complete
     assert 0 < len(first.chunks) < 6
@@ -170,17 +174,17 @@ async def test_at_the_deadline_it_ends_with_what_is_here_and_the_next_attempt_go
 def test_the_next_life_goes_on_where_this_one_was_killed(tmp_path: Path) -> None:
     @in_company
     async def first(readers: Readers) -> None:
-        readers.library(1).offer(ROOT, Pieces())
+        readers.chunks(1).offer(ROOT, Pieces())
         readers.company.network.slow(key(1).peer_id, Link(latency=0.01, bandwidth=1000.0))
-        fetched = await readers.library(9, Partial(tmp_path)).download(
+        fetched = await readers.chunks(9, ResumeStore(tmp_path)).download(
             order(7.0), peers(1), readers.told.append
         )
         assert 0 < len(fetched.chunks) < 6
 
     @in_company
     async def second(readers: Readers) -> None:
-        readers.library(1).offer(ROOT, Pieces())
-        reader = readers.library(9, Partial(tmp_path))
+        readers.chunks(1).offer(ROOT, Pieces())
+        reader = readers.chunks(9, ResumeStore(tmp_path))
         fetched = await reader.download(order(), peers(1), readers.told.append)
         assert tuple(fetched.chunks[index] for index in range(6)) == PIECES
         assert readers.told[0].chunks > 0
@@ -196,7 +200,7 @@ def test_the_next_life_goes_on_where_this_one_was_killed(tmp_path: Path) -> None
 async def test_a_donor_serves_at_its_pace_and_sends_those_away_who_would_wait_too_long(
     readers: Readers,
 ) -> None:
-    readers.library(1, serving=Serving(rate=1000.0, burst=2000.0, patience=2.0)).offer(ROOT, Pieces())
+    readers.chunks(1, serving=Serving(rate=1000.0, burst=2000.0, patience=2.0)).offer(ROOT, Pieces())
     asking, began = readers.company.transport(8), soon(0)
 
     async def ask(index: int) -> bytes:
@@ -211,17 +215,15 @@ async def test_a_donor_serves_at_its_pace_and_sends_those_away_who_would_wait_to
 
 @in_company
 async def test_a_newcomer_gets_everything_from_a_donor_that_is_often_busy(readers: Readers) -> None:
-    readers.library(1, serving=Serving(rate=1000.0, burst=2000.0, patience=1.0)).offer(ROOT, Pieces())
-    fetched = await readers.library(9).download(order(120), peers(1), readers.told.append)
+    readers.chunks(1, serving=Serving(rate=1000.0, burst=2000.0, patience=1.0)).offer(ROOT, Pieces())
+    fetched = await readers.chunks(9).download(order(120), peers(1), readers.told.append)
     assert fetched.complete
     assert readers.reports == []
 
 
 @in_company
 async def test_a_donor_hands_out_few_chunks_at_a_time(readers: Readers) -> None:
-    readers.library(1, serving=Serving(rate=1000.0, burst=1.0, patience=1e6, parallel=3)).offer(
-        ROOT, Pieces()
-    )
+    readers.chunks(1, serving=Serving(rate=1000.0, burst=1.0, patience=1e6, parallel=3)).offer(ROOT, Pieces())
     asking = readers.company.transport(8)
 
     async def ask(index: int) -> bytes:
@@ -237,7 +239,7 @@ async def test_a_donor_hands_out_few_chunks_at_a_time(readers: Readers) -> None:
 def test_there_is_no_such_chunk(number: str) -> None:
     @in_company
     async def story(readers: Readers) -> None:
-        readers.library(1).offer(ROOT, Pieces())
+        readers.chunks(1).offer(ROOT, Pieces())
         asking = readers.company.transport(8)
         argument = f"{ROOT.hex()}.{number}"
         if argument.isascii():
@@ -254,12 +256,12 @@ def test_there_is_no_such_chunk(number: str) -> None:
 async def test_the_last_contents_stay_and_older_ones_make_room_except_what_is_pinned(
     readers: Readers,
 ) -> None:
-    library, reader = readers.library(1), readers.library(9)
+    chunks, reader = readers.chunks(1), readers.chunks(9)
     roots = [bytes([n]) * 32 for n in range(KEPT + 2)]
-    library.offer(ROOT, Pieces(), always=True)
+    chunks.offer(ROOT, Pieces(), always=True)
     for root in roots:
-        library.offer(root, Pieces())
-    library.offer(roots[-1], Pieces())  # once more is no newer one
+        chunks.offer(root, Pieces())
+    chunks.offer(roots[-1], Pieces())  # once more is no newer one
     for root in (ROOT, *roots[2:]):
         assert await reader.index(root, peers(1), 6, HASHES.__eq__, soon()) == HASHES
     for root in roots[:2]:
@@ -269,7 +271,7 @@ async def test_the_last_contents_stay_and_older_ones_make_room_except_what_is_pi
 
 @in_company
 async def test_a_donor_that_does_not_answer_ends_the_question_at_its_deadline(readers: Readers) -> None:
-    readers.library(1).offer(ROOT, Pieces())
+    readers.chunks(1).offer(ROOT, Pieces())
     readers.company.network.freeze(key(1).peer_id)
     with pytest.raises(TooLate):
-        await readers.library(9).index(ROOT, peers(1), 6, HASHES.__eq__, soon(3))
+        await readers.chunks(9).index(ROOT, peers(1), 6, HASHES.__eq__, soon(3))

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from peer.chunks.resume import Partial
+from peer.chunks.resume import ResumeStore
 from swarm.hashing import digest
 
 PIECES = (b"one", b"two", b"three")
@@ -19,30 +19,30 @@ def folders(path: Path) -> list[str]:
 
 
 def test_what_was_kept_is_here_in_the_next_life(tmp_path: Path) -> None:
-    first = Partial(tmp_path / "p")
+    first = ResumeStore(tmp_path / "p")
     assert first.recall("model", ROOT, HASHES) == {}
     assert first.keep("model", ROOT, 2, PIECES[2]) is None
     assert first.recall("model", ROOT, HASHES) == {2: PIECES[2]}
-    assert Partial(tmp_path / "p").recall("model", ROOT, HASHES) == {2: PIECES[2]}
+    assert ResumeStore(tmp_path / "p").recall("model", ROOT, HASHES) == {2: PIECES[2]}
 
 
 def test_without_a_folder_memory_keeps_it() -> None:
-    partial = Partial(None)
+    partial = ResumeStore(None)
     partial.keep("text", ROOT, 0, PIECES[0])
     assert partial.recall("text", ROOT, HASHES) == {0: PIECES[0]}
-    assert Partial(None).recall("text", ROOT, HASHES) == {}
+    assert ResumeStore(None).recall("text", ROOT, HASHES) == {}
 
 
 @pytest.mark.parametrize("harm", [b"", b"onf", b"one more", b"\0" * 100])
 def test_a_chunk_that_was_cut_short_or_changed_on_disk_is_not_taken(tmp_path: Path, harm: bytes) -> None:
-    Partial(tmp_path).keep("model", ROOT, 0, PIECES[0])
-    Partial(tmp_path).keep("model", ROOT, 1, PIECES[1])
+    ResumeStore(tmp_path).keep("model", ROOT, 0, PIECES[0])
+    ResumeStore(tmp_path).keep("model", ROOT, 1, PIECES[1])
     (tmp_path / f"model-{ROOT.hex()}" / "0").write_bytes(harm)
-    assert Partial(tmp_path).recall("model", ROOT, HASHES) == {1: PIECES[1]}
+    assert ResumeStore(tmp_path).recall("model", ROOT, HASHES) == {1: PIECES[1]}
 
 
 def test_a_model_that_is_not_wanted_any_more_goes_and_the_text_stays(tmp_path: Path) -> None:
-    partial = Partial(tmp_path)
+    partial = ResumeStore(tmp_path)
     partial.keep("model", ROOT, 0, PIECES[0])
     partial.keep("text", ROOT, 0, PIECES[0])
     assert partial.recall("model", OTHER, HASHES) == {}
@@ -51,7 +51,7 @@ def test_a_model_that_is_not_wanted_any_more_goes_and_the_text_stays(tmp_path: P
 
 
 def test_when_it_is_done_nothing_is_left(tmp_path: Path) -> None:
-    partial = Partial(tmp_path)
+    partial = ResumeStore(tmp_path)
     partial.keep("model", ROOT, 0, PIECES[0])
     partial.done("model")
     assert folders(tmp_path) == []
@@ -60,7 +60,7 @@ def test_when_it_is_done_nothing_is_left(tmp_path: Path) -> None:
 
 def test_a_disk_that_refuses_is_told_once_and_memory_is_enough(tmp_path: Path) -> None:
     (tmp_path / "p").write_text("in the way")
-    partial = Partial(tmp_path / "p")
+    partial = ResumeStore(tmp_path / "p")
     refused = partial.keep("model", ROOT, 0, PIECES[0])
     assert refused is not None
     assert refused.code == "disk"
@@ -69,5 +69,5 @@ def test_a_disk_that_refuses_is_told_once_and_memory_is_enough(tmp_path: Path) -
 
 
 def test_more_files_than_chunks_do_no_harm(tmp_path: Path) -> None:
-    Partial(tmp_path).keep("model", ROOT, 7, b"seven")
-    assert Partial(tmp_path).recall("model", ROOT, HASHES) == {}
+    ResumeStore(tmp_path).keep("model", ROOT, 7, b"seven")
+    assert ResumeStore(tmp_path).recall("model", ROOT, HASHES) == {}

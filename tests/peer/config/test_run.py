@@ -11,7 +11,7 @@ import pytest
 
 from averaging.codecs import bytes_per_parameter
 from peer.commands.cli import cli
-from peer.config.run import Recipe, learning_rate, manifest_of
+from peer.config.run import RunSettings, learning_rate, manifest_of
 from peer.models.registry import count, presets
 from swarm import relaxation
 from swarm.errors import ConfigError
@@ -29,7 +29,7 @@ from tests.peer.company import TEXT, key
 
 @pytest.mark.parametrize("model", sorted(presets))
 def test_every_model_makes_a_manifest_that_everybody_can_read(model: str) -> None:
-    manifest = manifest_of(Recipe(model=model), TEXT.spec, key(0))
+    manifest = manifest_of(RunSettings(model=model), TEXT.spec, key(0))
     assert open_manifest(manifest.seal(key(0)), manifest.run_id) == manifest
     assert manifest.model == presets[model]
     assert 1 <= len(manifest.name) <= 60
@@ -37,7 +37,7 @@ def test_every_model_makes_a_manifest_that_everybody_can_read(model: str) -> Non
 
 def test_larger_models_learn_more_slowly() -> None:
     by_size = sorted(presets, key=lambda name: count(presets[name]))
-    rates = [manifest_of(Recipe(model=name), TEXT.spec, key(0)).inner.learning_rate for name in by_size]
+    rates = [manifest_of(RunSettings(model=name), TEXT.spec, key(0)).inner.learning_rate for name in by_size]
     assert rates == sorted(rates, reverse=True)
 
 
@@ -72,13 +72,13 @@ def test_the_rate_between_two_sizes_lies_between_theirs() -> None:
 def test_momentum_comes_with_an_optimiser_and_an_optimiser_with_momentum(
     chosen: dict[str, Any], outer: tuple[Any, float]
 ) -> None:
-    spec = manifest_of(Recipe(rounds=1000, **chosen), TEXT.spec, key(0)).outer
+    spec = manifest_of(RunSettings(rounds=1000, **chosen), TEXT.spec, key(0)).outer
     assert (spec.optimiser, spec.momentum) == outer
     assert spec == OuterSpec() or (spec.effective, spec.plain_rounds) == (1.1, 100)
 
 
 def test_muon_is_a_wish() -> None:
-    assert manifest_of(Recipe(inner="muon"), TEXT.spec, key(0)).inner.optimiser is InnerOptimiser.MUON
+    assert manifest_of(RunSettings(inner="muon"), TEXT.spec, key(0)).inner.optimiser is InnerOptimiser.MUON
 
 
 @pytest.mark.parametrize(
@@ -88,18 +88,18 @@ def test_muon_is_a_wish() -> None:
 def test_a_run_ends_by_rounds_by_tokens_or_after_a_hundred_rounds(
     chosen: dict[str, int], rounds: int, tokens: int
 ) -> None:
-    manifest = manifest_of(Recipe(**chosen), TEXT.spec, key(0))  # type: ignore[arg-type]
+    manifest = manifest_of(RunSettings(**chosen), TEXT.spec, key(0))  # type: ignore[arg-type]
     assert (manifest.rounds, manifest.tokens) == (rounds, tokens)
 
 
 def test_words_become_what_the_manifest_has_for_them() -> None:
-    manifest = manifest_of(Recipe(codec="int8", admission="invite", name="mine"), TEXT.spec, key(0))
+    manifest = manifest_of(RunSettings(codec="int8", admission="invite", name="mine"), TEXT.spec, key(0))
     assert (manifest.round.codec, manifest.admission, manifest.name) == (Codec.INT8, Admission.INVITE, "mine")
 
 
 @pytest.mark.parametrize("name", sorted(relaxation.PRESETS))
 def test_a_preset_is_in_the_manifest_field_by_field(name: str) -> None:
-    spec = manifest_of(Recipe(preset=name, rounds=500), TEXT.spec, key(0)).round
+    spec = manifest_of(RunSettings(preset=name, rounds=500), TEXT.spec, key(0)).round
     assert relaxation.Relaxation.of(spec) == relaxation.PRESETS[name]
 
 
@@ -111,7 +111,9 @@ def test_a_round_is_long_enough_for_a_line_at_home(
     model: str, preset: str, codec: str, seconds: float, patience: float
 ) -> None:
     """At 20 Mbit/s an average takes a tenth of the time at most, though the line is full for four fifths of it."""
-    spec = manifest_of(Recipe(model=model, preset=preset, codec=codec, rounds=500), TEXT.spec, key(0)).round
+    spec = manifest_of(
+        RunSettings(model=model, preset=preset, codec=codec, rounds=500), TEXT.spec, key(0)
+    ).round
     assert spec.seconds == pytest.approx(seconds, rel=0.02)
     assert spec.average_seconds == pytest.approx(patience, rel=0.02)
     line = 125e6 if preset == "lan" else 2.5e6
@@ -122,16 +124,18 @@ def test_a_round_is_long_enough_for_a_line_at_home(
     )
     assert sent / line / 0.8 <= 0.1 * (spec.seconds + sent / line / 0.8)
     assert relaxation.name_of(spec) == ("own" if codec else preset)
-    assert manifest_of(Recipe(model=model, round_seconds=5.0), TEXT.spec, key(0)).round.seconds == 5.0, (
+    assert manifest_of(RunSettings(model=model, round_seconds=5.0), TEXT.spec, key(0)).round.seconds == 5.0, (
         "who wants it otherwise"
     )
 
 
 def test_what_is_given_overrides_the_preset() -> None:
-    spec = manifest_of(Recipe(preset="wan", codec="sparse64", round_seconds=7.0), TEXT.spec, key(0)).round
+    spec = manifest_of(
+        RunSettings(preset="wan", codec="sparse64", round_seconds=7.0), TEXT.spec, key(0)
+    ).round
     assert (spec.codec, spec.seconds, spec.exchange) == (Codec.SPARSE64, 7.0, Exchange.GATHER)
     assert (
-        manifest_of(Recipe(exchange="gather", codec="int4"), TEXT.spec, key(0)).round.exchange
+        manifest_of(RunSettings(exchange="gather", codec="int4"), TEXT.spec, key(0)).round.exchange
         is Exchange.GATHER
     )
 
@@ -145,7 +149,7 @@ def test_what_is_given_overrides_the_preset() -> None:
 )
 def test_what_is_known_to_fail_is_refused_with_the_reason(wrong: dict[str, Any]) -> None:
     with pytest.raises(ConfigError) as refused:
-        manifest_of(Recipe(**wrong), TEXT.spec, key(0))
+        manifest_of(RunSettings(**wrong), TEXT.spec, key(0))
     assert refused.value.advice
     assert "round" in refused.value.fact or "momentum" in refused.value.fact
 
@@ -170,13 +174,13 @@ def test_what_is_known_to_fail_is_refused_with_the_reason(wrong: dict[str, Any])
 )
 def test_what_no_run_can_have_is_told_with_advice(wrong: dict[str, Any]) -> None:
     with pytest.raises(ConfigError) as refused:
-        manifest_of(replace(Recipe(), **wrong), TEXT.spec, key(0))
+        manifest_of(replace(RunSettings(), **wrong), TEXT.spec, key(0))
     assert refused.value.advice
 
 
 def test_the_run_is_named_by_everything_in_it() -> None:
     ids = {
-        manifest_of(Recipe(seed=seed, momentum=m), TEXT.spec, key(k)).run_id
+        manifest_of(RunSettings(seed=seed, momentum=m), TEXT.spec, key(k)).run_id
         for seed in (0, 1)
         for m in (0.0, 0.9)
         for k in (0, 1)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from peer.dashboard.theme import Theme
 from peer.dashboard.view import Look, view
-from peer.observe.snapshot import Happening, PeerRow, Point, Snapshot
+from peer.observe.snapshot import LoggedEvent, PeerRow, Point, Snapshot
 
 GOLDEN = Path(__file__).parents[2] / "golden"
 NOW = 1_790_000_047.0
@@ -67,18 +67,20 @@ PEERS = (
 )
 
 EVENTS = (
-    Happening(time=NOW - 45, severity="info", text="moth-55aa joined, fetching the state from 2 peers"),
-    Happening(
+    LoggedEvent(time=NOW - 45, severity="info", text="moth-55aa joined, fetching the state from 2 peers"),
+    LoggedEvent(
         time=NOW - 27,
         severity="error",
         text="wasp-d00d banned for 10 min: its update is 14 times the median norm (3 strikes)",
     ),
-    Happening(
+    LoggedEvent(
         time=NOW - 3,
         severity="warning",
         text="crow-8c4e is late by 9 s; its weight is kept, the deadline is in 20 s",
     ),
-    Happening(time=NOW, severity="info", text="round 812 averaged with 5 of 6 peers in 0.3 s (31 MB, int8)"),
+    LoggedEvent(
+        time=NOW, severity="info", text="round 812 averaged with 5 of 6 peers in 0.3 s (31 MB, int8)"
+    ),
 )
 
 

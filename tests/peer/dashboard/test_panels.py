@@ -8,7 +8,7 @@ from itertools import pairwise
 
 from peer.dashboard import panels
 from peer.dashboard.theme import Theme
-from peer.observe.snapshot import Happening, Point
+from peer.observe.snapshot import LoggedEvent, Point
 from tests.peer.dashboard.pictures import PEERS, a_peer, a_snapshot
 
 THEME = Theme()
@@ -141,7 +141,7 @@ def test_large_figures_stay_in_their_columns():
 
 def test_events_are_newest_first_and_survive_an_impossible_time():
     happenings = [
-        Happening(time=time, severity="info", text=f"at {time}") for time in (1.0, math.nan, 3.0, 1e300)
+        LoggedEvent(time=time, severity="info", text=f"at {time}") for time in (1.0, math.nan, 3.0, 1e300)
     ]
     shown = words(panels.events(happenings, 40, 4, UTC, THEME)).split("\n")
     assert [line[:8] for line in shown] == ["--:--:--", "00:00:03", "00:00:01", "--:--:--"]

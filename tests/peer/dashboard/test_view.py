@@ -12,7 +12,7 @@ from rich.console import Console
 
 from peer.dashboard.theme import Theme
 from peer.dashboard.view import PANELS, Look, unanswered, view
-from peer.observe.snapshot import Happening, PeerRow, Point
+from peer.observe.snapshot import LoggedEvent, PeerRow, Point
 from peer.observe.text import cells
 from tests.peer.dashboard.pictures import FRAMES, GOLDEN, a_peer, a_snapshot, golden
 
@@ -81,7 +81,7 @@ SNAPSHOTS = st.fixed_dictionaries(
         "sample": WORDS,
         "ticket": WORDS,
         "peers": st.lists(ROWS, max_size=6).map(tuple),
-        "events": st.lists(st.builds(Happening, time=FLOATS, severity=WORDS, text=WORDS), max_size=4).map(
+        "events": st.lists(st.builds(LoggedEvent, time=FLOATS, severity=WORDS, text=WORDS), max_size=4).map(
             tuple
         ),
     }
@@ -118,8 +118,10 @@ def test_a_frame_is_exactly_as_wide_and_high_as_asked_for(changes, width, height
 )
 @pytest.mark.parametrize("panel", PANELS)
 def test_every_layout_has_its_size_at_its_edges_with_a_thousand_peers(width, height, panel):
-    crowd = a_snapshot(peers=tuple(a_peer(f"peer{number}", share=number / 1000) for number in range(1000)))
-    for snapshot in (crowd, a_snapshot(peers=()), a_snapshot(health="STALLED", reason="nobody is here")):
+    population = a_snapshot(
+        peers=tuple(a_peer(f"peer{number}", share=number / 1000) for number in range(1000))
+    )
+    for snapshot in (population, a_snapshot(peers=()), a_snapshot(health="STALLED", reason="nobody is here")):
         lines = printed(view(snapshot, width, height, look=Look(panel=panel)))
         assert [cells(text) for text in lines] == [width] * height
 

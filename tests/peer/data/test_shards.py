@@ -17,8 +17,8 @@ PEERS = [PeerId(f"peer{index}") for index in range(7)]
 
 @given(st.integers(0, 1000), st.integers(1, 7), st.integers(7, 64))
 def test_the_members_shards_are_disjoint_and_cover_all(round_, members, shards):
-    crowd = PEERS[:members]
-    drawn = [shard for me in crowd for shard in assign(RUN, round_, crowd, me, shards)]
+    population = PEERS[:members]
+    drawn = [shard for me in population for shard in assign(RUN, round_, population, me, shards)]
     assert sorted(drawn) == list(range(shards))
 
 

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from peer.network.lookup import AGAIN_SECONDS, PATIENCE_SECONDS, Acquainted
+from peer.network.lookup import AGAIN_SECONDS, PATIENCE_SECONDS, LookupTransport
 from swarm.errors import TooLate, Unreachable
 from swarm.membership.contacts import Contacts
 from swarm.transport import Call, Route
@@ -19,8 +19,8 @@ async def echo(call: Call) -> bytes:
     return bytes(call.body)
 
 
-def acquainted(member: Member) -> Acquainted:
-    return Acquainted(member.transport, member.contacts, member.neighbours.find)
+def acquainted(member: Member) -> LookupTransport:
+    return LookupTransport(member.transport, member.contacts, member.membership.find)
 
 
 def knows(member: Member, number: int) -> bool:
@@ -47,7 +47,7 @@ async def test_the_contact_of_somebody_else_and_garbage_count_as_none(company: C
     for liar, lie in zip(liars, (contact_of(9), b"\xc1garbage", bytes(60_000)), strict=True):
         liar.transport.serve(Route("contact", lambda call, lie=lie: answer(lie)))
     introduce(newcomer, *liars)
-    await newcomer.neighbours.find(key(2).peer_id, soon())
+    await newcomer.membership.find(key(2).peer_id, soon())
     assert not knows(newcomer, 2)
     assert not knows(newcomer, 9), "it was not asked for"
 
@@ -68,7 +68,7 @@ async def test_many_requests_at_once_ask_once_and_who_is_unknown_is_asked_about_
         assert deadline <= loop.time() + PATIENCE_SECONDS
         await asyncio.sleep(0.5)
 
-    transport = Acquainted(member.transport, Contacts(RUN), find)
+    transport = LookupTransport(member.transport, Contacts(RUN), find)
     member.transport.serve(Route("echo", echo))
 
     async def call() -> None:

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from averaging.groups import leaders
-from averaging.hierarchy import Cells
+from averaging.hierarchy import Hierarchy
 from peer.network.membership import ASKED, LEADERS_TOLD, TOPIC, WELCOME_PEERS, Welcome, fetch_manifest, greet
-from peer.sync.head import Offer
+from peer.sync.head import Head
 from swarm.errors import Refused, WrongVersion
 from swarm.membership.contacts import Contact
 from swarm.membership.progress import Phase
@@ -21,7 +21,7 @@ from swarm.transport import Call
 from swarm.wire import CONTROL_LIMIT, Kind, Stamp, pack, seal, seal_body, unpack
 from tests.peer.company import MANIFEST, RUN, Company, contact_of, introduce, key, progress_of, soon
 
-OFFER = Offer(bytes(32), 7, 1.5)
+HEAD = Head(bytes(32), 7, 1.5)
 BROKEN = progress_of(5)[:-1] + bytes([progress_of(5)[-1] ^ 1])
 
 
@@ -35,7 +35,7 @@ def on_virtual_time(story: Callable[[], Coroutine[Any, Any, None]]) -> Callable[
     return test
 
 
-def an_offer(number: int, round_: int = 3, offer: Offer = OFFER, run: bytes = RUN) -> bytes:
+def an_offer(number: int, round_: int = 3, offer: Head = HEAD, run: bytes = RUN) -> bytes:
     return seal(key(number), offer, Stamp(run, round_))
 
 
@@ -56,8 +56,8 @@ async def test_a_newcomer_learns_from_one_welcome_who_is_here_and_where() -> Non
     introduce(*members)
     newcomer = company.member(9)
     (welcome,) = await greet(newcomer.transport, [key(0).peer_id], contact_of(9), soon())
-    assert newcomer.neighbours.learn([welcome]) == 0
-    assert set(newcomer.neighbours.roster.peers(soon(0))) == {key(n).peer_id for n in range(3)}
+    assert newcomer.membership.learn([welcome]) == 0
+    assert set(newcomer.membership.roster.peers(soon(0))) == {key(n).peer_id for n in range(3)}
     assert all(newcomer.contacts.addresses(key(n).peer_id) for n in range(3))
     assert members[0].contacts.addresses(key(9).peer_id)
     assert welcome.wall == 1000.0
@@ -122,25 +122,25 @@ async def test_records_that_do_not_hold_are_counted_and_the_others_kept() -> Non
     welcome = Welcome(
         "", 1.0, (b"junk", contact_of(2)), (BROKEN, progress_of(3), b"", foreign, contact_of(4))
     )
-    assert newcomer.neighbours.learn([welcome, Welcome("", 1.0, (), (progress_of(4),))]) == 5
-    assert set(newcomer.neighbours.roster.peers(0.0)) == {key(3).peer_id, key(4).peer_id}
+    assert newcomer.membership.learn([welcome, Welcome("", 1.0, (), (progress_of(4),))]) == 5
+    assert set(newcomer.membership.roster.peers(0.0)) == {key(3).peer_id, key(4).peer_id}
     assert newcomer.contacts.addresses(key(2).peer_id)
 
 
 @on_virtual_time
 async def test_a_record_with_another_peers_contact_is_not_heard() -> None:
     newcomer = Company().member(9)
-    newcomer.neighbours.learn(
+    newcomer.membership.learn(
         [Welcome("", 1.0, (), (progress_of(3, contact=contact_of(4)), progress_of(5, contact=b"junk")))]
     )
-    assert len(newcomer.neighbours.roster) == 0
+    assert len(newcomer.membership.roster) == 0
 
 
 @on_virtual_time
 async def test_nobody_hears_of_itself() -> None:
     newcomer = Company().member(9)
-    newcomer.neighbours.learn([Welcome("", 1.0, (), (progress_of(9, seq=1000),))])
-    assert len(newcomer.neighbours.roster) == 0
+    newcomer.membership.learn([Welcome("", 1.0, (), (progress_of(9, seq=1000),))])
+    assert len(newcomer.membership.roster) == 0
 
 
 @on_virtual_time
@@ -149,7 +149,7 @@ async def test_a_welcome_fits_its_message_also_where_everybodys_records_are_as_l
     host = company.member(0)
     names = tuple(("x" * 250, 1 + n) for n in range(4))
     large = [progress_of(n, contact=seal(key(n), Contact(names), Stamp(RUN, seq=2))) for n in range(1, 80)]
-    assert host.neighbours.learn([Welcome("", 1.0, (), tuple(large))]) == 0
+    assert host.membership.learn([Welcome("", 1.0, (), tuple(large))]) == 0
     raw = await company.transport(99).request(key(0).peer_id, "hello", contact_of(99), deadline=soon())
     welcome = unpack(raw, Welcome)
     assert 20 < len(welcome.progress) <= WELCOME_PEERS + 1
@@ -203,11 +203,11 @@ async def test_offers_come_from_those_who_have_a_state() -> None:
     company = Company()
     members = [company.member(n) for n in range(4)]
     introduce(*members)
-    members[1].offer, members[2].offer = (3, OFFER), (4, OFFER)
-    offers = await members[0].neighbours.offers(soon())
+    members[1].offer, members[2].offer = (3, HEAD), (4, HEAD)
+    offers = await members[0].membership.offers(soon())
     assert {(offer.signer, offer.stamp.round, offer.message) for offer in offers} == {
-        (key(1).peer_id, 3, OFFER),
-        (key(2).peer_id, 4, OFFER),
+        (key(1).peer_id, 3, HEAD),
+        (key(2).peer_id, 4, HEAD),
     }
 
 
@@ -222,11 +222,11 @@ async def test_offers_come_from_those_who_have_a_state() -> None:
         pytest.param(lambda call: progress_of(7), id="another message"),
         pytest.param(lambda call: bytes(CONTROL_LIMIT + 1), id="too much"),
         pytest.param(
-            lambda call: seal_body(key(7), Kind.OFFER, pack((bytes(31), 0, 0.0)), Stamp(RUN)),
+            lambda call: seal_body(key(7), Kind.HEAD, pack((bytes(31), 0, 0.0)), Stamp(RUN)),
             id="half a root",
         ),
         pytest.param(
-            lambda call: seal_body(key(7), Kind.OFFER, pack((bytes(32), 0, -1.0)), Stamp(RUN)),
+            lambda call: seal_body(key(7), Kind.HEAD, pack((bytes(32), 0, -1.0)), Stamp(RUN)),
             id="negative time",
         ),
     ],
@@ -237,9 +237,9 @@ def test_a_false_offer_costs_its_sender_only(lie: Callable[[Call], bytes]) -> No
         members = [company.member(n) for n in range(2)]
         company.stranger(7, {"offer": lie})
         introduce(*members)
-        members[1].offer = (3, OFFER)
-        members[0].neighbours.learn([Welcome("", 1.0, (), (progress_of(7),))])
-        assert [offer.signer for offer in await members[0].neighbours.offers(soon())] == [key(1).peer_id]
+        members[1].offer = (3, HEAD)
+        members[0].membership.learn([Welcome("", 1.0, (), (progress_of(7),))])
+        assert [offer.signer for offer in await members[0].membership.offers(soon())] == [key(1).peer_id]
 
     simulate(story())
 
@@ -249,17 +249,17 @@ async def test_who_cannot_be_reached_is_noted_and_not_asked_again() -> None:
     company = Company()
     members = [company.member(n) for n in range(3)]
     introduce(*members)
-    members[1].offer = (3, OFFER)
+    members[1].offer = (3, HEAD)
     company.network.crash(key(2).peer_id)
-    assert len(await members[0].neighbours.offers(soon())) == 1
-    assert members[0].neighbours.roster.peers(soon(0)) == [key(1).peer_id]
+    assert len(await members[0].membership.offers(soon())) == 1
+    assert members[0].membership.roster.peers(soon(0)) == [key(1).peer_id]
 
 
 @on_virtual_time
 async def test_nobody_can_choose_an_id_that_is_always_asked() -> None:
     member = Company().member(0)
-    member.neighbours.learn([Welcome("", 1.0, (), tuple(progress_of(n) for n in range(1, 31)))])
-    draws = [member.neighbours.some() for _ in range(20)]
+    member.membership.learn([Welcome("", 1.0, (), tuple(progress_of(n) for n in range(1, 31)))])
+    draws = [member.membership.some() for _ in range(20)]
     assert {len(set(draw)) for draw in draws} == {ASKED}
     assert set().union(*draws) == {key(n).peer_id for n in range(1, 31)}
     assert not set.intersection(*map(set, draws))
@@ -274,11 +274,11 @@ async def test_a_peer_learns_whether_others_can_dial_it() -> None:
     company.member(0)
     asking = company.member(1)
     peers = [key(0).peer_id]
-    assert await asking.neighbours.is_dialable(peers, soon()) is True
+    assert await asking.membership.is_dialable(peers, soon()) is True
     company.stranger(2, {"dial-back": _refusing})
-    assert await asking.neighbours.is_dialable([key(2).peer_id], soon()) is False
-    assert await asking.neighbours.is_dialable([key(2).peer_id, *peers], soon()) is True
-    assert await asking.neighbours.is_dialable([key(8).peer_id], soon()) is None
+    assert await asking.membership.is_dialable([key(2).peer_id], soon()) is False
+    assert await asking.membership.is_dialable([key(2).peer_id, *peers], soon()) is True
+    assert await asking.membership.is_dialable([key(8).peer_id], soon()) is None
 
 
 def _refusing(call: Call) -> bytes:
@@ -294,28 +294,28 @@ async def test_an_announcement_reaches_everybody_at_once() -> None:
     members = [company.member(n) for n in range(3)]
     introduce(*members)
     members[0].phase = Phase.LEAVING
-    await members[0].neighbours.announce(soon(), Cells.of(RUN, 0, 3, 64))
+    await members[0].membership.announce(soon(), Hierarchy.of(RUN, 0, 3, 64))
     for other in members[1:]:
-        assert not other.neighbours.roster.is_present(key(0).peer_id, soon(0))
-        assert other.neighbours.roster.is_present(key(3 - other.number).peer_id, soon(0))
+        assert not other.membership.roster.is_present(key(0).peer_id, soon(0))
+        assert other.membership.roster.is_present(key(3 - other.number).peer_id, soon(0))
 
 
 @on_virtual_time
 async def test_in_a_crowd_an_announcement_reaches_its_own_cell() -> None:
-    company, cells = Company(), Cells.of(RUN, 0, 40, 20)
+    company, hierarchy = Company(), Hierarchy.of(RUN, 0, 40, 20)
     members = [company.member(n) for n in range(40)]
     introduce(*members)
     members[0].phase = Phase.LEAVING
-    await members[0].neighbours.announce(soon(), cells)
+    await members[0].membership.announce(soon(), hierarchy)
     me, gone = (
         members[0].transport.me,
         {
             other.transport.me
             for other in members[1:]
-            if not other.neighbours.roster.is_present(key(0).peer_id, soon(0))
+            if not other.membership.roster.is_present(key(0).peer_id, soon(0))
         },
     )
-    assert gone == set(cells.beside(me, [other.transport.me for other in members]))
+    assert gone == set(hierarchy.group_mates(me, [other.transport.me for other in members]))
 
 
 @on_virtual_time
@@ -325,11 +325,11 @@ async def test_who_comes_late_tells_those_who_may_lead_the_next_round() -> None:
     introduce(*members)
     late, others = members[0], members[1:]
     late.phase = Phase.FOLLOWING
-    await late.neighbours.announce_to_next(soon())
+    await late.membership.announce_to_next(soon())
     told = {
         other.transport.me
         for other in others
-        if late.transport.me in other.neighbours.roster.at_round(1, soon(0))
+        if late.transport.me in other.membership.roster.at_round(1, soon(0))
     }
     assert told == set(leaders(RUN, 1, [other.transport.me for other in others])[:LEADERS_TOLD])
 
@@ -340,7 +340,7 @@ async def test_everybody_finds_everybody_by_the_directory_and_a_broken_record_th
     members = [company.member(n) for n in range(5)]
     async with asyncio.TaskGroup() as tasks:
         going_on = [
-            tasks.create_task(member.neighbours.publish_and_discover(5.0, 20.0)) for member in members
+            tasks.create_task(member.membership.publish_and_discover(5.0, 20.0)) for member in members
         ]
         assert await company.directory(7).put(
             TOPIC, progress_of(7, contact=contact_of(8)), seconds=100, deadline=soon()
@@ -351,4 +351,4 @@ async def test_everybody_finds_everybody_by_the_directory_and_a_broken_record_th
             task.cancel()
     for member in members:
         others = {key(n).peer_id for n in range(5) if n != member.number}
-        assert set(member.neighbours.roster.peers(soon(0))) == others
+        assert set(member.membership.roster.peers(soon(0))) == others

@@ -8,13 +8,13 @@ from fractions import Fraction
 import pytest
 
 from averaging import groups
-from averaging.groups import Group, Line
+from averaging.groups import Group, LinkClaim
 from averaging.messages import MAX_UP
-from peer.config.run import Recipe
+from peer.config.run import RunSettings
 from peer.network import uplink as bandwidth
-from peer.network.uplink import ENOUGH, LARGE, Metered, Uplink
+from peer.network.uplink import ENOUGH, LARGE, MeteredTransport, Uplink
 from peer.simulation.run import rehearse
-from peer.simulation.scenario import Script
+from peer.simulation.scenario import Scenario
 from swarm.errors import SwarmError
 from swarm.identity import PeerId
 from swarm.manifest import Codec, Exchange, RoundSpec
@@ -42,7 +42,7 @@ def measured(*requests: tuple[float, float, int]) -> Uplink:
 
 
 def test_nothing_is_known_before_the_first_spell() -> None:
-    assert Uplink().line(dialable=True) == Line(0, dialable=True)
+    assert Uplink().line(dialable=True) == LinkClaim(0, dialable=True)
 
 
 def test_requests_at_once_share_the_line() -> None:
@@ -72,7 +72,7 @@ def test_a_slower_spell_is_believed_little_by_little_and_a_faster_one_at_once() 
 
 
 def test_a_claim_stays_within_what_a_message_may_say() -> None:
-    assert measured((0, 1e-9, 2 * MB)).line(dialable=False) == Line(MAX_UP, dialable=False)
+    assert measured((0, 1e-9, 2 * MB)).line(dialable=False) == LinkClaim(MAX_UP, dialable=False)
 
 
 @pytest.mark.parametrize(
@@ -101,7 +101,7 @@ def test_the_rate_of_a_line_is_found(speed: float) -> None:
     async def story() -> Uplink:
         network = SimulatedNetwork(1, Link(latency=0.02, jitter=0.0, bandwidth=speed))
         uplink, loop = Uplink(), asyncio.get_running_loop()
-        sender = Metered(network.attach(key(0).peer_id, lambda: None), uplink, loop.time)
+        sender = MeteredTransport(network.attach(key(0).peer_id, lambda: None), uplink, loop.time)
         receiver = network.attach(key(1).peer_id, lambda: None)
 
         async def take(call: Call) -> bytes:
@@ -147,8 +147,8 @@ def test_in_a_swarm_a_slow_line_comes_to_own_less_and_all_still_agree(
         Link(latency=0.001, jitter=0.0, bandwidth=4e4),
     )
     faults = Faults().slow("p2", slow, between=(2.0, 1e6))
-    recipe = Recipe(model="tiny", max_steps=4, round_seconds=5.0, average_seconds=60.0, codec="fp32")
-    story = rehearse(Script(peers=5, rounds=4, recipe=recipe, link=fast, faults=faults))
+    settings = RunSettings(model="tiny", max_steps=4, round_seconds=5.0, average_seconds=60.0, codec="fp32")
+    story = rehearse(Scenario(peers=5, rounds=4, settings=settings, link=fast, faults=faults))
     assert story.state_roots_equal
     assert set(plans[0].values()) == {0.2}
     slowest = [min(plan, key=lambda owner: plan[owner]) for plan in plans[-5:]]

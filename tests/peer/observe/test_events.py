@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from peer.chunks.download import Headway
-from peer.observe.events import FETCHING_SECONDS, Telling
-from peer.observe.metrics import Board
+from peer.chunks.download import DownloadProgress
+from peer.observe.events import FETCHING_SECONDS, Events
+from peer.observe.metrics import Metrics
 from peer.observe.reporter import told
 from swarm.simulation.clock import running_loop, simulate
 from tests.peer.company import MANIFEST, key
@@ -31,11 +31,11 @@ class Notes:
 
 def test_a_download_is_told_now_and_then_and_at_its_end() -> None:
     async def story() -> None:
-        notes, board = Notes(), Board(MANIFEST, ME, "", "1", 9000, running_loop().time)
-        telling = Telling(board, notes, None, ME)  # type: ignore[arg-type]
+        notes, metrics = Notes(), Metrics(MANIFEST, ME, "", "1", 9000, running_loop().time)
+        events = Events(metrics, notes, None, ME)  # type: ignore[arg-type]
         for chunks in range(41):
-            telling.progress("model", Headway(chunks, 40, chunks << 20, 40 << 20, 2.5e6, 3))
-            assert board.fetching.here == chunks
+            events.progress("model", DownloadProgress(chunks, 40, chunks << 20, 40 << 20, 2.5e6, 3))
+            assert metrics.fetching.here == chunks
             await asyncio.sleep(FETCHING_SECONDS / 10)
         counts = [event["chunks"] for event in notes.events]
         assert counts[0] == 1, "the first sign of life"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from peer.observe.metrics import EVENTS, RATES, Board, Meter
+from peer.observe.metrics import EVENTS, RATES, Meter, Metrics
 from peer.observe.snapshot import Fetching, decode, encode
 from swarm.identity import petname
 from swarm.manifest import Codec
@@ -32,8 +32,8 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def board(clock: Clock) -> Board:
-    return Board(MANIFEST, ME, "", "1", 9000, clock)
+def metrics(clock: Clock) -> Metrics:
+    return Metrics(MANIFEST, ME, "", "1", 9000, clock)
 
 
 def row(number: int, phase: Phase = Phase.TRAINING) -> Row:
@@ -59,35 +59,38 @@ def test_nothing_sampled_is_nothing_sent() -> None:
     assert Meter().recent() == (0.0, 0.0)
 
 
-def test_the_health_follows_from_phase_company_and_reason(board: Board) -> None:
+def test_the_health_follows_from_phase_company_and_reason(metrics: Metrics) -> None:
     company = [(row(1), 0.0, True)]
-    assert board.snapshot(company).health == "SYNCING"
-    board.enter(Phase.TRAINING, 5.0)
-    assert board.snapshot([]).health == "WAITING"
-    assert board.snapshot(company).health == "HEALTHY"
-    board.reason = "too few of the group answered"
-    assert (board.snapshot(company).health, board.snapshot(company).reason) == ("DEGRADED", board.reason)
-    board.finished = True
-    assert board.snapshot(company).health == "FINISHED"
+    assert metrics.snapshot(company).health == "SYNCING"
+    metrics.enter(Phase.TRAINING, 5.0)
+    assert metrics.snapshot([]).health == "WAITING"
+    assert metrics.snapshot(company).health == "HEALTHY"
+    metrics.reason = "too few of the group answered"
+    assert (metrics.snapshot(company).health, metrics.snapshot(company).reason) == (
+        "DEGRADED",
+        metrics.reason,
+    )
+    metrics.finished = True
+    assert metrics.snapshot(company).health == "FINISHED"
 
 
-def test_a_phase_counts_down_and_begins_at_step_0(board: Board, clock: Clock) -> None:
-    board.step = 7
-    board.enter(Phase.TRAINING, 5.0)
+def test_a_phase_counts_down_and_begins_at_step_0(metrics: Metrics, clock: Clock) -> None:
+    metrics.step = 7
+    metrics.enter(Phase.TRAINING, 5.0)
     clock.now += 2
-    assert (board.snapshot([]).phase_left, board.snapshot([]).step, board.snapshot([]).phase) == (
+    assert (metrics.snapshot([]).phase_left, metrics.snapshot([]).step, metrics.snapshot([]).phase) == (
         3.0,
         0,
         "training",
     )
     clock.now += 20
-    assert board.snapshot([]).phase_left == 0.0
-    assert board.snapshot([]).uptime == 22.0
+    assert metrics.snapshot([]).phase_left == 0.0
+    assert metrics.snapshot([]).uptime == 22.0
 
 
-def test_states_of_others_are_what_they_say_unless_they_are_away(board: Board) -> None:
+def test_states_of_others_are_what_they_say_unless_they_are_away(metrics: Metrics) -> None:
     roster = [(row(1), 1.0, True), (row(2), 70.0, False), (row(3, Phase.LEAVING), 1.0, False)]
-    mine, *others = board.snapshot(roster).peers
+    mine, *others = metrics.snapshot(roster).peers
     assert (mine.is_me, mine.name) == (True, petname(ME))
     assert [(each.name, each.state) for each in others] == [
         ("p1", "training"),
@@ -96,13 +99,13 @@ def test_states_of_others_are_what_they_say_unless_they_are_away(board: Board) -
     ]
 
 
-def test_shares_are_of_those_who_are_here(board: Board) -> None:
-    board.tokens_per_second = 300.0
+def test_shares_are_of_those_who_are_here(metrics: Metrics) -> None:
+    metrics.tokens_per_second = 300.0
     record = open_frame(progress_of(1), Progress, run=RUN)
     fast = Progress(Phase.TRAINING, bytes(32), 0, 100.0, 0.0, 0.0, 0.0, "fast", "cpu", "1", contact_of(1))
     here = Row(Signed(fast, record.signer, record.public, record.stamp, b""), 0.0)
-    assert [each.share for each in board.snapshot([(here, 0.0, True)]).peers] == [0.75, 0.25]
-    assert [each.share for each in board.snapshot([(here, 0.0, False)]).peers] == [1.0, 0.0]
+    assert [each.share for each in metrics.snapshot([(here, 0.0, True)]).peers] == [0.75, 0.25]
+    assert [each.share for each in metrics.snapshot([(here, 0.0, False)]).peers] == [1.0, 0.0]
 
 
 @pytest.mark.parametrize(
@@ -124,8 +127,8 @@ def test_shares_are_of_those_who_are_here(board: Board) -> None:
         "new",
     ],
 )
-def test_stragglers_are_shown_as_such(board: Board, speeds: list[float], slow: list[bool]) -> None:
-    board.tokens_per_second = 100.0
+def test_stragglers_are_shown_as_such(metrics: Metrics, speeds: list[float], slow: list[bool]) -> None:
+    metrics.tokens_per_second = 100.0
     roster = []
     for number, speed in enumerate(speeds, 1):
         record = open_frame(progress_of(number), Progress, run=RUN)
@@ -133,39 +136,39 @@ def test_stragglers_are_shown_as_such(board: Board, speeds: list[float], slow: l
             Phase.TRAINING, bytes(32), 0, speed, 0.0, 0.0, 0.0, f"p{number}", "cpu", "1", contact_of(number)
         )
         roster.append((Row(Signed(said, record.signer, record.public, record.stamp, b""), 0.0), 0.0, True))
-    mine, *others = board.snapshot(roster).peers
+    mine, *others = metrics.snapshot(roster).peers
     assert [each.state == "slow" for each in others] == slow
     assert mine.state == "starting"
 
 
-def test_a_download_is_shown_while_it_goes_on(board: Board) -> None:
-    board.enter(Phase.SYNCING)
-    board.fetching = Fetching(what="model", here=10, whole=40, bytes_per_second=3.1e6, donors=4)
-    snapshot = decode(encode(board.snapshot([])))
+def test_a_download_is_shown_while_it_goes_on(metrics: Metrics) -> None:
+    metrics.enter(Phase.SYNCING)
+    metrics.fetching = Fetching(what="model", here=10, whole=40, bytes_per_second=3.1e6, donors=4)
+    snapshot = decode(encode(metrics.snapshot([])))
     assert (snapshot.health, snapshot.reason) == (
         "SYNCING",
         "fetching the model from 4 peers: 25.0 % at 3.1 MB/s",
     )
-    assert snapshot.fetching == board.fetching
-    board.enter(Phase.TRAINING, 5.0)
-    assert board.snapshot([(row(1), 0.0, True)]).health == "HEALTHY"
-    assert board.snapshot([]).fetching == Fetching()
+    assert snapshot.fetching == metrics.fetching
+    metrics.enter(Phase.TRAINING, 5.0)
+    assert metrics.snapshot([(row(1), 0.0, True)]).health == "HEALTHY"
+    assert metrics.snapshot([]).fetching == Fetching()
 
 
 def test_what_is_told_to_others_fits_their_rules_whatever_happens_here() -> None:
-    board = Board(MANIFEST, ME, "n" * 100, "1", 9000, lambda: 0.0)
-    board.loss = float("1e30")
-    said = board.progress(contact_of(0))
+    metrics = Metrics(MANIFEST, ME, "n" * 100, "1", 9000, lambda: 0.0)
+    metrics.loss = float("1e30")
+    said = metrics.progress(contact_of(0))
     assert (len(said.name), said.loss) == (40, 1e6)
 
 
-def test_old_events_make_room_and_the_picture_survives_the_way_to_a_screen(board: Board) -> None:
+def test_old_events_make_room_and_the_picture_survives_the_way_to_a_screen(metrics: Metrics) -> None:
     for number in range(2 * EVENTS):
-        board.note(f"event {number}")
-    board.add_loss(1, 2.5)
-    board.add_loss(2, float("nan"))
-    board.add_evaluation(2, 1.5)
-    snapshot = decode(encode(board.snapshot([(row(1), 1.0, True)])))
+        metrics.note(f"event {number}")
+    metrics.add_loss(1, 2.5)
+    metrics.add_loss(2, float("nan"))
+    metrics.add_evaluation(2, 1.5)
+    snapshot = decode(encode(metrics.snapshot([(row(1), 1.0, True)])))
     assert [event.text for event in snapshot.events] == [
         f"event {number}" for number in range(EVENTS, 2 * EVENTS)
     ]
@@ -173,18 +176,18 @@ def test_old_events_make_room_and_the_picture_survives_the_way_to_a_screen(board
     assert [point.value for point in snapshot.evaluations] == [1.5]
 
 
-def test_the_time_left_is_the_rounds_left_times_the_last(board: Board) -> None:
-    board.round, board.round_seconds = 40, 2.0
-    assert board.snapshot([]).seconds_left == (MANIFEST.rounds - 40) * 2.0
-    board.round = MANIFEST.rounds + 1
-    assert board.snapshot([]).seconds_left == 0
+def test_the_time_left_is_the_rounds_left_times_the_last(metrics: Metrics) -> None:
+    metrics.round, metrics.round_seconds = 40, 2.0
+    assert metrics.snapshot([]).seconds_left == (MANIFEST.rounds - 40) * 2.0
+    metrics.round = MANIFEST.rounds + 1
+    assert metrics.snapshot([]).seconds_left == 0
 
 
-def test_it_is_told_once_that_a_slow_line_sends_less(board: Board) -> None:
+def test_it_is_told_once_that_a_slow_line_sends_less(metrics: Metrics) -> None:
     usual = MANIFEST.round.codec
     for codec in (usual, Codec.FP16, Codec.FP16, usual, usual):
-        board.sends(codec)
-    texts = [event.text for event in board.snapshot([]).events]
+        metrics.sends(codec)
+    texts = [event.text for event in metrics.snapshot([]).events]
     assert texts == [
         f"this line is slow for the run: its updates go as fp16 instead of {usual.name.lower()}",
         f"updates go as {usual.name.lower()} again",

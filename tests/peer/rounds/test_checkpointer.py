@@ -13,9 +13,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from peer.observe.events import Telling
-from peer.observe.metrics import Board
-from peer.rounds.checkpointer import FIRST_RETRY, Keeper
+from peer.observe.events import Events
+from peer.observe.metrics import Metrics
+from peer.rounds.checkpointer import FIRST_RETRY, Checkpointer
 from peer.training import checkpoint
 from peer.training.compute import Inline
 from peer.training.learner import Assignment, Learner
@@ -60,10 +60,10 @@ class Life:
 
     def __init__(self, home: Path | None) -> None:
         self.notes = Notes()
-        self.board = Board(MANIFEST, ME, "", "1", 9000, running_loop().time)
-        telling = Telling(self.board, self.notes, None, ME)  # type: ignore[arg-type]
+        self.metrics = Metrics(MANIFEST, ME, "", "1", 9000, running_loop().time)
+        events = Events(self.metrics, self.notes, None, ME)  # type: ignore[arg-type]
         self.learner, self.averager = Learner(MANIFEST, TEXT, ME), Residual()
-        self.keeper = Keeper(home, MANIFEST, Inline(lambda job: 0.0), self.board, telling)
+        self.keeper = Checkpointer(home, MANIFEST, Inline(lambda job: 0.0), self.metrics, events)
 
     async def restore(self) -> bool:
         """Whether something was found."""
@@ -79,8 +79,8 @@ class Life:
         work = self.learner.work(task)
         self.learner.conclude(work.update_P)
         self.averager.kept[self.learner.fragment(self.learner.state.round - 1).index] = work.update_P
-        self.board.given_tokens += work.trained.tokens
-        self.board.run_tokens += 2 * work.trained.tokens
+        self.metrics.given_tokens += work.trained.tokens
+        self.metrics.run_tokens += 2 * work.trained.tokens
 
     @property
     def warnings(self) -> list[str]:
@@ -115,9 +115,9 @@ def test_everything_a_peer_has_comes_back_in_its_next_life(tmp_path: Path) -> No
         assert mine.keys() == theirs.keys()
         assert all(torch.equal(mine[name], theirs[name]) for name in mine)
         assert torch.equal(first.averager.kept[0], second.averager.kept[0])
-        assert (second.board.run_tokens, second.board.given_tokens) == (
-            first.board.run_tokens,
-            first.board.given_tokens,
+        assert (second.metrics.run_tokens, second.metrics.given_tokens) == (
+            first.metrics.run_tokens,
+            first.metrics.given_tokens,
         )
         first.train()
         second.train()

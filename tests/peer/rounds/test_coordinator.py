@@ -15,10 +15,10 @@ import torch
 from torch import Tensor
 
 from averaging.averager import Averaged, Company, Update
-from averaging.hierarchy import CELL, Cells
-from averaging.record import Frame, Record
-from peer.rounds.coordinator import ASKED, COMPANY_PATIENCE, LOST, Meeting
-from peer.sync.head import Offer
+from averaging.hierarchy import CELL, Hierarchy
+from averaging.record import Record, UpdateShape
+from peer.rounds.coordinator import ASKED, COMPANY_PATIENCE, LOST, Coordinator
+from peer.sync.head import Head
 from peer.training.state import SharedState, state_root
 from swarm.errors import Malformed
 from swarm.identity import PeerId, digest_of
@@ -32,14 +32,14 @@ from tests.peer.company import MANIFEST, RUN, key, progress_of, soon
 T = TypeVar("T")
 
 PEERS = [key(number).peer_id for number in range(80)]
-CELLS = Cells.of(RUN, 0, len(PEERS), MANIFEST.round.group_size)
-CELL_MATES = [peer for peer in PEERS if CELLS.cell_of(peer) == CELLS.cell_of(PEERS[0])]
-DELEGATE = CELLS.delegate(CELL_MATES)
+CELLS = Hierarchy.of(RUN, 0, len(PEERS), MANIFEST.round.group_size)
+CELL_MATES = [peer for peer in PEERS if CELLS.group_index(peer) == CELLS.group_index(PEERS[0])]
+DELEGATE = CELLS.representative(CELL_MATES)
 OTHER = next(peer for peer in CELL_MATES if peer != DELEGATE)
 """Of the delegate's cell."""
 STRANGER = key(99).peer_id
 """Was in the last round, and is not on the roster."""
-OUTSIDE = [peer for peer in CELLS.delegates(PEERS) if peer != DELEGATE]
+OUTSIDE = [peer for peer in CELLS.representatives(PEERS) if peer != DELEGATE]
 STATE, AFTER = SharedState(0, torch.zeros(4)), SharedState(1, torch.ones(4))
 UPDATE = Update(
     round=0, vector_P=torch.full((4,), 5.0), tokens=100, seed=bytes(32), state_root=state_root(STATE)
@@ -47,8 +47,8 @@ UPDATE = Update(
 OURS, THEIRS = torch.full((4,), 2.0), torch.full((4,), 3.0)
 """The average of the cell, and that of the council."""
 RECORD = Record(0, tuple(digest_of(peer) for peer in (DELEGATE, *OUTSIDE)), 80, 8000, (4,), (b"something",))
-VOID = Record(0, crowd=80)
-CELL_AVERAGE = Averaged(average_P=OURS, members=tuple(CELL_MATES), tokens=2000, crowd=len(CELL_MATES))
+VOID = Record(0, population=80)
+CELL_AVERAGE = Averaged(average_P=OURS, members=tuple(CELL_MATES), tokens=2000, population=len(CELL_MATES))
 NOTHING = Averaged(average_P=None, reason="too few of the group answered")
 
 
@@ -86,10 +86,10 @@ class Around:
     """All that a meeting knows: averager, records, neighbours and course in one; what it did with them is noted."""
 
     me: PeerId = OTHER
-    crowd: int = 80
+    population: int = 80
     first: Averaged = CELL_AVERAGE
     """What the cell, or the only group, comes to."""
-    council: Averaged = NOTHING
+    level2: Averaged = NOTHING
     heard: Record | None = RECORD
     """The record that others have."""
     stands: Sequence[SharedState] = (AFTER,)
@@ -103,25 +103,25 @@ class Around:
     abstained: list[int] = field(default_factory=list)
     donors: list[Sequence[PeerId]] = field(default_factory=list)
     waits: list[bool] = field(default_factory=list)
-    is_elder: bool = True
+    is_participant: bool = True
     roster: Any = field(default_factory=Everybody)
 
-    def meeting(self, manifest: RunManifest = MANIFEST) -> Meeting:
+    def meeting(self, manifest: RunManifest = MANIFEST) -> Coordinator:
         """Ours."""
-        cells = Cells.of(RUN, 0, self.crowd, MANIFEST.round.group_size)
+        hierarchy = Hierarchy.of(RUN, 0, self.population, MANIFEST.round.group_size)
         course: Any = SimpleNamespace(
             companions=(),
             train_until=0.0,
-            crowd=self.crowd,
-            cells=cells,
+            population=self.population,
+            hierarchy=hierarchy,
             is_quick=True,
             run_tokens=1000,
-            is_elder=self.is_elder,
+            is_participant=self.is_participant,
         )
-        neighbours: Any = SimpleNamespace(me=self.me, roster=self.roster, some=self.some, offers=self.offers)
-        means: Any = SimpleNamespace(learner=SimpleNamespace(tensors=(4,), state=STATE), replays=self)
+        membership: Any = SimpleNamespace(me=self.me, roster=self.roster, some=self.some, offers=self.offers)
+        means: Any = SimpleNamespace(learner=SimpleNamespace(tensors=(4,), state=STATE), round_log=self)
         averager: Any = self
-        return Meeting(manifest, course, neighbours, averager, means, lambda: self.waits.append(True))
+        return Coordinator(manifest, course, membership, averager, means, lambda: self.waits.append(True))
 
     # --- the averager ---------------------------------------------------------------------------------------------
 
@@ -132,14 +132,16 @@ class Around:
         self.companies.append(company)
         return self.first
 
-    async def confer(self, update: Update, cells: Cells, company: Company) -> Averaged:
+    async def confer(self, update: Update, hierarchy: Hierarchy, company: Company) -> Averaged:
         self.brought.append(update)
         self.companies.append(company)
-        return self.council
+        return self.level2
 
-    async def accept(self, record: Record, frame: Frame, brought_P: Tensor, delegate: PeerId) -> Tensor:
+    async def accept(
+        self, record: Record, frame: UpdateShape, brought_P: Tensor, representative: PeerId
+    ) -> Tensor:
         assert brought_P is OURS
-        self.accepted.append(delegate)
+        self.accepted.append(representative)
         return THEIRS
 
     def owe(self, left_P: Tensor) -> None:
@@ -169,7 +171,7 @@ class Around:
     async def offers(self, deadline: float, asked: Sequence[PeerId]) -> list[Any]:
         await asyncio.sleep(0.1)
         offers = [
-            (Stamp(RUN, state.round), Offer(state_root(state), 9000, 0.0, RECORD.crowd))
+            (Stamp(RUN, state.round), Head(state_root(state), 9000, 0.0, RECORD.population))
             for state in self.stands
         ]
         return [SimpleNamespace(stamp=stamp, message=offer) for stamp, offer in offers]
@@ -186,18 +188,20 @@ def meets(around: Around) -> Averaged:
 
 
 def test_a_few_average_in_one_group_and_nothing_else_happens() -> None:
-    around = Around(crowd=12)
+    around = Around(population=12)
     assert meets(around) is around.first
     (company,) = around.companies
     assert set(company.expected) == {*PEERS, STRANGER} - {PEERS[2], around.me}, (
         "one of the last round's members has left"
     )
-    assert (company.elders, company.crowd, company.leads) == (6, 12, None), "of eleven who may still be there"
+    assert (company.elders, company.population, company.leads) == (6, 12, None), (
+        "of eleven who may still be there"
+    )
     assert (around.brought, around.donors, around.abstained) == ([], [], [])
 
 
 def test_before_there_is_a_crowd_the_organiser_leads() -> None:
-    around = Around(crowd=1)
+    around = Around(population=1)
     meets(around)
     assert around.companies[0].leads == MANIFEST.organiser_id
 
@@ -206,7 +210,7 @@ GONE, THERE = PEERS[2], PEERS[3]
 
 
 @pytest.mark.parametrize(
-    ("round_", "is_elder", "others", "is_fine"),
+    ("round_", "is_participant", "others", "is_fine"),
     [
         pytest.param(1, True, (), True, id="the others are behind"),
         pytest.param(0, True, (), False, id="the others are where we are"),
@@ -216,10 +220,10 @@ GONE, THERE = PEERS[2], PEERS[3]
     ],
 )
 def test_who_alone_is_the_majority_waits_for_nobody_behind_it(
-    round_: int, is_elder: bool, others: Sequence[PeerId], is_fine: bool
+    round_: int, is_participant: bool, others: Sequence[PeerId], is_fine: bool
 ) -> None:
     """Everybody else is in round 0."""
-    around = Around(crowd=1 + len(others), is_elder=is_elder)
+    around = Around(population=1 + len(others), is_participant=is_participant)
     acted(around.meeting().average(replace(UPDATE, round=round_), others))
     assert around.companies[0].alone_is_fine == is_fine
 
@@ -231,7 +235,7 @@ def test_who_alone_is_the_majority_waits_for_nobody_behind_it(
 def test_the_first_round_waits_until_enough_are_ready_for_it_or_somebody_has_begun(
     phases: list[Phase], seconds: float
 ) -> None:
-    around = Around(crowd=1, roster=Roster(math.inf))
+    around = Around(population=1, roster=Roster(math.inf))
     for number, phase in enumerate(phases, 1):  # without the organiser
         around.roster.hear(open_frame(progress_of(number, phase=phase), Progress, run=RUN), 0.0)
 
@@ -243,7 +247,7 @@ def test_the_first_round_waits_until_enough_are_ready_for_it_or_somebody_has_beg
 
 
 def test_while_the_organiser_is_here_the_first_round_begins_with_it() -> None:
-    around = Around(crowd=1, roster=Roster(math.inf))
+    around = Around(population=1, roster=Roster(math.inf))
     for number in (1, 2, 3):
         around.roster.hear(open_frame(progress_of(number, phase=Phase.WAITING), Progress, run=RUN), 0.0)
     organiser = open_frame(progress_of(0, phase=Phase.WAITING), Progress, run=RUN)
@@ -265,7 +269,7 @@ def test_while_the_organiser_is_here_the_first_round_begins_with_it() -> None:
 
 
 def test_a_peer_that_is_alone_in_its_cell_looks_for_one_group_of_all_after_a_while() -> None:
-    """Of a crowd that is gone every cell may have one peer, and none of them is enough for itself."""
+    """Of a population that is gone every cell may have one peer, and none of them is enough for itself."""
     around = Around(first=NOTHING)
 
     async def rounds() -> None:
@@ -281,28 +285,26 @@ def test_a_peer_that_is_alone_in_its_cell_looks_for_one_group_of_all_after_a_whi
 
 
 def test_the_delegate_takes_the_average_of_its_cell_to_the_council() -> None:
-    around = Around(me=DELEGATE, council=Averaged(average_P=THEIRS, record=RECORD))
+    around = Around(me=DELEGATE, level2=Averaged(average_P=THEIRS, record=RECORD))
     averaged = meets(around)
-    cell, council = around.companies
+    cell, level2 = around.companies
     assert set(cell.expected) == set(CELL_MATES) - {DELEGATE}
     assert not cell.alone_is_fine
     assert cell.least == CELL // 4
-    assert set(council.expected) == set(OUTSIDE)
+    assert set(level2.expected) == set(OUTSIDE)
     (brought,) = around.brought
     assert brought.vector_P is OURS
     assert (brought.tokens, brought.line.peers) == (2000, len(CELL_MATES))
     assert (averaged.average_P, averaged.members, averaged.record) == (THEIRS, CELL_AVERAGE.members, RECORD)
-    assert (averaged.tokens, averaged.crowd) == (8000, 80)
+    assert (averaged.tokens, averaged.population) == (8000, 80)
     assert (around.accepted, around.owed, around.abstained) == ([DELEGATE], [], [])
 
 
 def test_the_council_waits_for_cells_that_take_all_the_time_they_may() -> None:
     around = Around(me=DELEGATE)
     meets(around)
-    cell, council = around.companies
-    assert (
-        council.close_at == cell.close_at + MANIFEST.round.assemble_seconds + MANIFEST.round.average_seconds
-    )
+    cell, level2 = around.companies
+    assert level2.close_at == cell.close_at + MANIFEST.round.assemble_seconds + MANIFEST.round.average_seconds
 
 
 def test_a_council_that_failed_once_for_bad_luck_makes_no_room_for_two() -> None:
@@ -352,7 +354,7 @@ def test_who_speaks_for_a_cell_was_heard_in_it(missing: tuple[PeerId, ...]) -> N
     first = Averaged(average_P=OURS, members=CELL_AVERAGE.members, missing=missing)
     around = Around(first=first)
     meets(around)
-    speaker = CELLS.delegate([peer for peer in CELL_MATES if peer not in missing])
+    speaker = CELLS.representative([peer for peer in CELL_MATES if peer not in missing])
     assert (speaker == DELEGATE) == (not missing)
     assert [donors[0] for donors in around.donors] == ([] if speaker == OTHER else [speaker])
 
@@ -378,7 +380,7 @@ def test_a_record_of_nonsense_is_not_taken() -> None:
 
 def test_who_was_turned_away_follows_whoever_did_it_and_keeps_its_update() -> None:
     first = Averaged(average_P=None, declined=True, by=PEERS[7], reason="the group is formed")
-    around = Around(crowd=12, first=first)
+    around = Around(population=12, first=first)
     averaged = meets(around)
     assert around.waits == [True]
     assert around.donors == [(PEERS[7], *PEERS[:ASKED])]
@@ -387,7 +389,7 @@ def test_who_was_turned_away_follows_whoever_did_it_and_keeps_its_update() -> No
 
 
 def test_after_every_missed_round_half_as_many_are_enough() -> None:
-    around = Around(crowd=40, first=NOTHING)
+    around = Around(population=40, first=NOTHING)
 
     async def rounds() -> None:
         meeting = around.meeting()
@@ -401,10 +403,10 @@ def test_after_every_missed_round_half_as_many_are_enough() -> None:
     assert [company.elders for company in around.companies] == [21, 10, 5, 2, 21]
 
 
-@pytest.mark.parametrize(("crowd", "needed"), [(80, [3, 3, 3, 3]), (40, [21, 10, 5, 2])])
-def test_rounds_that_only_we_have_missed_make_no_council_smaller(crowd: int, needed: list[int]) -> None:
+@pytest.mark.parametrize(("population", "needed"), [(80, [3, 3, 3, 3]), (40, [21, 10, 5, 2])])
+def test_rounds_that_only_we_have_missed_make_no_council_smaller(population: int, needed: list[int]) -> None:
     """Of a few, those whom we find have missed as many."""
-    around = Around(me=DELEGATE, crowd=crowd, first=CELL_AVERAGE if crowd > 48 else NOTHING)
+    around = Around(me=DELEGATE, population=population, first=CELL_AVERAGE if population > 48 else NOTHING)
 
     async def rounds() -> None:
         meeting = around.meeting()
@@ -415,7 +417,7 @@ def test_rounds_that_only_we_have_missed_make_no_council_smaller(crowd: int, nee
     acted(rounds())
     asked = (
         [company.least for company in around.companies[1::2]]
-        if crowd > 48
+        if population > 48
         else [company.elders for company in around.companies]
     )
     assert asked == needed

@@ -8,7 +8,7 @@ from itertools import count
 from types import SimpleNamespace
 from typing import Any
 
-from peer.rounds.evaluator import REMEMBERED, SAMPLE_SECONDS, Examiner
+from peer.rounds.evaluator import REMEMBERED, SAMPLE_SECONDS, Evaluator
 from peer.training.compute import Inline
 from swarm.simulation.clock import simulate
 
@@ -31,17 +31,19 @@ class Pupil:
         return "once upon a time"
 
 
-def examined(play: Callable[[Examiner, Pupil, Any], Any], *, has_screen: bool = True) -> None:
+def examined(play: Callable[[Evaluator, Pupil, Any], Any], *, has_screen: bool = True) -> None:
     async def story() -> None:
-        board: Any = SimpleNamespace(sample_text="", state_root=bytes(32))
+        metrics: Any = SimpleNamespace(sample_text="", state_root=bytes(32))
         manifest: Any = SimpleNamespace(evaluate_every=3, run_id=next(_RUNS))
-        await play(Examiner(manifest, Inline(lambda job: 0.0), board, has_screen=has_screen), Pupil(), board)
+        await play(
+            Evaluator(manifest, Inline(lambda job: 0.0), metrics, has_screen=has_screen), Pupil(), metrics
+        )
 
     simulate(story())
 
 
 def test_a_score_is_due_every_so_many_rounds_and_at_the_end() -> None:
-    async def play(examiner: Examiner, pupil: Any, board: Any) -> None:
+    async def play(examiner: Evaluator, pupil: Any, metrics: Any) -> None:
         scores = []
         for round_, now in ((1, False), (2, False), (3, False), (4, True)):
             pupil.state.round = round_
@@ -52,9 +54,9 @@ def test_a_score_is_due_every_so_many_rounds_and_at_the_end() -> None:
 
 
 def test_one_model_is_scored_once_whoever_asks() -> None:
-    async def play(examiner: Examiner, pupil: Any, board: Any) -> None:
+    async def play(examiner: Evaluator, pupil: Any, metrics: Any) -> None:
         for round_ in range(2 * REMEMBERED + 2):
-            board.state_root = bytes([round_ % (REMEMBERED + 1)]) * 32
+            metrics.state_root = bytes([round_ % (REMEMBERED + 1)]) * 32
             for _ in range(2):
                 assert await examiner.score_if_due(pupil, now=True) == 2.5
         assert pupil.asked == ["score"] * (2 * REMEMBERED + 2), "the oldest are forgotten"
@@ -63,17 +65,17 @@ def test_one_model_is_scored_once_whoever_asks() -> None:
 
 
 def test_samples_are_rarer_than_scores_and_only_for_a_screen() -> None:
-    async def play(examiner: Examiner, pupil: Any, board: Any) -> None:
+    async def play(examiner: Evaluator, pupil: Any, metrics: Any) -> None:
         for round_ in range(3):
-            board.state_root = bytes([round_]) * 32
+            metrics.state_root = bytes([round_]) * 32
             await examiner.score_if_due(pupil, now=True)
         assert pupil.asked == ["score", "sample", "score", "score"]
-        assert board.sample_text == "once upon a time"
+        assert metrics.sample_text == "once upon a time"
         await asyncio.sleep(SAMPLE_SECONDS)
         await examiner.score_if_due(pupil, now=True)
         assert pupil.asked[-1] == "sample"
 
-    async def blind(examiner: Examiner, pupil: Any, board: Any) -> None:
+    async def blind(examiner: Evaluator, pupil: Any, metrics: Any) -> None:
         await examiner.score_if_due(pupil, now=True)
         assert pupil.asked == ["score"]
 

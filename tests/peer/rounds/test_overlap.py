@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
-from peer.config.run import Recipe
+from peer.config.run import RunSettings
 from peer.ports import Budget, StepAhead
 from peer.rounds.overlap import meanwhile
-from peer.simulation.peers import Rehearsed
+from peer.simulation.peers import RehearsalResult
 from peer.simulation.run import rehearse
-from peer.simulation.scenario import Script
+from peer.simulation.scenario import Scenario
 from peer.training.compute import Inline
 from swarm.manifest import RoundSpec
 from swarm.simulation.clock import simulate
@@ -106,13 +106,15 @@ def test_an_average_that_fails_is_told_after_the_steps_have_ended() -> None:
 # --- whole peers --------------------------------------------------------------------------------------------------------
 
 
-def story(preset: str, **changes: Any) -> Rehearsed:
-    recipe = Recipe(model="tiny", max_steps=20, round_seconds=60.0, average_seconds=20.0, preset=preset)
+def story(preset: str, **changes: Any) -> RehearsalResult:
+    settings = RunSettings(
+        model="tiny", max_steps=20, round_seconds=60.0, average_seconds=20.0, preset=preset
+    )
     link = Link(latency=0.2, jitter=0.1, bandwidth=2e5)
-    return rehearse(Script(peers=4, rounds=5, recipe=recipe, link=link, **changes))
+    return rehearse(Scenario(peers=4, rounds=5, settings=settings, link=link, **changes))
 
 
-def steps_of(result: Rehearsed) -> list[int]:
+def steps_of(result: RehearsalResult) -> list[int]:
     return [report.local_steps for book in result.notebooks.values() for report in book.rounds]
 
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from peer.sync.head import Offer, believed, better
+from peer.sync.head import Head, fork_choice, other_side
 from swarm.errors import Malformed
 from swarm.wire import Signed, Stamp, open_frame, pack, seal, unpack
 from tests.peer.company import RUN, echoes, key
@@ -17,11 +17,9 @@ ORGANISER = key(0).peer_id
 A, B, C = bytes([1]) * 32, bytes([2]) * 32, bytes([3]) * 32
 
 
-def says(number: int, round_: int, root: bytes, tokens: int = 0, seconds_left: float = 0.0) -> Signed[Offer]:
+def says(number: int, round_: int, root: bytes, tokens: int = 0, seconds_left: float = 0.0) -> Signed[Head]:
     """The word of peer ``number``; 0 is the organiser."""
-    return open_frame(
-        seal(key(number), Offer(root, tokens, seconds_left), Stamp(RUN, round_)), Offer, run=RUN
-    )
+    return open_frame(seal(key(number), Head(root, tokens, seconds_left), Stamp(RUN, round_)), Head, run=RUN)
 
 
 _BY_ID = sorted(range(1, 9), key=lambda number: key(number).peer_id)
@@ -29,7 +27,7 @@ LOW, HIGH = _BY_ID[:4], _BY_ID[4:]
 """Two camps without the organiser: the first has the lower ids."""
 
 
-def camp(numbers: Iterable[int], round_: int, root: bytes) -> list[Signed[Offer]]:
+def camp(numbers: Iterable[int], round_: int, root: bytes) -> list[Signed[Head]]:
     """What the peers of one camp say."""
     return [says(number, round_, root) for number in numbers]
 
@@ -91,9 +89,9 @@ def camp(numbers: Iterable[int], round_: int, root: bytes) -> list[Signed[Offer]
         ),
     ],
 )
-def test_what_a_newcomer_believes(offers: list[Signed[Offer]], taken: tuple[int, bytes] | None) -> None:
+def test_what_a_newcomer_believes(offers: list[Signed[Head]], taken: tuple[int, bytes] | None) -> None:
     for order in (offers, offers[::-1]):
-        standing = believed(order, ORGANISER)
+        standing = fork_choice(order, ORGANISER)
         assert (standing and (standing.round, standing.state_root)) == taken
 
 
@@ -156,12 +154,12 @@ def test_what_a_newcomer_believes(offers: list[Signed[Offer]], taken: tuple[int,
     ],
 )
 def test_when_a_camp_goes_over_to_another(
-    outsiders: list[Signed[Offer]],
-    mine: Signed[Offer],
+    outsiders: list[Signed[Head]],
+    mine: Signed[Head],
     companions: Sequence[int],
     goes_to: tuple[int, bytes] | None,
 ) -> None:
-    standing = better(
+    standing = other_side(
         outsiders, len(outsiders), mine, {key(number).peer_id for number in companions}, ORGANISER
     )
     assert (standing and (standing.round, standing.state_root)) == goes_to
@@ -179,7 +177,7 @@ def test_of_two_camps_exactly_one_goes(everybody: list[int], data: st.DataObject
         members, round_ = camps[mine]
         heard = camp(camps[other][0], camps[other][1], other)
         return (
-            better(
+            other_side(
                 heard,
                 len(heard),
                 says(members[0], round_, mine),
@@ -195,27 +193,27 @@ def test_of_two_camps_exactly_one_goes(everybody: list[int], data: st.DataObject
 def test_a_few_answers_speak_for_all_that_train_without_us() -> None:
     ten = {key(number).peer_id for number in range(1, 11)}
     heard = camp(range(11, 16), 3, B)
-    assert better(heard, 5, says(1, 3, A), ten, ORGANISER) is None
-    assert better(heard, 40, says(1, 3, A), ten, ORGANISER) is not None
+    assert other_side(heard, 5, says(1, 3, A), ten, ORGANISER) is None
+    assert other_side(heard, 40, says(1, 3, A), ten, ORGANISER) is not None
     with_ours = camp(range(11, 14), 3, B) + camp(range(14, 16), 3, A)
-    assert better(with_ours, 10, says(1, 3, A), ten, ORGANISER) is None  # six there, fourteen here
+    assert other_side(with_ours, 10, says(1, 3, A), ten, ORGANISER) is None  # six there, fourteen here
 
 
 def test_donors_are_those_who_have_the_state_that_is_believed() -> None:
-    standing = believed([says(3, 3, A), says(1, 3, A), says(2, 3, B)], ORGANISER)
+    standing = fork_choice([says(3, 3, A), says(1, 3, A), says(2, 3, B)], ORGANISER)
     assert standing is not None
     assert standing.donors == tuple(sorted(key(n).peer_id for n in (1, 3)))
 
 
 def test_who_only_repeats_it_is_a_donor_all_the_same() -> None:
-    standing = believed([says(3, 3, A), *echoes([1, 2], 3, A)], ORGANISER)
+    standing = fork_choice([says(3, 3, A), *echoes([1, 2], 3, A)], ORGANISER)
     assert standing is not None
     assert standing.donors == tuple(sorted(key(n).peer_id for n in (1, 2, 3)))
 
 
 def test_one_liar_cannot_bend_the_time_or_the_tokens_of_a_camp() -> None:
     honest = [says(n, 3, A, tokens=100, seconds_left=5.0) for n in range(1, 4)]
-    standing = believed([*honest, says(4, 3, A, tokens=1 << 61, seconds_left=1e6)], ORGANISER)
+    standing = fork_choice([*honest, says(4, 3, A, tokens=1 << 61, seconds_left=1e6)], ORGANISER)
     assert standing is not None
     assert standing.tokens == 100
     assert standing.seconds_left == 5.0
@@ -236,4 +234,4 @@ def test_one_liar_cannot_bend_the_time_or_the_tokens_of_a_camp() -> None:
 )
 def test_an_offer_out_of_range_is_refused(said: object) -> None:
     with pytest.raises(Malformed):
-        unpack(pack(said), Offer)
+        unpack(pack(said), Head)

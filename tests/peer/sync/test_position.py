@@ -11,8 +11,8 @@ from typing import Any
 import torch
 
 from averaging.averager import Averaged
-from peer.observe.metrics import Board
-from peer.sync.head import Offer
+from peer.observe.metrics import Metrics
+from peer.sync.head import Head
 from peer.sync.position import Course
 from peer.training.state import SharedState, state_root
 from swarm.identity import PeerId
@@ -24,14 +24,16 @@ STATES = [SharedState(number, torch.full((4,), float(number))) for number in ran
 ROOTS = [state_root(state) for state in STATES]
 ME, FRIEND = key(1).peer_id, key(2).peer_id
 LIBRARY: Any = SimpleNamespace(offer=lambda root, content: None)
-WITH_US = Averaged(average_P=torch.zeros(4), members=(ME, FRIEND), crowd=2)
-WITHOUT_US = Averaged(average_P=torch.zeros(4), crowd=7)
+WITH_US = Averaged(average_P=torch.zeros(4), members=(ME, FRIEND), population=2)
+WITHOUT_US = Averaged(average_P=torch.zeros(4), population=7)
 VOID = Averaged(average_P=None, reason="too few of the group answered")
 
 
 def course() -> Course:
-    telling: Any = SimpleNamespace()
-    return Course(MANIFEST, key(1), Board(MANIFEST, ME, "", "1", 4, asyncio.get_running_loop().time), telling)
+    events: Any = SimpleNamespace()
+    return Course(
+        MANIFEST, key(1), Metrics(MANIFEST, ME, "", "1", 4, asyncio.get_running_loop().time), events
+    )
 
 
 def scene(story: Callable[[], Coroutine[Any, Any, None]]) -> Callable[[], None]:
@@ -42,21 +44,21 @@ def scene(story: Callable[[], Coroutine[Any, Any, None]]) -> Callable[[], None]:
     return test
 
 
-def says(number: int, round_: int, root: bytes) -> Signed[Offer]:
-    return open_frame(seal(key(number), Offer(root, 10, 0.0), Stamp(RUN, round_)), Offer, run=RUN)
+def says(number: int, round_: int, root: bytes) -> Signed[Head]:
+    return open_frame(seal(key(number), Head(root, 10, 0.0), Stamp(RUN, round_)), Head, run=RUN)
 
 
 class Heard:
     """Neighbours of whom all train without us, and say what is in ``offers_``."""
 
-    def __init__(self, offers: Sequence[Signed[Offer]]) -> None:
+    def __init__(self, offers: Sequence[Signed[Head]]) -> None:
         self._offers = list(offers)
         self.roster = SimpleNamespace(in_training=lambda now: [offer.signer for offer in offers])
 
     def some(self, at_most: int, among: Sequence[PeerId]) -> tuple[PeerId, ...]:
         return tuple(among)[:at_most]
 
-    async def offers(self, deadline: float, peers: Sequence[PeerId]) -> list[Signed[Offer]]:
+    async def offers(self, deadline: float, peers: Sequence[PeerId]) -> list[Signed[Head]]:
         return [offer for offer in self._offers if offer.signer in peers]
 
 
@@ -64,26 +66,26 @@ class Heard:
 async def test_an_elder_of_a_state_is_who_was_in_the_average_that_led_to_it() -> None:
     ours = course()
     ours.stand_on(STATES[0], LIBRARY)
-    assert not ours.is_elder, "it has been given what the founder began with"
+    assert not ours.is_participant, "it has been given what the founder began with"
     ours.step_on(STATES[1], LIBRARY, WITH_US)
-    assert (ours.is_elder, ours.crowd) == (True, 2)
+    assert (ours.is_participant, ours.population) == (True, 2)
     ours.step_on(STATES[2], LIBRARY, WITHOUT_US)
-    assert (ours.is_elder, ours.crowd) == (False, 7), "it has only followed"
+    assert (ours.is_participant, ours.population) == (False, 7), "it has only followed"
     ours.step_on(STATES[3], LIBRARY, replace(WITH_US, counted=False))
-    assert not ours.is_elder, "its cell had an average, and nobody spoke for that in the council"
+    assert not ours.is_participant, "its cell had an average, and nobody spoke for that in the council"
     ours.stand_on(STATES[1], LIBRARY)
-    assert ours.is_elder, "who comes back to a state had its part in it all the same"
+    assert ours.is_participant, "who comes back to a state had its part in it all the same"
     ours.stand_on(STATES[9], LIBRARY)
-    assert not ours.is_elder, "a model that was fetched is others' work"
+    assert not ours.is_participant, "a model that was fetched is others' work"
 
 
 @scene
 async def test_a_void_round_makes_nobody_an_elder_and_takes_it_from_nobody() -> None:
-    for averaged, is_elder in ((WITH_US, True), (WITHOUT_US, False)):
+    for averaged, is_participant in ((WITH_US, True), (WITHOUT_US, False)):
         ours = course()
         ours.step_on(STATES[3], LIBRARY, averaged)
         ours.step_on(STATES[4], LIBRARY, VOID)
-        assert (ours.is_elder, ours.crowd) == (is_elder, averaged.crowd)
+        assert (ours.is_participant, ours.population) == (is_participant, averaged.population)
 
 
 @scene
@@ -92,9 +94,9 @@ async def test_who_comes_back_from_a_checkpoint_had_a_part_in_it_and_says_so() -
         ours = course()
         begin(ours, STATES[5], LIBRARY)
         offer = ours.offer()
-        assert ours.is_elder == (begin is Course.come_back)
+        assert ours.is_participant == (begin is Course.come_back)
         assert offer is not None
-        assert offer[1].is_elder == ours.is_elder
+        assert offer[1].is_participant == ours.is_participant
 
 
 @scene

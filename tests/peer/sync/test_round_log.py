@@ -10,10 +10,10 @@ from msgspec.structs import replace
 
 from averaging.codecs import codec_of, result_codec
 from averaging.messages import bits
-from averaging.record import Frame, Record, opened, packed
-from peer.chunks.exchange import Library
-from peer.sync.head import Standing
-from peer.sync.round_log import DONORS, KEPT, PAUSE_SECONDS, WAIT_SECONDS, Replays
+from averaging.record import Record, UpdateShape, opened, packed
+from peer.chunks.exchange import ChunkExchange
+from peer.sync.head import ChosenHead
+from peer.sync.round_log import DONORS, KEPT, PAUSE_SECONDS, WAIT_SECONDS, RoundLog
 from peer.training.compute import Inline
 from peer.training.learner import Learner
 from peer.training.state import SharedState, state_root
@@ -34,10 +34,10 @@ class Playing:
         self.id = key(number).peer_id
         self.transport = readers.company.transport(number)
         self.learner = Learner(MANIFEST, TEXT, self.id)
-        self.frame = Frame(spec=MANIFEST.round, tensors=self.learner.tensors)
+        self.frame = UpdateShape(spec=MANIFEST.round, tensors=self.learner.tensors)
         arithmetic = Inline(lambda job: 0.0)
-        self.library = Library(self.transport, arithmetic, readers.tasks, readers.reports.append)
-        self.replays = Replays(self.learner, self.frame, self.library, self.transport, arithmetic)
+        self.chunks = ChunkExchange(self.transport, arithmetic, readers.tasks, readers.reports.append)
+        self.round_log = RoundLog(self.learner, self.frame, self.chunks, self.transport, arithmetic)
 
     @property
     def root(self) -> bytes:
@@ -58,19 +58,19 @@ class Playing:
         """Take the step of each, and keep it."""
         for record in records:
             root = self.root
-            self.learner.adopt(await self.replays.following(self.learner.state, record))
-            self.replays.keep(root, record)
+            self.learner.adopt(await self.round_log.following(self.learner.state, record))
+            self.round_log.keep(root, record)
         return self.learner.state
 
-    async def plays(self, rounds: int) -> Standing:
+    async def plays(self, rounds: int) -> ChosenHead:
         """Take so many steps. Where it stands then."""
         for seed in range(rounds):
             await self.goes_on(self.decides(seed))
         return self.standing(self.id)
 
-    def standing(self, *donors: PeerId) -> Standing:
+    def standing(self, *donors: PeerId) -> ChosenHead:
         """Where it stands, by the word of ``donors``."""
-        return Standing(self.learner.state.round, self.root, 0, 0.0, donors)
+        return ChosenHead(self.learner.state.round, self.root, 0, 0.0, donors)
 
 
 class Readers:
@@ -113,7 +113,7 @@ async def test_who_is_two_rounds_behind_plays_two_records_and_fetches_no_state(r
     donor, late = readers.peer(1), readers.peer(9)
     before = late.learner.state
     standing = await donor.plays(2)
-    state = await late.replays.state(standing, soon())
+    state = await late.round_log.state(standing, soon())
     assert is_that_of(donor, state)
     assert readers.routes == ["record"] * 2
     assert late.learner.state is before, "whether to go there is not decided here"
@@ -123,11 +123,11 @@ async def test_who_is_two_rounds_behind_plays_two_records_and_fetches_no_state(r
 @in_company
 async def test_a_void_round_costs_nothing_to_play(readers: Readers) -> None:
     donor, late = readers.peer(1), readers.peer(9)
-    await donor.goes_on(Record(0, crowd=40))
+    await donor.goes_on(Record(0, population=40))
     await donor.plays(1)
     raw = await asks(late.transport, 1, late.root.hex())
-    assert (opened(raw), len(raw) < 20) == (Record(0, crowd=40), True)
-    state = await late.replays.state(donor.standing(donor.id), soon())
+    assert (opened(raw), len(raw) < 20) == (Record(0, population=40), True)
+    state = await late.round_log.state(donor.standing(donor.id), soon())
     assert is_that_of(donor, state)
 
 
@@ -136,9 +136,11 @@ async def test_who_is_where_the_others_are_or_too_far_away_asks_nobody(readers: 
     donor, late = readers.peer(1), readers.peer(9)
     standing = donor.standing(donor.id)
     for round_ in (0, KEPT + 1):
-        assert await late.replays.state(Standing(round_, bytes(32), 0, 0.0, standing.donors), soon()) is None
+        assert (
+            await late.round_log.state(ChosenHead(round_, bytes(32), 0, 0.0, standing.donors), soon()) is None
+        )
     await late.plays(1)
-    assert await late.replays.state(standing, soon()) is None, (
+    assert await late.round_log.state(standing, soon()) is None, (
         "the others are behind: there is no record that leads back"
     )
     assert readers.routes == []
@@ -152,9 +154,9 @@ async def test_a_record_that_leads_elsewhere_is_not_believed(readers: Readers) -
     ]
     await donor.plays(1)
     for liar in liars:
-        assert await late.replays.state(donor.standing(liar, donor.id), soon()) is None
+        assert await late.round_log.state(donor.standing(liar, donor.id), soon()) is None
     await donor.goes_on(donor.decides(1))
-    assert await late.replays.state(donor.standing(liars[0], donor.id), soon()) is None, (
+    assert await late.round_log.state(donor.standing(liars[0], donor.id), soon()) is None, (
         "the round after it nobody knows"
     )
 
@@ -166,7 +168,7 @@ async def test_what_no_group_can_have_decided_is_reported_and_the_next_is_asked(
     lies = (replace(good, items=(good.items[0][:-1],)), replace(good, round=1))
     liars = [readers.stranger(number, packed(lie)) for number, lie in enumerate(lies, 2)]
     await donor.plays(2)
-    state = await late.replays.state(donor.standing(*liars, donor.id), soon())
+    state = await late.round_log.state(donor.standing(*liars, donor.id), soon())
     assert is_that_of(donor, state)
     assert [(report.code, report.peer) for report in readers.reports] == [
         ("malformed", liar) for liar in liars
@@ -179,7 +181,7 @@ async def test_bytes_that_are_no_record_cost_one_question(readers: Readers) -> N
     donor, late = readers.peer(1), readers.peer(9)
     liars = [readers.stranger(2, b"no record"), readers.stranger(3, bytes(late.frame.limit + 1))]
     await donor.plays(1)
-    state = await late.replays.state(donor.standing(*liars, donor.id), soon())
+    state = await late.round_log.state(donor.standing(*liars, donor.id), soon())
     assert is_that_of(donor, state)
 
 
@@ -190,8 +192,8 @@ async def test_who_has_sent_false_content_before_is_not_asked_for_records(reader
     liar = readers.company.stranger(2, {"index": lambda call: bytes(32), "record": lambda call: raw}).me
     await donor.plays(1)
     with pytest.raises(WrongContent):
-        await late.library.index(bytes(32), [liar], 1, lambda hashes: False, soon())
-    assert await late.replays.state(donor.standing(liar), soon()) is None
+        await late.chunks.index(bytes(32), [liar], 1, lambda hashes: False, soon())
+    assert await late.round_log.state(donor.standing(liar), soon()) is None
     assert readers.routes == ["index"]
 
 
@@ -199,10 +201,10 @@ async def test_who_has_sent_false_content_before_is_not_asked_for_records(reader
 async def test_a_dead_donor_costs_nothing_more_than_the_next_one(readers: Readers) -> None:
     donor, late, dead, began = readers.peer(1), readers.peer(9), [key(40).peer_id, key(41).peer_id], soon(0)
     await donor.plays(2)
-    state = await late.replays.state(donor.standing(*dead, donor.id), soon())
+    state = await late.round_log.state(donor.standing(*dead, donor.id), soon())
     assert is_that_of(donor, state)
     assert soon(0) - began < 2 * CLOSE
-    assert await late.replays.state(donor.standing(*dead), soon()) is None
+    assert await late.round_log.state(donor.standing(*dead), soon()) is None
     assert soon(0) - began < 3 * CLOSE, "the model itself is the better way then"
 
 
@@ -211,7 +213,7 @@ async def test_no_more_than_a_few_are_asked_before_the_model_is_fetched(readers:
     donor, late = readers.peer(1), readers.peer(9)
     await donor.plays(1)
     ignorant = [readers.stranger(number, b"") for number in range(2, 2 + DONORS)]
-    assert await late.replays.state(donor.standing(*ignorant, donor.id), soon()) is None
+    assert await late.round_log.state(donor.standing(*ignorant, donor.id), soon()) is None
     assert len(readers.routes) == DONORS
 
 
@@ -243,7 +245,7 @@ async def test_who_has_waited_long_enough_is_told_to_ask_again(readers: Readers)
 async def test_a_record_is_asked_for_again_until_the_round_is_over(readers: Readers) -> None:
     donor, late, began = readers.peer(1), readers.peer(9), soon(0)
     record = donor.decides(0)
-    question = asyncio.create_task(late.replays.record(late.root, [donor.id, key(40).peer_id], soon(60)))
+    question = asyncio.create_task(late.round_log.record(late.root, [donor.id, key(40).peer_id], soon(60)))
     await asyncio.sleep(3 * WAIT_SECONDS)
     await donor.goes_on(record)
     assert await question == (record, donor.id)
@@ -255,8 +257,8 @@ async def test_two_that_have_no_part_in_a_round_do_not_wait_for_each_other(reade
     """They were turned away by a third that has gone on alone, of which there is no record."""
     one, other, began = readers.peer(1), readers.peer(2), soon(0)
     await asyncio.gather(
-        one.replays.record(one.root, [other.id], soon(60)),
-        other.replays.record(other.root, [one.id], soon(60)),
+        one.round_log.record(one.root, [other.id], soon(60)),
+        other.round_log.record(other.root, [one.id], soon(60)),
     )
     assert soon(0) - began < WAIT_SECONDS + PAUSE_SECONDS + CLOSE
 
@@ -264,7 +266,7 @@ async def test_two_that_have_no_part_in_a_round_do_not_wait_for_each_other(reade
 @in_company
 async def test_a_round_that_never_ends_is_given_up_at_the_deadline(readers: Readers) -> None:
     donor, late, deadline = readers.peer(1), readers.peer(9), soon(7)
-    assert await late.replays.record(late.root, [donor.id], deadline) is None
+    assert await late.round_log.record(late.root, [donor.id], deadline) is None
     assert deadline <= soon(0) < deadline + PAUSE_SECONDS + CLOSE
 
 
@@ -295,9 +297,9 @@ async def test_records_beyond_half_the_model_make_room_and_the_newest_stays(read
         return [place for place, answer in enumerate(answers) if isinstance(answer, bytes)]
 
     for place, expected in ((0, [0]), (1, [0, 1]), (2, [1, 2])):
-        donor.replays.keep(roots[place], Record(place, items=(bytes(quarter),)))
+        donor.round_log.keep(roots[place], Record(place, items=(bytes(quarter),)))
         assert await kept() == expected
-    donor.replays.keep(roots[3], Record(3, items=(bytes(3 * quarter),)))
+    donor.round_log.keep(roots[3], Record(3, items=(bytes(3 * quarter),)))
     assert await kept() == [3]
 
 
@@ -306,7 +308,7 @@ async def test_of_small_records_the_last_few_are_kept(readers: Readers) -> None:
     donor, asking = readers.peer(1), readers.company.transport(8)
     roots = [bytes([n]) * 32 for n in range(KEPT + 2)]
     for round_, root in enumerate(roots):
-        donor.replays.keep(root, Record(round_))
+        donor.round_log.keep(root, Record(round_))
     with pytest.raises(Refused):
         await asks(asking, 1, roots[1].hex())
     assert [opened(await asks(asking, 1, root.hex())).round for root in roots[2:]] == [*range(2, KEPT + 2)]

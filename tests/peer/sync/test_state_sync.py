@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 import torch
 
-from peer.chunks.download import Headway
-from peer.chunks.exchange import Library
+from peer.chunks.download import DownloadProgress
+from peer.chunks.exchange import ChunkExchange
 from peer.data import corpus as corpora
-from peer.sync.head import Offer, Standing
+from peer.sync.head import ChosenHead, Head
 from peer.sync.state_sync import Sync
 from peer.training.compute import Inline
 from peer.training.state import SharedState, StateContent, state_root
@@ -34,22 +34,22 @@ class Syncing:
 
     def __init__(self, company: Company, number: int, tasks: asyncio.TaskGroup) -> None:
         self.member: Member = company.member(number)
-        self.told: list[tuple[str, Headway]] = []
+        self.told: list[tuple[str, DownloadProgress]] = []
         self.reports: list[Report] = []
         arithmetic = Inline(lambda job: 0.0)
-        self.library = Library(self.member.transport, arithmetic, tasks, self.reports.append)
+        self.chunks = ChunkExchange(self.member.transport, arithmetic, tasks, self.reports.append)
         self.sync = Sync(
             MANIFEST,
-            self.library,
-            self.member.neighbours,
+            self.chunks,
+            self.member.membership,
             arithmetic,
-            lambda what, headway: self.told.append((what, headway)),
+            lambda what, progress: self.told.append((what, progress)),
         )
 
     def has_state(self) -> None:
         """Serve `STATE`, and say so."""
-        self.library.offer(ROOT, StateContent(STATE))
-        self.member.offer = (STATE.round, Offer(ROOT, 70, 1.5))
+        self.chunks.offer(ROOT, StateContent(STATE))
+        self.member.offer = (STATE.round, Head(ROOT, 70, 1.5))
 
 
 Story = Callable[[list[Syncing]], Coroutine[Any, Any, None]]
@@ -79,11 +79,11 @@ def among(peers: int) -> Callable[[Story], Callable[[], None]]:
 async def test_the_text_comes_from_peers_in_chunks(members: list[Syncing]) -> None:
     *donors, newcomer = members
     for donor in donors:
-        donor.library.offer(TEXT.spec.root, TEXT, always=True)
+        donor.chunks.offer(TEXT.spec.root, TEXT, always=True)
     corpus = await newcomer.sync.corpus(None, soon())
     assert bytes(corpus.data) == bytes(TEXT.data)
-    what, headway = newcomer.told[0]
-    assert (what, headway.chunks, headway.chunks_whole) == ("text", 0, len(TEXT.hashes))
+    what, progress = newcomer.told[0]
+    assert (what, progress.chunks, progress.chunks_whole) == ("text", 0, len(TEXT.hashes))
     assert await members[0].sync.corpus(None, soon(0.5)) != corpus  # and the newcomer, too, serves it now
 
 
@@ -99,7 +99,7 @@ async def test_without_a_donor_the_newcomer_gives_up_at_its_deadline_with_advice
 
 @among(2)
 async def test_a_donor_that_comes_later_is_found(members: list[Syncing]) -> None:
-    asyncio.get_running_loop().call_at(soon(2), members[0].library.offer, TEXT.spec.root, TEXT)
+    asyncio.get_running_loop().call_at(soon(2), members[0].chunks.offer, TEXT.spec.root, TEXT)
     assert bytes((await members[1].sync.corpus(None, soon(5))).data) == bytes(TEXT.data)
 
 
@@ -110,7 +110,7 @@ async def test_who_stands_where_we_have_been_has_no_say_about_where_the_run_stan
     *behind, us = members
     for each in behind:
         each.has_state()
-    own = open_frame(seal(key(3), Offer(bytes(32), 90, 0.0), Stamp(RUN, STATE.round + 1)), Offer, run=RUN)
+    own = open_frame(seal(key(3), Head(bytes(32), 90, 0.0), Stamp(RUN, STATE.round + 1)), Head, run=RUN)
     standing, answers = await us.sync.standing(own, soon())
     assert (standing and standing.state_root, answers) == (ROOT, 3), "elsewhere they are the larger camp"
     standing, answers = await us.sync.standing(own, soon(), passed=[ROOT])
@@ -123,12 +123,12 @@ async def test_who_has_only_been_told_where_it_stands_believes_who_had_a_part_in
 ) -> None:
     founder, us = members
     founder.has_state()
-    for is_elder, believed in ((True, bytes(32)), (False, ROOT)):
-        word = Offer(bytes(32), 90, 0.0, is_elder=is_elder)
-        own = open_frame(seal(key(1), word, Stamp(RUN, STATE.round + 1)), Offer, run=RUN)
+    for is_participant, fork_choice in ((True, bytes(32)), (False, ROOT)):
+        word = Head(bytes(32), 90, 0.0, is_participant=is_participant)
+        own = open_frame(seal(key(1), word, Stamp(RUN, STATE.round + 1)), Head, run=RUN)
         standing, _ = await us.sync.standing(own, soon())
         assert standing is not None
-        assert standing.state_root == believed
+        assert standing.state_root == fork_choice
 
 
 @among(3)
@@ -138,7 +138,7 @@ async def test_a_state_comes_whole_from_those_who_have_it(members: list[Syncing]
         donor.has_state()
     standing, answers = await newcomer.sync.standing(None, soon())
     assert answers == 2
-    assert standing == Standing(
+    assert standing == ChosenHead(
         5, ROOT, 70, 1.5, tuple(sorted(donor.member.transport.me for donor in donors))
     )
     assert standing is not None
@@ -155,13 +155,13 @@ async def test_nobody_answering_is_no_standing(members: list[Syncing]) -> None:
 @among(2)
 async def test_a_state_of_another_size_than_the_model_is_not_taken(members: list[Syncing]) -> None:
     members[0].has_state()
-    standing = Standing(5, ROOT, 70, 1.5, (members[0].member.transport.me,))
+    standing = ChosenHead(5, ROOT, 70, 1.5, (members[0].member.transport.me,))
     assert await members[1].sync.state(standing, 2000, soon()) is None
 
 
 @among(2)
 async def test_a_state_whose_donors_have_moved_on_is_weather(members: list[Syncing]) -> None:
-    standing = Standing(5, ROOT, 70, 1.5, (members[0].member.transport.me, key(40).peer_id))
+    standing = ChosenHead(5, ROOT, 70, 1.5, (members[0].member.transport.me, key(40).peer_id))
     assert await members[1].sync.state(standing, 1000, soon()) is None
 
 
@@ -182,7 +182,7 @@ def test_text_that_was_damaged_on_disk_is_fetched_again_and_kept(tmp_path: Path)
 
     @among(2)
     async def story(members: list[Syncing]) -> None:
-        members[0].library.offer(TEXT.spec.root, TEXT, always=True)
+        members[0].chunks.offer(TEXT.spec.root, TEXT, always=True)
         await members[1].sync.corpus(tmp_path, soon())
 
     story()
@@ -200,10 +200,10 @@ async def test_a_state_of_which_one_bit_is_wrong_is_never_taken(members: list[Sy
         chunk = staticmethod(StateContent(wrong).chunk)
 
     donor, newcomer = members
-    donor.library.offer(ROOT, Swapped())
-    standing = Standing(5, ROOT, 70, 1.5, (donor.member.transport.me,))
+    donor.chunks.offer(ROOT, Swapped())
+    standing = ChosenHead(5, ROOT, 70, 1.5, (donor.member.transport.me,))
     assert await newcomer.sync.state(standing, 1000, soon(60)) is None
-    donor.library.offer(ROOT, StateContent(STATE))
+    donor.chunks.offer(ROOT, StateContent(STATE))
     assert await newcomer.sync.state(standing, 1000, soon(60)) is None, "a liar is not asked again"
 
 
@@ -217,7 +217,7 @@ def test_a_full_disk_costs_the_copy_of_the_text_and_nothing_else(
 
     @among(2)
     async def story(members: list[Syncing]) -> None:
-        members[0].library.offer(TEXT.spec.root, TEXT, always=True)
+        members[0].chunks.offer(TEXT.spec.root, TEXT, always=True)
         corpus = await members[1].sync.corpus(tmp_path / "data", soon())
         assert bytes(corpus.data) == bytes(TEXT.data)
         assert [report.code for report in members[1].reports] == ["disk"]

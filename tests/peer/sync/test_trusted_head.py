@@ -6,8 +6,8 @@ import asyncio
 
 import pytest
 
-from peer.sync.head import Offer
-from peer.sync.trusted_head import TELL_SECONDS, Anchors, taken
+from peer.sync.head import Head
+from peer.sync.trusted_head import TELL_SECONDS, TrustedHeads, taken
 from swarm.errors import Refused, SwarmError
 from swarm.simulation.clock import simulate
 from swarm.wire import Signed, Stamp, open_frame, seal
@@ -17,9 +17,9 @@ ORGANISER = key(0).peer_id
 A, B, C = bytes([1]) * 32, bytes([2]) * 32, bytes([3]) * 32
 
 
-def says(number: int, round_: int, root: bytes, run: bytes = RUN) -> Signed[Offer]:
+def says(number: int, round_: int, root: bytes, run: bytes = RUN) -> Signed[Head]:
     """The word of peer ``number``; 0 is the organiser."""
-    return open_frame(seal(key(number), Offer(root, 0, 0.0), Stamp(run, round_)), Offer, run=run)
+    return open_frame(seal(key(number), Head(root, 0, 0.0), Stamp(run, round_)), Head, run=run)
 
 
 @pytest.mark.parametrize(
@@ -83,15 +83,15 @@ def says(number: int, round_: int, root: bytes, run: bytes = RUN) -> Signed[Offe
     ],
 )
 def test_what_a_newcomer_takes(
-    offers: list[Signed[Offer]], anchor: Signed[Offer] | None, takes: tuple[int, bytes] | None
+    offers: list[Signed[Head]], anchor: Signed[Head] | None, takes: tuple[int, bytes] | None
 ) -> None:
     for order in (offers, offers[::-1]):
         standing = taken(order, ORGANISER, anchor)
         assert (standing and (standing.round, standing.state_root)) == takes
 
 
-def anchors(company: Company, number: int) -> Anchors:
-    return Anchors(MANIFEST, company.transport(number))
+def anchors(company: Company, number: int) -> TrustedHeads:
+    return TrustedHeads(MANIFEST, company.transport(number))
 
 
 def test_a_word_goes_from_the_organiser_to_some_and_from_them_to_a_newcomer() -> None:
@@ -99,9 +99,9 @@ def test_a_word_goes_from_the_organiser_to_some_and_from_them_to_a_newcomer() ->
         company = Company()
         organiser, friend, newcomer = (anchors(company, number) for number in (0, 1, 9))
         some = lambda: (key(1).peer_id, key(40).peer_id)  # noqa: E731 - 40 is not there
-        telling = asyncio.create_task(organiser.keep_telling(key(0), lambda: (7, Offer(A, 0, 0.0)), some))
+        events = asyncio.create_task(organiser.keep_telling(key(0), lambda: (7, Head(A, 0, 0.0)), some))
         await asyncio.sleep(TELL_SECONDS + 1)
-        telling.cancel()
+        events.cancel()
         assert friend.newest is not None
         assert (friend.newest.stamp.round, friend.newest.signer) == (7, ORGANISER)
         company.network.crash(ORGANISER)

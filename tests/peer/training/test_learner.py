@@ -5,7 +5,7 @@ from functools import partial
 import pytest
 import torch
 
-from peer.config.run import Recipe, manifest_of
+from peer.config.run import RunSettings, manifest_of
 from peer.data import corpus as corpora
 from peer.training.inner import Trained
 from peer.training.learner import NEAR_ROUNDS, Assignment, Learner
@@ -14,7 +14,7 @@ from swarm.identity import KeyPair
 
 KEY = KeyPair.from_seed(bytes(32))
 CORPUS = corpora.from_bytes(b"the quick brown fox jumps over the lazy dog. " * 400)
-MANIFEST = manifest_of(Recipe(model="tiny", max_steps=3, rounds=4), CORPUS.spec, KEY)
+MANIFEST = manifest_of(RunSettings(model="tiny", max_steps=3, rounds=4), CORPUS.spec, KEY)
 
 
 def task(steps=3):
@@ -75,7 +75,9 @@ def test_a_newcomer_takes_up_the_runs_schedule_and_one_that_was_away_keeps_its_o
 
 
 def test_momentum_is_part_of_the_state_and_whoever_takes_it_over_steps_alike():
-    manifest = manifest_of(Recipe(model="tiny", max_steps=3, rounds=4, outer="nesterov"), CORPUS.spec, KEY)
+    manifest = manifest_of(
+        RunSettings(model="tiny", max_steps=3, rounds=4, outer="nesterov"), CORPUS.spec, KEY
+    )
     old, new = Learner(manifest, CORPUS, KEY.peer_id), Learner(manifest, CORPUS, KeyPair.generate().peer_id)
     updates = [torch.randn(old.numbers, generator=torch.Generator().manual_seed(seed)) for seed in range(5)]
     for update_P in updates[:4]:
@@ -111,7 +113,7 @@ def test_learning_lowers_the_bits_per_byte_of_text_that_nobody_trains_on(learner
 def striding():
     """A learner whose every local step moves every weight by −1."""
     learner = Learner(
-        manifest_of(Recipe(model="tiny", max_steps=3, rounds=9, preset="ahead"), CORPUS.spec, KEY),
+        manifest_of(RunSettings(model="tiny", max_steps=3, rounds=9, preset="ahead"), CORPUS.spec, KEY),
         CORPUS,
         KEY.peer_id,
     )
@@ -183,8 +185,8 @@ def test_numbers_that_are_not_finite_are_not_carried(striding):
 
 
 def in_fragments(count, preset="safe"):
-    recipe = Recipe(model="tiny", max_steps=3, rounds=90, preset=preset, fragments=count)
-    return Learner(manifest_of(recipe, CORPUS.spec, KEY), CORPUS, KEY.peer_id)
+    settings = RunSettings(model="tiny", max_steps=3, rounds=90, preset=preset, fragments=count)
+    return Learner(manifest_of(settings, CORPUS.spec, KEY), CORPUS, KEY.peer_id)
 
 
 def test_every_fragment_comes_in_its_turn_with_all_that_it_has_learnt_since():
@@ -232,7 +234,7 @@ def test_others_take_the_same_step_on_a_fragment():
 
 
 def test_training_goes_on_ahead_on_the_same_text_as_in_one_piece():
-    manifest = manifest_of(Recipe(model="tiny", max_steps=9, rounds=9, preset="ahead"), CORPUS.spec, KEY)
+    manifest = manifest_of(RunSettings(model="tiny", max_steps=9, rounds=9, preset="ahead"), CORPUS.spec, KEY)
     whole, broken = Learner(manifest, CORPUS, KEY.peer_id), Learner(manifest, CORPUS, KEY.peer_id)
     end_P = whole.state.anchor_P - whole.work(task(5)).update_P
     update_P = broken.work(task(3)).update_P

@@ -7,7 +7,7 @@ from swarm.dht.directory import RECORD_LIMIT, Directory
 from swarm.identity import KeyPair
 from swarm.membership.contacts import Contact, seal_contact
 from swarm.simulation.clock import simulate
-from swarm.simulation.directory import Board, Quality, SimulatedDirectory
+from swarm.simulation.directory import Quality, SharedRecords, SimulatedDirectory
 from swarm.simulation.network import SimulatedNetwork
 from swarm.ticket import Address
 from swarm.wire import Kind, Message, Stamp, seal_body
@@ -25,7 +25,7 @@ def stage(scene: Scene, quality: Quality = INSTANT) -> None:
 
     async def main() -> None:
         network = SimulatedNetwork(1)
-        board = Board(network, RUN, {"contacts": Contact}, seed=1, quality=quality)
+        board = SharedRecords(network, RUN, {"contacts": Contact}, seed=1, quality=quality)
         for key in KEYS:
             network.attach(key.peer_id)
         await scene(network, SimulatedDirectory(board, A.peer_id), SimulatedDirectory(board, B.peer_id))

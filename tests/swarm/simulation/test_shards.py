@@ -17,7 +17,7 @@ from swarm.identity import PeerId
 from swarm.simulation.border import Border
 from swarm.simulation.clock import Deadlock, running_loop, simulate
 from swarm.simulation.network import Link, SimulatedNetwork, SimulatedTransport
-from swarm.simulation.shards import Line, ShardLost, Shards, heard
+from swarm.simulation.shards import Pipe, ShardLost, Shards, heard
 from swarm.transport import Allowance, Call, Route
 from swarm.wire import CONTROL_LIMIT
 
@@ -50,7 +50,7 @@ class Half:
 Scene = Callable[[Half], Awaitable[Any]]
 
 
-def act(index: int, line: Line, scene: Scene, link: Link) -> Any:
+def act(index: int, line: Pipe, scene: Scene, link: Link) -> Any:
     async def main() -> Any:
         me, other = (A, B) if index == 0 else (B, A)
         async with asyncio.TaskGroup() as tasks:
