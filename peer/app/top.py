@@ -11,6 +11,7 @@ from swarm.errors import ConfigError, Malformed, SwarmError, Unreachable
 from swarm.identity import KeyPair
 from swarm.membership.contacts import Contacts
 from swarm.ticket import PREFIX, Address, Ticket
+from swarm.transport import Request
 from swarm.transport.http import HttpTransport
 
 from ..dashboard.app import watch
@@ -89,7 +90,9 @@ async def _remote(ticket: Ticket, stack: AsyncExitStack) -> Callable[[], Awaitab
         for entry in ticket.entries:
             deadline = asyncio.get_running_loop().time() + ANSWER_SECONDS
             try:
-                raw = await transport.request(entry.peer, "status", limit=STATUS_LIMIT, deadline=deadline)
+                raw = await transport.request(
+                    entry.peer, Request("status", limit=STATUS_LIMIT), deadline=deadline
+                )
                 return decode(raw)
             except SwarmError as error:
                 failure = error

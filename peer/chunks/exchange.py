@@ -29,7 +29,7 @@ from swarm.machine import (
     Unreached,
     drive,
 )
-from swarm.transport import Call, Payload, Route, Transport
+from swarm.transport import Call, Payload, Request, Route, Transport
 from swarm.transport.throttle import TokenBucket
 
 from .download import CheckChunk, Download, DownloadProgress, Fetched, Wanted
@@ -162,7 +162,7 @@ class ChunkExchange:
         async def ask(donor: PeerId) -> tuple[bytes, ...] | SwarmError:
             try:
                 raw = await self._transport.request(
-                    donor, "index", argument=root.hex(), limit=32 * count, deadline=deadline
+                    donor, Request("index", argument=root.hex(), limit=32 * count), deadline=deadline
                 )
             except (TheirFault, Weather) as error:
                 return error
@@ -231,7 +231,7 @@ class ChunkExchange:
         argument, deadline = f"{order.root.hex()}.{command.item}", command.by or order.wanted.finish_by
         try:
             chunk = await self._transport.request(
-                command.source, "chunk", argument=argument, limit=command.length, deadline=deadline
+                command.source, Request("chunk", argument=argument, limit=command.length), deadline=deadline
             )
         except (TheirFault, Weather) as error:
             inbox.put_nowait(Unreached(command.source, command.item, error.code))

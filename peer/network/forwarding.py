@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from swarm.identity import PeerId
-from swarm.transport import Payload, Route, Transport
-from swarm.wire import CONTROL_LIMIT
+from swarm.transport import Request, Route, Transport
 
 
 class ForwardingTransport:
@@ -32,17 +31,6 @@ class ForwardingTransport:
         """Answer calls to ``route.name``."""
         self._transport.serve(route)
 
-    async def request(
-        self,
-        to: PeerId,
-        route: str,
-        body: Payload = b"",
-        *,
-        argument: str = "",
-        limit: int = CONTROL_LIMIT,
-        deadline: float,
-    ) -> bytes:
+    async def request(self, to: PeerId, request: Request, *, deadline: float) -> bytes:
         """The reply of ``to``. Raises what the transport does."""
-        return await self._transport.request(
-            to, route, body, argument=argument, limit=limit, deadline=deadline
-        )
+        return await self._transport.request(to, request, deadline=deadline)

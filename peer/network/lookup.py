@@ -12,8 +12,7 @@ from collections.abc import Awaitable, Callable
 
 from swarm.identity import PeerId
 from swarm.membership.contacts import Contacts
-from swarm.transport import Payload, Transport
-from swarm.wire import CONTROL_LIMIT
+from swarm.transport import Request, Transport
 
 from .forwarding import ForwardingTransport
 
@@ -37,20 +36,11 @@ class LookupTransport(ForwardingTransport):
         self._asked_at: OrderedDict[PeerId, float] = OrderedDict()
         self._turns: dict[PeerId, asyncio.Lock] = {}
 
-    async def request(
-        self,
-        to: PeerId,
-        route: str,
-        body: Payload = b"",
-        *,
-        argument: str = "",
-        limit: int = CONTROL_LIMIT,
-        deadline: float,
-    ) -> bytes:
+    async def request(self, to: PeerId, request: Request, *, deadline: float) -> bytes:
         """The reply of ``to``. Raises what the transport does."""
         if not self._contacts.addresses(to):
             await self._look_for(to, deadline)
-        return await super().request(to, route, body, argument=argument, limit=limit, deadline=deadline)
+        return await super().request(to, request, deadline=deadline)
 
     async def _look_for(self, peer: PeerId, deadline: float) -> None:
         """Ask about ``peer``; who comes meanwhile waits for the same answer."""

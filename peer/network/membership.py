@@ -30,7 +30,7 @@ from swarm.membership.contacts import Contacts, open_contact
 from swarm.membership.progress import Progress
 from swarm.membership.roster import PATIENCE, Roster
 from swarm.seeds import derive
-from swarm.transport import Call, Payload, Route, Transport
+from swarm.transport import Call, Payload, Request, Route, Transport
 from swarm.wire import CONTROL_LIMIT, Signed, Stamp, finite, open_frame, pack, seal, unpack
 
 from ..sync.head import Head
@@ -133,7 +133,7 @@ class Membership:
     async def _on_dial_back(self, call: Call) -> Payload:
         """Dial the caller, so that it learns whether others can."""
         deadline = asyncio.get_running_loop().time() + DIAL_BACK_SECONDS
-        await self._network.transport.request(call.sender, "ping", deadline=deadline)
+        await self._network.transport.request(call.sender, Request("ping"), deadline=deadline)
         return b""
 
     async def _on_offer(self, call: Call) -> Payload:
@@ -182,7 +182,9 @@ class Membership:
 
         async def ask(asked: PeerId) -> bool:
             signed = open_contact(
-                await self._network.transport.request(asked, "contact", argument=peer, deadline=deadline),
+                await self._network.transport.request(
+                    asked, Request("contact", argument=peer), deadline=deadline
+                ),
                 self._run,
             )
             if signed.signer != peer:
@@ -199,7 +201,7 @@ class Membership:
 
         async def ask(peer: PeerId) -> bytes:
             try:
-                await transport.request(peer, "dial-back", deadline=deadline)
+                await transport.request(peer, Request("dial-back"), deadline=deadline)
             except Refused:
                 verdicts.append(False)
                 raise
@@ -214,7 +216,9 @@ class Membership:
 
         async def ask(peer: PeerId) -> Signed[Head]:
             offer = open_frame(
-                await self._network.transport.request(peer, "offer", deadline=deadline), Head, run=self._run
+                await self._network.transport.request(peer, Request("offer"), deadline=deadline),
+                Head,
+                run=self._run,
             )
             if offer.signer != peer:
                 raise Impostor("an offer counts for its signer only")
@@ -278,7 +282,9 @@ class Membership:
         record = self.sealed_progress()
         await self._ask(
             tuple(peers),
-            lambda peer: self._network.transport.request(peer, "progress", record, deadline=deadline),
+            lambda peer: self._network.transport.request(
+                peer, Request("progress", record), deadline=deadline
+            ),
         )
 
     async def publish_and_discover(self, often: float, seldom: float) -> None:
@@ -338,7 +344,9 @@ async def greet(
 
     async def one(peer: PeerId) -> Welcome | None:
         try:
-            return unpack(await transport.request(peer, "hello", contact, deadline=deadline), Welcome)
+            return unpack(
+                await transport.request(peer, Request("hello", contact), deadline=deadline), Welcome
+            )
         except (Weather, TheirFault):
             return None
 
@@ -370,7 +378,7 @@ async def fetch_manifest(
 
     async def one(entry: PeerId) -> bytes | SwarmError:
         try:
-            sealed = await transport.request(entry, "manifest", deadline=deadline)
+            sealed = await transport.request(entry, Request("manifest"), deadline=deadline)
             if run:  # else the caller looks for itself
                 open_manifest(sealed, run)
         except (Weather, TheirFault, WrongVersion) as error:

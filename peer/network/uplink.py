@@ -18,8 +18,7 @@ from averaging.groups import LinkClaim
 from averaging.messages import MAX_UP
 from swarm.identity import PeerId
 from swarm.manifest import Codec, RoundSpec
-from swarm.transport import Payload, Transport
-from swarm.wire import CONTROL_LIMIT
+from swarm.transport import Request, Transport
 
 from .forwarding import ForwardingTransport
 
@@ -76,24 +75,15 @@ class MeteredTransport(ForwardingTransport):
         super().__init__(transport)
         self._uplink, self._clock = uplink, clock
 
-    async def request(
-        self,
-        to: PeerId,
-        route: str,
-        body: Payload = b"",
-        *,
-        argument: str = "",
-        limit: int = CONTROL_LIMIT,
-        deadline: float,
-    ) -> bytes:
+    async def request(self, to: PeerId, request: Request, *, deadline: float) -> bytes:
         """The reply of ``to``. Raises what the transport does."""
-        if len(body) < LARGE:
-            return await super().request(to, route, body, argument=argument, limit=limit, deadline=deadline)
+        if len(request.body) < LARGE:
+            return await super().request(to, request, deadline=deadline)
         self._uplink.begin(self._clock())
         arrived = 0
         try:
-            reply = await super().request(to, route, body, argument=argument, limit=limit, deadline=deadline)
-            arrived = len(body)
+            reply = await super().request(to, request, deadline=deadline)
+            arrived = len(request.body)
             return reply
         finally:
             self._uplink.end(arrived, self._clock())

@@ -19,7 +19,7 @@ from averaging.record import Record, ReplayRecord, UpdateShape, opened, packed
 from swarm.errors import Busy, Malformed, Refused, SwarmError, TheirFault, Weather
 from swarm.identity import PeerId
 from swarm.machine import Arithmetic, Report
-from swarm.transport import Call, Payload, Route, Transport
+from swarm.transport import Call, Payload, Request, Route, Transport
 
 from ..chunks.exchange import ChunkExchange
 from ..training.learner import Learner
@@ -132,7 +132,7 @@ class RoundLog:
             limit = self._frame.limit
             return opened(
                 await self._transport.request(
-                    donor, "record", argument=root.hex(), limit=limit, deadline=deadline
+                    donor, Request("record", argument=root.hex(), limit=limit), deadline=deadline
                 )
             )
         except (TheirFault, Weather) as error:

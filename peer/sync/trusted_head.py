@@ -18,7 +18,7 @@ from collections.abc import Callable, Sequence
 from swarm.errors import Impostor, Refused, TheirFault, Weather
 from swarm.identity import KeyPair, PeerId
 from swarm.manifest import RunManifest
-from swarm.transport import Call, Payload, Route, Transport
+from swarm.transport import Call, Payload, Request, Route, Transport
 from swarm.wire import Signed, Stamp, open_frame, seal
 
 from .head import ENOUGH, ChosenHead, Head, fork_choice, voices
@@ -89,7 +89,7 @@ class TrustedHeads:
     async def _ask(self, peers: Sequence[PeerId], deadline: float) -> None:
         async def one(peer: PeerId) -> None:
             try:
-                self.learn(await self._transport.request(peer, "anchor", deadline=deadline))
+                self.learn(await self._transport.request(peer, Request("anchor"), deadline=deadline))
             except (TheirFault, Weather):
                 return  # it has none, or it lies: the others' words count the same
 
@@ -114,7 +114,7 @@ class TrustedHeads:
     async def _tell(self, word: bytes, peers: Sequence[PeerId], deadline: float) -> None:
         async def one(peer: PeerId) -> None:
             try:
-                await self._transport.request(peer, "anchor", word, deadline=deadline)
+                await self._transport.request(peer, Request("anchor", word), deadline=deadline)
             except (TheirFault, Weather):
                 return  # the next time, or the others
 

@@ -24,7 +24,7 @@ import msgspec
 from ..errors import Malformed, Refused, SwarmError, TheirFault
 from ..identity import PeerId
 from ..membership.contacts import Contacts
-from ..transport import Allowance, Call, Payload, Route, Transport
+from ..transport import Allowance, Call, Payload, Request, Route, Transport
 from ..wire import CONTROL_LIMIT, Message, Signed, pack
 from .records import Topics, from_multihash, node_id, tag, to_multihash, without
 from .storage import HELD_LIMIT
@@ -159,10 +159,12 @@ class P2P:
         with disowned():
             reply = await self._transport.request(
                 to,
-                "dht",
-                body,
-                argument=argument,
-                limit=MESSAGE_LIMIT if argument == "find" else CONTROL_LIMIT,
+                Request(
+                    "dht",
+                    body,
+                    argument=argument,
+                    limit=MESSAGE_LIMIT if argument == "find" else CONTROL_LIMIT,
+                ),
                 deadline=deadline,
             )
         raw, contacts = _decode(_REPLY, reply)

@@ -19,7 +19,7 @@ from typing import Protocol
 
 from ..errors import Malformed, Oversized, SwarmError, TooLate, Unreachable
 from ..identity import PeerId
-from ..transport import Allowance, Call, Payload, Route
+from ..transport import Allowance, Call, Request, Route
 from ..transport.envelope import REFUSAL_LIMIT, pack_refusal, path_of, read_refusal
 from ..wire import CONTROL_LIMIT
 from .clock import owner, running_loop
@@ -329,21 +329,14 @@ class SimulatedTransport:
         path_of(route.name, "")
         self._host.routes[route.name] = route
 
-    async def request(
-        self,
-        to: PeerId,
-        route: str,
-        body: Payload = b"",
-        *,
-        argument: str = "",
-        limit: int = CONTROL_LIMIT,
-        deadline: float,
-    ) -> bytes:
-        """The reply of ``to``, at most ``limit`` bytes, before ``deadline`` (in ``loop.time()``). Raises what the port says."""
-        path_of(route, argument)
-        call = Call(self.me, argument, bytes(body))
+    async def request(self, to: PeerId, request: Request, *, deadline: float) -> bytes:
+        """The reply of ``to``, before ``deadline`` (in ``loop.time()``). Raises what the port says."""
+        path_of(request.route, request.argument)
+        call = Call(self.me, request.argument, bytes(request.body))
         try:
             async with asyncio.timeout_at(deadline):
-                return await self._network._request(self._host, to, route, call, limit, deadline)
+                return await self._network._request(
+                    self._host, to, request.route, call, request.limit, deadline
+                )
         except TimeoutError as error:
-            raise TooLate(f"{to[:8]} did not answer {route!r} in time") from error
+            raise TooLate(f"{to[:8]} did not answer {request.route!r} in time") from error

@@ -1,6 +1,6 @@
 """How bytes move between two peers: the port. Behind it: real sockets (`http`), and a rehearsal's network (`swarm.simulation`).
 
-    request(to, route, body)  ──►  size, rate and identity are checked at the door  ──►  handler(Call)  ──►  reply
+    request(to, Request)  ──►  size, rate and identity are checked at the door  ──►  handler(Call)  ──►  reply
 
     throttle ─► guard ─► server ─► http        limits and their books, the listening side, the transport itself
          tls, sockets, envelope                who is there, what TCP carries, how calls and refusals look in HTTP
@@ -19,9 +19,22 @@ from ..errors import Malformed
 from ..identity import PeerId
 from ..wire import CONTROL_LIMIT
 
-__all__ = ["Admit", "Allowance", "Call", "Handler", "Payload", "Route", "Transport", "control"]
+__all__ = ["Admit", "Allowance", "Call", "Handler", "Payload", "Request", "Route", "Transport", "control"]
 
 Payload = bytes | bytearray | memoryview
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What one peer asks of another: the name of a `Route`, its argument, and the body.
+
+    ``argument`` is at most 200 URL-safe characters. ``limit`` is the most bytes that the reply may have.
+    """
+
+    route: str
+    body: Payload = b""
+    argument: str = ""
+    limit: int = CONTROL_LIMIT
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,14 +103,5 @@ class Transport(Protocol):
     def serve(self, route: Route) -> None:
         """Answer calls to ``route.name``; the latest route of a name wins."""
 
-    async def request(
-        self,
-        to: PeerId,
-        route: str,
-        body: Payload = b"",
-        *,
-        argument: str = "",
-        limit: int = CONTROL_LIMIT,
-        deadline: float,
-    ) -> bytes:
-        """The reply of ``to``, at most ``limit`` bytes, before ``deadline`` (in ``loop.time()``). Raises what the module says."""
+    async def request(self, to: PeerId, request: Request, *, deadline: float) -> bytes:
+        """The reply of ``to``, before ``deadline`` (in ``loop.time()``). Raises what the module says."""

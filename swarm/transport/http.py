@@ -24,7 +24,7 @@ from ..identity import KeyPair, PeerId, petname
 from ..membership.contacts import BOOK_LIMIT, Contacts
 from ..ticket import Address
 from ..wire import CONTROL_LIMIT
-from . import Payload, Route
+from . import Request, Route
 from .envelope import HOST, NO_REPLY, REFUSAL_LIMIT, body_length, path_of, read_refusal
 from .guard import Guard, Limits, collect
 from .lanes import PATH_LIMIT, PREFACE, PROTOCOL_NAME, Lane, Lanes
@@ -163,30 +163,25 @@ class HttpTransport:
         """Be callable at ``address``, port 0 for any; the address with the real port. Raises `PortTaken`."""
         return await self._server.listen(address)
 
-    async def request(
-        self,
-        to: PeerId,
-        route: str,
-        body: Payload = b"",
-        *,
-        argument: str = "",
-        limit: int = CONTROL_LIMIT,
-        deadline: float,
-    ) -> bytes:
-        """The reply of ``to``, at most ``limit`` bytes, before ``deadline`` (in ``loop.time()``). Raises what the module says.
+    async def request(self, to: PeerId, request: Request, *, deadline: float) -> bytes:
+        """The reply of ``to``, before ``deadline`` (in ``loop.time()``). Raises what the module says.
 
         What is large, and what wants no reply, goes by lane.
         """
-        path = path_of(route, argument)
-        view = memoryview(body).cast("B")
+        path = path_of(request.route, request.argument)
+        view = memoryview(request.body).cast("B")
         is_large = len(view) > CONTROL_LIMIT
-        by_lane = (is_large or not limit) and limit <= CONTROL_LIMIT and len(path) <= PATH_LIMIT
+        by_lane = (
+            (is_large or not request.limit) and request.limit <= CONTROL_LIMIT and len(path) <= PATH_LIMIT
+        )
         lanes = self._lanes if is_large else self._mail_lanes
         try:
             async with asyncio.timeout_at(deadline):
-                return await (lanes.send(to, path, view) if by_lane else self._call(to, path, view, limit))
+                return await (
+                    lanes.send(to, path, view) if by_lane else self._call(to, path, view, request.limit)
+                )
         except TimeoutError as error:
-            raise TooLate(f"{petname(to)} did not answer {route!r} in time") from error
+            raise TooLate(f"{petname(to)} did not answer {request.route!r} in time") from error
 
     async def _call(self, to: PeerId, path: str, body: memoryview, limit: int) -> bytes:
         headers = {"Host": HOST, "Content-Length": str(len(body))}

@@ -19,7 +19,7 @@ from ..errors import Busy, Refused, SwarmError, TooLate, Weather
 from ..identity import KeyPair, PeerId
 from ..machine import Delivered, Event, Received, Unreached
 from ..wire import Message, Signed, Stamp, level_of, open_frame, seal
-from . import Allowance, Call, Payload, Route, Transport
+from . import Allowance, Call, Payload, Request, Route, Transport
 
 BACKLOG_BYTES = 8 << 20
 """Mail kept for machines that are not open yet, in all."""
@@ -232,7 +232,7 @@ class Post:
         self._under_way[peer] += 1
         try:
             patience = min(deadline, asyncio.get_running_loop().time() + MAIL_SECONDS)
-            await self._transport.request(peer, "mail", frame, limit=0, deadline=patience)
+            await self._transport.request(peer, Request("mail", frame, limit=0), deadline=patience)
         finally:
             self._next(peer)
 
@@ -268,14 +268,16 @@ class Post:
             del self._under_way[peer]
 
     async def _bulk(self, peer: PeerId, argument: str, body: Payload, deadline: float) -> None:
-        await self._transport.request(peer, "bulk", body, argument=argument, limit=0, deadline=deadline)
+        await self._transport.request(
+            peer, Request("bulk", body, argument=argument, limit=0), deadline=deadline
+        )
 
     async def _fetch(
         self, source: PeerId, item: str, name: str, length: int, deadline: float, inbox: Inbox
     ) -> None:
         try:
             payload = await self._transport.request(
-                source, "item", argument=name, limit=length, deadline=deadline
+                source, Request("item", argument=name, limit=length), deadline=deadline
             )
         except SwarmError:
             inbox.events.put_nowait(Unreached(source, item))

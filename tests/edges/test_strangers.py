@@ -18,7 +18,7 @@ import pytest
 from swarm.errors import BadSignature, Impostor, Refused, Unreachable
 from swarm.membership.progress import Progress
 from swarm.ticket import Address
-from swarm.transport import Allowance, Call, Route
+from swarm.transport import Allowance, Call, Request, Route
 from swarm.transport.guard import Limits
 from swarm.transport.http import HttpTransport
 from swarm.transport.lanes import PREFACE, PROTOCOL_NAME
@@ -184,7 +184,7 @@ async def until_counted(server: HttpTransport, reason: str) -> None:
 
 async def honest_call(caller: HttpTransport, server: HttpTransport) -> None:
     """What must still work."""
-    assert await caller.request(server.me, "echo", b"honest", deadline=soon()) == b"honest"
+    assert await caller.request(server.me, Request("echo", b"honest"), deadline=soon()) == b"honest"
 
 
 @pytest.mark.parametrize("stranger", STRANGERS.values(), ids=STRANGERS)
@@ -252,7 +252,7 @@ async def test_a_message_with_a_wrong_signature_is_refused_by_name() -> None:
     async with Loopback(limits=LIMITS) as net:
         caller, (server, _) = await net.caller(1), await net.peer(2, *ROUTES)
         with pytest.raises(Refused, match="signature"):
-            await caller.request(server.me, "check", body, deadline=soon())
+            await caller.request(server.me, Request("check", body), deadline=soon())
         assert server.refusals == {BadSignature.code: 1}
 
 
@@ -261,7 +261,8 @@ async def test_too_many_requests_of_one_peer_are_refused_and_those_of_others_are
     async with Loopback(limits=limits) as net:
         eager, calm, (server, _) = await net.caller(1), await net.caller(3), await net.peer(2, *ROUTES)
         answers = await asyncio.gather(
-            *(eager.request(server.me, "echo", deadline=soon()) for _ in range(10)), return_exceptions=True
+            *(eager.request(server.me, Request("echo"), deadline=soon()) for _ in range(10)),
+            return_exceptions=True,
         )
         assert answers.count(b"") == 3
         assert server.refusals == {"flooding": 7}
@@ -296,6 +297,6 @@ async def test_an_impostor_with_a_valid_certificate_reads_not_one_byte(body: byt
             caller = await net.caller(1)
             net.know(key(2), Address("127.0.0.1", listener.getsockname()[1]))
             with pytest.raises(Impostor):
-                await caller.request(key(2).peer_id, "echo", body, limit=limit, deadline=soon())
+                await caller.request(key(2).peer_id, Request("echo", body, limit=limit), deadline=soon())
             async with asyncio.timeout(PATIENCE):
                 assert await listening == b""

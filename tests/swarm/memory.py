@@ -10,8 +10,8 @@ from swarm.identity import KeyPair, PeerId
 from swarm.membership.contacts import Contacts, seal_contact
 from swarm.membership.progress import Phase, Progress
 from swarm.ticket import Address, Entry
-from swarm.transport import Call, Payload, Route
-from swarm.wire import CONTROL_LIMIT, Stamp, seal
+from swarm.transport import Call, Request, Route
+from swarm.wire import Stamp, seal
 
 RUN = bytes(range(32))
 
@@ -66,16 +66,7 @@ class MemoryTransport:
     def serve(self, route: Route) -> None:
         self.routes[route.name] = route
 
-    async def request(
-        self,
-        to: PeerId,
-        route: str,
-        body: Payload = b"",
-        *,
-        argument: str = "",
-        limit: int = CONTROL_LIMIT,
-        deadline: float,
-    ) -> bytes:
+    async def request(self, to: PeerId, request: Request, *, deadline: float) -> bytes:
         await asyncio.sleep(0)
         network = self._network
         network.calls += 1
@@ -86,16 +77,16 @@ class MemoryTransport:
             or to not in network.peers
         ):
             raise Unreachable("gone")
-        served = network.peers[to].routes[route]
+        served = network.peers[to].routes[request.route]
         try:
-            served.admit(self.me, argument).check(len(body))
-            reply = bytes(await served.handler(Call(self.me, argument, bytes(body))))
+            served.admit(self.me, request.argument).check(len(request.body))
+            reply = bytes(await served.handler(Call(self.me, request.argument, bytes(request.body))))
         except TheirFault as fault:
             raise Refused(fault.fact) from fault
-        if len(reply) > limit:
+        if len(reply) > request.limit:
             raise Oversized("too long a reply")
         if network.tap:
-            network.tap(self.me, to, argument, bytes(body), reply)
+            network.tap(self.me, to, request.argument, bytes(request.body), reply)
         return reply
 
 

@@ -16,6 +16,7 @@ from swarm.errors import Busy, Refused, TooLate, Unreachable, WrongContent
 from swarm.hashing import digest
 from swarm.machine import Report
 from swarm.simulation.network import Link
+from swarm.transport import Request
 from tests.peer.company import Company, key, played_by, soon
 
 PIECES = tuple(bytes([n]) * 2000 for n in range(6))
@@ -205,7 +206,9 @@ async def test_a_donor_serves_at_its_pace_and_sends_those_away_who_would_wait_to
 
     async def ask(index: int) -> bytes:
         argument = f"{ROOT.hex()}.{index}"
-        return await asking.request(key(1).peer_id, "chunk", argument=argument, limit=4000, deadline=soon(60))
+        return await asking.request(
+            key(1).peer_id, Request("chunk", argument=argument, limit=4000), deadline=soon(60)
+        )
 
     answers = await asyncio.gather(*(ask(index) for index in range(6)), return_exceptions=True)
     assert [answer for answer in answers if isinstance(answer, bytes)] == list(PIECES[:2])
@@ -228,7 +231,7 @@ async def test_a_donor_hands_out_few_chunks_at_a_time(readers: Readers) -> None:
 
     async def ask(index: int) -> bytes:
         return await asking.request(
-            key(1).peer_id, "chunk", argument=f"{ROOT.hex()}.{index}", limit=4000, deadline=soon(60)
+            key(1).peer_id, Request("chunk", argument=f"{ROOT.hex()}.{index}", limit=4000), deadline=soon(60)
         )
 
     answers = await asyncio.gather(*(ask(index) for index in range(6)), return_exceptions=True)
@@ -244,10 +247,10 @@ def test_there_is_no_such_chunk(number: str) -> None:
         argument = f"{ROOT.hex()}.{number}"
         if argument.isascii():
             with pytest.raises(Refused, match="no chunk"):
-                await asking.request(key(1).peer_id, "chunk", argument=argument, deadline=soon())
+                await asking.request(key(1).peer_id, Request("chunk", argument=argument), deadline=soon())
         else:
             with pytest.raises(ValueError, match="cannot be the name of a call"):
-                await asking.request(key(1).peer_id, "chunk", argument=argument, deadline=soon())
+                await asking.request(key(1).peer_id, Request("chunk", argument=argument), deadline=soon())
 
     story()
 

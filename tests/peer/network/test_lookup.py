@@ -9,7 +9,7 @@ import pytest
 from peer.network.lookup import AGAIN_SECONDS, PATIENCE_SECONDS, LookupTransport
 from swarm.errors import TooLate, Unreachable
 from swarm.membership.contacts import Contacts
-from swarm.transport import Call, Route
+from swarm.transport import Call, Request, Route
 from tests.peer.company import RUN, Company, Member, contact_of, introduce, key, played_by, soon
 
 scene = played_by(lambda tasks: Company())
@@ -35,7 +35,8 @@ async def test_somebody_of_whom_another_has_heard_is_found_and_reached(company: 
     introduce(newcomer, leader)
     assert not knows(newcomer, 2)
     assert (
-        await acquainted(newcomer).request(other.transport.me, "echo", b"hello", deadline=soon()) == b"hello"
+        await acquainted(newcomer).request(other.transport.me, Request("echo", b"hello"), deadline=soon())
+        == b"hello"
     )
     assert knows(newcomer, 2)
 
@@ -72,7 +73,7 @@ async def test_many_requests_at_once_ask_once_and_who_is_unknown_is_asked_about_
     member.transport.serve(Route("echo", echo))
 
     async def call() -> None:
-        await transport.request(member.transport.me, "echo", b"", deadline=soon())
+        await transport.request(member.transport.me, Request("echo", b""), deadline=soon())
 
     await asyncio.gather(*(call() for _ in range(8)))
     assert asked == [0.0]
@@ -89,5 +90,5 @@ async def test_looking_for_somebody_does_not_outlast_the_request(company: Compan
     company.network.freeze(silent.transport.me)
     began, nobody = soon(0), key(2).peer_id
     with pytest.raises((TooLate, Unreachable)):
-        await acquainted(newcomer).request(nobody, "echo", deadline=soon(1))
+        await acquainted(newcomer).request(nobody, Request("echo"), deadline=soon(1))
     assert soon(0) - began <= 1.5

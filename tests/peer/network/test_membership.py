@@ -17,7 +17,7 @@ from swarm.errors import Refused, WrongVersion
 from swarm.membership.contacts import Contact
 from swarm.membership.progress import Phase
 from swarm.simulation.clock import simulate
-from swarm.transport import Call
+from swarm.transport import Call, Request
 from swarm.wire import CONTROL_LIMIT, Kind, Stamp, pack, seal, seal_body, unpack
 from tests.peer.company import MANIFEST, RUN, Company, contact_of, introduce, key, progress_of, soon
 
@@ -68,7 +68,7 @@ async def test_a_greeting_with_somebody_elses_contact_is_refused() -> None:
     company = Company()
     host, liar = company.member(0), company.transport(8)
     with pytest.raises(Refused):
-        await liar.request(key(0).peer_id, "hello", contact_of(9), deadline=soon())
+        await liar.request(key(0).peer_id, Request("hello", contact_of(9)), deadline=soon())
     assert not host.contacts.addresses(key(8).peer_id)
 
 
@@ -150,7 +150,9 @@ async def test_a_welcome_fits_its_message_also_where_everybodys_records_are_as_l
     names = tuple(("x" * 250, 1 + n) for n in range(4))
     large = [progress_of(n, contact=seal(key(n), Contact(names), Stamp(RUN, seq=2))) for n in range(1, 80)]
     assert host.membership.learn([Welcome("", 1.0, (), tuple(large))]) == 0
-    raw = await company.transport(99).request(key(0).peer_id, "hello", contact_of(99), deadline=soon())
+    raw = await company.transport(99).request(
+        key(0).peer_id, Request("hello", contact_of(99)), deadline=soon()
+    )
     welcome = unpack(raw, Welcome)
     assert 20 < len(welcome.progress) <= WELCOME_PEERS + 1
     assert contact_of(99) in welcome.contacts or len(welcome.contacts) == 0

@@ -21,7 +21,7 @@ from swarm.manifest import Codec, Exchange, RoundSpec
 from swarm.simulation.clock import simulate
 from swarm.simulation.faults import Faults
 from swarm.simulation.network import Link, SimulatedNetwork
-from swarm.transport import Allowance, Call, Route
+from swarm.transport import Allowance, Call, Request, Route
 from tests.peer.company import key
 
 MB = 1 << 20
@@ -108,12 +108,12 @@ def test_the_rate_of_a_line_is_found(speed: float) -> None:
             return b""
 
         receiver.serve(Route("bulk", take, lambda who, argument: Allowance(at_most=64 * MB)))
-        await sender.request(receiver.me, "bulk", bytes(LARGE - 1), deadline=1000)
+        await sender.request(receiver.me, Request("bulk", bytes(LARGE - 1)), deadline=1000)
         assert uplink.rate == 0
         with pytest.raises(SwarmError):
-            await sender.request(receiver.me, "nothing", bytes(8 * MB), deadline=1000)
+            await sender.request(receiver.me, Request("nothing", bytes(8 * MB)), deadline=1000)
         assert uplink.rate == 0
-        await sender.request(receiver.me, "bulk", bytes(8 * MB), deadline=1000)
+        await sender.request(receiver.me, Request("bulk", bytes(8 * MB)), deadline=1000)
         assert sender.me == key(0).peer_id
         assert sender.bytes_up > 8 * MB > sender.bytes_down
         return uplink

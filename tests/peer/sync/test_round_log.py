@@ -21,6 +21,7 @@ from swarm.errors import Busy, Refused, WrongContent
 from swarm.identity import PeerId
 from swarm.machine import Report
 from swarm.simulation.network import SimulatedTransport
+from swarm.transport import Request
 from tests.peer.company import MANIFEST, TEXT, Company, key, played_by, soon
 
 CLOSE = 0.1
@@ -96,7 +97,7 @@ in_company = played_by(Readers)
 async def asks(transport: SimulatedTransport, number: int, argument: str) -> bytes:
     """The record that peer ``number`` has, as bytes."""
     return await transport.request(
-        key(number).peer_id, "record", argument=argument, limit=1 << 20, deadline=soon(60)
+        key(number).peer_id, Request("record", argument=argument, limit=1 << 20), deadline=soon(60)
     )
 
 

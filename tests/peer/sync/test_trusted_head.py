@@ -10,6 +10,7 @@ from peer.sync.head import Head
 from peer.sync.trusted_head import TELL_SECONDS, TrustedHeads, taken
 from swarm.errors import Refused, SwarmError
 from swarm.simulation.clock import simulate
+from swarm.transport import Request
 from swarm.wire import Signed, Stamp, open_frame, seal
 from tests.peer.company import MANIFEST, RUN, Company, echoes, key, soon
 
@@ -122,7 +123,7 @@ def test_nobody_else_s_word_is_an_anchor_and_an_older_one_changes_nothing() -> N
         me = key(1).peer_id
 
         async def send(raw: bytes) -> None:
-            await stranger.request(me, "anchor", raw, deadline=soon())
+            await stranger.request(me, Request("anchor", raw), deadline=soon())
 
         await send(says(0, 5, A).raw)
         await send(says(0, 4, B).raw)
@@ -148,7 +149,7 @@ def test_a_peer_that_has_none_says_so_and_one_that_hangs_delays_nobody_beyond_th
         company = Company()
         _, newcomer = anchors(company, 1), anchors(company, 9)
         with pytest.raises(SwarmError, match="no word of the organiser"):
-            await company.transport(8).request(key(1).peer_id, "anchor", deadline=soon())
+            await company.transport(8).request(key(1).peer_id, Request("anchor"), deadline=soon())
         anchors(company, 2)
         company.network.freeze(key(2).peer_id)
         began = soon(0)

@@ -16,7 +16,7 @@ from swarm.errors import Refused
 from swarm.membership.contacts import seal_contact
 from swarm.membership.progress import Progress
 from swarm.ticket import Address
-from swarm.transport import Call, Route
+from swarm.transport import Call, Request, Route
 from swarm.wire import CONTROL_LIMIT, pack
 from tests.swarm.memory import RUN, MemoryTransport, Network, key, record, soon
 
@@ -43,7 +43,7 @@ class Border:
         raw = request if isinstance(request, bytes) else request.SerializeToString()
         body = pack((raw, self.contact if contact is None else contact, tags))
         return await self.mallory.request(
-            ANNA.peer_id, "dht", body, argument=argument, limit=MESSAGE_LIMIT, deadline=soon()
+            ANNA.peer_id, Request("dht", body, argument=argument, limit=MESSAGE_LIMIT), deadline=soon()
         )
 
     def answers(self, reply: Callable[[Call], Any], contacts: list[bytes] | None = None) -> None:
@@ -153,7 +153,7 @@ async def test_a_request_is_refused_for(request_: Callable[[], tuple[str, Any]],
 )
 async def test_a_body_of_another_form_is_refused(body: bytes, border: Border) -> None:
     with pytest.raises(Refused):
-        await border.mallory.request(ANNA.peer_id, "dht", body, argument="ping", deadline=soon())
+        await border.mallory.request(ANNA.peer_id, Request("dht", body, argument="ping"), deadline=soon())
 
 
 @pytest.mark.asyncio

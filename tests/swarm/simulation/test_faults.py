@@ -8,7 +8,7 @@ from swarm.identity import PeerId
 from swarm.simulation.clock import simulate
 from swarm.simulation.faults import Faults, churn
 from swarm.simulation.network import Link, SimulatedNetwork
-from swarm.transport import Call, Route
+from swarm.transport import Call, Request, Route
 
 NAMES = {name: PeerId(name * 52) for name in "abcd"}
 A, B, C, D = NAMES.values()
@@ -67,7 +67,7 @@ def reaches(faults: Faults, seconds: float) -> list[tuple[str, str]]:
         await asyncio.sleep(seconds)
         pairs = [(a, b) for a in NAMES for b in NAMES if a < b]
         replies = await asyncio.gather(
-            *(transports[a].request(NAMES[b], "yes", deadline=seconds + 0.1) for a, b in pairs),
+            *(transports[a].request(NAMES[b], Request("yes"), deadline=seconds + 0.1) for a, b in pairs),
             return_exceptions=True,
         )
         assert all(isinstance(reply, bytes | SwarmError) for reply in replies)

@@ -8,7 +8,7 @@ from swarm.identity import PeerId
 from swarm.simulation.clock import simulate
 from swarm.simulation.network import HEAD, Link, SimulatedNetwork, SimulatedTransport, between
 from swarm.simulation.transcript import Transcript, first_difference
-from swarm.transport import Allowance, Call, Route, Transport
+from swarm.transport import Allowance, Call, Request, Route, Transport
 from swarm.wire import CONTROL_LIMIT
 
 A, B, C = (PeerId(letter * 52) for letter in "abc")
@@ -45,9 +45,13 @@ def stage(scene: Scene, link: Link = AMPLE, transcript: Transcript | None = None
 
 def test_a_request_arrives_with_sender_argument_and_body_and_its_reply_comes_back() -> None:
     async def scene(network: SimulatedNetwork, a: Transport, b: Transport) -> None:
-        assert await a.request(B, "echo", b"hello", argument="x.1", deadline=10) == A.encode() + b"|x.1|hello"
         assert (
-            await a.request(B, "echo", memoryview(bytearray(b"view")), deadline=10) == A.encode() + b"||view"
+            await a.request(B, Request("echo", b"hello", argument="x.1"), deadline=10)
+            == A.encode() + b"|x.1|hello"
+        )
+        assert (
+            await a.request(B, Request("echo", memoryview(bytearray(b"view"))), deadline=10)
+            == A.encode() + b"||view"
         )
         assert (a.me, b.me) == (A, B)
 
@@ -56,7 +60,7 @@ def test_a_request_arrives_with_sender_argument_and_body_and_its_reply_comes_bac
 
 def test_a_reply_takes_both_ways_and_the_time_that_its_bytes_need_upwards() -> None:
     async def scene(network: SimulatedNetwork, a: SimulatedTransport, b: SimulatedTransport) -> None:
-        reply = await a.request(B, "echo", bytes(1000), deadline=100)
+        reply = await a.request(B, Request("echo", bytes(1000)), deadline=100)
         up, down = HEAD + 1000, HEAD + len(reply)
         assert now() == pytest.approx(0.5 + up / 1000 + 0.5 + down / 1000)
         assert (a.bytes_up, a.bytes_down, b.bytes_up, b.bytes_down) == (up, down, down, up)
@@ -75,7 +79,7 @@ def test_an_uplink_carries_one_message_after_the_other() -> None:
         b.serve(Route("echo", arrive))
         async with asyncio.TaskGroup() as tasks:
             for _ in range(3):
-                tasks.create_task(a.request(B, "echo", bytes(1000 - HEAD), deadline=100))
+                tasks.create_task(a.request(B, Request("echo", bytes(1000 - HEAD)), deadline=100))
         assert arrivals == pytest.approx([1.5, 2.5, 3.5])
 
     stage(scene, EXACT)
@@ -84,7 +88,7 @@ def test_an_uplink_carries_one_message_after_the_other() -> None:
 def test_what_is_lost_ends_at_the_deadline() -> None:
     async def scene(network: SimulatedNetwork, a: Transport, b: Transport) -> None:
         with pytest.raises(TooLate):
-            await a.request(B, "echo", deadline=12.5)
+            await a.request(B, Request("echo"), deadline=12.5)
         assert now() == 12.5
 
     stage(scene, Link(loss=1))
@@ -94,7 +98,7 @@ def test_a_deadline_in_the_past_has_passed() -> None:
     async def scene(network: SimulatedNetwork, a: Transport, b: Transport) -> None:
         await asyncio.sleep(5)
         with pytest.raises(TooLate):
-            await a.request(B, "echo", deadline=4)
+            await a.request(B, Request("echo"), deadline=4)
         assert now() == 5
 
     stage(scene)
@@ -103,7 +107,7 @@ def test_a_deadline_in_the_past_has_passed() -> None:
 def test_the_share_of_lost_messages_follows_the_link() -> None:
     async def scene(network: SimulatedNetwork, a: Transport, b: Transport) -> None:
         results = await asyncio.gather(
-            *(a.request(B, "echo", deadline=50) for _ in range(2000)), return_exceptions=True
+            *(a.request(B, Request("echo"), deadline=50) for _ in range(2000)), return_exceptions=True
         )
         lost = sum(isinstance(result, TooLate) for result in results)
         assert 2 * 0.1 * 2000 * 0.7 < lost < 2 * 0.1 * 2000 * 1.2  # a request or its reply: 1 - 0.9² = 0.19
@@ -114,7 +118,7 @@ def test_the_share_of_lost_messages_follows_the_link() -> None:
 def test_nobody_is_at_an_unknown_address() -> None:
     async def scene(network: SimulatedNetwork, a: Transport, b: Transport) -> None:
         with pytest.raises(Unreachable):
-            await a.request(C, "echo", deadline=100)
+            await a.request(C, Request("echo"), deadline=100)
         assert now() == 1
 
     stage(scene)
@@ -125,9 +129,9 @@ def test_what_is_in_flight_from_or_to_a_crashed_peer_is_lost(seconds: float) -> 
     async def scene(network: SimulatedNetwork, a: Transport, b: Transport) -> None:
         asyncio.get_running_loop().call_at(seconds, network.crash, B)
         with pytest.raises(TooLate):
-            await a.request(B, "echo", deadline=9)
+            await a.request(B, Request("echo"), deadline=9)
         with pytest.raises(Unreachable):
-            await a.request(B, "echo", deadline=100)
+            await a.request(B, Request("echo"), deadline=100)
 
     stage(scene)
 
@@ -150,14 +154,14 @@ def test_a_peer_that_comes_back_is_another_one_what_was_sent_before_is_lost() ->
     async def scene(network: SimulatedNetwork, a: Transport, b: Transport) -> None:
         async def before() -> None:
             with pytest.raises(TooLate):
-                await a.request(B, "echo", deadline=30)
+                await a.request(B, Request("echo"), deadline=30)
 
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(before())
             await asyncio.sleep(0.1)
             network.crash(B)
             network.attach(B).serve(Route("echo", echo))
-            assert await a.request(B, "echo", deadline=30)
+            assert await a.request(B, Request("echo"), deadline=30)
         with pytest.raises(ValueError, match="attached already"):
             network.attach(B)
 
@@ -171,10 +175,10 @@ def test_a_cut_is_felt_in_both_directions_by_those_two_only_until_it_heals() -> 
         network.cut(A, B)
         for caller, called in ((a, B), (b, A)):
             with pytest.raises(TooLate):
-                await caller.request(called, "echo", deadline=now() + 10)
-        assert await c.request(B, "echo", deadline=now() + 10)
+                await caller.request(called, Request("echo"), deadline=now() + 10)
+        assert await c.request(B, Request("echo"), deadline=now() + 10)
         network.heal(B, A)
-        assert await a.request(B, "echo", deadline=now() + 10)
+        assert await a.request(B, Request("echo"), deadline=now() + 10)
 
     stage(scene)
 
@@ -185,9 +189,9 @@ def test_a_frozen_peer_answers_when_it_thaws_to_those_who_still_wait() -> None:
         assert not network.is_up(B)
         asyncio.get_running_loop().call_at(60, network.thaw, B)
         async with asyncio.TaskGroup() as tasks:
-            patient = tasks.create_task(a.request(B, "echo", deadline=100))
+            patient = tasks.create_task(a.request(B, Request("echo"), deadline=100))
             with pytest.raises(TooLate):
-                await a.request(B, "echo", deadline=30)
+                await a.request(B, Request("echo"), deadline=30)
         assert patient.result()
         assert now() == pytest.approx(60.5)
         assert network.is_up(B)
@@ -199,7 +203,7 @@ def test_nothing_leaves_a_frozen_peer() -> None:
     async def scene(network: SimulatedNetwork, a: Transport, b: Transport) -> None:
         network.freeze(A)
         with pytest.raises(TooLate):
-            await a.request(B, "echo", deadline=30)
+            await a.request(B, Request("echo"), deadline=30)
         assert network.messages == 0
 
     stage(scene)
@@ -221,7 +225,7 @@ def test_a_stopped_peer_stands_still_with_its_tasks_and_timers_and_goes_on_late(
         asyncio.get_running_loop().call_at(60, network.go_on, A)
         await asyncio.sleep(11)
         with pytest.raises(TooLate):
-            await b.request(A, "echo", deadline=50)
+            await b.request(A, Request("echo"), deadline=50)
         await task
         assert ticks == [4, 8, -60, 60]  # both were due; who slept wakes a turn after its timer
         assert network.is_up(A)
@@ -258,10 +262,10 @@ def test_whoever_listens_hears_what_was_handled_and_nothing_that_was_lost() -> N
             heard.append((sender, receiver, route, call.body))
 
         network.heard = hear
-        await a.request(B, "echo", b"one", deadline=10)
+        await a.request(B, Request("echo", b"one"), deadline=10)
         network.cut(A, B)
         with pytest.raises(TooLate):
-            await a.request(B, "echo", b"two", deadline=20)
+            await a.request(B, Request("echo", b"two"), deadline=20)
         assert heard == [(A, B, "echo", b"one")]
 
     stage(scene)
@@ -276,10 +280,10 @@ def test_of_two_lines_the_worse_counts_and_the_senders_bandwidth() -> None:
 def test_a_slow_line_can_be_had_and_given_back() -> None:
     async def scene(network: SimulatedNetwork, a: Transport, b: Transport) -> None:
         network.slow(B, Link(latency=10, jitter=0, bandwidth=1e15))
-        await a.request(B, "echo", deadline=100)
+        await a.request(B, Request("echo"), deadline=100)
         assert now() == pytest.approx(20)
         network.slow(B)
-        await a.request(B, "echo", deadline=100)
+        await a.request(B, Request("echo"), deadline=100)
         assert now() == pytest.approx(21)
 
     stage(scene)
@@ -310,7 +314,7 @@ def test_a_refusal_comes_back_as_on_sockets_with_its_words(error: SwarmError, se
         for route in (Route("no", _raising(error)), Route("no", echo, refuse)):
             b.serve(route)
             with pytest.raises(SwarmError, match=error.fact) as caught:
-                await a.request(B, "no", deadline=now() + 10)
+                await a.request(B, Request("no"), deadline=now() + 10)
             assert type(caught.value) is seen
 
     stage(scene)
@@ -319,9 +323,9 @@ def test_a_refusal_comes_back_as_on_sockets_with_its_words(error: SwarmError, se
 def test_an_unknown_route_is_refused_and_an_impossible_name_is_our_bug() -> None:
     async def scene(network: SimulatedNetwork, a: Transport, b: Transport) -> None:
         with pytest.raises(Refused, match="'nothing'"):
-            await a.request(B, "nothing", deadline=10)
+            await a.request(B, Request("nothing"), deadline=10)
         with pytest.raises(ValueError, match="name of a call"):
-            await a.request(B, "echo", argument="not a path", deadline=10)
+            await a.request(B, Request("echo", argument="not a path"), deadline=10)
         with pytest.raises(ValueError, match="name of a call"):
             b.serve(Route("No Route", echo))
 
@@ -331,10 +335,10 @@ def test_an_unknown_route_is_refused_and_an_impossible_name_is_our_bug() -> None
 def test_the_allowance_of_a_route_holds() -> None:
     async def scene(network: SimulatedNetwork, a: Transport, b: Transport) -> None:
         b.serve(Route("exact", echo, lambda sender, argument: Allowance(exact=int(argument))))
-        assert await a.request(B, "exact", bytes(5), argument="5", deadline=10)
+        assert await a.request(B, Request("exact", bytes(5), argument="5"), deadline=10)
         for route, argument, size in (("exact", "5", 6), ("echo", "", CONTROL_LIMIT + 1)):
             with pytest.raises(Refused, match=str(size)):
-                await a.request(B, route, bytes(size), argument=argument, deadline=10)
+                await a.request(B, Request(route, bytes(size), argument=argument), deadline=10)
 
     stage(scene)
 
@@ -342,7 +346,7 @@ def test_the_allowance_of_a_route_holds() -> None:
 def test_a_refused_bulk_body_costs_no_bandwidth() -> None:
     async def scene(network: SimulatedNetwork, a: SimulatedTransport, b: Transport) -> None:
         with pytest.raises(Refused):
-            await a.request(B, "echo", bytes(1 << 24), deadline=10)
+            await a.request(B, Request("echo", bytes(1 << 24)), deadline=10)
         assert a.bytes_up == HEAD
 
     stage(scene)
@@ -353,8 +357,8 @@ def test_a_bulk_body_must_come_within_the_patience_of_its_route() -> None:
         size = CONTROL_LIMIT * 2
         b.serve(Route("bulk", echo, lambda sender, argument: Allowance(exact=size, seconds=float(argument))))
         with pytest.raises(Refused, match="within 60 s"):
-            await a.request(B, "bulk", bytes(size), argument="60", limit=1 << 20, deadline=1000)
-        assert await a.request(B, "bulk", bytes(size), argument="300", limit=1 << 20, deadline=2000)
+            await a.request(B, Request("bulk", bytes(size), argument="60", limit=1 << 20), deadline=1000)
+        assert await a.request(B, Request("bulk", bytes(size), argument="300", limit=1 << 20), deadline=2000)
 
     stage(scene, EXACT)
 
@@ -362,7 +366,7 @@ def test_a_bulk_body_must_come_within_the_patience_of_its_route() -> None:
 def test_a_reply_beyond_the_limit_is_oversized_for_the_caller() -> None:
     async def scene(network: SimulatedNetwork, a: SimulatedTransport, b: Transport) -> None:
         with pytest.raises(Oversized):
-            await a.request(B, "echo", bytes(200), limit=100, deadline=10)
+            await a.request(B, Request("echo", bytes(200), limit=100), deadline=10)
         assert a.bytes_down <= HEAD + 100
 
     stage(scene)
@@ -375,7 +379,7 @@ def test_a_bug_in_a_handler_is_a_refusal_to_the_caller_and_a_failure_of_the_rehe
     async def scene(network: SimulatedNetwork, a: Transport, b: Transport) -> None:
         b.serve(Route("bug", _raising(bug)))
         with pytest.raises(Refused) as caught:
-            await a.request(B, "bug", deadline=10)
+            await a.request(B, Request("bug"), deadline=10)
         seen.append(caught.value)
 
     with pytest.raises(type(bug)):
@@ -387,7 +391,7 @@ def test_what_is_wrong_with_a_machine_is_nobody_elses_business() -> None:
     async def scene(network: SimulatedNetwork, a: Transport, b: Transport) -> None:
         b.serve(Route("disk", _raising(ConfigError("secret path"))))
         with pytest.raises(Refused) as caught:
-            await a.request(B, "disk", deadline=10)
+            await a.request(B, Request("disk"), deadline=10)
         assert "secret" not in caught.value.fact
 
     stage(scene)
@@ -406,7 +410,7 @@ def test_a_handler_ends_with_its_caller() -> None:
 
         b.serve(Route("wait", wait))
         with pytest.raises(TooLate):
-            await a.request(B, "wait", deadline=20)
+            await a.request(B, Request("wait"), deadline=20)
         assert ended == [20]
 
     stage(scene)
@@ -421,7 +425,7 @@ async def _bustle(network: SimulatedNetwork, a: Transport, b: Transport) -> None
             number * 0.2, network.crash if number % 9 == 5 else network.is_up, peer.me
         )
     requests = [
-        a.request(b.me, "echo", bytes(n), argument=str(n), deadline=6)
+        a.request(b.me, Request("echo", bytes(n), argument=str(n)), deadline=6)
         for a in peers
         for n, b in enumerate(peers)
     ]
@@ -447,7 +451,7 @@ def test_equal_seeds_make_equal_transcripts_and_other_seeds_make_others() -> Non
 
 def test_objects_say_what_they_are() -> None:
     async def scene(network: SimulatedNetwork, a: SimulatedTransport, b: Transport) -> None:
-        await a.request(B, "echo", deadline=10)
+        await a.request(B, Request("echo"), deadline=10)
         network.cut(A, B)
         assert repr(network) == "SimulatedNetwork(2 peers, 1 cuts, 2 messages)"
         assert repr(a) == f"SimulatedTransport(aaaaaaaa, {HEAD} up, {HEAD + 54} down)"

@@ -18,7 +18,7 @@ from swarm.simulation.border import Border
 from swarm.simulation.clock import Deadlock, running_loop, simulate
 from swarm.simulation.network import Link, SimulatedNetwork, SimulatedTransport
 from swarm.simulation.shards import Pipe, ShardLost, Shards, heard
-from swarm.transport import Allowance, Call, Route
+from swarm.transport import Allowance, Call, Request, Route
 from swarm.wire import CONTROL_LIMIT
 
 A, B = PeerId("a" * 52), PeerId("b" * 52)
@@ -44,7 +44,9 @@ class Half:
         limit: int = 1 << 20,
     ) -> bytes:
         """What ``to`` says."""
-        return await self.transport.request(to, route, body, argument="x", deadline=deadline, limit=limit)
+        return await self.transport.request(
+            to, Request(route, body, argument="x", limit=limit), deadline=deadline
+        )
 
 
 Scene = Callable[[Half], Awaitable[Any]]

@@ -8,7 +8,7 @@ import pytest
 from swarm.errors import Busy, Impostor, Malformed, Oversized, PortTaken, Refused, TooLate, Unreachable
 from swarm.identity import PeerId
 from swarm.ticket import Address
-from swarm.transport import Allowance, Call, Route
+from swarm.transport import Allowance, Call, Request, Route
 from swarm.transport.guard import Limits
 from swarm.transport.http import HttpTransport
 from tests.swarm.loopback import ANY_PORT, BULK, RUN, Loopback, echo, key, soon
@@ -27,7 +27,10 @@ async def test_a_peer_that_does_not_listen_calls_one_that_does() -> None:
 
     async with Loopback() as net:
         anna, _ = await net.caller(1), await net.peer(2, Route("verb", handler))
-        assert await anna.request(BORIS, "verb", b"body", argument="part-3", deadline=soon()) == b"reply"
+        assert (
+            await anna.request(BORIS, Request("verb", b"body", argument="part-3"), deadline=soon())
+            == b"reply"
+        )
     assert seen == [Call(ANNA, "part-3", b"body", "127.0.0.1")]
 
 
@@ -44,7 +47,7 @@ async def test_bodies_and_replies_of_any_size_arrive_as_they_were(size: int, kin
             await net.caller(1),
             await net.peer(2, Route("echo", reply, lambda sender, argument: Allowance(exact=size))),
         )
-        answer = await anna.request(BORIS, "echo", kind(body), limit=size, deadline=soon())
+        answer = await anna.request(BORIS, Request("echo", kind(body), limit=size), deadline=soon())
     assert answer == body
     assert isinstance(answer, bytes)
 
@@ -62,10 +65,10 @@ async def test_the_peer_that_answers_at_the_address_must_be_the_one_that_was_cal
         net.know(key(2), address)
         for body, limit in ((b"", 100), (b"small", 100), (bytes(1 << 20), 100), (b"", 1 << 20)):
             with pytest.raises(Impostor):
-                await anna.request(BORIS, "verb", body, limit=limit, deadline=soon())
-            await anna.request(carla.me, "verb", body, limit=limit, deadline=soon())
+                await anna.request(BORIS, Request("verb", body, limit=limit), deadline=soon())
+            await anna.request(carla.me, Request("verb", body, limit=limit), deadline=soon())
             with pytest.raises(Impostor):
-                await anna.request(BORIS, "verb", body, limit=limit, deadline=soon())
+                await anna.request(BORIS, Request("verb", body, limit=limit), deadline=soon())
         assert calls == [ANNA] * 4
         assert anna.bytes_up < carla.bytes_down + 3 * 4096, "the refused connections carried handshakes only"
 
@@ -74,14 +77,14 @@ async def test_a_member_without_the_secret_is_an_impostor() -> None:
     async with Loopback(secret=bytes(16)) as net:
         stranger, _ = await net.caller(1, secret=b""), await net.peer(2, ECHO)
         with pytest.raises(Impostor):
-            await stranger.request(BORIS, "echo", b"", deadline=soon())
+            await stranger.request(BORIS, Request("echo", b""), deadline=soon())
 
 
 async def test_nobody_can_call_a_peer_whose_address_nobody_knows() -> None:
     async with Loopback() as net:
         anna = await net.caller(1)
         with pytest.raises(Unreachable, match="nobody has told us"):
-            await anna.request(BORIS, "echo", deadline=soon())
+            await anna.request(BORIS, Request("echo"), deadline=soon())
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "a..b", "not a host/../", "x" * 250, "\x00", "[::1"])
@@ -90,14 +93,14 @@ async def test_an_address_where_nobody_answers_is_unreachable(host: str) -> None
         anna = await net.caller(1)
         net.know(key(2), Address(host, 1))
         with pytest.raises(Unreachable):
-            await anna.request(BORIS, "echo", deadline=soon())
+            await anna.request(BORIS, Request("echo"), deadline=soon())
 
 
 async def test_addresses_are_tried_in_turn_and_the_good_one_is_remembered() -> None:
     async with Loopback() as net:
         anna, (_, good), (_, other) = await net.caller(1), await net.peer(2, ECHO), await net.peer(3, ECHO)
         net.know(key(2), Address("127.0.0.1", 1), other, good)
-        assert await anna.request(BORIS, "echo", b"here", deadline=soon()) == b"here"
+        assert await anna.request(BORIS, Request("echo", b"here"), deadline=soon()) == b"here"
         assert anna._addresses(BORIS) == [good, Address("127.0.0.1", 1), other]
         net.know(key(2), other, good)
         assert anna._addresses(BORIS) == [good, other]
@@ -110,9 +113,9 @@ async def test_addresses_are_tried_in_turn_and_the_good_one_is_remembered() -> N
 async def test_a_connection_is_kept_and_used_again() -> None:
     async with Loopback() as net:
         anna, _ = await net.caller(1), await net.peer(2, ECHO)
-        await anna.request(BORIS, "echo", b"x", deadline=soon())
+        await anna.request(BORIS, Request("echo", b"x"), deadline=soon())
         up, down = anna.bytes_up, anna.bytes_down
-        await anna.request(BORIS, "echo", b"x", deadline=soon())
+        await anna.request(BORIS, Request("echo", b"x"), deadline=soon())
         assert anna.bytes_up - up < 130, "a short head, and no second handshake"
         assert anna.bytes_down - down < 100
 
@@ -126,8 +129,8 @@ async def test_a_call_ends_at_its_deadline_whatever_the_other_side_does() -> Non
         anna, _ = await net.caller(1), await net.peer(2, Route("never", never), ECHO)
         for deadline in (soon(0.1), soon(-1)):
             with pytest.raises(TooLate):
-                await anna.request(BORIS, "never", deadline=deadline)
-        assert await anna.request(BORIS, "echo", b"on", deadline=soon()) == b"on"
+                await anna.request(BORIS, Request("never"), deadline=deadline)
+        assert await anna.request(BORIS, Request("echo", b"on"), deadline=soon()) == b"on"
 
 
 async def test_a_peer_that_accepts_and_stays_silent_is_too_late() -> None:
@@ -139,7 +142,7 @@ async def test_a_peer_that_accepts_and_stays_silent_is_too_late() -> None:
         anna = await net.caller(1)
         net.know(key(2), Address("127.0.0.1", server.sockets[0].getsockname()[1]))
         with pytest.raises(TooLate):
-            await anna.request(BORIS, "echo", deadline=soon(0.2))
+            await anna.request(BORIS, Request("echo"), deadline=soon(0.2))
 
 
 async def test_a_peer_that_does_not_speak_tls_is_unreachable() -> None:
@@ -152,7 +155,7 @@ async def test_a_peer_that_does_not_speak_tls_is_unreachable() -> None:
         anna = await net.caller(1)
         net.know(key(2), Address("127.0.0.1", server.sockets[0].getsockname()[1]))
         with pytest.raises(Unreachable):
-            await anna.request(BORIS, "echo", deadline=soon())
+            await anna.request(BORIS, Request("echo"), deadline=soon())
 
 
 @pytest.mark.parametrize(
@@ -182,9 +185,9 @@ async def test_why_the_other_side_refuses_arrives_as_an_error(
         )
         for route, body in (("a", b"x"), ("b", b"x"), ("b", bytes(8 << 20))):
             with pytest.raises(kind, match=fact) as caught:
-                await anna.request(BORIS, route, body, deadline=soon())
+                await anna.request(BORIS, Request(route, body), deadline=soon())
             assert "secret" not in str(caught.value)
-        assert await anna.request(BORIS, "echo", b"on", deadline=soon()) == b"on"
+        assert await anna.request(BORIS, Request("echo", b"on"), deadline=soon()) == b"on"
 
 
 async def test_a_reply_over_the_limit_is_not_read() -> None:
@@ -194,15 +197,18 @@ async def test_a_reply_over_the_limit_is_not_read() -> None:
     async with Loopback() as net:
         anna, _ = await net.caller(1), await net.peer(2, Route("flood", flood))
         with pytest.raises(Oversized):
-            await anna.request(BORIS, "flood", limit=1000, deadline=soon())
+            await anna.request(BORIS, Request("flood", limit=1000), deadline=soon())
         assert anna.bytes_down < 16 << 20
 
 
 async def test_many_calls_to_one_peer_share_a_few_connections() -> None:
     async with Loopback() as net:
         anna, (boris, _) = await net.caller(1), await net.peer(2, BULK, ECHO)
-        bulk = [anna.request(BORIS, "bulk", bytes(1 << 20), deadline=soon()) for _ in range(20)]
-        words = [anna.request(BORIS, "echo", str(number).encode(), deadline=soon()) for number in range(100)]
+        bulk = [anna.request(BORIS, Request("bulk", bytes(1 << 20)), deadline=soon()) for _ in range(20)]
+        words = [
+            anna.request(BORIS, Request("echo", str(number).encode()), deadline=soon())
+            for number in range(100)
+        ]
         answers = await asyncio.gather(*bulk, *words)
         assert answers[20:] == [str(number).encode() for number in range(100)]
         assert boris._guard._seats.total() <= 16
@@ -211,11 +217,11 @@ async def test_many_calls_to_one_peer_share_a_few_connections() -> None:
 async def test_what_a_burst_opened_is_closed_though_there_is_traffic() -> None:
     async with Loopback(limits=Limits(idle_seconds=1.0)) as net:
         anna, (boris, _) = await net.caller(1), await net.peer(2, ECHO)
-        await asyncio.gather(*(anna.request(BORIS, "echo", deadline=soon()) for _ in range(40)))
+        await asyncio.gather(*(anna.request(BORIS, Request("echo"), deadline=soon()) for _ in range(40)))
         burst = boris._guard._seats.total()
         async with asyncio.timeout(20):
             while boris._guard._seats.total() > 1:
-                await anna.request(BORIS, "echo", deadline=soon())
+                await anna.request(BORIS, Request("echo"), deadline=soon())
                 await asyncio.sleep(0.01)
         assert burst > 4
 
@@ -225,7 +231,7 @@ async def test_bytes_on_the_wire_are_within_five_percent_of_the_bodies() -> None
     async with Loopback() as net:
         anna, (boris, _) = await net.caller(1), await net.peer(2, BULK)
         for _ in range(4):
-            await anna.request(BORIS, "bulk", os.urandom(size), deadline=soon())
+            await anna.request(BORIS, Request("bulk", os.urandom(size)), deadline=soon())
         assert 4 * size < anna.bytes_up < 4 * size * 1.01
         assert (anna.bytes_up, anna.bytes_down) == (boris.bytes_down, boris.bytes_up)
 
@@ -234,7 +240,7 @@ async def test_a_name_that_no_path_can_carry_is_our_bug() -> None:
     async with Loopback() as net:
         anna = await net.caller(1)
         with pytest.raises(ValueError, match="cannot be the name"):
-            await anna.request(BORIS, "echo", argument="../x", deadline=soon())
+            await anna.request(BORIS, Request("echo", argument="../x"), deadline=soon())
         with pytest.raises(ValueError, match="cannot be the name"):
             anna.serve(Route("No Route", echo))
 
@@ -259,12 +265,12 @@ async def test_nothing_is_left_behind_even_where_everything_hangs() -> None:
         before = asyncio.all_tasks()
         async with Loopback() as net:
             anna, (_, address) = await net.caller(1), await net.peer(2, Route("never", never), ECHO)
-            await anna.request(BORIS, "echo", deadline=soon())
+            await anna.request(BORIS, Request("echo"), deadline=soon())
             with pytest.raises(TooLate):
-                await anna.request(BORIS, "never", bytes(60000), deadline=soon(0.1))
+                await anna.request(BORIS, Request("never", bytes(60000)), deadline=soon(0.1))
             _, silent = await asyncio.open_connection(address.host, address.port)
-            hanging = asyncio.ensure_future(anna.request(BORIS, "never", deadline=soon()))
-            await anna.request(BORIS, "echo", deadline=soon())
+            hanging = asyncio.ensure_future(anna.request(BORIS, Request("never"), deadline=soon()))
+            await anna.request(BORIS, Request("echo"), deadline=soon())
             before.add(hanging)
         with pytest.raises(Unreachable):
             await hanging

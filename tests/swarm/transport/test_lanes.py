@@ -18,7 +18,7 @@ from swarm.errors import Busy, Impostor, Malformed, Refused, TooLate, Unreachabl
 from swarm.identity import PeerId
 from swarm.machine import Delivered
 from swarm.ticket import Address
-from swarm.transport import Allowance, Call, Route
+from swarm.transport import Allowance, Call, Request, Route
 from swarm.transport.guard import Limits
 from swarm.transport.http import HttpTransport
 from swarm.transport.lanes import PREFACE, PROTOCOL_NAME, REPLY_LIMIT, Lane, Lanes
@@ -92,7 +92,7 @@ async def test_bodies_come_whole_one_after_the_other_over_one_connection() -> No
         anna, (boris, _) = await net.caller(1), await net.peer(2, Route("bulk", keep, BULK.admit))
         for number, body in enumerate(sent):
             assert (
-                await anna.request(BORIS, "bulk", body, argument=f"part.{number}", deadline=soon())
+                await anna.request(BORIS, Request("bulk", body, argument=f"part.{number}"), deadline=soon())
                 == f"part.{number}".encode()
             )
         assert boris.bytes_down < sum(map(len, sent)) * 1.01 + 5000, (
@@ -105,7 +105,7 @@ async def test_bodies_to_one_peer_at_the_same_time_take_lanes_of_their_own() -> 
     async with Loopback(limits=Limits(parallel_calls=3)) as net:
         anna, _ = await net.caller(1), await net.peer(2, BULK)
         replies = await asyncio.gather(
-            *(anna.request(BORIS, "bulk", bytes(LARGE + n), deadline=soon()) for n in range(8))
+            *(anna.request(BORIS, Request("bulk", bytes(LARGE + n)), deadline=soon()) for n in range(8))
         )
     assert replies == [str(LARGE + n).encode() for n in range(8)]
 
@@ -122,12 +122,12 @@ async def test_what_is_refused_is_not_sent_and_the_lane_goes_on() -> None:
         anna, (boris, _) = await net.caller(1), await net.peer(2, Route("bulk", BULK.handler, admit))
         for _ in range(3):
             with pytest.raises(Busy, match="no round is open"):
-                await anna.request(BORIS, "bulk", bytes(LARGE), deadline=soon())
+                await anna.request(BORIS, Request("bulk", bytes(LARGE)), deadline=soon())
         assert anna.bytes_up < 5000
         open_now = True
         with pytest.raises(Refused, match="the plan says 300000"):
-            await anna.request(BORIS, "bulk", bytes(LARGE + 1), deadline=soon())
-        assert await anna.request(BORIS, "bulk", bytes(LARGE), deadline=soon()) == b"300000"
+            await anna.request(BORIS, Request("bulk", bytes(LARGE + 1)), deadline=soon())
+        assert await anna.request(BORIS, Request("bulk", bytes(LARGE)), deadline=soon()) == b"300000"
         assert boris.bytes_down < LARGE + 5000, "over the same connection"
 
 
@@ -145,7 +145,7 @@ async def test_a_bug_in_a_handler_costs_the_call_and_tells_nothing(caplog: pytes
         )
         for route in ("bulk", "talk"):
             with pytest.raises(Refused) as refusal:
-                await anna.request(BORIS, route, bytes(LARGE), deadline=soon())
+                await anna.request(BORIS, Request(route, bytes(LARGE)), deadline=soon())
             assert "secret" not in str(refusal.value)
     assert "secret" in caplog.text
 
@@ -160,18 +160,18 @@ async def test_a_call_that_is_given_up_ends_its_lane_and_the_next_one_opens_anot
     async with Loopback() as net:
         anna, _ = await net.caller(1), await net.peer(2, Route("bulk", slow, BULK.admit))
         with pytest.raises(TooLate):
-            await anna.request(BORIS, "bulk", bytes(LARGE), deadline=soon(0.3))
+            await anna.request(BORIS, Request("bulk", bytes(LARGE)), deadline=soon(0.3))
         stuck.set()
-        assert await anna.request(BORIS, "bulk", bytes(LARGE), deadline=soon()) == b""
+        assert await anna.request(BORIS, Request("bulk", bytes(LARGE)), deadline=soon()) == b""
 
 
 async def test_a_lane_whose_other_side_has_gone_is_not_used_again() -> None:
     async with Loopback() as net:
         anna, (boris, _) = await net.caller(1), await net.peer(2, BULK)
-        await anna.request(BORIS, "bulk", bytes(LARGE), deadline=soon())
+        await anna.request(BORIS, Request("bulk", bytes(LARGE)), deadline=soon())
         boris._server._guests.copy().pop().cancel()  # the connection ends over there, between two calls
         await asyncio.sleep(0.1)
-        assert await anna.request(BORIS, "bulk", bytes(LARGE), deadline=soon()) == b"300000"
+        assert await anna.request(BORIS, Request("bulk", bytes(LARGE)), deadline=soon()) == b"300000"
 
 
 async def test_a_peer_that_leaves_in_the_middle_of_a_body_is_unreachable() -> None:
@@ -185,7 +185,7 @@ async def test_a_peer_that_leaves_in_the_middle_of_a_body_is_unreachable() -> No
 
         boris.serve(Route("bulk", leave, BULK.admit))
         with pytest.raises(Unreachable):
-            await anna.request(BORIS, "bulk", bytes(LARGE), deadline=soon())
+            await anna.request(BORIS, Request("bulk", bytes(LARGE)), deadline=soon())
 
 
 async def test_nothing_is_said_on_a_lane_to_somebody_else() -> None:
@@ -194,10 +194,10 @@ async def test_nothing_is_said_on_a_lane_to_somebody_else() -> None:
         net.know(key(2), address)  # Carl lives where Boris should
         for body in (bytes(LARGE), b"mail"):
             with pytest.raises(Impostor, match="does not hold the key"):
-                await anna.request(BORIS, "bulk", body, limit=0, deadline=soon())
+                await anna.request(BORIS, Request("bulk", body, limit=0), deadline=soon())
         boris, at_home = await net.peer(2, Route("bulk", nothing, BULK.admit))
         net.know(key(2), address, at_home)
-        assert await anna.request(BORIS, "bulk", b"mail", limit=0, deadline=soon()) == b""
+        assert await anna.request(BORIS, Request("bulk", b"mail", limit=0), deadline=soon()) == b""
         assert boris.bytes_down > 0
 
 
@@ -205,12 +205,12 @@ async def test_a_lane_to_nobody_is_unreachable_and_says_where_it_was_tried() -> 
     async with Loopback() as net:
         anna = await net.caller(1)
         with pytest.raises(Unreachable, match="nobody has told us"):
-            await anna.request(BORIS, "mail", b"", limit=0, deadline=soon())
+            await anna.request(BORIS, Request("mail", b"", limit=0), deadline=soon())
         _, (host, port) = (listener := socket.create_server(("127.0.0.1", 0))), listener.getsockname()
         listener.close()
         net.know(key(2), Address(host, port), Address("no.such.host.invalid", 1))
         with pytest.raises(Unreachable, match=r"does not answer at"):
-            await anna.request(BORIS, "mail", b"", limit=0, deadline=soon())
+            await anna.request(BORIS, Request("mail", b"", limit=0), deadline=soon())
 
 
 async def test_who_lacks_the_secret_of_a_run_by_invitation_gets_no_lane() -> None:
@@ -218,7 +218,7 @@ async def test_who_lacks_the_secret_of_a_run_by_invitation_gets_no_lane() -> Non
         boris, _ = await net.peer(2, Route("mail", nothing))
         stranger = await net.caller(1, secret=b"guessed")
         with pytest.raises((Impostor, Unreachable)):
-            await stranger.request(BORIS, "mail", b"", limit=0, deadline=soon())
+            await stranger.request(BORIS, Request("mail", b"", limit=0), deadline=soon())
         await refused(boris, {"handshake": 1})
 
 
@@ -256,10 +256,10 @@ async def test_a_small_body_may_come_in_pieces() -> None:
 async def test_mail_takes_one_lane_and_no_more_bytes_than_its_head() -> None:
     async with Loopback() as net:
         anna, (boris, _) = await net.caller(1), await net.peer(2, Route("mail", nothing))
-        await anna.request(BORIS, "mail", bytes(300), limit=0, deadline=soon())
+        await anna.request(BORIS, Request("mail", bytes(300), limit=0), deadline=soon())
         before = boris.bytes_down, boris.bytes_up
         for _ in range(10):
-            assert await anna.request(BORIS, "mail", bytes(300), limit=0, deadline=soon()) == b""
+            assert await anna.request(BORIS, Request("mail", bytes(300), limit=0), deadline=soon()) == b""
         assert boris.bytes_down - before[0] == 10 * (300 + 128 + TLS_RECORD)
         assert boris.bytes_up - before[1] == 10 * (VERDICT.size + TLS_RECORD)
 
@@ -285,10 +285,10 @@ async def test_mail_that_is_refused_costs_no_lane() -> None:
         anna, (boris, _) = await net.caller(1), await net.peer(2, Route("mail", refuse))
         for _ in range(3):
             with pytest.raises(Refused, match="not yours"):
-                await anna.request(BORIS, "mail", bytes(300), limit=0, deadline=soon())
+                await anna.request(BORIS, Request("mail", bytes(300), limit=0), deadline=soon())
         assert boris.bytes_down < 5000, "one handshake"
         with pytest.raises(Refused, match="does not answer to 'nothing'"):
-            await anna.request(BORIS, "nothing", bytes(300), limit=0, deadline=soon())
+            await anna.request(BORIS, Request("nothing", bytes(300), limit=0), deadline=soon())
         assert boris.bytes_down < 6000
 
 

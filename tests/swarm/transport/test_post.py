@@ -14,6 +14,7 @@ from swarm.identity import KeyPair, PeerId
 from swarm.machine import Delivered, Event, Received, Unreached
 from swarm.simulation.clock import simulate
 from swarm.simulation.network import Link, SimulatedNetwork
+from swarm.transport import Request
 from swarm.transport.post import BACKLOG_BYTES, BACKLOG_OF_ONE, Inbox, Post
 from swarm.wire import NO_GROUP, Kind, Message, Signed, Stamp, seal
 
@@ -183,7 +184,7 @@ def test_mail_that_its_sender_has_not_signed_is_refused() -> None:
         third = network.attach(PeerId("c" * 52))
         for frame in (seal(a.key, Word("borrowed"), Stamp(RUN, 1, GROUP)), b"noise"):
             with pytest.raises((Refused, Malformed)):
-                await third.request(b.id, "mail", frame, deadline=10)
+                await third.request(b.id, Request("mail", frame), deadline=10)
         assert drained(inbox) == []
 
     stage(scene)
@@ -218,7 +219,7 @@ def test_the_backlog_of_all_is_bounded_in_bytes() -> None:
                     seal(key, Word("w" * 60_000), Stamp(RUN, 1, GROUP)),
                 )
                 for _ in range(BACKLOG_OF_ONE):
-                    await transport.request(b.id, "mail", frame, deadline=1000)
+                    await transport.request(b.id, Request("mail", frame), deadline=1000)
                     fitting += len(frame)
 
         with pytest.raises(Busy):

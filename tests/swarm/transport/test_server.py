@@ -8,7 +8,7 @@ import pytest
 from swarm.errors import Busy, DiskTrouble, Malformed, Refused, TooLate
 from swarm.identity import PeerId
 from swarm.ticket import Address
-from swarm.transport import Allowance, Call, Route
+from swarm.transport import Allowance, Call, Request, Route
 from swarm.transport.guard import Limits
 from swarm.transport.http import HttpTransport
 from swarm.transport.tls import client_context
@@ -59,7 +59,7 @@ async def test_the_door_knows_sender_and_argument_before_the_body_and_refuses_wi
     async with Loopback() as net:
         anna, (boris, _) = await net.caller(1), await net.peer(2, Route("part", handler, admit))
         with pytest.raises(Busy, match="not now"):
-            await anna.request(BORIS, "part", bytes(32 << 20), argument="7", deadline=soon())
+            await anna.request(BORIS, Request("part", bytes(32 << 20), argument="7"), deadline=soon())
         assert boris.bytes_down < 16 << 20
     assert asked == [(anna.me, "7")]
     assert handled == []
@@ -71,9 +71,9 @@ async def test_the_latest_route_of_a_name_wins_also_while_it_runs() -> None:
 
     async with Loopback() as net:
         anna, (boris, _) = await net.caller(1), await net.peer(2, Route("verb", echo))
-        assert await anna.request(BORIS, "verb", b"first", deadline=soon()) == b"first"
+        assert await anna.request(BORIS, Request("verb", b"first"), deadline=soon()) == b"first"
         boris.serve(Route("verb", second))
-        assert await anna.request(BORIS, "verb", b"first", deadline=soon()) == b"second"
+        assert await anna.request(BORIS, Request("verb", b"first"), deadline=soon()) == b"second"
 
 
 async def test_a_length_outside_the_plan_is_refused() -> None:
@@ -82,10 +82,10 @@ async def test_a_length_outside_the_plan_is_refused() -> None:
             await net.caller(1),
             await net.peer(2, Route("part", echo, lambda sender, argument: Allowance(exact=4))),
         )
-        assert await anna.request(BORIS, "part", b"1234", deadline=soon()) == b"1234"
+        assert await anna.request(BORIS, Request("part", b"1234"), deadline=soon()) == b"1234"
         for body in (b"", b"123", b"12345"):
             with pytest.raises(Refused, match="where the plan says 4"):
-                await anna.request(BORIS, "part", body, deadline=soon())
+                await anna.request(BORIS, Request("part", body), deadline=soon())
 
 
 @pytest.mark.parametrize("error", [ZeroDivisionError("bug"), DiskTrouble("full")])
@@ -99,7 +99,7 @@ async def test_a_bug_is_logged_once_with_its_traceback_and_kept_from_the_caller(
         anna, (boris, _) = await net.caller(1), await net.peer(2, Route("verb", handler))
         for number in range(3):
             with pytest.raises(Refused, match="HTTP status 500"):
-                await anna.request(BORIS, "verb", argument=str(number), deadline=soon())
+                await anna.request(BORIS, Request("verb", argument=str(number)), deadline=soon())
         assert boris.refusals == {}, "nobody else is to blame"
     logged = [record for record in caplog.records if record.levelno >= logging.WARNING]
     assert len(logged) == 1
@@ -122,13 +122,13 @@ async def test_bytes_in_flight_are_bounded_over_all_callers_and_free_again_after
             await net.caller(3),
             await net.peer(2, Route("slow", slow), Route("echo", echo)),
         )
-        first = asyncio.ensure_future(anna.request(BORIS, "slow", bytes(60_000), deadline=soon()))
+        first = asyncio.ensure_future(anna.request(BORIS, Request("slow", bytes(60_000)), deadline=soon()))
         await inside.wait()
         with pytest.raises(Busy, match="no room"):
-            await carla.request(BORIS, "echo", bytes(60_000), deadline=soon())
+            await carla.request(BORIS, Request("echo", bytes(60_000)), deadline=soon())
         release.set()
         await first
-        assert len(await carla.request(BORIS, "echo", bytes(60_000), deadline=soon())) == 60_000
+        assert len(await carla.request(BORIS, Request("echo", bytes(60_000)), deadline=soon())) == 60_000
 
 
 async def test_a_reply_needs_room_too() -> None:
@@ -138,7 +138,7 @@ async def test_a_reply_needs_room_too() -> None:
     async with Loopback(limits=Limits(in_flight_bytes=100_000)) as net:
         anna, _ = await net.caller(1), await net.peer(2, Route("large", large))
         with pytest.raises(Busy):
-            await anna.request(BORIS, "large", limit=1 << 20, deadline=soon())
+            await anna.request(BORIS, Request("large", limit=1 << 20), deadline=soon())
 
 
 async def test_a_handler_ends_with_the_connection_of_its_caller() -> None:
@@ -154,7 +154,7 @@ async def test_a_handler_ends_with_the_connection_of_its_caller() -> None:
 
     async with Loopback() as net:
         anna, _ = await net.caller(1), await net.peer(2, Route("slow", slow))
-        call = asyncio.ensure_future(anna.request(BORIS, "slow", deadline=soon()))
+        call = asyncio.ensure_future(anna.request(BORIS, Request("slow"), deadline=soon()))
         await inside.wait()
         call.cancel()
         async with asyncio.timeout(10):
@@ -168,7 +168,7 @@ async def test_a_server_listens_at_several_addresses() -> None:
         assert second.port != first.port
         for address in (first, second):
             net.know(key(2), address)
-            assert await anna.request(BORIS, "echo", b"x", deadline=soon()) == b"x"
+            assert await anna.request(BORIS, Request("echo", b"x"), deadline=soon()) == b"x"
 
 
 async def test_an_address_of_version_six_works_where_the_machine_has_one() -> None:
@@ -178,7 +178,7 @@ async def test_an_address_of_version_six_works_where_the_machine_has_one() -> No
         anna, boris = await net.caller(1), await net.caller(2)
         boris.serve(Route("echo", echo))
         net.know(key(2), await boris.listen(Address("::1", 0)))
-        assert await anna.request(BORIS, "echo", b"six", deadline=soon()) == b"six"
+        assert await anna.request(BORIS, Request("echo", b"six"), deadline=soon()) == b"six"
 
 
 async def test_a_door_that_cannot_accept_for_a_moment_opens_again(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -193,7 +193,7 @@ async def test_a_door_that_cannot_accept_for_a_moment_opens_again(monkeypatch: p
     monkeypatch.setattr(loop, "sock_accept", sock_accept)
     async with Loopback() as net:
         anna, (boris, _) = await net.caller(1), await net.peer(2, Route("echo", echo))
-        assert await anna.request(BORIS, "echo", b"x", deadline=soon()) == b"x"
+        assert await anna.request(BORIS, Request("echo", b"x"), deadline=soon()) == b"x"
         assert boris.refusals == {"accept": 1}
 
 
