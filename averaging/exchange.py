@@ -1,15 +1,15 @@
-"""How items come to be held: the port between the round, which decides about items, and the ways to exchange them.
+"""The port between the round, which decides about items, and the two ways of exchanging updates that produce them.
 
-    Round     commits, holdings, ballots, decision, fetching by hash, deadlines         the same for every exchange
-    Exchange  encode, ship, check, combine: `Butterfly` (an item is a part's result), `Gather` (an item is a member's update)
-    ExchangeState     what both have before them
+    Round          commits, holdings, ballots, decision, fetching by hash, deadlines         the same for every exchange
+    Exchange       encode, ship, check, combine: `Butterfly` (an item is the result of a part) or `Gather` (an item is an update)
+    ExchangeState  what both of them share: the plan, the contribution, the messages heard, the items held
 
-An item is (index, hash). Whatever an exchange holds has been checked; the round tells the others, counts what they hold, and says
-which items are applied. Whether two members come to the same average is the round's business; that equal items make equal bits,
-the exchange's.
+An item is (index, hash). An exchange holds only items that it has checked. The round tells the others which items it holds, counts
+what they hold, and decides which items are applied. The exchange guarantees that equal items make equal bits; so members that make
+the same decision have the same average.
 """
 
-# Axes: P parameters of the whole model
+# Axes: P parameters of the whole model, N numbers of one part
 
 from __future__ import annotations
 
@@ -27,29 +27,29 @@ from swarm.wire import Message
 
 from .codecs import Raw
 from .reduce import EncodedPart
-from .round_plan import Contribution, Outcome, Plan
+from .round_plan import Applied, Contribution, RoundPlan
 from .tally import Tally
 
 Decision = tuple[bytes, ...]
-"""One entry per item: the hash of what is applied, empty for nothing."""
+"""One entry per item: the hash of what is applied, empty if nothing is."""
 
 
 @dataclass(slots=True, eq=False)
 class ExchangeState:
-    """What one member has before it: what it knows and brings, what it has heard, and which items it holds."""
+    """What one member knows, contributes, has heard, and holds."""
 
-    plan: Plan
+    plan: RoundPlan
     me: PeerId
     contribution: Contribution
     tally: Tally
     encoded: tuple[EncodedPart, ...] = ()
     """Our own update as it travels; empty until it is encoded."""
     held: dict[int, dict[bytes, Raw]] = field(default_factory=dict)
-    """By item: hash and checked bytes. Two owners may have come to two results of one part; then we may hold both."""
+    """By item: hash and checked bytes. Two reducers may have come to two results of one part; then we may hold both."""
     decoded: dict[tuple[int, bytes], Tensor] = field(default_factory=dict)
-    """By item and hash: the numbers, where a check or a reduction has left them."""
+    """By item and hash: the numbers, if a check or a reduction has decoded them."""
     pending: Counter[int] = field(default_factory=Counter)
-    """By item: how many of its bytes are being fetched or checked just now."""
+    """By item: how many copies of it are being fetched or checked just now."""
 
     @property
     def codec(self) -> Codec:
@@ -62,12 +62,12 @@ class ExchangeState:
         return tuple(member for member in self.plan.group.members if member != self.me)
 
     def tell(self, message: Message) -> Send:
-        """Say ``message`` to all: to ourselves at once."""
+        """Send ``message`` to all members; count it as heard from ourselves at once."""
         self.tally.hear(self.me, message)
         return Send(self.others, message, self.plan.group.id)
 
     def hold(self, index: int, hash_: bytes, payload: Raw, vector_N: Tensor | None = None) -> None:
-        """From now on we have this item; ``vector_N`` is what it decodes to, where that is known."""
+        """From now on we hold this item; ``vector_N`` is what it decodes to, if that is known."""
         self.held.setdefault(index, {})[hash_] = payload
         if vector_N is not None:
             self.decoded[index, hash_] = vector_N
@@ -76,54 +76,54 @@ class ExchangeState:
         """The applied items, all of which we hold; an empty one for each that was not applied."""
         return tuple(self.held[index][hash_] if hash_ else b"" for index, hash_ in enumerate(decision))
 
-    def checks(self, index: int, job: Job) -> Compute:
-        """Have the bytes of an item checked; `settles` when the answer is here."""
+    def begin_check(self, index: int, job: Job) -> Compute:
+        """Have the bytes of an item checked; call `end_check` when the answer is here."""
         self.pending[index] += 1
         return Compute(job)
 
-    def settles(self, index: int) -> None:
-        """A fetch that failed, or the answer of a check."""
+    def end_check(self, index: int) -> None:
+        """A check has been answered, or a fetch has failed."""
         self.pending[index] = max(0, self.pending[index] - 1)
 
 
 class Exchange(Protocol):
-    """One way to exchange updates, from the seat of one member. Changes only while the round handles an event."""
+    """One way to exchange updates, as one member sees it. Changes only while the round handles an event."""
 
     def encode(self) -> Compute:
-        """Our update as bytes: the answer is a tuple of `EncodedPart`, which the round puts on the table and commits to."""
+        """Encode our update: the answer is a tuple of `EncodedPart`, which the round keeps in the state and commits to."""
 
     def begin(self) -> None:
-        """Our encoded update is on the table."""
+        """Our update is encoded."""
 
     def expect(self, sender: PeerId, item: str) -> int:
-        """The exact bytes of ``item`` from ``sender``. Raises `Refused` for what has no place in this exchange."""
+        """The exact bytes of ``item`` from ``sender``. Raises `Refused` for an item that has no place in this exchange."""
 
-    def take(self, sender: PeerId, item: str, payload: Raw) -> Iterator[Command]:
-        """Bulk bytes of the right length from the right peer; whether they are what was promised is arithmetic."""
+    def receive(self, sender: PeerId, item: str, payload: Raw) -> Iterator[Command]:
+        """Bulk bytes came, of the right length and from the right peer. Whether they are what was promised is arithmetic."""
 
-    def learn(self, job: Job, result: object) -> Iterator[Command]:
-        """The answer of a job that is not the round's own."""
+    def computed(self, job: Job, result: object) -> Iterator[Command]:
+        """The answer of a job of this exchange."""
 
     def advance(self, now: float) -> Iterator[Command]:
-        """Everything that has become possible."""
+        """Do everything that has become possible."""
 
     def awaited(self, now: float) -> set[PeerId]:
         """The members whose bytes we are waiting for."""
 
-    def awaits(self, index: int, now: float) -> bool:
-        """Whether an item that we do not hold may still come by itself."""
+    def may_still_come(self, index: int, now: float) -> bool:
+        """Whether an item that we do not hold may still come without our asking."""
 
-    def named(self, index: int) -> bytes:
-        """The hash under which we hold an item: of several the one that most others will name, too. Empty for none."""
+    def held_hash(self, index: int) -> bytes:
+        """The hash of the item that we hold; of several the one that most others will name as well. Empty if we hold none."""
 
     def check(self, index: int, hash_: bytes, payload: Raw, source: PeerId) -> Job:
-        """The check of bytes that ``source`` gave us for an item by its hash. Its answer is a `Checked`."""
+        """The job that checks the bytes that ``source`` gave us for an item by its hash. Its answer is a `Checked`."""
 
-    def sizes(self, index: int) -> Sequence[int]:
-        """The lengths that an item may have: more than one where we have not heard how its maker encoded it."""
+    def possible_sizes(self, index: int) -> Sequence[int]:
+        """The lengths that an item may have: several if we have not heard how its maker encoded it."""
 
     def combine(self, decision: Decision) -> Job:
-        """The average from the items of ``decision``, all of which we hold: a tensor ``[P]``, the same bits on all members."""
+        """The job that makes the average from the items of ``decision``, all of which we hold: ``[P]``, equal bits on all members."""
 
-    def outcome(self, decision: Decision, average_P: Tensor) -> Outcome:
-        """What the round came to."""
+    def applied(self, decision: Decision, average_P: Tensor) -> Applied:
+        """What the round has come to."""

@@ -1,4 +1,4 @@
-"""Who leads, who gets a seat, who owns which part: drawn by hashes that every member recomputes."""
+"""Who leads, who gets a seat, who owns which part: drawn by hashes that every member computes for itself."""
 
 from __future__ import annotations
 
@@ -18,15 +18,18 @@ from .messages import MAX_POPULATION, Ready, Vote
 from .partition import water_filled
 
 CLAIM_CAP = 4
-"""Times the median: the most that a claimed bandwidth counts."""
+"""A claimed uplink counts for at most this many times the median."""
 
 
 @dataclass(frozen=True, slots=True)
 class LinkClaim:
-    """A peer's own word about its line: ``up`` in kilobytes per second (0: not measured yet), whether others can dial it, and how
-    many ``peers`` it speaks for."""
+    """What a peer claims about its own link.
 
-    up: int = 0
+    ``uplink`` is in kilobytes per second, 0 if not measured yet. ``dialable``: whether others can open connections to it. ``peers``
+    is how many peers it represents.
+    """
+
+    uplink: int = 0
     dialable: bool = True
     peers: int = 1
 
@@ -36,33 +39,30 @@ NO_CLAIMS: Mapping[PeerId, LinkClaim] = MappingProxyType({})
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """The peers that average together in one round. ``members`` in the order of their ids: the order of every reduction."""
+    """The peers that average together in one round. ``members`` are in the order of their ids, which is the order of every reduction."""
 
     id: bytes
     round: int
     members: tuple[PeerId, ...]
     state_root: bytes
     votes: tuple[Signed[Vote], ...] = ()
-    """The signatures under the roster: at least two thirds of the members."""
-    lines: tuple[LinkClaim, ...] = ()
-    """What the members said of their lines, in their order; empty where nobody was asked."""
+    """The members' signatures under this group: at least two thirds of them."""
+    links: tuple[LinkClaim, ...] = ()
+    """The members' claims about their links, in the order of ``members``; empty if nobody was asked."""
     unseated: int = 0
-    """How many more were ready, by the leader's word."""
+    """How many more peers were ready, as the leader claims."""
 
     @property
     def population(self) -> int:
-        """How many peers were ready for this round, those included for whom the members speak."""
-        return min(
-            MAX_POPULATION, self.unseated + (sum(line.peers for line in self.lines) or len(self.members))
-        )
+        """How many peers were ready for this round, including those that the members represent."""
+        represented = sum(link.peers for link in self.links) or len(self.members)
+        return min(MAX_POPULATION, self.unseated + represented)
 
     @property
     def dialable(self) -> tuple[PeerId, ...]:
-        """The members that all others can reach; everybody where nobody says so."""
-        reached = tuple(
-            member for member, line in zip(self.members, self.lines, strict=False) if line.dialable
-        )
-        return reached or self.members
+        """The members that all others can open connections to; all members if none claims that it can be dialled."""
+        claims = zip(self.members, self.links, strict=False)
+        return tuple(member for member, link in claims if link.dialable) or self.members
 
     @property
     def quorum(self) -> int:
@@ -71,7 +71,7 @@ class Group:
 
 
 def quorum(members: int) -> int:
-    """Two thirds, rounded up: any two such sets share a member that would have had to sign twice."""
+    """Two thirds, rounded up: any two such sets share a member, which would have had to sign twice."""
     return -(-2 * members // 3)
 
 
@@ -80,85 +80,93 @@ def form(
     round_: int,
     members: Iterable[PeerId],
     state_root: bytes,
-    lines: Mapping[PeerId, LinkClaim] = NO_CLAIMS,
+    links: Mapping[PeerId, LinkClaim] = NO_CLAIMS,
     unseated: int = 0,
 ) -> Group:
-    """The group of ``members``; its id (16 bytes) commits to run, round, model, everybody in it, and their ``lines``: who says one
-    thing to a leader and another to its deputy makes two groups, not one that cuts the vector in two ways."""
+    """The group of ``members``. Its id (16 bytes) commits to the run, the round, the model, the members, and their ``links``.
+
+    So a peer that claims one thing to the leader and another to a deputy makes two groups, and not one group whose members cut the
+    vector in two ways.
+    """
     ordered = tuple(sorted(set(members)))
-    said = tuple(lines.get(member, LinkClaim()) for member in ordered)
+    claims = tuple(links.get(member, LinkClaim()) for member in ordered)
     digest = hashlib.sha256(b"swarm-group-v3" + run + struct.pack("<II", round_, unseated) + state_root)
-    for member, line in zip(ordered, said, strict=True):
-        digest.update(digest_of(member) + struct.pack("<I?I", line.up, line.dialable, line.peers))
-    return Group(
-        _at_level(digest.digest(), NO_GROUP), round_, ordered, state_root, lines=said, unseated=unseated
-    )
+    for member, link in zip(ordered, claims, strict=True):
+        digest.update(digest_of(member) + struct.pack("<I?I", link.uplink, link.dialable, link.peers))
+    group_id = _at_level(digest.digest(), NO_GROUP)
+    return Group(group_id, round_, ordered, state_root, links=claims, unseated=unseated)
 
 
 def formed(run: bytes, ready: Sequence[Signed[Ready]], unseated: int = 0) -> Group:
-    """The group of those who said that they are ``ready``, at least one, all for one round, one model and one hall."""
-    said = ((signed.signer, signed.message) for signed in ready)
-    lines = {signer: LinkClaim(word.up, word.dialable, word.peers) for signer, word in said}
-    stamp, root = ready[0].stamp, ready[0].message.state_root
-    group = form(run, stamp.round, lines, root, lines, unseated)
+    """The group of the peers that are ``ready``: at least one, and all for the same round, model and level."""
+    links = {
+        signed.signer: LinkClaim(signed.message.uplink, signed.message.dialable, signed.message.peers)
+        for signed in ready
+    }
+    stamp = ready[0].stamp
+    root = ready[0].message.state_root
+    group = form(run, stamp.round, links, root, links, unseated)
     return replace(group, id=_at_level(group.id, level_of(stamp.group)))
 
 
 def _at_level(digest: bytes, level: bytes) -> bytes:
-    """16 bytes of ``digest`` that belong to ``level``."""
+    """16 bytes of ``digest``, the first bit of which tells the ``level``."""
     return bytes([digest[0] & ~LEVEL_2[0] | level[0]]) + digest[1:16]
 
 
 def leaders(run: bytes, round_: int, candidates: Iterable[PeerId]) -> list[PeerId]:
-    """Who proposes the group of a round: the first one; the next ones replace it where it fails."""
+    """The order in which ``candidates`` lead a round: the first proposes the group, and the next replace it where it fails."""
     return [PeerId(peer) for peer in shuffled(run, candidates, "leader", round_)]
 
 
 def seats(
     run: bytes, ready: Sequence[Signed[Ready]], size: int, leader: PeerId | None = None
 ) -> list[Signed[Ready]]:
-    """Up to ``size`` of those who came, drawn by hash where there are more, ``leader`` always among them: the others ask it what
-    came of the round. Those without a seat keep their update."""
+    """Up to ``size`` of the peers that are ``ready``, drawn by hash if there are more. The others keep their updates.
+
+    The ``leader`` always gets a seat, because the peers without one ask it what came of the round.
+    """
     by_peer = {signed.signer: signed for signed in ready}
     if len(by_peer) <= size:
         return [by_peer[peer] for peer in sorted(by_peer)]
     round_ = ready[0].stamp.round
     drawn = shuffled(run, by_peer, "seat", round_)
     first = [leader] if leader in by_peer else []
-    return [by_peer[PeerId(peer)] for peer in sorted([*dict.fromkeys([*first, *drawn])][:size])]
+    seated = [*dict.fromkeys([*first, *drawn])][:size]
+    return [by_peer[PeerId(peer)] for peer in sorted(seated)]
 
 
-def speakers(hierarchy: Hierarchy, ready: Iterable[Signed[Ready]]) -> list[Signed[Ready]]:
-    """Of those who came to a council one for each cell, in the order of their ids."""
-    by_cell: dict[int, dict[PeerId, Signed[Ready]]] = {}
+def one_per_level1_group(hierarchy: Hierarchy, ready: Iterable[Signed[Ready]]) -> list[Signed[Ready]]:
+    """Of the peers that came to a level-2 group the representative of each level-1 group, in the order of their ids."""
+    by_group: dict[int, dict[PeerId, Signed[Ready]]] = {}
     for signed in ready:
-        by_cell.setdefault(hierarchy.group_index(signed.signer), {})[signed.signer] = signed
-    chosen = [came[hierarchy.representative(came)] for came in by_cell.values()]
+        by_group.setdefault(hierarchy.group_index(signed.signer), {})[signed.signer] = signed
+    chosen = [came[hierarchy.representative(came)] for came in by_group.values()]
     return sorted(chosen, key=lambda signed: signed.signer)
 
 
 def owners(run: bytes, group: Group, at_most: int) -> tuple[PeerId, ...]:
-    """The members that own a part in this round, in the order of the parts; drawn from those that everybody can reach."""
+    """The members that own a part in this round, in the order of the parts: drawn from those that all others can dial."""
     return tuple(PeerId(peer) for peer in shuffled(run, group.dialable, "owner", group.id)[:at_most])
 
 
 def shares(group: Group, owners: Sequence[PeerId]) -> tuple[Fraction, ...]:
-    """How much of the vector each of ``owners`` reduces, so that all lines are done at about the same time.
+    """How much of the vector each of ``owners`` reduces, so that all links are done at about the same time.
 
-    Who has not measured its line counts like the median of those who have, and nobody for more than `CLAIM_CAP` medians: claims are
-    not believed, they are only worth a bounded share. Equal shares where nobody has measured.
+    A peer that has not measured its uplink counts like the median of those that have. Claims are not believed, only worth a bounded
+    share: none counts for more than `CLAIM_CAP` medians. All shares are equal if nobody has measured.
     """
-    known = sorted(line.up for line in group.lines if line.up)
+    known = sorted(link.uplink for link in group.links if link.uplink)
     if not known:
         return (Fraction(1, len(owners)),) * len(owners)
-    median, said = known[(len(known) - 1) // 2], dict(zip(group.members, group.lines, strict=True))
-    return water_filled(
-        [min(said[owner].up or median, CLAIM_CAP * median) for owner in owners], len(group.members)
-    )
+    median = known[(len(known) - 1) // 2]
+    links = dict(zip(group.members, group.links, strict=True))
+    counted = [min(links[owner].uplink or median, CLAIM_CAP * median) for owner in owners]
+    return water_filled(counted, len(group.members))
 
 
 def majority_root(ready: Iterable[Signed[Ready]], mine: bytes) -> bytes:
-    """The model that most of those who came have; ``mine`` where it ties."""
+    """The state root that most of the peers that came have; ``mine`` in a tie."""
     counts: dict[bytes, int] = {}
     for signed in ready:
         counts[signed.message.state_root] = counts.get(signed.message.state_root, 0) + 1

@@ -1,8 +1,10 @@
-"""What members say to each other in a round. Bulk bytes travel beside these messages; their hashes stand in them.
+"""The messages that members exchange in a round. Bulk bytes travel beside them; the messages carry the hashes of those bytes.
 
 Ready, Proposal, Vote, Decline      who averages together        (`assembly`)
 Commit, Holdings, Ballot            what the average is          (`round`)
-Receipt, Takeover                   who has reduced what         (`butterfly`)
+Receipt, Takeover                   who has reduced which part   (`butterfly`)
+
+The order of the fields is the wire format: names may change, places may not.
 """
 
 from __future__ import annotations
@@ -16,45 +18,45 @@ from swarm.wire import Kind, Message, finite, sized
 MAX_PARTS = 64
 MAX_MEMBERS = 256
 MAX_POPULATION = 1 << 20
-"""Peers that anybody may claim to have seen."""
-MAX_UP = 10**8
-"""Kilobytes per second: what a peer may claim of its line."""
+"""The most peers that a message may claim to have seen."""
+MAX_UPLINK = 10**8
+"""Kilobytes per second: the most that a peer may claim of its uplink."""
 MAX_WEIGHT = 1 << 50
-"""Tokens behind one update: below this."""
+"""The tokens behind one update must be fewer than this."""
 
 
 class Ready(Message, frozen=True):
-    """I have an update for the stamp's round, made from the model whose root is ``state_root``; and this is my line.
+    """The sender has an update for the stamp's round, made from the model with ``state_root``. Describes the sender's link as well.
 
-    All members see the same signed claims, in the proposal, so all cut the vector alike (`groups.shares`).
+    The proposal hands these signed claims to all members, so all of them cut the vector in the same way (`groups.shares`).
     """
 
     kind: ClassVar[Kind] = Kind.READY
 
     state_root: bytes
-    up: int = 0
-    """Kilobytes per second that I can send, as far as I have measured; 0 where I have not."""
+    uplink: int = 0
+    """Kilobytes per second that the sender has measured; 0 if it has not measured yet."""
     dialable: bool = True
-    """Whether others can open connections to me: whoever owns a part must hear from all."""
+    """Whether others can open connections to the sender: the owner of a part must hear from all members."""
     peers: int = 1
-    """How many peers I speak for: 1, or the population of my cell where I am its delegate (`hierarchy`)."""
+    """How many peers the sender represents: 1, or the population of its level-1 group (`hierarchy`)."""
     is_participant: bool = True
-    """Whether I was in the run's last average, or there has been none."""
+    """Whether the sender was in the run's last average, or the run has had none yet."""
 
     def __post_init__(self) -> None:
         sized("state_root", self.state_root, 32)
-        if not (0 <= self.up <= MAX_UP and 1 <= self.peers <= MAX_POPULATION):
+        if not (0 <= self.uplink <= MAX_UPLINK and 1 <= self.peers <= MAX_POPULATION):
             raise ValueError("ready: out of range")
 
 
 class Proposal(Message, frozen=True):
-    """A leader's list of members, as their own signed `Ready` frames: nobody can be listed who did not come."""
+    """A leader's list of members, as their own signed `Ready` frames: a peer that did not come cannot be listed."""
 
     kind: ClassVar[Kind] = Kind.PROPOSAL
 
     ready: tuple[bytes, ...]
     unseated: int = 0
-    """How many more were ready, for whom there was no seat."""
+    """How many more peers were ready and got no seat."""
 
     def __post_init__(self) -> None:
         if not 1 <= len(self.ready) <= MAX_MEMBERS:
@@ -64,24 +66,24 @@ class Proposal(Message, frozen=True):
 
 
 class Vote(Message, frozen=True):
-    """I take part in the group that the stamp names. A peer signs at most one per round, so it is never in two groups."""
+    """The sender takes part in the group named by the stamp. A peer signs at most one per round, so it is never in two groups."""
 
     kind: ClassVar[Kind] = Kind.VOTE
 
 
 class DeclineReason(IntEnum):
-    """Why there is no place in a group."""
+    """Why a peer gets no place in a group."""
 
     FORMED = 0
-    """It has been formed: its result is worth waiting for."""
+    """The group is formed already: its result is worth waiting for."""
     TOO_FEW = 1
-    """Too few came to form one."""
+    """Too few peers came to form one."""
     ABSENT = 2
-    """We do not come ourselves."""
+    """The sender itself will not take part; its round is not over because of that."""
 
 
 class Decline(Message, frozen=True):
-    """You are not in the group of the stamp's round, and why; ``round`` is where the run stands."""
+    """The receiver is not in the group of the stamp's round, and why. ``round`` is the newest round that the sender knows of."""
 
     kind: ClassVar[Kind] = Kind.DECLINE
 
@@ -95,9 +97,10 @@ class Decline(Message, frozen=True):
 
 
 class Commit(Message, frozen=True):
-    """Hash and L2 norm of every part of my encoded update, and its weight, before any of it is sent. In a gather it is one part.
+    """Hash and L2 norm of every part of the sender's encoded update, and its weight, before any of it is sent.
 
-    ``seed`` names the data it was computed from, so that the work can be done again by an auditor.
+    In a gather exchange the whole update is one part. ``seed`` names the data behind the update, so that an auditor can repeat
+    the work.
     """
 
     kind: ClassVar[Kind] = Kind.COMMIT
@@ -109,7 +112,7 @@ class Commit(Message, frozen=True):
     seed: bytes
     state_root: bytes
     codec: Codec
-    """How it is encoded: as the manifest says, or smaller (`strength`)."""
+    """How the update is encoded: as the manifest says, or smaller (`codec_choice`)."""
 
     def __post_init__(self) -> None:
         if not 1 <= len(self.hashes) == len(self.norms) <= MAX_PARTS or not 0 < self.weight < MAX_WEIGHT:
@@ -123,7 +126,7 @@ class Commit(Message, frozen=True):
 
 
 class Receipt(Message, frozen=True):
-    """An owner's, or a spare's, signature under its result of ``part``: the hash of who is in it and of the encoded numbers."""
+    """The signature of an owner or a spare under its result of ``part``: a hash over the included members and the encoded numbers."""
 
     kind: ClassVar[Kind] = Kind.RECEIPT
 
@@ -137,7 +140,7 @@ class Receipt(Message, frozen=True):
 
 
 class Takeover(Message, frozen=True):
-    """I, a spare of ``part``, cannot reach its owner: send me yours, or the result if you have it."""
+    """The sender, a spare of ``part``, cannot reach its owner: please send it your part, or the result if you hold it."""
 
     kind: ClassVar[Kind] = Kind.TAKEOVER
 
@@ -149,7 +152,7 @@ class Takeover(Message, frozen=True):
 
 
 class _Items(Message, frozen=True):
-    """One entry per item (a part's result; in a gather a member's update): its hash, or nothing."""
+    """One entry per item (a part's result; in a gather exchange a member's update): its hash, or empty."""
 
     hashes: tuple[bytes, ...]
 
@@ -161,19 +164,33 @@ class _Items(Message, frozen=True):
 
 
 class Holdings(_Items, frozen=True):
-    """The items that I hold and have verified. One per member and round."""
+    """The items that the sender holds and has verified. One message per member and round."""
 
     kind: ClassVar[Kind] = Kind.HOLDINGS
 
 
 class Ballot(_Items, frozen=True):
-    """The items to apply, by what I know of everybody's holdings. One per member and round: two decisions cannot both win 2/3."""
+    """The items to apply, by all holdings that the sender has heard. One per member and round: two decisions cannot both get 2/3."""
 
     kind: ClassVar[Kind] = Kind.BALLOT
 
 
+FORMS: dict[type[Message], bool] = {
+    Ready: True,
+    Proposal: True,
+    Vote: True,
+    Decline: True,
+    Commit: False,
+    Receipt: False,
+    Takeover: False,
+    Holdings: False,
+    Ballot: False,
+}
+"""All messages of averaging; True for those that form a group."""
+
+
 def flag_bytes(count: int) -> int:
-    """The bytes of ``count`` flags: whole words, so that what follows them lies where a float32 may lie."""
+    """The bytes of ``count`` flags: whole words, so that float32 numbers may follow them in memory."""
     return -(-count // 32) * 4
 
 

@@ -1,9 +1,9 @@
-"""Reducing one part: its owner's duty, and its spares' where the owner is gone.
+"""Reducing one part, as its owner or as one of its spares: collect the members' parts, check them, average them, publish the result.
 
-    unchecked  ──►  checked against the sender's commit  ──►  inputs  ──►  reduced, in member order
+    part.j.c from a member  ──►  checked against its commit  ──►  inputs  ──►  reduced, in member order
 
-A spare gets parts only from members that miss the result. Where it has the owner's result itself, from the owner or as a copy, it
-hands that on instead of making another one: so those who had it already and those who get it now hold the same item.
+A spare gets parts only from members that miss the result. If it has the owner's result, from the owner or as a copy, it passes that
+on instead of making another one. So the members that had the result already and those that get it now hold the same item.
 """
 
 # Axes: N numbers of one part
@@ -26,106 +26,114 @@ from .robust import coefficients
 
 
 class PartReducer:
-    """Our work on ``part``; ``rank`` 0 is the owner, 1 and up are spares."""
+    """Our work on ``part``; ``rank`` is 0 for the owner, and 1 and up for spares."""
 
-    def __init__(self, state_: ExchangeState, part: Part, rank: int) -> None:
-        self.part, self.rank = part, rank
-        self._state, self._tally = state_, state_.tally
+    def __init__(self, state: ExchangeState, part: Part, rank: int) -> None:
+        self.part = part
+        self.rank = rank
+        self._state = state
+        self._tally = state.tally
         self._inputs: dict[PeerId, Raw] = {}
+        """The checked bytes by member; empty bytes once they are being reduced."""
         self._vectors: dict[PeerId, Tensor | None] = {}
-        """The same, decoded, unless it stays packed: from the check to the reduction, as many numbers as the update has."""
+        """The same, decoded, unless they stay packed: kept from the check to the reduction, as many numbers as the part has."""
         self._unchecked: dict[PeerId, Raw] = {}
-        self._checked: set[PeerId] = {state_.me}
-        self._served: set[PeerId] = {state_.me}
-        self._called = self._reducing = False
+        self._checked: set[PeerId] = {state.me}
+        self._served: set[PeerId] = {state.me}
+        """Members that have our result, or do not need it."""
+        self._has_called = False
+        self._is_reducing = False
 
     def begin(self) -> None:
-        """Our own voice."""
+        """Add our own part."""
+        me = self._state.me
         mine = self._state.encoded[self.part.index]
-        self._inputs[self._state.me], self._vectors[self._state.me] = mine.payload, mine.vector_N
+        self._inputs[me] = mine.payload
+        self._vectors[me] = mine.vector_N
 
-    def take(self, sender: PeerId, payload: Raw) -> None:
-        """A part waits for its sender's commit; of two of one sender the first counts."""
+    def receive(self, sender: PeerId, payload: Raw) -> None:
+        """A part waits for its sender's commit; the first one of a sender counts."""
         if sender not in self._checked:
             self._unchecked.setdefault(sender, payload)
 
     def check(self) -> Iterator[Command]:
-        """Hold every part that came against its sender's commit; which of the two arrives first is the network's business."""
+        """Check every part whose commit is here. Part and commit arrive in any order."""
+        index = self.part.index
         for sender in sorted(self._unchecked.keys() & self._tally.commits.keys()):
             self._checked.add(sender)
-            payload, commit, index = (
-                self._unchecked.pop(sender),
-                self._tally.commits[sender],
-                self.part.index,
-            )
-            if not self._reducing:
-                yield Compute(
-                    CheckPart(
-                        sender, self.part, payload, commit.hashes[index], commit.norms[index], commit.codec
-                    )
-                )
+            payload = self._unchecked.pop(sender)
+            commit = self._tally.commits[sender]
+            if not self._is_reducing:
+                hash_ = commit.hashes[index]
+                norm = commit.norms[index]
+                yield Compute(CheckPart(sender, self.part, payload, hash_, norm, commit.codec))
 
-    def learn(self, job: CheckPart, verdict: Checked) -> Iterator[Command]:
-        """A part is what its sender has committed to, or it is left out."""
+    def checked(self, job: CheckPart, verdict: Checked) -> Iterator[Command]:
+        """Take the part if it is what its sender has committed to; else leave it out."""
         if verdict.ok:
-            self._inputs[verdict.sender], self._vectors[verdict.sender] = job.payload, verdict.vector_N
+            self._inputs[verdict.sender] = job.payload
+            self._vectors[verdict.sender] = verdict.vector_N
         else:
             self._tally.gone.add(verdict.sender)
             yield Report("bad-part", f"left out of our part: {verdict.reason}", verdict.sender)
 
     def reduce(self, now: float) -> Iterator[Command]:
-        """Reduce once everybody's part is here, or the time of those who are missing has passed. A spare asks for them first."""
+        """Reduce once every member's part is here, or the time for parts has passed. A spare first asks the members for them."""
         schedule = self._state.plan.schedule
-        if self.rank and not self._called:
-            self._called = True
+        if self.rank and not self._has_called:
+            self._has_called = True
             yield self._state.tell(Takeover(self.part.index))
-        if self._reducing or (self.awaited(now) and now < (schedule.spares if self.rank else schedule.parts)):
+        deadline = schedule.spares if self.rank else schedule.parts
+        if self._is_reducing or (self.awaited(now) and now < deadline):
             return
-        self._reducing = True
-        members, index = self._state.plan.group.members, self.part.index
+        self._is_reducing = True
+        yield Compute(self._reduction())
+
+    def _reduction(self) -> ReducePart:
+        """The job. From here on it owns the bytes: ``_inputs`` only says which members sent some."""
+        members = self._state.plan.group.members
+        index = self.part.index
         included = [
             member for member in members if member in self._inputs
-        ]  # canonical order: same bits everywhere
+        ]  # the same order on every peer: the same bits
         counts = coefficients([self._tally.claim(member, index) for member in included])
         shares = tuple(
             Share(self._inputs[member], self._tally.commits[member].codec, count, self._vectors.get(member))
             for member, count in zip(included, counts, strict=True)
         )
         self._vectors.clear()
-        self._inputs = dict.fromkeys(
-            self._inputs, b""
-        )  # the job has the bytes; from here on it counts only who has sent some
-        head = bits([member in self._inputs for member in members])
-        codec = result_codec(self._state.plan.codec)
-        yield Compute(ReducePart(self.part, shares, codec, head))
+        self._inputs = dict.fromkeys(self._inputs, b"")
+        header = bits([member in self._inputs for member in members])
+        return ReducePart(self.part, shares, result_codec(self._state.plan.codec), header)
 
     def awaited(self, now: float) -> set[PeerId]:
-        """Whose part, or the result in its stead, is still worth waiting for."""
+        """The members whose part, or a copy of the result in its stead, is still worth waiting for."""
         awaited = self._tally.awaited(self._inputs.keys(), now)
         awaited |= (
             self._checked - self._inputs.keys() - self._tally.gone
-        )  # arithmetic under way: its answer is certain to come
-        if self.rank:  # who has said that it holds nothing has given up on this part; who holds a result will send a copy
-            awaited -= {
-                member for member, held in self._tally.holdings.items() if not held.hashes[self.part.index]
-            }
+        )  # being checked: the answer is certain to come
+        if self.rank:
+            # A member that holds no result has given up on this part; one that holds a result will send a copy.
+            holdings = self._tally.holdings.items()
+            awaited -= {member for member, held in holdings if not held.hashes[self.part.index]}
         return awaited
 
     def publish(self, reduced: Reduced) -> Iterator[Command]:
-        """Our result, to all."""
+        """Send our result to all members."""
         index = self.part.index
         self._state.hold(index, reduced.hash, reduced.payload, reduced.vector_N)
         yield self._state.tell(Receipt(index, reduced.hash))
         for member in self._state.others:
             yield Ship(member, f"result.{index}", reduced.payload)
 
-    def hand_on(self, hash_: bytes) -> Iterator[Command]:
-        """Somebody else's result that we hold, to those who have sent us their part because they miss it."""
+    def pass_on(self, hash_: bytes) -> Iterator[Command]:
+        """Send another reducer's result that we hold to the members that have sent us their part because they miss it."""
         index = self.part.index
         senders = (self._unchecked.keys() | self._checked) - self._served
-        if self.rank and senders and not self._reducing:
-            if (index, self._state.me) not in self._tally.receipts:
-                yield self._state.tell(Receipt(index, hash_))
-            self._served |= senders
-            for member in sorted(senders):
-                yield Ship(member, f"result.{index}", self._state.held[index][hash_])
+        if not self.rank or not senders or self._is_reducing:
+            return
+        if (index, self._state.me) not in self._tally.receipts:
+            yield self._state.tell(Receipt(index, hash_))
+        self._served |= senders
+        for member in sorted(senders):
+            yield Ship(member, f"result.{index}", self._state.held[index][hash_])

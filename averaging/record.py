@@ -31,7 +31,7 @@ from .groups import Group
 from .messages import MAX_MEMBERS, MAX_PARTS, MAX_POPULATION, MAX_WEIGHT, flag_bytes, flags_of
 from .partition import Part, shaped
 from .reduce import EncodedPart, EncodeParts
-from .round_plan import Outcome
+from .round_plan import Applied
 from .whole_update import CombineUpdates, EncodeUpdate, blob_size, header_of
 
 ROOM = 64 * 1024
@@ -72,17 +72,15 @@ class Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True, array_like
         return not self.items
 
 
-def recorded(outcome: Outcome, group: Group, parts: Sequence[Part]) -> Record | None:
-    """What others need to come to the same model; None where nothing was decided."""
-    if outcome.average_P is None:
-        return None
+def recorded(applied: Applied, group: Group, parts: Sequence[Part]) -> Record:
+    """What others need to come to the same model."""
     return Record(
         round=group.round,
         members=tuple(digest_of(member) for member in group.members),
         population=group.population,
-        tokens=outcome.tokens,
+        tokens=applied.tokens,
         stops=tuple(part.stop for part in parts),
-        items=cast("tuple[bytes, ...]", outcome.items),  # whatever lies in memory packs alike
+        items=cast("tuple[bytes, ...]", applied.items),  # whatever lies in memory packs alike
     )
 
 

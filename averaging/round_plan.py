@@ -1,4 +1,4 @@
-"""The values of a round: what its members know before it begins, what each of them brings, and what it comes to."""
+"""The values of a round: what its members know before it begins, what each of them contributes, and what was applied."""
 
 # Axes: P parameters of the whole model
 
@@ -9,8 +9,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from swarm.identity import PeerId
-from swarm.manifest import Codec
-from swarm.manifest import Exchange as ExchangeName
+from swarm.manifest import Codec, Exchange
 
 from .codecs import Raw, codec_of, result_codec
 from .groups import Group
@@ -23,14 +22,14 @@ SPARES = 2
 
 @dataclass(frozen=True, slots=True)
 class Schedule:
-    """Absolute deadlines of the phases, in the clock of ``now``."""
+    """The deadlines of a round's phases, in the clock of ``now``. Only ``patience`` is a number of seconds."""
 
     patience: float
-    """Seconds, not a moment: whoever has kept us waiting so long is asked for a sign of life."""
+    """Seconds after which a member that keeps us waiting is asked for a sign of life."""
     commits: float
     parts: float
     takeover: float
-    """When a part whose owner has not signed a result is its spares'."""
+    """When a part whose owner has not signed a result passes to its spares."""
     spares: float
     """For the parts that go to spares."""
     results: float
@@ -40,12 +39,12 @@ class Schedule:
 
     @classmethod
     def within(cls, now: float, seconds: float) -> Schedule:
-        """The phases of a round that may take ``seconds``; most of it is for those that carry bytes."""
+        """The phases of a round that may take ``seconds``. Most of that time is for the phases that carry bytes."""
         shares = (0.15, 0.45, 0.5, 0.62, 0.75, 0.82, 1.0)
         return cls(seconds / 15, *(now + seconds * share for share in shares))
 
     def next(self, now: float) -> float:
-        """The first deadline after ``now``. Raises `ValueError` where the last one has passed."""
+        """The first deadline after ``now``. Raises `ValueError` if the last one has passed."""
         phases = (
             self.commits,
             self.parts,
@@ -59,73 +58,73 @@ class Schedule:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Plan:
+class RoundPlan:
     """What all members of the round know before it begins."""
 
     group: Group
     parts: tuple[Part, ...]
-    """In a gather one part: the whole update."""
+    """In a gather exchange a single part: the whole update."""
     codec: Codec
     schedule: Schedule
-    exchange: ExchangeName = ExchangeName.BUTTERFLY
+    exchange: Exchange = Exchange.BUTTERFLY
 
     @property
     def items(self) -> int:
-        """How many things the round decides about: one per part, in a gather one per member."""
-        return len(self.group.members) if self.exchange is ExchangeName.GATHER else len(self.parts)
+        """How many items the round decides about: one per part, or in a gather exchange one per member."""
+        return len(self.group.members) if self.exchange is Exchange.GATHER else len(self.parts)
 
     @property
-    def head(self) -> int:
-        """Bytes before the numbers of a result: one bit per member, set for those who are in it."""
+    def header_bytes(self) -> int:
+        """Bytes before the numbers of a result: one bit per member, set for those whose update is included."""
         return flag_bytes(len(self.group.members))
 
     def result_size(self, part: Part) -> int:
         """The exact bytes of the result of ``part``."""
-        return self.head + codec_of(result_codec(self.codec), part.shape).size(part.numbers)
+        return self.header_bytes + codec_of(result_codec(self.codec), part.shape).size(part.numbers)
 
     def chain(self, part: Part) -> tuple[PeerId, ...]:
-        """Who may reduce ``part``: its owner, then its spares. They are the owners of the next parts, then other members that all
-        can reach."""
+        """The members that may reduce ``part``: its owner, then its spares.
+
+        The spares are the owners of the next parts, and after those other members that all can dial.
+        """
         following = (*self.parts[part.index :], *self.parts[: part.index])
-        return tuple(dict.fromkeys([*(other.owner for other in following), *self.group.dialable]))[
-            : 1 + SPARES
-        ]
+        candidates = [*(other.owner for other in following), *self.group.dialable]
+        return tuple(dict.fromkeys(candidates))[: 1 + SPARES]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Contribution:
-    """What we bring: ``vector_P`` is our update with the residual on top, float32; ``weight`` in tokens, ``seed`` of its data."""
+    """What we bring to the round.
+
+    ``vector_P`` is our update plus the residual, float32; ``weight`` is in tokens; ``seed`` names the data behind the update.
+    """
 
     vector_P: Tensor
     weight: int
     seed: bytes
     codec: Codec | None = None
-    """How we encode it, if not as the plan says (`strength.allowed`)."""
-    room_P: Tensor | None = None
-    """Where the average may be put: a vector that nobody reads any more. None: into a new one."""
-    read_P: Tensor | None = None
-    """The same for what the others will read in our update."""
+    """How we encode it, if not as the plan says (`codec_choice.allowed`)."""
+    average_scratch_P: Tensor | None = None
+    """Scratch buffer for the average; None: allocate one."""
+    decoded_scratch_P: Tensor | None = None
+    """Scratch buffer for what the others decode from our encoded update; None: allocate one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Outcome:
-    """What the round came to. ``average_P`` is zero where ``applied`` says no; None where no decision was reached."""
+class Applied:
+    """What a round has decided and applied."""
 
-    average_P: Tensor | None
-    applied: tuple[bool, ...]
-    """By item."""
+    average_P: Tensor
+    """Zero where nothing was applied."""
     included: tuple[bool, ...]
     """By part: whether our own update is in what was applied of it."""
     encoded: tuple[Raw, ...]
     """Our own parts as they were sent."""
-    decoded: tuple[Tensor | None, ...] = ()
-    """What they decode to, where it is known."""
+    decoded: tuple[Tensor | None, ...]
+    """By part: what ``encoded`` decodes to, if it is known."""
     missing: tuple[PeerId, ...]
     """Members of whose update nothing was applied: the same for all who have the average."""
     tokens: int
-    """Behind the updates that were applied, by their senders' word."""
-    items: tuple[Raw, ...] = ()
-    """The applied items as they were hashed; an empty one for each that was not."""
-    reason: str = ""
-    is_void: bool = False
-    """Where there is no average: whether the others cannot have one either, as far as we can tell."""
+    """Behind the updates that were applied, as their senders claim."""
+    items: tuple[Raw, ...]
+    """The applied items as they were hashed; an empty one for each that was not applied."""

@@ -1,40 +1,41 @@
-"""The story of a round. Read this first."""
+"""The story of a round. Read this first; `peer.peer` composes a peer, and `peer.rounds.stages` has the stages."""
 
 from __future__ import annotations
 
 from typing import Protocol
 
-from averaging.averager import Averaged, Update
+from averaging.outcome import Outcome
+from averaging.update import Update
 
 
 class Stages(Protocol):
-    """What a peer does in a round, stage by stage; `peer.peer.Peer` is the one that really does it."""
+    """What a peer does in a round, stage by stage."""
 
     @property
     def is_finished(self) -> bool:
         """Whether the run has reached its end."""
 
-    async def catch_up(self) -> None:
-        """Begin where the run stands."""
+    async def catch_up(self, *, is_founder: bool) -> None:
+        """Begin where the run is."""
 
     async def learn(self) -> Update:
-        """Local steps from the shared model: start − end is the update."""
+        """Local steps from the shared model: start − end is the update (the pseudo-gradient)."""
 
-    async def average(self, update: Update) -> Averaged:
-        """The group's average of everybody's update, the same bits for all."""
+    async def average(self, update: Update) -> Outcome:
+        """The average of the group's updates, the same bits on all peers."""
 
-    async def conclude(self, update: Update, averaged: Averaged) -> None:
+    async def conclude(self, update: Update, outcome: Outcome) -> None:
         """The outer step: the shared model of the next round."""
 
     async def save_if_due(self) -> None:
         """A checkpoint now and then."""
 
 
-async def train(peer: Stages) -> None:
+async def train(peer: Stages, *, is_founder: bool) -> None:
     """Round after round until the manifest says enough. Every line is one stage of the data's path."""
-    await peer.catch_up()
+    await peer.catch_up(is_founder=is_founder)
     while not peer.is_finished:
         update = await peer.learn()
-        averaged = await peer.average(update)
-        await peer.conclude(update, averaged)
+        outcome = await peer.average(update)
+        await peer.conclude(update, outcome)
         await peer.save_if_due()

@@ -1,17 +1,17 @@
-"""One peer of one run: puts the parts together, owns every task, and keeps the promises to the volunteer.
+"""One peer of one run: composes the parts, owns every task, and ends cleanly. It decides nothing about rounds.
 
-The stages of a round are methods in the order in which `peer.loop` calls them. Everything from outside comes through `Ports`, so
-the same peer runs on sockets and in a rehearsal.
+Everything from outside comes through `Ports`, so the same peer runs on sockets and in a rehearsal.
 """
 
 from __future__ import annotations
 
 import asyncio
 
-from averaging.averager import FORMS, Averaged, Averager, Update
-from averaging.record import Record, UpdateShape
+from averaging.averager import Averager
+from averaging.messages import FORMS
+from averaging.record import UpdateShape
+from averaging.runner import Ports as AveragingPorts
 from swarm.errors import SwarmError
-from swarm.identity import PeerId
 from swarm.manifest import RunManifest
 from swarm.membership.progress import Phase, Progress
 from swarm.transport.post import Post
@@ -23,70 +23,85 @@ from .models.registry import count
 from .network.lookup import LookupTransport
 from .network.membership import Membership
 from .network.uplink import MeteredTransport, Uplink
-from .observe.events import Events, RoundSummary
-from .observe.metrics import Metrics
+from .observe.events import Events
+from .observe.metrics import About, Metrics
 from .observe.snapshot import Snapshot
-from .ports import LocalPeer, LocalTraining, Ports
+from .ports import LocalPeer, Ports
+from .rounds.announcer import Announcer
 from .rounds.checkpointer import Checkpointer
-from .rounds.coordinator import COMPANY_PATIENCE, Coordinator
+from .rounds.coordinator import Coordinator
 from .rounds.evaluator import Evaluator
-from .rounds.overlap import meanwhile
-from .sync.position import JOIN_PATIENCE, Course, Found, Means
+from .rounds.round_follower import RoundFollower
+from .rounds.stages import Local, RoundStages, Shared
+from .rounds.training_stage import TrainingStage
+from .sync.activity import Activity
+from .sync.catch_up import JOIN_PATIENCE, CatchUp
+from .sync.head_exchange import HeadExchange
+from .sync.partition_watch import PartitionWatch
+from .sync.position import Position, PositionTracker
 from .sync.round_log import RoundLog
-from .sync.state_sync import Sync
-from .sync.trusted_head import TrustedHeads
-from .training.learner import Assignment, Learner, Work
+from .sync.state_sync import StateSync
+from .training.jobs import LocalCompute
+from .training.learner import Learner
+from .training.state import SharedState, StateContent
 
 GOODBYE_SECONDS = 1.0
+"""For telling the others that we leave, and for the answers that are still on their way."""
 LAST_SAVE_SECONDS = 3.0
-OFTEN_SECONDS, SELDOM_SECONDS = 5.0, 20.0
+"""For everything that is left to do after Ctrl-C."""
+OFTEN_SECONDS = 5.0
+SELDOM_SECONDS = 20.0
 """Bounds of the time between two looks at the DHT; between them, the length of a round. A look costs some 10 kB per peer."""
+SAMPLE_SECONDS = 1.0
+"""Between two samples of what crossed the wire."""
 
 
 class Peer:
     """See the module. `run` is its whole life; `snapshot` may be read at any time meanwhile."""
 
     def __init__(self, manifest: RunManifest, sealed_manifest: bytes, me: LocalPeer, ports: Ports) -> None:
-        self._manifest, self._me, self._ports = manifest, me, ports
-        self._id = me.key.peer_id
-        self._loop = asyncio.get_running_loop()
-        self.metrics = Metrics(
-            manifest, self._id, me.name, me.version, count(manifest.model), self._loop.time
-        )
-        self._events = Events(self.metrics, ports.event_sink, ports.network.transport, self._id)
-        self._course = Course(manifest, me.key, self.metrics, self._events)
-        self._keeper = Checkpointer(me.home, manifest, ports.arithmetic, self.metrics, self._events)
-        self._examiner = Evaluator(manifest, ports.arithmetic, self.metrics, has_screen=me.home is not None)
+        clock = asyncio.get_running_loop().time
+        transport = ports.network.transport
+        peer_id = me.key.peer_id
+        self._manifest = manifest
+        self._me = me
+        self._ports = ports
+        self.uplink = Uplink()
+        self.metrics = Metrics(manifest, About(peer_id, me.name, me.version, count(manifest.model)), clock)
+        self._events = Events(self.metrics, ports.event_sink, transport, peer_id)
+        self._position = PositionTracker(manifest)
+        self._position.subscribe(self._observe_position)
+        self._activity = Activity(manifest.round, clock, self.metrics.entered)
         self.membership = Membership(
-            manifest,
-            sealed_manifest,
-            me.key,
-            ports.network,
-            self._describe,
-            self._course.offer,
-            first_seq=me.first_seq,
+            manifest, sealed_manifest, me.key, ports.network, self._describe, me.first_seq
         )
-        self.dialable = True
-        """Whether others can open connections to us, as far as anybody has tried."""
-        self._uplink = Uplink()
-        self._members: tuple[PeerId, ...] = ()
-        self._began = 0.0
-        self._stopping = self._is_over = False
+        self._heads = HeadExchange(
+            manifest, me.key, transport, self.membership, self._position, self._activity
+        )
+        self._checkpointer = Checkpointer(
+            me.home, manifest, ports.arithmetic, self._position, self.metrics, self._events
+        )
 
     def __repr__(self) -> str:
-        return f"Peer({self._me.name or self._id[:8]}, round {self.metrics.round}, {self.metrics.phase.name.lower()})"
+        name = self._me.name or self._me.key.peer_id[:8]
+        return f"Peer({name}, round {self.position.round}, {self._activity.phase.name.lower()})"
 
     @property
-    def has_stood(self) -> bool:
+    def position(self) -> Position:
+        """Where this peer stands in the run."""
+        return self._position.now
+
+    @property
+    def has_had_state(self) -> bool:
         """Whether this peer has had a state of the run, its own or the others'."""
-        return any(self.metrics.state_root)
+        return self._position.has_state
 
     def snapshot(self) -> Snapshot:
         """The picture of this moment, for every screen."""
-        roster, now = self.membership.roster, self._loop.time()
-        return self.metrics.snapshot(
-            [(row, now - row.heard, roster.is_present(row.peer, now)) for row in roster.snapshot()]
-        )
+        roster = self.membership.roster
+        now = asyncio.get_running_loop().time()
+        rows = [(row, now - row.heard, roster.is_present(row.peer, now)) for row in roster.snapshot()]
+        return self.metrics.snapshot(rows)
 
     # --- life -----------------------------------------------------------------------------------------------------
 
@@ -97,239 +112,146 @@ class Peer:
                 await self._live(tasks)
                 raise _Over
         except* _Over:
-            self.metrics.finished = True
+            self.metrics.shown.is_finished = True
         except* SwarmError as errors:
             raise _first(errors) from None
 
     async def _live(self, tasks: asyncio.TaskGroup) -> None:
-        self._tasks = tasks
-        me, transport, arithmetic = self._me, self._ports.network.transport, self._ports.arithmetic
-        acquainted = LookupTransport(transport, self._ports.network.contacts, self.membership.find)
-        metered = MeteredTransport(acquainted, self._uplink, self._loop.time)
-        self._post = post = Post(metered, me.key, self._manifest.run_id, tasks, FORMS)
-        partial = ResumeStore(me.home / "partial" if me.home else None)
-        self._chunk_exchange = ChunkExchange(transport, arithmetic, tasks, self._events.note, partial)
-        anchors = TrustedHeads(self._manifest, transport)
-        self._sync = Sync(
-            self._manifest, self._chunk_exchange, self.membership, arithmetic, self._events.progress, anchors
+        """Compose the parts that need the tasks' owner, fetch the text, and train."""
+        me = self._me
+        ports = self._ports
+        network = ports.network
+        lookup = LookupTransport(network.transport, network.contacts, self.membership.find)
+        metered = MeteredTransport(lookup, self.uplink, asyncio.get_running_loop().time)
+        post = Post(metered, me.key, self._manifest.run_id, tasks, FORMS)
+        resume = ResumeStore(me.home / "partial" if me.home else None)
+        chunks = ChunkExchange(network.transport, ports.arithmetic, tasks, self._events.note, resume)
+        self._position.subscribe(lambda position, state: _serve_state(chunks, position, state))
+        state_sync = StateSync(
+            self._manifest, chunks, self.membership, ports.arithmetic, self._events.fetching
         )
-        self._averager = Averager(self._manifest, me.key, post, arithmetic, tasks, self._events.note)
+        averager = Averager(
+            self._manifest, me.key, AveragingPorts(post, ports.arithmetic, tasks, self._events.note)
+        )
+        watch = PartitionWatch(self._manifest, self.membership, self._heads, self._position)
         interval = min(SELDOM_SECONDS, max(OFTEN_SECONDS, self._manifest.round.seconds))
         tasks.create_task(self.membership.publish_and_discover(interval, SELDOM_SECONDS), name="membership")
-        tasks.create_task(self._look_around(interval), name="look around")
-        tasks.create_task(self._meter(), name="meter")
-        if self._id == self._manifest.organiser_id:
-            tasks.create_task(
-                anchors.keep_telling(me.key, self._course.offer, self.membership.some), name="anchor"
-            )
+        tasks.create_task(watch.keep_looking(interval), name="watch for a partition")
+        tasks.create_task(self._keep_sampling(), name="sample the wire")
+        if me.key.peer_id == self._manifest.organiser_id:
+            telling = self._heads.trusted.keep_telling(self._heads.sealed, self.membership.some)
+            tasks.create_task(telling, name="trusted head")
+        stages: RoundStages | None = None
+        is_over = False
         try:
-            self._learner = learner = await self._make_learner()
-            frame = UpdateShape(spec=self._manifest.round, tensors=learner.tensors)
-            self._round_log = RoundLog(learner, frame, self._chunk_exchange, transport, arithmetic)
-            self._means = Means(learner, self._sync, self._chunk_exchange, self._round_log)
-            network = (self._course, self.membership, self._averager, self._means, self._ask_to_wait)
-            self._meeting = Coordinator(self._manifest, *network)
-            await train(self)
-            self._is_over = True
-            await self._keeper.export(self._learner)
+            learner = await self._make_learner(chunks, state_sync)
+            round_log = self._round_log(learner, chunks)
+            sources = (round_log, state_sync)
+            catch_up = CatchUp(learner, self._position, self._activity, self._heads, sources, self._events)
+            announcer = Announcer(tasks, self.membership, averager, self._position, self._activity)
+            stages = RoundStages(
+                self._manifest,
+                self._local(learner),
+                self._shared(averager, announcer, catch_up, watch, round_log),
+                self._position,
+                self._activity,
+            )
+            await train(stages, is_founder=me.founder)
+            is_over = True
+            await self._checkpointer.export(learner)
         finally:
-            await self._leave()
+            await self._leave(post, stages, is_over=is_over)
 
-    async def _make_learner(self) -> Learner:
-        """The model, and the text it learns from: ours, kept from an earlier life, or the others'."""
-        corpus = self._me.corpus
+    async def _make_learner(self, chunks: ChunkExchange, state_sync: StateSync) -> Learner:
+        """The model, and the text from which it learns: our own, kept from before a restart, or the others'."""
+        me = self._me
+        corpus = me.corpus
         if corpus is None:
-            kept_in = self._me.home / "data" if self._me.home else None
-            self.metrics.enter(Phase.SYNCING)
-            corpus = await self._sync.corpus(kept_in, self._loop.time() + JOIN_PATIENCE)
+            kept_in = me.home / "data" if me.home else None
+            self._activity.enter(Phase.SYNCING)
+            deadline = asyncio.get_running_loop().time() + JOIN_PATIENCE
+            corpus = await state_sync.corpus(kept_in, deadline)
         else:
-            self._chunk_exchange.offer(corpus.spec.root, corpus, always=True)
-        return await self._ports.arithmetic.run(lambda: Learner(self._manifest, corpus, self._id))
+            chunks.offer(corpus.spec.root, corpus, always=True)
+        text = corpus
+        return await self._ports.arithmetic.run(lambda: Learner(self._manifest, text, me.key.peer_id))
 
-    async def _leave(self) -> None:
-        """Stop the local steps, keep what there is, say goodbye: all within the seconds that a person waits after Ctrl-C."""
-        self._stopping = True
-        self.metrics.enter(Phase.LEAVING)
+    def _round_log(self, learner: Learner, chunks: ChunkExchange) -> RoundLog:
+        shape = UpdateShape(spec=self._manifest.round, tensors=learner.tensors)
+        return RoundLog(learner, shape, chunks, self._ports.network.transport, self._ports.arithmetic)
+
+    def _local(self, learner: Learner) -> Local:
+        ports = self._ports
+        compute = LocalCompute(ports.arithmetic, ports.budget)
+        observers = (self._events, self.metrics.training)
+        training = TrainingStage(learner, compute, self.uplink, self._position, self._activity, observers)
+        has_screen = self._me.home is not None
+        evaluator = Evaluator(self._manifest, ports.arithmetic, self.metrics, has_screen=has_screen)
+        return Local(learner, compute, training, self._checkpointer, evaluator, self.metrics, self._events)
+
+    def _shared(
+        self,
+        averager: Averager,
+        announcer: Announcer,
+        catch_up: CatchUp,
+        watch: PartitionWatch,
+        round_log: RoundLog,
+    ) -> Shared:
+        follower = RoundFollower(self.membership, self._heads, round_log, self._position, catch_up, announcer)
+        coordinator = Coordinator(
+            self._manifest, self.membership, averager, follower, self._position, self._activity
+        )
+        return Shared(self.membership, averager, coordinator, announcer, catch_up, watch, round_log)
+
+    async def _leave(self, post: Post, stages: RoundStages | None, *, is_over: bool) -> None:
+        """Stop training, keep what there is, say goodbye: all within the seconds that a person waits after Ctrl-C."""
+        if stages:
+            stages.stop()
+        self._activity.enter(Phase.LEAVING)
         try:
             async with asyncio.timeout(LAST_SAVE_SECONDS):
-                if self._is_over:
-                    await self._post.rest(GOODBYE_SECONDS)
+                if is_over:
+                    await post.rest(GOODBYE_SECONDS)
+                hierarchy = self._position.hierarchy
                 if (
-                    not self._is_over or self._course.hierarchy.count == 1
-                ):  # a population that goes all at once needs no word of it
-                    await self.membership.announce(
-                        self._loop.time() + GOODBYE_SECONDS, self._course.hierarchy
-                    )
-                if self.metrics.given_rounds:
-                    await self._keeper.save_if_due(self._learner, self._averager, now=True)
+                    not is_over or hierarchy.count == 1
+                ):  # where a large population ends at once, no peer needs a goodbye
+                    deadline = asyncio.get_running_loop().time() + GOODBYE_SECONDS
+                    await self.membership.announce(deadline, hierarchy)
+                if stages and self.metrics.training.given_rounds:
+                    await stages.save()
         except TimeoutError:
-            self._events.warn("checkpoint", "no time for a last checkpoint; the one before it is still there")
+            fact = "no time for a last checkpoint; the one before it is still there"
+            self._events.warn("checkpoint", fact)
 
-    # --- the stages of a round ------------------------------------------------------------------------------------
+    # --- what others read -----------------------------------------------------------------------------------------
 
-    @property
-    def is_finished(self) -> bool:
-        """Whether the run has reached its end."""
-        return self._manifest.is_finished(self._learner.state.round, self.metrics.run_tokens)
-
-    async def catch_up(self) -> None:
-        """Begin where the run stands: our checkpoint, the others' state, or (a founder alone) the fresh model."""
-        self.metrics.enter(Phase.SYNCING)
-        resumed = await self._keeper.restore(self._learner, self._averager)
-        if resumed:
-            self._course.come_back(self._learner.state, self._chunk_exchange)
-        await self._course.join(self._means, alone_is_fine=resumed or self._me.founder)
-        if self._course.is_late:
-            turned_away = Averaged(average_P=None, declined=True, round=self.metrics.round)
-            await self._course.rejoin(self._means, turned_away, self._ask_to_wait)
-        self._show_up()
-        if self._learner.state.round == 0:
-            self.metrics.enter(Phase.WAITING, COMPANY_PATIENCE)
-            await self._meeting.company()
-            self._announce(Phase.TRAINING)
-
-    async def learn(self) -> Update:
-        """As many local steps as fit before the round's deadline."""
-        spec, round_ = self._manifest.round, self._learner.state.round
-        self._began = self._loop.time()
-        left, self._course.seconds_left = self._course.seconds_left, None
-        seconds = (
-            spec.seconds if left is None else left
-        )  # none left: one step, to be in time for the next round
-        self._course.train_until = self._began + seconds
-        self.metrics.enter(Phase.TRAINING, seconds)
-        budget = self._ports.budget(seconds)
-        task = Assignment(
-            members=self._members,
-            max_steps=max(1, min(spec.max_steps - self._learner.steps_ahead, budget.steps)),
-            until=lambda: self._stopping or budget.is_over(),
-            on_step=self.metrics.on_step,
-        )
-        self._work: Work = await self._ports.arithmetic.run(LocalTraining(self._learner, task))
-        if not self._work.is_usable:
-            self._events.warn(
-                "diverged",
-                "our local steps led to numbers that are not finite; this round has no update of ours",
-            )
-        tokens = self._work.trained.tokens
-        self.metrics.given_tokens += tokens
-        self.metrics.tokens_per_second = tokens / max(1e-3, self._loop.time() - self._began)
-        seed, root, fragment = (
-            self._learner.seed_of(round_),
-            self.metrics.state_root,
-            self._learner.fragment(round_),
-        )
-        codec = self._uplink.codec(spec, fragment.numbers, len(self._members))
-        self.metrics.sends(codec)
-        return Update(
-            round=round_,
-            vector_P=self._work.update_P,
-            tokens=tokens,
-            seed=seed,
-            state_root=root,
-            tensors=fragment.tensors,
-            fragment=fragment.index,
-            codec=codec,
-            line=self._uplink.line(dialable=self.dialable),
-        )
-
-    async def average(self, update: Update) -> Averaged:
-        """The average with whoever is there."""
-        spec = self._manifest.round
-        self.metrics.enter(Phase.AVERAGING, spec.average_seconds)
-        averaging = self._meeting.average(update, self._members)
-        is_last = self._manifest.is_finished(update.round + 1, self.metrics.run_tokens)
-        if not spec.overlap or is_last or not self._work.is_usable:
-            return await averaging
-        return await meanwhile(averaging, self._learner, self._ports, spec)
-
-    async def conclude(self, update: Update, averaged: Averaged) -> None:
-        """The next state: the outer step on the average; or, where there was none with us, what the others have now."""
-        is_without_us = not averaged.members
-        if averaged.average_P is None or is_without_us:
-            self._events.warn("round-missed", averaged.reason, round=update.round)
-        if averaged.average_P is None:
-            found = await self._course.rejoin(self._means, averaged, self._ask_to_wait)
-            if found is Found.OTHERS:
-                self._meeting.others_went_on()
-            if found is Found.OTHERS or not averaged.signed:
-                self._show_up()
-                return
-        if averaged.record or averaged.average_P is None:
-            self._round_log.keep(
-                update.state_root, averaged.record or Record(update.round, population=self._course.population)
-            )
-        state = await self._ports.arithmetic.run(lambda: self._learner.conclude(averaged.average_P))
-        self._averager.take_back(averaged.average_P)
-        self.metrics.run_tokens += averaged.tokens
-        self._course.step_on(state, self._chunk_exchange, averaged)
-        if is_without_us and averaged.record:
-            self._course.companions = self._meeting.deciders(averaged.record)
-            self._show_up()
-            return
-        if averaged.average_P is not None:
-            self._members = self._events.members(averaged)
-            self.metrics.given_rounds += 1
-        self._events.round_finished(
-            RoundSummary(
-                round=update.round,
-                loss=self._work.trained.loss,
-                steps=self._work.trained.steps,
-                seconds=self._loop.time() - self._began,
-                bits_per_byte=await self._examiner.score_if_due(self._learner, now=self.is_finished),
-            ),
-            averaged,
-        )
-        if averaged.average_P is None or await self._course.move(self._means, self.membership, self._members):
-            self._show_up()
-
-    def _show_up(self) -> None:
-        """After a round without us: tell the others in which one we are now, so that they expect us in it."""
-        self._averager.stand(self._learner.state.round)
-        self._announce(Phase.WAITING)
-
-    def _announce(self, phase: Phase) -> None:
-        """Be in ``phase``, and tell now whom it concerns: who leads the next round, where we follow this one, else everybody."""
-        self.metrics.enter(phase)
-        membership, deadline = self.membership, self._loop.time() + self._manifest.round.assemble_seconds
-        is_for_next = phase is Phase.FOLLOWING
-        events = (
-            membership.announce_to_next(deadline)
-            if is_for_next
-            else membership.announce(deadline, self._course.hierarchy)
-        )
-        self._tasks.create_task(events, name="announce")  # who does not answer must not make us late
-
-    def _ask_to_wait(self) -> None:
-        """The group of this round stands without us, and its result is soon ours. Who leads the next one must know before we have
-        that, else we are late for every round that is shorter than the way to its state."""
-        self._announce(Phase.FOLLOWING)
-
-    async def save_if_due(self) -> None:
-        """A checkpoint now and then, and always at the end."""
-        await self._keeper.save_if_due(self._learner, self._averager, now=self.is_finished)
-
-    # --- small things ---------------------------------------------------------------------------------------------
+    def _observe_position(self, position: Position, state: SharedState) -> None:
+        self.metrics.moved(position.round, position.state_root, position.tokens)
 
     def _describe(self) -> tuple[int, Progress]:
-        return self.metrics.round, self.metrics.progress(self._me.contact)
+        """Our round, and what we tell the other peers about ourselves."""
+        position = self.position
+        contact = self._me.contact
+        progress = self.metrics.progress(self._activity.phase, position.state_root, contact)
+        return position.round, progress
 
-    async def _look_around(self, interval: float) -> None:
-        """For ever: see whether others train without us, who may be the larger camp."""
+    async def _keep_sampling(self) -> None:
+        """For ever: note now and then what crossed the wire."""
+        transport = self._ports.network.transport
+        with_cpu = self._me.home is not None
         while True:
-            await asyncio.sleep(interval)
-            await self._course.look_around(self.membership, self._members)
+            self.metrics.sample(transport.bytes_up, transport.bytes_down, SAMPLE_SECONDS, with_cpu=with_cpu)
+            await asyncio.sleep(SAMPLE_SECONDS)
 
-    async def _meter(self) -> None:
-        """For ever: note once a second what crossed the wire."""
-        transport, has_screen = self._ports.network.transport, self._me.home is not None
-        while True:
-            self.metrics.sample(transport.bytes_up, transport.bytes_down, 1.0, with_cpu=has_screen)
-            await asyncio.sleep(1.0)
+
+def _serve_state(chunks: ChunkExchange, position: Position, state: SharedState) -> None:
+    """From now on newcomers get this state from us."""
+    chunks.offer(position.state_root, StateContent(state))
 
 
 class _Over(Exception):
-    """Leaves the task group when the run is over: whatever still waits for an answer is not needed any more."""
+    """Leaves the task group when the run is over: nothing that still waits for an answer is needed any more."""
 
 
 def _first(errors: BaseExceptionGroup[SwarmError]) -> SwarmError:

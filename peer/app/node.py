@@ -32,11 +32,12 @@ from ..observe.snapshot import encode
 from ..observe.status_page import StatusPage
 from ..observe.text import duration
 from ..peer import Peer
-from ..ports import Budget, LocalPeer, Ports
+from ..ports import LocalPeer, Ports
 from ..storage import ticket_file as invitation
 from ..storage.files import replacing
 from ..storage.home import Home, open_home
 from ..training.compute import Compute
+from ..training.jobs import Budget
 from . import malloc as memory
 from .supervisor import keep_alive
 
@@ -120,7 +121,7 @@ class _Life:
     @property
     def has_begun(self) -> bool:
         """Whether the peer has stood where the run does."""
-        return self._peer is not None and self._peer.has_stood
+        return self._peer is not None and self._peer.has_had_state
 
     async def live(self) -> None:
         """Open everything, run the peer, close everything. Without a sealed manifest the ticket's entries are asked for it."""
@@ -276,7 +277,7 @@ class _Life:
                 self._invite()
             except DiskTrouble as error:  # the ticket that lies there still lets newcomers in
                 self._warn(error.code, error.fact, error.advice)
-            peer.metrics.ticket = Ticket(self._run, self._invited, self._ticket.secret).pack()
+            peer.metrics.shown.ticket = Ticket(self._run, self._invited, self._ticket.secret).pack()
             await asyncio.sleep(TICKET_SECONDS)
 
     def _invite(self) -> None:
@@ -321,8 +322,8 @@ class _Life:
         reached = await peer.membership.is_dialable(
             self._entries, asyncio.get_running_loop().time() + CONNECT_SECONDS
         )
-        peer.dialable = reached is not False
-        if not peer.dialable:
+        peer.uplink.is_dialable = reached is not False
+        if not peer.uplink.is_dialable:
             address = self._contacts.addresses(self._key.peer_id)[0]
             self._warn(
                 "reach",

@@ -1,4 +1,4 @@
-"""A transport in front of another one: what looks at requests on their way, or does something before them, begins here."""
+"""A transport in front of another one: the base of transports that look at requests on their way, or do something before them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from swarm.transport import Request, Route, Transport
 
 
 class ForwardingTransport:
-    """A `Transport` that passes everything on to ``transport``."""
+    """A `Transport` that forwards everything to ``transport``."""
 
     def __init__(self, transport: Transport) -> None:
         self._transport = transport
@@ -32,5 +32,5 @@ class ForwardingTransport:
         self._transport.serve(route)
 
     async def request(self, to: PeerId, request: Request, *, deadline: float) -> bytes:
-        """The reply of ``to``. Raises what the transport does."""
+        """The reply of ``to``. Raises what the transport raises."""
         return await self._transport.request(to, request, deadline=deadline)

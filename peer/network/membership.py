@@ -1,4 +1,4 @@
-"""Who else is here: greets entries, answers newcomers, tells the DHT how far we are, and keeps the roster from what comes back."""
+"""Who else is in the run: greets the ticket's entries, answers newcomers, tells the DHT how far we are, and keeps the roster."""
 
 from __future__ import annotations
 
@@ -13,17 +13,9 @@ import msgspec
 
 from averaging.groups import leaders
 from averaging.hierarchy import Hierarchy
+from swarm.asking import ask_all
 from swarm.dht.directory import Directory
-from swarm.errors import (
-    Impostor,
-    Malformed,
-    Refused,
-    SwarmError,
-    TheirFault,
-    Unreachable,
-    Weather,
-    WrongVersion,
-)
+from swarm.errors import Impostor, Malformed, Refused, SwarmError, TheirFault, Unreachable, WrongVersion
 from swarm.identity import KeyPair, PeerId
 from swarm.manifest import RunManifest, open_manifest
 from swarm.membership.contacts import Contacts, open_contact
@@ -33,29 +25,36 @@ from swarm.seeds import derive
 from swarm.transport import Call, Payload, Request, Route, Transport
 from swarm.wire import CONTROL_LIMIT, Signed, Stamp, finite, open_frame, pack, seal, unpack
 
-from ..sync.head import Head
-
 TOPIC = "progress"
+"""Where the DHT keeps the progress records of a run."""
 ASKED = 8
-"""Peers asked at a time where one answer is enough, and donors of one download."""
-TOLD, LEADERS_TOLD = 32, 8
-"""Peers told at once where we are, and how many of them because they may lead: the same few however large the run is."""
-MANY, TOLD_BY_MANY = 64, 16
-"""From more peers on we look at the DHT less often, and tell fewer: there are enough who say the same."""
+"""Peers asked at a time if one answer is enough, and donors of one download."""
+TOLD = 32
+"""Peers told at once where we are ..."""
+LEADERS_TOLD = 8
+"""... and how many of them because they may lead: the same few however large the run is."""
+MANY = 64
+"""With more peers than this we look at the DHT less often ..."""
+TOLD_BY_MANY = 16
+"""... and tell fewer: enough others say the same."""
 WELCOME_PEERS = 40
+"""Peers named in a welcome, at most."""
 WELCOME_BYTES = CONTROL_LIMIT - 4096
-"""Room for the records in a welcome: whoever makes theirs as large as they may be must not make everybody's welcome too large."""
+"""Bytes of the records in a welcome: peers with records of the largest size must not make a welcome too large."""
 DIAL_BACK_SECONDS = 4.0
+"""Patience with a caller that we dial back."""
 GREETING_SECONDS = 2.0
-"""Patience with the other entries once one has answered."""
+"""Patience with the other peers once one has answered."""
+SHORTEST_LOOK = 5.0
+"""Seconds that one look at the DHT may take, at least."""
 
 T = TypeVar("T")
 
 
 class Welcome(msgspec.Struct, frozen=True, forbid_unknown_fields=True, array_like=True):
-    """The answer to a greeting: where we see you, what time it is here, and who is here (sealed contacts and progress records).
+    """The answer to a greeting: the caller's address, the time here, and who is here (sealed contacts and progress records).
 
-    ``host`` is an IP address, or empty where the way that the greeting came has none.
+    ``host`` is the IP address at which we see the caller, or empty if its transport has none.
     """
 
     host: str
@@ -77,11 +76,11 @@ class NetworkPorts:
     directory: Directory
     contacts: Contacts
     wall: Callable[[], float]
-    """Seconds since 1970, by this computer: shown to people and compared with others', never relied on."""
+    """Seconds since 1970 by this computer's clock: shown to people and compared with others', never relied on."""
 
 
 class Membership:
-    """The membership edge of one peer. ``describe`` gives our own progress; ``offer`` our state, None while we have none."""
+    """The membership edge of one peer."""
 
     def __init__(
         self,
@@ -90,20 +89,28 @@ class Membership:
         key: KeyPair,
         network: NetworkPorts,
         describe: Callable[[], tuple[int, Progress]],
-        offer: Callable[[], tuple[int, Head] | None],
         first_seq: int = 0,
     ) -> None:
-        """``first_seq`` must grow from one life of this identity to the next: older records never replace newer ones."""
-        self._manifest, self._sealed, self._key, self._network = manifest, sealed_manifest, key, network
-        self._describe, self._offer = describe, offer
+        """``describe`` gives our round and our own progress. ``first_seq`` must grow from one start of this identity to the next: older
+        records never replace newer ones."""
+        self._sealed_manifest = sealed_manifest
+        self._key = key
+        self._network = network
+        self._describe = describe
         self._run = manifest.run_id
-        self._seq = self._draw = first_seq
-        self._sealed_offer: tuple[tuple[int, Head], bytes] | None = None
+        self._seq = first_seq
+        self._draw = first_seq
+        """Counts the draws of `some`."""
         self.roster = Roster()
-        for name, handler in {
-            "hello": self._on_hello, "manifest": self._on_manifest, "ping": self._on_ping, "dial-back": self._on_dial_back,
-            "offer": self._on_offer, "progress": self._on_progress, "contact": self._on_contact,
-        }.items():  # fmt: skip
+        routes = {
+            "hello": self._on_hello,
+            "manifest": self._on_manifest,
+            "ping": self._on_ping,
+            "dial-back": self._on_dial_back,
+            "progress": self._on_progress,
+            "contact": self._on_contact,
+        }
+        for name, handler in routes.items():
             network.transport.serve(Route(name, handler))
 
     @property
@@ -114,20 +121,20 @@ class Membership:
     # --- answering ------------------------------------------------------------------------------------------------
 
     async def _on_manifest(self, call: Call) -> Payload:
-        return self._sealed
+        return self._sealed_manifest
 
     async def _on_ping(self, call: Call) -> Payload:
         return b""
 
     async def _on_hello(self, call: Call) -> Payload:
-        """Learn the caller's contact, tell it where we see it and who is here."""
+        """Learn the caller's contact; tell it at which address we see it, and who is here."""
         if self._network.contacts.learn(bytes(call.body)).signer != call.sender:
             raise Malformed("a greeting carries the caller's own contact")
         here = set(self.some(WELCOME_PEERS))
         known = [row.signed.raw for row in self.roster.snapshot() if row.peer in here]
         progress = _that_fit([self.sealed_progress(), *known], WELCOME_BYTES)
-        room = WELCOME_BYTES - sum(map(len, progress))
-        contacts = _that_fit(reversed(self._network.contacts.records(WELCOME_PEERS)), room)
+        bytes_left = WELCOME_BYTES - sum(map(len, progress))
+        contacts = _that_fit(reversed(self._network.contacts.records(WELCOME_PEERS)), bytes_left)
         return pack(Welcome(call.host, self._network.wall(), contacts, progress))
 
     async def _on_dial_back(self, call: Call) -> Payload:
@@ -136,20 +143,12 @@ class Membership:
         await self._network.transport.request(call.sender, Request("ping"), deadline=deadline)
         return b""
 
-    async def _on_offer(self, call: Call) -> Payload:
-        offer = self._offer()
-        if offer is None:
-            raise Refused("this peer has no state yet")
-        if self._sealed_offer is None or self._sealed_offer[0] != offer:  # many ask for the same
-            self._sealed_offer = offer, seal(self._key, offer[1], Stamp(self._run, round=offer[0]))
-        return self._sealed_offer[1]
-
     async def _on_progress(self, call: Call) -> Payload:
         self._hear(open_frame(bytes(call.body), Progress, run=self._run))
         return b""
 
     async def _on_contact(self, call: Call) -> Payload:
-        """Hand on the contact of somebody whom the caller has to reach."""
+        """Pass on the contact of a peer that the caller has to reach."""
         record = self._network.contacts.record(PeerId(call.argument))
         if record is None:
             raise Refused("that peer is not known here")
@@ -158,17 +157,18 @@ class Membership:
     # --- asking ---------------------------------------------------------------------------------------------------
 
     def some(self, at_most: int = ASKED, among: Sequence[PeerId] | None = None) -> tuple[PeerId, ...]:
-        """Up to ``at_most`` of ``among``, or of all that are here, others at every call: no id is always asked."""
+        """Up to ``at_most`` of ``among``, or of all present peers. Other ones at every call, so that no peer is always asked."""
         self._draw += 1
-        here, me = (
-            list(self.roster.peers(asyncio.get_running_loop().time()) if among is None else among),
-            self._key.peer_id,
+        now = asyncio.get_running_loop().time()
+        candidates = list(self.roster.peers(now) if among is None else among)
+        turns = range(min(at_most, len(candidates)))
+        return tuple(
+            candidates.pop(derive(self._run, "some", self.me, self._draw, turn) % len(candidates))
+            for turn in turns
         )
-        turns = range(min(at_most, len(here)))
-        return tuple(here.pop(derive(self._run, "some", me, self._draw, turn) % len(here)) for turn in turns)
 
     def learn(self, welcomes: Sequence[Welcome]) -> int:
-        """Take over whom the entries know; the number of records that do not hold (the entries' fault, not ours)."""
+        """Take over the records of ``welcomes``; the number of those that do not hold (the fault of the senders, not ours)."""
         wrong = sum(self._network.contacts.learn_all(list(welcome.contacts)) for welcome in welcomes)
         for record in [record for welcome in welcomes for record in welcome.progress]:
             try:
@@ -178,24 +178,21 @@ class Membership:
         return wrong
 
     async def find(self, peer: PeerId, deadline: float) -> None:
-        """Ask some of those who are here for the contact of ``peer``; a broken or a wrong one counts as none."""
+        """Ask some of the present peers for the contact of ``peer``; a broken one, or that of another peer, counts as none."""
 
         async def ask(asked: PeerId) -> bool:
-            signed = open_contact(
-                await self._network.transport.request(
-                    asked, Request("contact", argument=peer), deadline=deadline
-                ),
-                self._run,
-            )
+            request = Request("contact", argument=peer)
+            raw = await self._network.transport.request(asked, request, deadline=deadline)
+            signed = open_contact(raw, self._run)
             if signed.signer != peer:
                 raise Impostor("a contact counts for its signer only")
             self._network.contacts.keep(signed)
             return True
 
-        await self._ask(self.some(), ask, 0.0)
+        await self.ask(self.some(), ask, 0.0)
 
     async def is_dialable(self, peers: Sequence[PeerId], deadline: float) -> bool | None:
-        """Whether one of ``peers`` could dial us back; None where nobody could be asked."""
+        """Whether one of ``peers`` could dial us back; None if none could be asked."""
         transport = self._network.transport
         verdicts: list[bool] = []
 
@@ -208,70 +205,52 @@ class Membership:
             verdicts.append(True)
             return b""
 
-        await self._ask(peers, ask)
+        await self.ask(peers, ask)
         return any(verdicts) if verdicts else None
 
-    async def offers(self, deadline: float, peers: Sequence[PeerId] = ()) -> list[Signed[Head]]:
-        """What ``peers`` say about where the run stands, or without them up to `ASKED` of those who are here."""
-
-        async def ask(peer: PeerId) -> Signed[Head]:
-            offer = open_frame(
-                await self._network.transport.request(peer, Request("offer"), deadline=deadline),
-                Head,
-                run=self._run,
-            )
-            if offer.signer != peer:
-                raise Impostor("an offer counts for its signer only")
-            return offer
-
-        return await self._ask(peers or self.some(), ask, GREETING_SECONDS)
-
-    async def _ask(
-        self, peers: Sequence[PeerId], call: Callable[[PeerId], Awaitable[T]], hurry: float = math.inf
+    async def ask(
+        self, peers: Iterable[PeerId], call: Callable[[PeerId], Awaitable[T]], hurry: float = math.inf
     ) -> list[T]:
-        """Ask all at once; the answers that came and hold, in the order of ``peers``. Who cannot be reached is noted in the roster.
+        """Ask all of ``peers`` at once; the answers that came and hold, in the order of ``peers``.
 
-        Whatever else a peer answers costs its own answer and nothing more. Once one has answered, the others have ``hurry``
-        seconds: answers grow old while somebody is waited for whom the network has swallowed.
+        Peers that cannot be reached are noted in the roster. Anything else that goes wrong costs only that peer's answer. Once one has
+        answered, the others have ``hurry`` seconds.
         """
 
-        async def one(peer: PeerId) -> T | None:
+        async def ask(peer: PeerId) -> T:
             try:
                 return await call(peer)
             except Unreachable:
                 self.roster.lost(peer, asyncio.get_running_loop().time())
-            except (Weather, TheirFault):
-                return None
-            return None
+                raise
 
-        async with asyncio.TaskGroup() as tasks:
-            asked = [tasks.create_task(one(peer)) for peer in peers if peer != self._key.peer_id]
-            await first_and_soon(asked, math.inf, hurry)
-        return [answer for task in asked if not task.cancelled() and (answer := task.result()) is not None]
+        answers = await ask_all([peer for peer in peers if peer != self.me], ask, hurry=hurry)
+        return list(answers.given.values())
 
     # --- telling --------------------------------------------------------------------------------------------------
 
     def sealed_progress(self) -> bytes:
-        """What we say of ourselves just now."""
+        """Our own progress just now, as a signed frame."""
         round_, progress = self._describe()
         self._seq += 1
         return seal(self._key, progress, Stamp(self._run, round=round_, seq=self._seq))
 
     async def announce(self, deadline: float, hierarchy: Hierarchy) -> None:
-        """Tell up to `TOLD` peers directly, for the moments that cannot wait for the DHT (joining, leaving): in a small run
-        everybody; in a large one who may lead our round, because those wait for whom they expect, and others drawn; in a population
-        those of our cell."""
+        """Tell up to `TOLD` peers directly where we are, at moments that cannot wait for the DHT (joining, leaving).
+
+        In a small run that is everybody. In a larger one it is the peers that may lead our round, because they wait for those they
+        expect, and others by chance; with two levels of groups, those of our level-1 group.
+        """
         here = self.roster.peers(asyncio.get_running_loop().time())
         near = here if hierarchy.count == 1 else hierarchy.group_mates(self.me, here)
         leading = self._leading(self._describe()[0], near)
         told = TOLD if len(here) <= MANY else TOLD_BY_MANY
-        await self._tell(
-            near if len(near) <= TOLD else dict.fromkeys([*leading, *self.some(told - LEADERS_TOLD, near)]),
-            deadline,
-        )
+        if len(near) > TOLD:
+            near = list(dict.fromkeys([*leading, *self.some(told - LEADERS_TOLD, near)]))
+        await self._tell(near, deadline)
 
     async def announce_to_next(self, deadline: float) -> None:
-        """Tell those who may lead the round after ours."""
+        """Tell the peers that may lead the round after ours."""
         here = self.roster.peers(asyncio.get_running_loop().time())
         await self._tell(self._leading(self._describe()[0] + 1, here), deadline)
 
@@ -279,43 +258,39 @@ class Membership:
         return leaders(self._run, round_, here)[:LEADERS_TOLD]
 
     async def _tell(self, peers: Iterable[PeerId], deadline: float) -> None:
-        record = self.sealed_progress()
-        await self._ask(
-            tuple(peers),
-            lambda peer: self._network.transport.request(
-                peer, Request("progress", record), deadline=deadline
-            ),
-        )
+        request = Request("progress", self.sealed_progress())
+        await self.ask(peers, lambda peer: self._network.transport.request(peer, request, deadline=deadline))
 
     async def publish_and_discover(self, often: float, seldom: float) -> None:
-        """For ever: put our record, get everybody's. A failing DHT is weather: the next time, again.
+        """For ever: put our record into the DHT, and get all others. A failing DHT is no fault: try again the next time.
 
-        Every ``often`` seconds while peers come and go or one we know is missing; twice as long each time, up to ``seldom``, while
-        nothing of the kind happens. Absent peers are remembered for minutes, so a swarm that has come apart keeps looking.
-        A look brings a record of everybody: beyond `MANY` peers all of this is slower in proportion, so that it costs the same.
+        Every ``often`` seconds while peers come and go, or while one that we know is missing. Twice as long each time, up to ``seldom``,
+        while nothing of the kind happens. Absent peers are remembered for minutes, so a partitioned swarm keeps looking. A look
+        brings the record of every peer: beyond `MANY` peers all of this is slower in proportion, so that it costs the same.
         """
-        loop, interval, known = asyncio.get_running_loop(), often, -1
+        loop = asyncio.get_running_loop()
+        directory = self._network.directory
+        interval = often
+        known = -1
         while True:
-            deadline = loop.time() + max(interval, 5.0)
-            await self._network.directory.put(
-                TOPIC, self.sealed_progress(), seconds=6 * interval, deadline=deadline
-            )
-            self._hear_all(await self._network.directory.get(TOPIC, Progress, deadline=deadline))
+            deadline = loop.time() + max(interval, SHORTEST_LOOK)
+            await directory.put(TOPIC, self.sealed_progress(), seconds=6 * interval, deadline=deadline)
+            self._hear_all(await directory.get(TOPIC, Progress, deadline=deadline))
             slower = max(1.0, len(self.roster) / MANY)
             self.roster.patience = max(PATIENCE, 3 * slower * often)
             self.roster.forget_older_than(loop.time() - 20 * slower * often)
             here = len(self.roster.peers(loop.time()))
-            interval = (
-                min(2 * interval, slower * seldom) if here == known == len(self.roster) else slower * often
-            )
+            is_quiet = here == known == len(self.roster)
+            interval = min(2 * interval, slower * seldom) if is_quiet else slower * often
             known = here
             await asyncio.sleep(interval)
 
     def _hear(self, signed: Signed[Progress]) -> None:
-        """Note a record. Raises the faults of a contact in it that is broken or somebody else's: nobody could dial its peer."""
-        if signed.signer == self._key.peer_id or self.roster.knows(signed):
-            return  # a look at the DHT brings everybody's record, most of them again
-        contact, contacts = signed.message.contact, self._network.contacts
+        """Note a record. Raises the faults of a contact in it that is broken or another peer's: nobody could dial the sender."""
+        if signed.signer == self.me or self.roster.knows(signed):
+            return  # a look at the DHT brings the records of all peers, most of them again
+        contact = signed.message.contact
+        contacts = self._network.contacts
         if contact and contact != contacts.record(signed.signer):
             opened = open_contact(contact, self._run)
             if opened.signer != signed.signer:
@@ -337,77 +312,51 @@ class Membership:
 async def greet(
     transport: Transport, peers: Sequence[PeerId], contact: bytes, deadline: float
 ) -> list[Welcome]:
-    """Say hello to ``peers`` at once with our sealed contact; the answers that came. Dead ones are a non-event.
+    """Say hello to ``peers`` at once with our sealed contact; the answers that came. Dead peers do not matter.
 
-    Once one has answered, the others have `GREETING_SECONDS`: an entry that is behind a silent firewall delays nobody.
+    Once one has answered, the others have `GREETING_SECONDS`: an entry behind a silent firewall delays nobody.
     """
 
-    async def one(peer: PeerId) -> Welcome | None:
-        try:
-            return unpack(
-                await transport.request(peer, Request("hello", contact), deadline=deadline), Welcome
-            )
-        except (Weather, TheirFault):
-            return None
+    async def ask(peer: PeerId) -> Welcome:
+        return unpack(await transport.request(peer, Request("hello", contact), deadline=deadline), Welcome)
 
-    async with asyncio.TaskGroup() as tasks:
-        asked = [tasks.create_task(one(peer)) for peer in peers]
-        await first_and_soon(asked, deadline, GREETING_SECONDS)
-    return [welcome for task in asked if not task.cancelled() and (welcome := task.result())]
-
-
-async def first_and_soon(tasks: Sequence[asyncio.Task[T | None]], deadline: float, hurry: float) -> None:
-    """Wait for all ``tasks`` until ``deadline``, and not longer than ``hurry`` seconds once one has a result; cancel the others."""
-    loop, waiting = asyncio.get_running_loop(), set(tasks)
-    while waiting and (now := loop.time()) < deadline:
-        patience = None if math.isinf(deadline) else deadline - now
-        done, waiting = await asyncio.wait(waiting, timeout=patience, return_when=asyncio.FIRST_COMPLETED)
-        if any(task.result() is not None for task in done if not task.cancelled()):
-            deadline = min(deadline, loop.time() + hurry)
-    for task in waiting:
-        task.cancel()
+    answers = await ask_all(peers, ask, deadline=deadline, hurry=GREETING_SECONDS)
+    return list(answers.given.values())
 
 
 async def fetch_manifest(
     transport: Transport, entries: Sequence[PeerId], deadline: float, run: bytes = b""
 ) -> tuple[bytes, list[SwarmError]]:
-    """The sealed manifest of ``run`` from the first entry that has it, all being asked at once; empty where none has.
+    """The sealed manifest of ``run`` from the first of the ``entries`` that has it; empty if none has.
 
-    With it everybody's reason who did not. Raises `WrongVersion` where the run speaks another protocol.
+    All are asked at once; with the manifest come the reasons of those that failed. Raises `WrongVersion` if the run uses another
+    version of the protocol. Without ``run`` the caller checks the manifest itself.
     """
 
-    async def one(entry: PeerId) -> bytes | SwarmError:
+    async def ask(entry: PeerId) -> bytes | WrongVersion:
+        sealed = await transport.request(entry, Request("manifest"), deadline=deadline)
         try:
-            sealed = await transport.request(entry, Request("manifest"), deadline=deadline)
-            if run:  # else the caller looks for itself
+            if run:
                 open_manifest(sealed, run)
-        except (Weather, TheirFault, WrongVersion) as error:
+        except WrongVersion as error:
             return error
         return sealed
 
-    failures: list[SwarmError] = []
-    async with asyncio.TaskGroup() as tasks:
-        asked = [tasks.create_task(one(entry)) for entry in entries]
-        for answer in asyncio.as_completed(asked):
-            said = await answer
-            if isinstance(said, (bytes, WrongVersion)):
-                break
-            failures.append(said)
-        else:
-            return b"", failures
-        for task in asked:
-            task.cancel()
-    if isinstance(said, WrongVersion):
-        raise said
-    return said, failures
+    answers = await ask_all(entries, ask, enough=1)
+    failures = list(answers.failed.values())
+    for answer in answers.given.values():
+        if isinstance(answer, WrongVersion):
+            raise answer
+        return answer, failures
+    return b"", failures
 
 
-def _that_fit(records: Iterable[bytes], room: int) -> tuple[bytes, ...]:
-    """The first of ``records`` that have ``room`` together."""
+def _that_fit(records: Iterable[bytes], bytes_left: int) -> tuple[bytes, ...]:
+    """The first of ``records`` that fit into ``bytes_left`` together."""
     fitting: list[bytes] = []
     for record in records:
-        room -= len(record) + 8
-        if room < 0:
+        bytes_left -= len(record) + 8
+        if bytes_left < 0:
             break
         fitting.append(record)
     return tuple(fitting)

@@ -12,12 +12,17 @@ from swarm.manifest import RunManifest
 
 from ..observe.events import Events
 from ..observe.metrics import Metrics
+from ..sync.position import PositionTracker
 from ..training import checkpoint
+from ..training.checkpoint import Loaded
 from ..training.learner import Learner
 
 SHORTEST_SECONDS = 10.0
-FIRST_RETRY, LONGEST_RETRY = 10.0, 600.0
-"""Bounds of the seconds between two attempts on a disk that refuses: each warns, so they become rarer."""
+"""Between two checkpoints, at least."""
+FIRST_RETRY = 10.0
+"""Seconds until the next attempt on a disk that refuses ..."""
+LONGEST_RETRY = 600.0
+"""... which becomes twice as long each time, up to this: every attempt that fails is a warning."""
 MOST_OF_THE_TIME = 0.05
 """Saving may take this share of the time; the distance between two checkpoints follows from what the last one took."""
 
@@ -30,33 +35,30 @@ class Checkpointer:
         home: Path | None,
         manifest: RunManifest,
         arithmetic: Arithmetic,
+        position: PositionTracker,
         metrics: Metrics,
         events: Events,
     ) -> None:
-        self._home, self._manifest, self._arithmetic, self._metrics, self._events = (
-            home,
-            manifest,
-            arithmetic,
-            metrics,
-            events,
-        )
+        self._home = home
+        self._manifest = manifest
+        self._arithmetic = arithmetic
+        self._position = position
+        self._metrics = metrics
+        self._events = events
         self._loop = asyncio.get_running_loop()
         self._due = self._loop.time() + SHORTEST_SECONDS
         self._saved_round = -1
         self._retry = FIRST_RETRY
 
     async def restore(self, learner: Learner, averager: Averager) -> bool:
-        """Put the newest whole checkpoint of this run into ``learner`` and ``averager``; False where there is none."""
+        """Put the newest whole checkpoint of this run into ``learner`` and ``averager``; False if there is none."""
         home = self._home
         if home is None:
             return False
         loaded, warnings = await self._arithmetic.run(lambda: checkpoint.load(home / "checkpoints"))
         for warning in warnings:
             self._events.warn("checkpoint", warning)
-        if loaded is None:
-            return False
-        if loaded.meta.get("run") != self._manifest.run_id.hex():
-            self._events.warn("checkpoint", f"{loaded.path.name} belongs to another run and was passed over")
+        if loaded is None or not self._is_ours(loaded):
             return False
         try:
             learner.adopt(loaded.state)
@@ -67,58 +69,67 @@ class Checkpointer:
         if loaded.residual_P is not None:
             for fragment in learner.fragments:
                 averager.restore(loaded.residual_P[fragment.place], fragment.index)
-        self._metrics.run_tokens = int(loaded.meta.get("tokens", "0"))
-        self._metrics.given_tokens = int(loaded.meta.get("given", "0"))
+        self._position.restore_tokens(int(loaded.meta.get("tokens", "0")))
+        self._metrics.training.given_tokens = int(loaded.meta.get("given", "0"))
         self._saved_round = loaded.state.round
         self._events.say("resumed", round=loaded.state.round, checkpoint=str(loaded.path))
         return True
 
+    def _is_ours(self, loaded: Loaded) -> bool:
+        is_ours = loaded.meta.get("run") == self._manifest.run_id.hex()
+        if not is_ours:
+            self._events.warn("checkpoint", f"{loaded.path.name} belongs to another run and was passed over")
+        return is_ours
+
     async def save_if_due(self, learner: Learner, averager: Averager, *, now: bool) -> None:
-        """A checkpoint where enough time has passed, or ``now``; never the same round twice."""
-        if (
-            self._home is None
-            or learner.state.round == self._saved_round
-            or not (now or self._loop.time() >= self._due)
-        ):
+        """Save if enough time has passed, or ``now``; never the same round twice."""
+        is_due = now or self._loop.time() >= self._due
+        if self._home is None or learner.state.round == self._saved_round or not is_due:
             return
         began = self._loop.time()
         is_saved = await self._save(self._home, learner, averager)
         took = self._loop.time() - began
-        self._retry = FIRST_RETRY if is_saved else min(LONGEST_RETRY, 2 * self._retry)
-        self._due = self._loop.time() + (
-            max(SHORTEST_SECONDS, took / MOST_OF_THE_TIME) if is_saved else self._retry
-        )
+        if is_saved:
+            self._retry = FIRST_RETRY
+            pause = max(SHORTEST_SECONDS, took / MOST_OF_THE_TIME)
+        else:
+            self._retry = min(LONGEST_RETRY, 2 * self._retry)
+            pause = self._retry
+        self._due = self._loop.time() + pause
 
     async def _save(self, home: Path, learner: Learner, averager: Averager) -> bool:
-        """Write it; a full disk is told, and training goes on. Whether it is written."""
+        """Write a checkpoint; whether it is written. A full disk is told, and training goes on."""
         residuals = [averager.residual(fragment.index) for fragment in learner.fragments]
-        metrics = self._metrics
         meta = {
             "run": self._manifest.run_id.hex(),
-            "tokens": str(metrics.run_tokens),
-            "given": str(metrics.given_tokens),
+            "tokens": str(self._position.now.tokens),
+            "given": str(self._metrics.training.given_tokens),
         }
         try:
             path = await self._arithmetic.run(
                 lambda: checkpoint.save(
-                    home / "checkpoints", learner.state, learner.export_inner(), learner.owed(residuals), meta
+                    home / "checkpoints",
+                    learner.state,
+                    learner.export_inner(),
+                    learner.owed(residuals),
+                    meta,
                 )
             )
         except DiskTrouble as error:
-            self._events.warn(
-                error.code, f"{error.fact}; the checkpoint before is still there", advice=error.advice
-            )
+            fact = f"{error.fact}; the checkpoint before is still there"
+            self._events.warn(error.code, fact, advice=error.advice)
             return False
         self._saved_round = learner.state.round
-        metrics.checkpoint = str(path)
+        self._metrics.shown.checkpoint = str(path)
         self._events.say("checkpoint", path=str(path), round=learner.state.round)
         return True
 
     async def export(self, learner: Learner) -> None:
-        """The finished model as a file for people."""
+        """Write the finished model as a file for people."""
         if self._home is None:
             return
-        path, round_ = self._home / "model.safetensors", learner.state.round
+        path = self._home / "model.safetensors"
+        round_ = learner.state.round
         meta = {"run": self._manifest.run_id.hex(), "name": self._manifest.name, "round": str(round_)}
         try:
             await self._arithmetic.run(

@@ -1,10 +1,11 @@
-"""How good the shared model is: scored on held-out text every so many rounds, and now and then it writes a few lines."""
+"""How good the shared model is: scored on held-out text every so many rounds; now and then it writes a few lines."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
 
+from swarm.bounded import LeastRecentlyUsed
 from swarm.machine import Arithmetic
 from swarm.manifest import RunManifest
 
@@ -15,40 +16,36 @@ SAMPLE_SECONDS = 30.0
 """Between two samples: they cost as much as several local steps."""
 REMEMBERED = 16
 """Models whose score is known."""
-_scores: dict[tuple[bytes, bytes], float] = {}
+_scores: LeastRecentlyUsed[tuple[bytes, bytes], float] = LeastRecentlyUsed(REMEMBERED)
 
 
 class Evaluator:
-    """Of one peer. ``has_screen``: whether anybody can read what the model writes."""
+    """Evaluates for one peer. ``has_screen``: whether anybody can read what the model writes."""
 
     def __init__(
         self, manifest: RunManifest, arithmetic: Arithmetic, metrics: Metrics, *, has_screen: bool
     ) -> None:
-        self._manifest, self._arithmetic, self._metrics, self._has_screen = (
-            manifest,
-            arithmetic,
-            metrics,
-            has_screen,
-        )
+        self._manifest = manifest
+        self._arithmetic = arithmetic
+        self._metrics = metrics
+        self._has_screen = has_screen
         self._sampled_at: float | None = None
 
-    async def score_if_due(self, learner: Learner, *, now: bool) -> float | None:
-        """Bits per byte of the shared model where its round is one of those that are scored, or ``now``; else None."""
+    async def score_if_due(self, learner: Learner, state_root: bytes, *, now: bool) -> float | None:
+        """Bits per byte of the shared model, whose root is ``state_root``, if its round is to be scored, or ``now``; else None."""
         if learner.state.round % self._manifest.evaluate_every and not now:
             return None
-        key = (self._manifest.run_id, self._metrics.state_root)
+        key = (self._manifest.run_id, state_root)
         score = await self._arithmetic.run(lambda: _remembered(key, learner.evaluate))
         time = asyncio.get_running_loop().time()
         if self._has_screen and (self._sampled_at is None or time >= self._sampled_at + SAMPLE_SECONDS):
             self._sampled_at = time
-            self._metrics.sample_text = await self._arithmetic.run(learner.sample)
+            self._metrics.shown.sample = await self._arithmetic.run(learner.sample)
         return score
 
 
 def _remembered(key: tuple[bytes, bytes], evaluate: Callable[[], float]) -> float:
-    """One model of one run has one score, also where hundreds of rehearsed peers of a process ask for it."""
+    """One model of one run has one score, even if hundreds of rehearsed peers of a process ask for it."""
     if key not in _scores:
-        if len(_scores) >= REMEMBERED:
-            del _scores[next(iter(_scores))]
         _scores[key] = evaluate()
     return _scores[key]

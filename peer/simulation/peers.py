@@ -39,8 +39,9 @@ from ..models.registry import count
 from ..network.membership import TOPIC, NetworkPorts, greet
 from ..observe.reporter import RoundReport
 from ..peer import Peer
-from ..ports import Budget, LocalPeer, LocalTraining, Ports, StepAhead
+from ..ports import LocalPeer, Ports
 from ..training.compute import Inline
+from ..training.jobs import Budget, LocalTraining, StepAhead
 from .scenario import Scenario
 
 JOB_SECONDS = 0.001

@@ -1,10 +1,10 @@
-"""The rounds that a peer has missed, taken again from their records instead of fetching the whole model.
+"""The round log: records of the last rounds, kept and served, so that a peer can replay missed rounds instead of fetching the model.
 
     record / ROOT      ──►  what was decided in the round that began with the state of that root (`averaging.record`)
     our state          ──►  the next, and the next …  until the state root that the others have, to the last bit
 
-Nobody is believed: whatever a donor sends, only a state that has the root which the run agrees on is taken. Else there is the model
-itself. Records are kept as long as they are smaller than half the model: several are then still the cheaper way.
+No donor is believed: only a state that has the root on which the run agrees is taken; otherwise the model itself is fetched. Records
+are kept as long as they are smaller than half the model: then several of them are still cheaper than the model.
 """
 
 from __future__ import annotations
@@ -12,8 +12,6 @@ from __future__ import annotations
 import asyncio
 from collections import OrderedDict
 from collections.abc import Sequence
-
-from torch import Tensor
 
 from averaging.record import Record, ReplayRecord, UpdateShape, opened, packed
 from swarm.errors import Busy, Malformed, Refused, SwarmError, TheirFault, Weather
@@ -29,37 +27,42 @@ from .head import ChosenHead
 KEPT = 16
 """Records, at most."""
 WAIT_SECONDS = 2.0
-"""How long somebody who asks for the round under way is kept waiting before it has to ask again."""
+"""How long a peer that asks for the round under way is kept waiting before it has to ask again."""
 PAUSE_SECONDS = 0.25
+"""Between two rounds of questions."""
 DONORS = 3
-"""So many are asked for one record before the model itself is fetched."""
+"""So many peers are asked for one record before the model itself is fetched."""
 
 
 class RoundLog:
-    """The records of one peer: kept, served, and played again."""
+    """The records of one peer."""
 
     def __init__(
         self,
         learner: Learner,
-        frame: UpdateShape,
+        shape: UpdateShape,
         chunks: ChunkExchange,
         transport: Transport,
         arithmetic: Arithmetic,
     ) -> None:
-        self._learner, self._frame, self._chunk_exchange = learner, frame, chunks
-        self._transport, self._arithmetic = transport, arithmetic
+        self._learner = learner
+        self.shape = shape
+        """What every peer of the run knows of its updates."""
+        self._chunk_exchange = chunks
+        self._transport = transport
+        self._arithmetic = arithmetic
         self._kept: OrderedDict[bytes, Record] = OrderedDict()
         self._wanted: bytes | None = None
-        """The root whose record we are asking others for: who asks us must not wait for it, as we may be waiting for them."""
+        """The root whose record we are asking others for: peers that ask us for it must not wait, as we may be waiting for them."""
         self._news = asyncio.Event()
         transport.serve(Route("record", self._on_record))
 
     def keep(self, root: bytes, record: Record) -> None:
-        """``record`` leads on from the state of ``root``. The newest is always kept, those before it while they are small."""
+        """``record`` leads on from the state of ``root``. The newest is always kept, older ones while they are small."""
         self._kept[root] = record
         self._kept.move_to_end(root)
         sizes = [sum(map(len, each.items)) for each in self._kept.values()]
-        while len(sizes) > 1 and (len(sizes) > KEPT or 2 * sum(sizes) > 4 * self._frame.numbers):
+        while len(sizes) > 1 and (len(sizes) > KEPT or 2 * sum(sizes) > 4 * self.shape.numbers):
             self._kept.popitem(last=False)
             sizes.pop(0)
         self._tell_news()
@@ -78,11 +81,7 @@ class RoundLog:
             raise Malformed("that is no state root") from error
         try:
             async with asyncio.timeout(WAIT_SECONDS):
-                while (
-                    root not in self._kept
-                    and root == state_root(self._learner.state)
-                    and root != self._wanted
-                ):
+                while self._is_under_way(root):
                     await self._news.wait()
         except TimeoutError:
             raise Busy("that round is not over yet") from None
@@ -92,13 +91,18 @@ class RoundLog:
         await self._chunk_exchange.take_turn(len(raw))
         return raw
 
+    def _is_under_way(self, root: bytes) -> bool:
+        return root not in self._kept and root == state_root(self._learner.state) and root != self._wanted
+
     # --- asking ---------------------------------------------------------------------------------------------------
 
     async def record(
         self, root: bytes, donors: Sequence[PeerId], deadline: float
     ) -> tuple[Record, PeerId] | None:
-        """The record of the round that began with ``root``, and who sent it: each of ``donors`` is asked in turn, again and again
-        while one of them says that the round is not over. None where nobody has it by ``deadline``."""
+        """The record of the round that began with ``root``, and the peer that sent it; None if no donor has it by ``deadline``.
+
+        Each of ``donors`` is asked in turn, again and again while one of them says that the round is not over.
+        """
         self._wanted = root
         self._tell_news()
         try:
@@ -114,10 +118,11 @@ class RoundLog:
         while asked and loop.time() < deadline:
             for donor in list(asked):
                 now = loop.time()
-                by = (
-                    deadline if len(asked) == 1 else now + (deadline - now) / 2
-                )  # the other half is for those after it
-                answer = await self._ask(donor, root, by)
+                is_only_one = len(asked) == 1
+                give_up_at = (
+                    deadline if is_only_one else now + (deadline - now) / 2
+                )  # the rest is for the next donors
+                answer = await self._ask(donor, root, give_up_at)
                 if isinstance(answer, Record):
                     return answer, donor
                 if not isinstance(answer, Busy):
@@ -127,28 +132,30 @@ class RoundLog:
         return None
 
     async def _ask(self, donor: PeerId, root: bytes, deadline: float) -> Record | SwarmError:
-        """What one donor says."""
+        """The answer of one donor."""
+        request = Request("record", argument=root.hex(), limit=self.shape.limit)
         try:
-            limit = self._frame.limit
-            return opened(
-                await self._transport.request(
-                    donor, Request("record", argument=root.hex(), limit=limit), deadline=deadline
-                )
-            )
+            return opened(await self._transport.request(donor, request, deadline=deadline))
         except (TheirFault, Weather) as error:
             if isinstance(error, Malformed):
-                self._chunk_exchange.report(Report(error.code, error.fact, donor))
+                self._report(error, donor)
             return error
 
-    async def state(self, standing: ChosenHead, deadline: float) -> SharedState | None:
-        """The state that ``standing`` names, from ours; None where it is not to be had this way."""
-        state, now = self._learner.state, asyncio.get_running_loop().time()
+    def _report(self, error: SwarmError, donor: PeerId) -> None:
+        self._chunk_exchange.report(Report(error.code, error.fact, donor))
+
+    # --- replaying ------------------------------------------------------------------------------------------------
+
+    async def state(self, head: ChosenHead, deadline: float) -> SharedState | None:
+        """The state of ``head``, replayed from ours; None if it is not to be had in this way."""
+        state = self._learner.state
+        now = asyncio.get_running_loop().time()
         deadline = now + (deadline - now) / 2  # the rest is for the model itself
-        if not 0 < standing.round - state.round <= KEPT:
+        if not 0 < head.round - state.round <= KEPT:
             return None
         liars: set[PeerId] = set()
-        while state.round < standing.round:
-            donors = [donor for donor in standing.donors if donor not in liars][:DONORS]
+        while state.round < head.round:
+            donors = [donor for donor in head.donors if donor not in liars][:DONORS]
             found = await self.record(state_root(state), donors, deadline)
             if found is None:
                 return None
@@ -157,16 +164,18 @@ class RoundLog:
                 state = await self.following(state, record)
             except Malformed as error:
                 liars.add(donor)
-                self._chunk_exchange.report(Report(error.code, error.fact, donor))
-        return state if state_root(state) == standing.state_root else None
+                self._report(error, donor)
+        return state if state_root(state) == head.state_root else None
 
-    async def average(self, record: Record) -> Tensor:
-        """The average of ``record``, ``[P]``. Raises `Malformed` where no group of the run can have decided it."""
-        return await self._arithmetic.run(ReplayRecord(record, self._frame).run)
+    async def after(self, record: Record) -> SharedState:
+        """The state after ours by ``record``. Raises `Malformed` if no group of the run can have decided it."""
+        return await self.following(self._learner.state, record)
 
     async def following(self, state: SharedState, record: Record) -> SharedState:
-        """The state after ``state`` by ``record``. Raises `Malformed` where no group of the run can have decided it."""
+        """The state after ``state`` by ``record``. Raises `Malformed` if no group of the run can have decided it."""
         if record.round != state.round:
             raise Malformed("the record is of another round")
-        average_P = None if record.is_void else await self.average(record)
+        average_P = None
+        if not record.is_void:
+            average_P = await self._arithmetic.run(ReplayRecord(record, self.shape).run)
         return await self._arithmetic.run(lambda: self._learner.after(state, average_P))

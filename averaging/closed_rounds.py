@@ -1,0 +1,90 @@
+"""What to answer a peer that comes to a round which is not open here: it is over, or this peer does not take part in it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+
+from swarm.bounded import LeastRecentlyUsed
+from swarm.manifest import RunManifest
+from swarm.transport.post import Inbox, Post
+from swarm.wire import LEVEL_2, Message, Signed, Stamp, level_of
+
+from .messages import Decline, DeclineReason, Proposal, Ready
+
+REMEMBERED = 64
+"""Rounds back."""
+
+
+class ClosedRounds:
+    """Answers `Ready` and `Proposal` messages for rounds and levels in which this peer has no open assembly."""
+
+    def __init__(self, manifest: RunManifest, post: Post) -> None:
+        self._run = manifest.run_id
+        self._patience = manifest.round.assemble_seconds
+        self._post = post
+        self._round = 0
+        """The round this peer is in."""
+        self._last_formed = -1
+        """The last round for which it had a group."""
+        self._roots: LeastRecentlyUsed[int, bytes] = LeastRecentlyUsed(REMEMBERED)
+        """The state roots of the last rounds for which it had a group."""
+        self._level2_rounds: deque[int] = deque(maxlen=REMEMBERED)
+        """Rounds in whose level-2 group it was."""
+        post.stray = self._answer
+
+    def begin(self, round_: int) -> None:
+        """This peer now averages ``round_``."""
+        self._round = round_
+
+    def formed(self, round_: int, state_root: bytes) -> None:
+        """It has a group for ``round_``, whose members train from ``state_root``."""
+        self._last_formed = round_
+        self._roots[round_] = state_root
+
+    def formed_level2(self, round_: int) -> None:
+        """It is in the level-2 group of ``round_``."""
+        self._level2_rounds.append(round_)
+
+    def skip_level2(self, round_: int) -> None:
+        """It is not in the level-2 group of ``round_``: answer the peers that wait for it there."""
+        topic = (round_, LEVEL_2)
+        self._post.open(topic)
+        self._post.close(topic)
+
+    def rejoin(self, round_: int) -> None:
+        """It is now in ``round_``, possibly for the second time, with another model.
+
+        Peers that are ready for that round are no longer told that it is over, and are heard as soon as we are ready.
+        """
+        self._round = round_
+        self._last_formed = min(self._last_formed, round_ - 1)
+        self._post.reopen(round_)
+
+    def _answer(self, signed: Signed[Message]) -> None:
+        if not isinstance(signed.message, (Ready, Proposal)):
+            return
+        round_ = signed.stamp.round
+        if signed.stamp.group == LEVEL_2 and round_ not in self._level2_rounds:
+            self._decline(signed, self._absent("we are no representative now"))
+        elif round_ > self._round + 1:
+            self._decline(signed, self._absent("still catching up"))
+        elif round_ <= self._last_formed:
+            self._decline(signed, self._over(signed))
+
+    def _over(self, signed: Signed[Message]) -> Decline:
+        """The answer to a peer that comes when our group of its round stands. To a peer with another model this says nothing about its
+        round, only that we will not join it."""
+        round_ = signed.stamp.round
+        message = signed.message
+        if isinstance(message, Ready) and self._roots.get(round_, message.state_root) != message.state_root:
+            return self._absent("we train from another model")
+        return Decline(self._round, f"round {round_} is over, the run is at {self._round}")
+
+    def _absent(self, reason: str) -> Decline:
+        return Decline(self._round, reason, DeclineReason.ABSENT)
+
+    def _decline(self, signed: Signed[Message], decline: Decline) -> None:
+        deadline = asyncio.get_running_loop().time() + self._patience
+        stamp = Stamp(self._run, signed.stamp.round, level_of(signed.stamp.group))
+        self._post.send((signed.signer,), decline, stamp, deadline=deadline, failures=Inbox())

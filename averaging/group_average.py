@@ -1,0 +1,147 @@
+"""One group, one round: form the group, and average in it. `averager` puts one or two of these together."""
+
+# Axes: P parameters of the whole model
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, replace
+
+from torch import Tensor
+
+from swarm.identity import KeyPair
+from swarm.manifest import Exchange, RunManifest
+from swarm.wire import LEVEL_2, NO_GROUP, Stamp, open_frame, seal
+
+from . import groups
+from .assembly import Assembly, AssemblyPlan
+from .groups import Group
+from .hierarchy import Hierarchy
+from .messages import Ready
+from .outcome import Decided, NoDecision, NoGroup
+from .partition import Part, plan, shaped
+from .record import recorded
+from .round import Round
+from .round_plan import Applied, Contribution, RoundPlan, Schedule
+from .runner import MachineRunner
+from .terms import GroupTerms
+from .update import Update
+
+LOOKS = 16
+"""First looks for missing peers that would fit into ``assemble_seconds``."""
+BRIEF = 1 << 17
+"""Numbers of an update whose jobs take a millisecond or two each (the sum of whole updates excepted, which grows with the group)."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class GroupResult:
+    """What the round of a group came to."""
+
+    plan: RoundPlan
+    result: Applied | NoDecision
+    seconds: float
+    """From the standing group to the result."""
+
+    def decided(self) -> Decided | NoDecision:
+        """The same as an outcome of the peer."""
+        result = self.result
+        if not isinstance(result, Applied):
+            return result
+        group = self.plan.group
+        return Decided(
+            average_P=result.average_P,
+            group=group,
+            missing=result.missing,
+            tokens=result.tokens,
+            population=group.population,
+            seconds=self.seconds,
+            record=recorded(result, group, self.plan.parts),
+        )
+
+
+class GroupAverage:
+    """Forms groups and averages in them, for one peer."""
+
+    def __init__(self, manifest: RunManifest, key: KeyPair, runner: MachineRunner) -> None:
+        self._manifest = manifest
+        self._key = key
+        self._runner = runner
+        self._last_P: Tensor | None = None
+        """The average that the last exchange has made: in use until `recycle`."""
+        self._scratch_P: Tensor | None = None
+        """A vector that nobody reads any more. Fresh memory costs more than the work done in it."""
+
+    def recycle(self) -> None:
+        """The last average is not in use any more: the next one may be written over it."""
+        self._scratch_P = self._last_P
+        self._last_P = None
+
+    async def assemble(
+        self, update: Update, terms: GroupTerms, hierarchy: Hierarchy | None = None
+    ) -> Group | NoGroup:
+        """The group of this round, at most 2 × ``assemble_seconds`` after ``terms.close_at``. ``hierarchy``: form the level-2 group."""
+        spec = self._manifest.round
+        level = LEVEL_2 if hierarchy else NO_GROUP
+        stamp = Stamp(self._manifest.run_id, update.round, level)
+        link = update.link
+        ready = Ready(update.state_root, link.uplink, link.dialable, link.peers, update.is_participant)
+        now = asyncio.get_running_loop().time()
+        close_at = max(terms.close_at, now + spec.assemble_seconds / 4)  # we may be late ourselves
+        assembly_plan = AssemblyPlan(
+            run=self._manifest.run_id,
+            ready=open_frame(seal(self._key, ready, stamp), Ready, run=self._manifest.run_id),
+            terms=replace(terms, close_at=close_at),
+            patience=spec.assemble_seconds,
+            first_look=spec.assemble_seconds / LOOKS,
+            group_size=spec.group_size,
+            hierarchy=hierarchy,
+        )
+        return await self._runner.run(Assembly(assembly_plan), stamp, assembly_plan.give_up_at)
+
+    async def exchange(
+        self, update: Update, group: Group, vector_P: Tensor, decoded_scratch_P: Tensor | None = None
+    ) -> GroupResult:
+        """Average ``vector_P`` (the update with its residual) in ``group``; takes at most ``average_seconds``."""
+        spec = self._manifest.round
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        round_plan = RoundPlan(
+            group=group,
+            parts=self._parts(group, update),
+            codec=spec.codec,
+            schedule=Schedule.within(began, spec.average_seconds),
+            exchange=spec.exchange,
+        )
+        contribution = Contribution(
+            vector_P=vector_P,
+            weight=update.tokens,
+            seed=update.seed,
+            codec=update.codec,
+            average_scratch_P=self._take_scratch(vector_P),
+            decoded_scratch_P=decoded_scratch_P,
+        )
+        machine = Round(round_plan, self._key.peer_id, contribution)
+        stamp = Stamp(self._manifest.run_id, update.round, group.id)
+        deadline = round_plan.schedule.fetched
+        is_brief = vector_P.numel() <= BRIEF
+        result: Applied | NoDecision = await self._runner.run(
+            machine, stamp, deadline, expect=machine.expect, is_brief=is_brief
+        )
+        self._last_P = result.average_P if isinstance(result, Applied) else None
+        return GroupResult(round_plan, result, loop.time() - began)
+
+    def _take_scratch(self, vector_P: Tensor) -> Tensor | None:
+        scratch_P = self._scratch_P
+        self._scratch_P = None
+        has_shape = (
+            scratch_P is not None and scratch_P.shape == vector_P.shape
+        )  # fragments may differ by a block
+        return scratch_P if has_shape else None
+
+    def _parts(self, group: Group, update: Update) -> tuple[Part, ...]:
+        spec = self._manifest.round
+        numbers = update.vector_P.numel()
+        at_most = 1 if spec.exchange is Exchange.GATHER else spec.owners
+        owners = groups.owners(self._manifest.run_id, group, at_most)
+        parts = plan(numbers, owners, groups.shares(group, owners))
+        return shaped(parts, update.tensors or (numbers,), update.round)

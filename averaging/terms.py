@@ -1,0 +1,122 @@
+"""With whom a peer averages in a round: what it knows of the others, and what follows from that for the groups to form.
+
+Attendance   what this peer knows of the others when the averaging begins (its caller fills it)
+GroupTerms   for one group: who should come, how long to wait, and how few are too few
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field, replace
+
+from swarm.identity import PeerId
+
+from .hierarchy import LEVEL1_SIZE, Hierarchy, least
+
+LOST_AFTER = 3
+"""After so many missed rounds a peer tries one group of all peers: its level-1 group may have no other member left."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GroupTerms:
+    """For one group: who should come, how long to wait, and how few are too few."""
+
+    expected: Sequence[PeerId]
+    """The peers that should come, as far as this peer knows."""
+    close_at: float
+    """When the leader stops waiting for peers that have not come, in the loop's clock."""
+    alone_is_fine: bool = True
+    """Whether the average may be the peer's own update if nobody else comes; else the update is carried over."""
+    least: int = 1
+    """The fewest members of a group."""
+    least_participants: int = 0
+    """The fewest members that were in the last average: newcomers form no group beside the peers that go on."""
+    population: int = 1
+    """Peers of the last round; all who hold its model know the same number."""
+    present: int = 1
+    """Peers that are present, as far as this peer knows."""
+    leader: PeerId | None = None
+    """The peer that leads if it is there; else a hash decides."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attendance:
+    """What a peer knows of the others when the averaging of a round begins."""
+
+    me: PeerId
+    near: Collection[PeerId]
+    """Peers that should come whatever their last message said: members of the last average, and peers with the same head."""
+    at_round: Collection[PeerId]
+    """Present peers that say they will take part in this round."""
+    present: Sequence[PeerId]
+    """All present peers, without us."""
+    close_at: float
+    """When to stop waiting for peers that have not come, in the loop's clock."""
+    patience: float
+    """Seconds that forming a group may take beyond that (`RoundSpec.assemble_seconds`)."""
+    population: int = 1
+    departed: int = 0
+    """Members of the last average that have left since."""
+    has_others: bool = False
+    """Whether peers are present that train without us: then an average of our own would split the run."""
+    missed: int = 0
+    """How many rounds in a row this peer has had no average of."""
+    first_leader: PeerId | None = field(default=None)
+    """The organiser: it leads while the run has no population yet."""
+
+    def hierarchy(self, run: bytes, round_: int, group_size: int) -> Hierarchy:
+        """The groups of this round. A peer that has missed `LOST_AFTER` rounds looks for one group of all."""
+        hierarchy = Hierarchy.of(run, round_, self.population, group_size)
+        return hierarchy if self.missed < LOST_AFTER else replace(hierarchy, count=1)
+
+    def one_group(self) -> GroupTerms:
+        """For a population that averages in one group.
+
+        Many newcomers arrive at once at a run that has no population yet. Then the organiser leads, which has waited longest, and
+        the group takes more time.
+        """
+        is_first = self.population == 1
+        return GroupTerms(
+            expected=sorted((set(self.near) | set(self.at_round)) - {self.me}),
+            close_at=self.close_at + (self.patience if is_first else 0.0),
+            alone_is_fine=not self.has_others,
+            least_participants=least(max(1, self.population - self.departed), self.missed),
+            population=self.population,
+            present=1 + len(self.present),
+            leader=self.first_leader if is_first else None,
+        )
+
+    def level1(self, hierarchy: Hierarchy) -> GroupTerms:
+        """For our level-1 group."""
+        usual_size = min(LEVEL1_SIZE, self.population // hierarchy.count)
+        return GroupTerms(
+            expected=hierarchy.group_mates(self.me, self._known),
+            close_at=self.close_at,
+            alone_is_fine=False,
+            least=max(1, (usual_size // 4) >> self.missed),
+            population=self.population,
+            present=1 + len(self.present),
+        )
+
+    def level2(self, hierarchy: Hierarchy, average_seconds: float) -> GroupTerms:
+        """For the level-2 group, if we are our group's representative.
+
+        Level-1 groups are not done at the same moment, so this waits as long as another one may take. A single failure does not
+        make fewer members enough, or there could be two level-2 groups.
+        """
+        return replace(
+            self.level1(hierarchy),
+            expected=self.other_representatives(hierarchy),
+            close_at=self.close_at + self.patience + average_seconds,
+            least=max(2, least(hierarchy.count, max(0, self.missed - 1))),
+        )
+
+    def other_representatives(self, hierarchy: Hierarchy) -> list[PeerId]:
+        """The peers that should be in the level-2 group for the groups other than ours."""
+        ours = hierarchy.group_index(self.me)
+        expected = hierarchy.representatives(self._known)
+        return [peer for peer in expected if hierarchy.group_index(peer) != ours]
+
+    @property
+    def _known(self) -> set[PeerId]:
+        return {self.me, *self.near, *self.present}
