@@ -36,7 +36,7 @@ async def ask_all(
     hurry: float = math.inf,
     enough: int | None = None,
 ) -> Answers[T]:
-    """Call ``ask`` for all ``peers`` at once. `Weather` or `TheirFault` that it raises is that peer's failure.
+    """Call ``ask`` for all ``peers`` at once. `Weather` or `TheirFault` from it is that peer's failure.
 
     Stops waiting at ``deadline`` (the loop's clock), ``hurry`` seconds after the first answer (the answers
     that are there grow old while we wait for a silent peer), or as soon as ``enough`` peers have answered,

@@ -1,4 +1,4 @@
-"""Many are asked at once: answers are collected until a deadline, and nobody delays or breaks more than its own answer."""
+"""`ask_all` collects answers of many peers until a deadline; a bad peer costs its own answer only."""
 
 import asyncio
 import math

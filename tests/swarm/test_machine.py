@@ -160,7 +160,7 @@ class _Job:
         return 4
 
 
-# --- the playbook itself -------------------------------------------------------------------------------------------
+# --- the playbook itself --------------------------------------------------------------------------------
 
 
 def test_a_play_that_is_acted_as_written_returns_its_last_commands() -> None:
