@@ -25,7 +25,7 @@ SPARSE_GROUPS: Mapping[Codec, int] = MappingProxyType(
     {Codec.SPARSE64: 36, Codec.SPARSE128: 18, Codec.SPARSE256: 9, Codec.SPARSE512: 4, Codec.MASKED: 36}
 )
 """Per sparse codec, the largest group in which gather costs about as many bytes as int4 with butterfly.
-With gather, a member sends (members - 1) updates; with int4 and butterfly, always about one byte per number."""
+With gather a member sends (members - 1) updates; with int4 and butterfly about one byte per number."""
 
 MASK_ROUNDS = 100
 """Fewest rounds for the masked codec: in a shorter run its mask selects each number too rarely."""
