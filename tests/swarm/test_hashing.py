@@ -1,4 +1,4 @@
-"""The digest of bulk bytes is BLAKE3, whoever holds the bytes."""
+"""The digest of bulk bytes is BLAKE3, for all types that hold bytes."""
 
 from __future__ import annotations
 

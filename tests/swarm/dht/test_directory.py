@@ -29,5 +29,5 @@ def test_of_two_records_with_one_version_the_first_is_kept() -> None:
     assert newest([first, second]) == [first]
 
 
-def test_nobody_is_the_newest_of_nothing() -> None:
+def test_no_records_have_no_newest() -> None:
     assert newest([]) == []

@@ -21,7 +21,7 @@ async def settled() -> None:
 
 
 @pytest.mark.asyncio
-async def test_what_is_started_at_any_depth_ends_with_its_owner() -> None:
+async def test_a_task_started_at_any_depth_ends_with_its_owner() -> None:
     owner, started = TaskOwner(), list[asyncio.Task[None]]()
     with owner.adopting():
         first = asyncio.create_task(parent(started))
@@ -34,7 +34,7 @@ async def test_what_is_started_at_any_depth_ends_with_its_owner() -> None:
 
 
 @pytest.mark.asyncio
-async def test_what_others_start_is_left_alone() -> None:
+async def test_tasks_without_an_owner_are_left_alone() -> None:
     owner, started = TaskOwner(), list[asyncio.Task[None]]()
     with owner.adopting(), disowned():
         await parent(started)
@@ -47,7 +47,7 @@ async def test_what_others_start_is_left_alone() -> None:
 
 
 @pytest.mark.asyncio
-async def test_each_of_two_owners_ends_its_own_whoever_leaves_first_and_the_loop_is_as_it_was() -> None:
+async def test_each_of_two_owners_ends_its_own_tasks_and_the_loop_is_as_it_was() -> None:
     loop = asyncio.get_running_loop()
     before, seen = loop.get_task_factory(), 0
 
@@ -90,7 +90,7 @@ async def test_a_task_that_another_starts_while_it_is_cancelled_ends_too() -> No
 
 
 @pytest.mark.asyncio
-async def test_errors_that_nobody_awaits_are_counted() -> None:
+async def test_errors_of_tasks_are_counted() -> None:
     owner = TaskOwner()
 
     async def fails() -> None:
