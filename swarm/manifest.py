@@ -88,6 +88,7 @@ class ModelSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, array_l
     layers: int = 2
     heads: int = 4
     context: int = 64
+    """Tokens of a sequence."""
 
     def __post_init__(self) -> None:
         if not (2 <= self.vocabulary <= 1 << 20 and 8 <= self.width <= 1 << 16 and 1 <= self.layers <= 512):
@@ -179,11 +180,13 @@ class InnerSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, array_l
 
     learning_rate: float = 8e-3
     batch: int = 4
+    """Sequences per local step."""
     warmup_steps: int = 60
     horizon_steps: int = 1000
     """Local steps after which the cosine has reached its end."""
     weight_decay: float = 0.1
     clip: float = 1.0
+    """Largest norm of the gradient; a larger gradient is scaled down to it."""
     optimiser: InnerOptimiser = InnerOptimiser.ADAMW
 
     def __post_init__(self) -> None:
@@ -235,6 +238,7 @@ class RunDescription(Message, frozen=True):
     organiser: bytes
     """Public key of the organiser, 32 bytes."""
     seed: int
+    """Chooses the fresh model and the shuffling of the text."""
     model: ModelSpec
     data: DataSpec
     round: RoundSpec

@@ -1,7 +1,9 @@
 """Every "random" choice of the protocol is a hash: all peers compute the same one and need not agree on it.
 
-derive_bytes(run, label, label, …) = sha256( domain ‖ framed(run) ‖ framed(label) ‖ … )
-framed(label) = type (one byte) ‖ length (u64, little-endian) ‖ bytes
+    derive_bytes(run, label, label, …) = sha256( domain ‖ framed(run) ‖ framed(label) ‖ framed(label) ‖ … )
+    framed(label)                      = type (1 byte) ‖ length (u64, little-endian) ‖ bytes
+
+`derive` makes an integer of it, `shuffled` an order.
 """
 
 from __future__ import annotations

@@ -1,8 +1,10 @@
 """The ticket: the one string that a volunteer needs to join a run.
 
-ticket = "swarm1" ‖ base64url( length of the secret 1 ‖ number of entries 1 ‖ run id 32 ‖ secret 0 or 16
-                               ‖ entries ‖ checksum 4 )
-entry  = peer id 32 ‖ port u16 ‖ length of the host 1 ‖ host
+    ticket  = "swarm1" ‖ base64url( content ‖ checksum 4 )
+    content = length of the secret 1 ‖ number of entries 1 ‖ run id 32 ‖ secret 0 or 16 ‖ entries
+    entry   = peer id 32 ‖ port u16 (little-endian) ‖ length of the host 1 ‖ host
+
+The checksum finds tickets that were cut short or typed wrong. A ticket has one spelling only.
 """
 
 from __future__ import annotations

@@ -37,7 +37,7 @@ REFRESH_SECONDS = 120.0
 """Time from one refresh to the next. A refresh is a get that also searches for the peers nearest to us."""
 
 GRACE = 1.0
-"""Seconds that a search with answers waits for the entries that it has not asked before."""
+"""Seconds that an operation with answers waits for entries that have not answered."""
 
 ENTRIES_LIMIT = 16
 """Most entries remembered, the latest first."""
@@ -263,7 +263,8 @@ async def _wait(operation: Operation, calls: Sequence[Coroutine[Any, Any, Any]])
 def load_hivemind() -> None:
     """Import hivemind's DHT, and undo what the import changes in the process. Takes 2 to 4 s: use a thread.
 
-    The import renames a log level, installs a log handler, and sets how torch shares memory.
+    The import renames the log level WARNING, installs a log handler, and changes the filters of warnings and
+    the way in which torch shares memory.
     """
     with _import_lock, warnings.catch_warnings():
         if "hivemind.dht.node" in sys.modules:

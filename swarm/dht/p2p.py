@@ -75,7 +75,7 @@ class Operation:
 
     deadline: float
     record: bytes = b""
-    """The frame to publish; empty for a get."""
+    """The frame to publish; empty for a get or a join."""
     found: dict[bytes, Signed[Message]] = field(default_factory=dict)
     """Valid records that came in, by `tag`."""
     answered: set[PeerId] = field(default_factory=set)
@@ -84,8 +84,8 @@ class Operation:
     """Peers that have stored ``record``."""
 
     @property
-    def is_get(self) -> bool:
-        """Whether the operation wants records; a put or a join wants neighbours only."""
+    def wants_records(self) -> bool:
+        """Whether records are wanted, as by a get and a join; a put looks for neighbours only."""
         return not self.record
 
 
@@ -214,7 +214,7 @@ class P2P:
         if len(response.results) != len(request.keys):
             raise Malformed("a reply for other keys than were asked for")
         for key, result in zip(request.keys, response.results, strict=True):
-            if result.value and operation and operation.is_get:
+            if result.value and operation and operation.wants_records:
                 records, wrong = await self._open_bundle(key, result.value)
                 operation.found.update((tag(record.raw), record) for record in records)
                 self.refused += wrong
@@ -310,7 +310,7 @@ def _verb(name: str) -> str:
 
 def _argument(verb: str, operation: Operation | None) -> str:
     """The argument of a request: a find becomes a walk where no records are wanted."""
-    if verb == "find" and (operation is None or not operation.is_get):
+    if verb == "find" and (operation is None or not operation.wants_records):
         return "walk"
     return verb
 

@@ -1,7 +1,10 @@
 """The values that the DHT keeps: topics under salted keys, and bundles of signed records.
 
-topic + salt   ->  key, 3 per topic      an attacker next to one key cannot hide the records of a topic
-key            ->  bundle = [[frame, seconds to live], …]    one record per signer, no time of day
+    topic + salt   ->   key                                     3 salts, so 3 keys per topic
+    key            ->   bundle = [[frame, seconds to live], …]  one record per signer, no time of day
+
+A peer's place among the keys follows from its own key, but an attacker may try many keys until one has a
+place next to a topic's key. There it can hide records, but not at the other keys of the topic.
 """
 
 from __future__ import annotations

@@ -1,3 +1,5 @@
+"""The driver of machines, and `play`, the helper that tests machines without a driver."""
+
 import asyncio
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -55,7 +57,8 @@ def drive_through(
     """The outcome of ``machine`` and its time, where the events of ``mail`` come at the times given."""
 
     async def main() -> tuple[str, float]:
-        loop, inbox = asyncio.get_running_loop(), asyncio.Queue[Event]()
+        loop = asyncio.get_running_loop()
+        inbox = asyncio.Queue[Event]()
         for when, event in mail:
             loop.call_at(when, inbox.put_nowait, event)
         outcome = await drive(machine, act or (lambda command: None), inbox)

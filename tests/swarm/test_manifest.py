@@ -1,3 +1,5 @@
+"""The manifest: its bytes, what is refused when it comes from a stranger, and values out of range."""
+
 import hashlib
 
 import msgspec

@@ -1,3 +1,5 @@
+"""Draws by hash: the same on all peers and in all versions, and different for different labels."""
+
 from hypothesis import given
 from hypothesis import strategies as st
 

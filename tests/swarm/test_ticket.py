@@ -1,3 +1,5 @@
+"""Tickets: the string, the errors of people who copy it, and addresses."""
+
 import string
 
 import pytest

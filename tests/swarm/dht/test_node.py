@@ -1,3 +1,5 @@
+"""The directory of hivemind's nodes, on a network in memory."""
+
 from __future__ import annotations
 
 import asyncio
@@ -170,7 +172,8 @@ async def test_a_silent_entry_does_not_delay_a_peer_that_has_another_entry(
 ) -> None:
     monkeypatch.setattr(module, "GRACE", 0.0)
     await swarm.many(3)
-    silent, request = key(9).peer_id, MemoryTransport.request
+    silent = key(9).peer_id
+    request = MemoryTransport.request
 
     async def never(self: MemoryTransport, to: str, *args: object, **options: object) -> bytes:
         if to == silent:
@@ -190,7 +193,8 @@ async def test_a_silent_swarm_ends_the_wait_at_the_deadline_and_what_came_before
     peers = await swarm.many(8)
     for number, peer in enumerate(peers):
         await put(peer, number)
-    answers, request = 4, MemoryTransport.request
+    answers = 4
+    request = MemoryTransport.request
 
     async def a_few(self: MemoryTransport, *args: object, **options: object) -> bytes:
         nonlocal answers
@@ -246,7 +250,8 @@ async def test_a_peer_that_lost_all_others_finds_them_again_when_the_network_is_
 
 @pytest.mark.asyncio
 async def test_two_swarms_become_one_when_one_peer_meets_another(swarm: Swarm) -> None:
-    here, there = await swarm.open(0), await swarm.open(1)
+    here = await swarm.open(0)
+    there = await swarm.open(1)
     await put(here, 0)
     await put(there, 1)
     peer = key(1).peer_id

@@ -20,7 +20,9 @@ from swarm.transport import Call, Request, Route
 from swarm.wire import CONTROL_LIMIT, pack
 from tests.swarm.memory import RUN, MemoryTransport, Network, key, record, soon
 
-ANNA, MALLORY, NOBODY = key(1), key(66), key(77)
+ANNA = key(1)
+MALLORY = key(66)
+NOBODY = key(77)
 PLACES = [key_id(where).to_bytes(20, "big") for where in Topics(RUN, {"progress": Progress}).keys("progress")]
 
 
@@ -28,7 +30,8 @@ class Border:
     """Anna has a directory; Mallory sends any bytes that he likes."""
 
     def __init__(self, network: Network, anna: HivemindDirectory) -> None:
-        self.network, self.anna = network, anna
+        self.network = network
+        self.anna = anna
         self.mallory = network.join(MALLORY, ANNA)
         self.contact = self.mallory.contacts.record(MALLORY.peer_id) or b""
 

@@ -1,3 +1,5 @@
+"""The storage of a DHT node: what it keeps, for how long, and what it refuses."""
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -35,7 +37,8 @@ def test_a_refused_store_shortens_the_life_of_hiveminds_record_but_not_of_ours()
     from hivemind.dht.storage import DHTLocalStorage
     from hivemind.utils.timed_storage import get_dht_time
 
-    theirs, now = DHTLocalStorage(), get_dht_time()
+    theirs = DHTLocalStorage()
+    now = get_dht_time()
     assert theirs.store(DHTID(PLACE), b"new", now + 1000)
     assert not theirs.store(DHTID(PLACE), b"old", now + 500)
     assert theirs.key_to_heap[DHTID(PLACE)].expiration_time == now + 500, (
@@ -62,7 +65,8 @@ def test_whatever_the_order_the_highest_version_of_every_signer_stays(
 
 
 def test_a_replay_of_an_older_record_is_refused_also_with_the_longest_life() -> None:
-    storage = RecordStorage(TOPICS, clock := Clock())
+    clock = Clock()
+    storage = RecordStorage(TOPICS, clock)
     assert storage.store(PLACE, one(1, 5, 5, seconds=100))
     assert not storage.store(PLACE, one(1, 5, 4, seconds=600))
     clock.now += 101
@@ -70,7 +74,8 @@ def test_a_replay_of_an_older_record_is_refused_also_with_the_longest_life() -> 
 
 
 def test_a_replay_of_the_same_record_is_no_error_and_prolongs_nothing() -> None:
-    storage = RecordStorage(TOPICS, clock := Clock())
+    clock = Clock()
+    storage = RecordStorage(TOPICS, clock)
     assert storage.store(PLACE, one(1, seconds=100))
     assert storage.store(PLACE, one(1, seconds=600))
     clock.now += 101
@@ -78,7 +83,8 @@ def test_a_replay_of_the_same_record_is_no_error_and_prolongs_nothing() -> None:
 
 
 def test_a_newer_record_may_live_shorter_than_the_one_it_replaces() -> None:
-    storage = RecordStorage(TOPICS, clock := Clock())
+    clock = Clock()
+    storage = RecordStorage(TOPICS, clock)
     assert storage.store(PLACE, one(1, 1, seconds=600))
     assert storage.store(PLACE, one(1, 2, seconds=10))
     clock.now += 11
@@ -93,14 +99,16 @@ def test_a_record_without_a_life_is_refused(seconds: float) -> None:
 
 
 def test_nothing_lives_longer_than_ten_minutes() -> None:
-    storage = RecordStorage(TOPICS, clock := Clock())
+    clock = Clock()
+    storage = RecordStorage(TOPICS, clock)
     assert storage.store(PLACE, one(1, seconds=1e12))
     clock.now += 601
     assert versions(storage) == []
 
 
 def test_a_bundle_says_what_is_left_and_never_what_time_it_is() -> None:
-    storage = RecordStorage(TOPICS, clock := Clock())
+    clock = Clock()
+    storage = RecordStorage(TOPICS, clock)
     storage.store(PLACE, pack_bundle([(record(key(1)), 100.0), (record(key(2)), 50.0)]))
     clock.now += 30
     item = storage.get(PLACE)
@@ -150,7 +158,8 @@ def test_a_full_key_takes_no_new_signers_until_a_record_expires(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(module, "OWNERS_LIMIT", 2)
-    storage = RecordStorage(TOPICS, clock := Clock())
+    clock = Clock()
+    storage = RecordStorage(TOPICS, clock)
     assert storage.store(PLACE, one(1, seconds=50))
     assert storage.store(PLACE, one(2, seconds=100))
     assert not storage.store(PLACE, one(3))
@@ -163,7 +172,8 @@ def test_a_full_key_takes_no_new_signers_until_a_record_expires(
 def test_the_bytes_under_a_key_are_limited(monkeypatch: pytest.MonkeyPatch) -> None:
     size = len(record(key(1)))
     monkeypatch.setattr(module, "HELD_LIMIT", len(TOPICS) * 2 * (size + 16))
-    storage = RecordStorage(TOPICS, clock := Clock())
+    clock = Clock()
+    storage = RecordStorage(TOPICS, clock)
     assert [storage.store(PLACE, one(peer, seconds=50)) for peer in (1, 2, 3)] == [True, True, False]
     assert storage.refused == {"busy": 1}
     assert storage.store(PLACE, one(2, 1, seconds=100))

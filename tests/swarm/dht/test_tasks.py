@@ -1,3 +1,5 @@
+"""Tasks that a library starts and forgets end with their owner."""
+
 import asyncio
 from typing import Any
 
@@ -22,7 +24,8 @@ async def settled() -> None:
 
 @pytest.mark.asyncio
 async def test_a_task_started_at_any_depth_ends_with_its_owner() -> None:
-    owner, started = TaskOwner(), list[asyncio.Task[None]]()
+    owner = TaskOwner()
+    started = list[asyncio.Task[None]]()
     with owner.adopting():
         first = asyncio.create_task(parent(started))
     await settled()
@@ -35,7 +38,8 @@ async def test_a_task_started_at_any_depth_ends_with_its_owner() -> None:
 
 @pytest.mark.asyncio
 async def test_tasks_without_an_owner_are_left_alone() -> None:
-    owner, started = TaskOwner(), list[asyncio.Task[None]]()
+    owner = TaskOwner()
+    started = list[asyncio.Task[None]]()
     with owner.adopting(), disowned():
         await parent(started)
     await parent(started)
@@ -49,7 +53,8 @@ async def test_tasks_without_an_owner_are_left_alone() -> None:
 @pytest.mark.asyncio
 async def test_each_of_two_owners_ends_its_own_tasks_and_the_loop_is_as_it_was() -> None:
     loop = asyncio.get_running_loop()
-    before, seen = loop.get_task_factory(), 0
+    before = loop.get_task_factory()
+    seen = 0
 
     def factory(loop: Any, coro: Any, **options: Any) -> Any:
         nonlocal seen
@@ -57,7 +62,8 @@ async def test_each_of_two_owners_ends_its_own_tasks_and_the_loop_is_as_it_was()
         return asyncio.Task(coro, loop=loop, **options)
 
     loop.set_task_factory(factory)
-    first, second = TaskOwner(), TaskOwner()
+    first = TaskOwner()
+    second = TaskOwner()
     with first.adopting():
         one = asyncio.create_task(forever())
     with second.adopting():
@@ -73,7 +79,8 @@ async def test_each_of_two_owners_ends_its_own_tasks_and_the_loop_is_as_it_was()
 
 @pytest.mark.asyncio
 async def test_a_task_that_another_starts_while_it_is_cancelled_ends_too() -> None:
-    owner, started = TaskOwner(), list[asyncio.Task[None]]()
+    owner = TaskOwner()
+    started = list[asyncio.Task[None]]()
 
     async def stubborn() -> None:
         try:

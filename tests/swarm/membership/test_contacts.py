@@ -1,3 +1,5 @@
+"""The address book, and the contact records in it."""
+
 import pytest
 
 import swarm.membership.contacts as module
@@ -15,7 +17,8 @@ ENTRY = Address("entry.example.org", 3000)
 
 
 def test_the_newest_contact_wins_whatever_the_order_of_arrival() -> None:
-    older, newer = seal_contact(ANNA, RUN, (HOME,), 1), seal_contact(ANNA, RUN, (OFFICE,), 2)
+    older = seal_contact(ANNA, RUN, (HOME,), 1)
+    newer = seal_contact(ANNA, RUN, (OFFICE,), 2)
     for order in ((older, newer), (newer, older)):
         book = Contacts(RUN)
         for raw in order:
@@ -60,7 +63,8 @@ def test_addresses_that_cannot_be_are_malformed(addresses: object) -> None:
 
 def test_valid_records_are_kept_and_invalid_ones_counted() -> None:
     book = Contacts(RUN)
-    good, wrong = seal_contact(ANNA, RUN, (HOME,), 1), seal_contact(BORIS, bytes(32), (HOME,), 1)
+    good = seal_contact(ANNA, RUN, (HOME,), 1)
+    wrong = seal_contact(BORIS, bytes(32), (HOME,), 1)
     assert book.learn_all([wrong, good, b"noise"]) == 2
     assert book.records(10) == [good]
 

@@ -1,3 +1,5 @@
+"""The roster: which peers are present, and which of them a round expects."""
+
 from __future__ import annotations
 
 import pytest
