@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from itertools import count
 
 from swarm.errors import ConfigError
-from swarm.seeds import Word, derive
+from swarm.seeds import Label, derive
 
 from ..observe.reporter import Reporter
 
@@ -115,6 +115,6 @@ def _status(returned: int) -> int:
     return returned if returned >= 0 else 128 - returned
 
 
-def _chance(seed: str, *words: Word) -> float:
+def _chance(seed: str, *words: Label) -> float:
     """At least 0, less than 1."""
     return derive(b"chaos", seed, *words) / (1 << 63)

@@ -28,12 +28,12 @@ def soon(seconds: float = 20.0) -> float:
 
 
 async def echo(call: Call) -> bytes:
-    """Say it again."""
+    """Answer with the body of the request."""
     return call.body
 
 
 async def take(call: Call) -> bytes:
-    """How many bytes came."""
+    """Answer with the number of bytes in the request."""
     return str(len(call.body)).encode()
 
 
@@ -41,10 +41,12 @@ BULK = Route("bulk", take, lambda sender, argument: Allowance(at_most=64 << 20, 
 
 
 class Loopback:
-    """An async context in which peers live."""
+    """An async context that opens peers and closes them at its end."""
 
     def __init__(self, run: bytes = RUN, secret: bytes = b"", limits: Limits | None = None) -> None:
-        self.run, self.secret, self.limits = run, secret, limits
+        self.run = run
+        self.secret = secret
+        self.limits = limits
         self.contacts = Contacts(run)
         self._seq = 0
         self._stack = AsyncExitStack()
@@ -59,7 +61,7 @@ class Loopback:
         await self._stack.__aexit__(kind, error, traceback)
 
     def know(self, who: KeyPair, *addresses: Address) -> None:
-        """Everybody learns where ``who`` says it is."""
+        """Tell all peers the addresses of ``who``."""
         self._seq += 1
         self.contacts.learn(seal_contact(who, self.run, addresses, self._seq))
 

@@ -1,4 +1,4 @@
-"""Peers of one run in one process whose requests are plain calls: for everything that does not concern sockets."""
+"""Peers of one run in one process whose requests are plain calls, for tests that need no sockets."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def record(who: KeyPair, round_: int = 0, seq: int = 0, *, run: bytes = RUN, nam
 
 
 class Network:
-    """Who can be called. ``tap`` sees every request and its reply; a peer in ``dead`` does not answer."""
+    """The peers that can be called. ``tap`` sees each request and reply; peers in ``dead`` do not answer."""
 
     def __init__(self) -> None:
         self.peers: dict[PeerId, MemoryTransport] = {}
@@ -53,14 +53,15 @@ class Network:
 
 
 class MemoryTransport:
-    """A `swarm.transport.Transport`; ``contacts`` is this peer's own book."""
+    """A `swarm.transport.Transport`; ``contacts`` is this peer's own address book."""
 
     def __init__(self, network: Network, who: KeyPair, entries: tuple[KeyPair, ...]) -> None:
         self.me = who.peer_id
         self.contacts = Contacts(RUN, tuple(Entry(entry.peer_id, _address(entry)) for entry in entries))
         self.contacts.learn(seal_contact(who, RUN, (_address(who),), 1))
         self.routes: dict[str, Route] = {}
-        self.bytes_up = self.bytes_down = 0
+        self.bytes_up = 0
+        self.bytes_down = 0
         self._network = network
 
     def serve(self, route: Route) -> None:

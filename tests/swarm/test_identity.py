@@ -1,3 +1,5 @@
+"""Peer ids, petnames, signatures, and the key file."""
+
 import stat
 from pathlib import Path
 
@@ -33,7 +35,8 @@ def test_a_petname_is_short_and_stable() -> None:
 
 
 def test_a_signature_belongs_to_its_key_and_its_message() -> None:
-    signature, other = KEY.sign(b"message"), KeyPair.generate()
+    signature = KEY.sign(b"message")
+    other = KeyPair.generate()
     assert verify(KEY.public, signature, b"message")
     assert not verify(KEY.public, signature, b"massage")
     assert not verify(other.public, signature, b"message")

@@ -100,7 +100,7 @@ def test_words_become_what_the_manifest_has_for_them() -> None:
 @pytest.mark.parametrize("name", sorted(relaxation.PRESETS))
 def test_a_preset_is_in_the_manifest_field_by_field(name: str) -> None:
     spec = manifest_of(RunSettings(preset=name, rounds=500), TEXT.spec, key(0)).round
-    assert relaxation.Relaxation.of(spec) == relaxation.PRESETS[name]
+    assert relaxation.Preset.of(spec) == relaxation.PRESETS[name]
 
 
 @pytest.mark.parametrize(("model", "preset", "codec", "seconds", "patience"), [

@@ -145,14 +145,14 @@ def test_loss_takes_its_share_of_puts_and_of_what_is_read() -> None:
 
 
 class Other(Message, frozen=True):
-    kind = Kind.RECORD
+    kind = Kind.VOTE
     text: str
 
 
 def test_what_is_not_a_sealed_record_of_the_run_and_the_topic_is_refused() -> None:
     async def scene(network: SimulatedNetwork, a: Directory, b: Directory) -> None:
         foreign = seal_contact(A, bytes(32), (), 1)
-        wrong_kind = seal_body(A, Kind.RECORD, b"\x91\xa1x", Stamp(RUN))
+        wrong_kind = seal_body(A, Kind.VOTE, b"\x91\xa1x", Stamp(RUN))
         broken = contact(A)[:-1] + b"\x00"
         too_long = seal_body(A, Kind.CONTACT, bytes(RECORD_LIMIT), Stamp(RUN))
         for record in (b"noise", foreign, wrong_kind, broken, too_long):
