@@ -1,4 +1,4 @@
-"""docs/architecture.md lists every file of the three rooms, and every package of peer/, exactly as they are."""
+"""docs/architecture.md lists every file of the three rooms, and every package of peer/, as they are."""
 
 import re
 from collections.abc import Iterable
