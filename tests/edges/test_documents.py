@@ -194,6 +194,21 @@ def test_every_link_and_path_of_a_document_leads_somewhere(document: Path) -> No
     assert nowhere + [path for path in paths if not (ROOT / path).exists()] == []
 
 
+SOURCES = [
+    path.relative_to(ROOT).as_posix()
+    for folder in ("swarm", "averaging", "peer", "tests", "benchmarks", "examples")
+    for path in (ROOT / folder).rglob("*.py")
+]
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_every_python_file_that_a_document_names_exists(document: Path) -> None:
+    """A document may name a file by the end of its path: `guard.py`, `transport/guard.py`."""
+    named = set(re.findall(r"`([\w/]+\.py)`", document.read_text()))
+    known = {name for name in named if any(f"/{path}".endswith(f"/{name}") for path in SOURCES)}
+    assert named - known == set()
+
+
 @pytest.mark.parametrize("example", sorted((ROOT / "examples").glob("*.py")), ids=lambda path: path.name)
 def test_an_example_can_be_imported(example: Path) -> None:
     assert "main" in runpy.run_path(str(example))
