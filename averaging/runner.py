@@ -90,7 +90,8 @@ class MachineRunner:
                 )  # the other half is for the holders after this one
                 post.fetch(source, item, name, length, deadline=halfway, inbox=running.inbox)
             case Compute():
-                self._ports.tasks.create_task(self._compute(command, running))
+                tasks = self._ports.tasks
+                tasks.create_task(self._compute(command, running))
             case Report():
                 self._ports.report(command)
 

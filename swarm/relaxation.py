@@ -129,7 +129,7 @@ def _check_sparse(spec: RoundSpec, outer: OuterSpec, rounds: int) -> None:
         raise ConfigError(
             f"in {rounds} rounds the mask of {name} shows each number only a few times, "
             "and the model does not learn",
-            f"choose another codec (sparse256 is as small), or at least {MASK_ROUNDS} rounds",
+            f"choose another codec (sparse64 is as small), or at least {MASK_ROUNDS} rounds",
         )
     if spec.feedback == 0:
         raise ConfigError(
