@@ -22,11 +22,13 @@
                   no holder is left, or time has passed          finished, `Undecided`
     any           silence for ``schedule.patience``              the silent members are asked for a sign of life
 
-Rule 1: every wait has a deadline from the `Schedule`; nobody waits for a member that cannot be reached, or that has not committed in
-        time. A silent member is asked for a sign of life, so its death is known long before the deadlines. If too few members are
-        left for a decision, the round is given up. The others cannot decide it either, unless they have heard messages of the dead
-        that we missed: then they are further than we are, which we find out as after any missed round.
-Rule 2: an item is (index, hash). A decision needs 2/3 of the ballots and each member casts one, so there is at most one decision.
+Rule 1: every wait has a deadline from the `Schedule`; nobody waits for a member that cannot be reached, or
+        that has not committed in time. A silent member is asked for a sign of life, so its death is known
+        long before the deadlines. If too few members are left for a decision, the round is given up. The
+        others cannot decide it either, unless they have heard messages of the dead that we missed: then they
+        are further than we are, which we find out as after any missed round.
+Rule 2: an item is (index, hash). A decision needs 2/3 of the ballots and each member casts one, so there is
+        at most one decision.
 Rule 3: what is not applied counts as zero for all members and stays in the sender's residual.
 Rule 4: the average follows from the items alone, so equal decisions make equal bits.
 """
@@ -104,7 +106,10 @@ class Round:
         yield self._exchange.encode()
 
     def expect(self, sender: PeerId, item: str) -> int:
-        """The exact bytes that bulk ``item`` from ``sender`` must have. Raises `Refused` for an item that has no place here."""
+        """The exact bytes that bulk ``item`` from ``sender`` must have.
+
+        Raises `Refused` for an item that has no place here.
+        """
         return self._exchange.expect(sender, item)
 
     def handle(self, event: Event, now: float) -> Iterable[Command]:
@@ -189,7 +194,10 @@ class Round:
         yield from self._decide(now)
 
     def _ask_the_silent(self, now: float) -> Iterator[Command]:
-        """Ask the members that keep us waiting for a sign of life: a dead one will not be reached. Sending our commit again is harmless."""
+        """Ask the members that keep us waiting for a sign of life: a dead one will not be reached.
+
+        Sending our commit again is harmless.
+        """
         if now < self._patient_until or self._me in self._tally.ballots:
             return
         self._patient_until = now + self._plan.schedule.patience
@@ -203,7 +211,8 @@ class Round:
             yield Send(tuple(sorted(silent)), self._tally.commits[self._me], self._plan.group.id)
 
     def _ask_the_gone(self, now: float) -> Iterator[Command]:
-        """Try the members that cannot be reached once more, a little later, before we believe that too few are left."""
+        """Try the members that cannot be reached once more, a little later, before we believe that too few
+        are left."""
         gone = self._tally.gone
         if gone and self._tally.can_decide_without(gone):
             gone = set()
@@ -215,7 +224,8 @@ class Round:
             yield Send(tuple(due), self._tally.commits[self._me], self._plan.group.id)
 
     def _tell_holdings(self, now: float) -> Iterator[Command]:
-        """Say once what we hold: when no other item can come any more, or when the time for results has passed."""
+        """Say once what we hold: when no other item can come any more, or when the time for results has
+        passed."""
         if self._me in self._tally.holdings:
             return
         lacking = (index for index in range(self._plan.items) if index not in self._state.held)
@@ -228,7 +238,8 @@ class Round:
         return self._state.pending[index] > 0 or self._exchange.may_still_come(index, now)
 
     def _vote(self, now: float) -> Iterator[Command]:
-        """Cast our ballot once: when no message can change it any more, or when the time for holdings has passed."""
+        """Cast our ballot once: when no message can change it any more, or when the time for holdings has
+        passed."""
         tally = self._tally
         items = range(self._plan.items)
         if self._me in tally.ballots or self._me not in tally.holdings:
@@ -262,7 +273,8 @@ class Round:
         return f"{votes} of {len(group.members)} members agree on the round, {group.quorum} are needed{dead}"
 
     def _complete(self, now: float) -> Iterator[Command]:
-        """With a decision: combine its items if all are here; ask for each missing one at its holders, one after the other."""
+        """With a decision: combine its items if all are here; ask for each missing one at its holders, one
+        after the other."""
         held = self._state.held
         decided = [(index, hash_) for index, hash_ in enumerate(self._decision) if hash_]
         wanted = [index for index, hash_ in decided if hash_ not in held.get(index, ())]

@@ -1,4 +1,5 @@
-"""Runs the machines of a round: signs and sends what they want sent, and has their arithmetic done away from the event loop."""
+"""Runs the machines of a round: signs and sends what they want sent, and has their arithmetic done away from
+the event loop."""
 
 from __future__ import annotations
 
@@ -56,9 +57,11 @@ class MachineRunner:
         expect: Expect | None = None,
         is_brief: bool = False,
     ) -> T:
-        """Run ``machine`` to its end under the topic of ``stamp``; its messages are offered until ``deadline``.
+        """Run ``machine`` to its end under the topic of ``stamp``; its messages are offered until
+        ``deadline``.
 
-        ``expect`` says which bulk items it accepts, None for none. ``is_brief``: its jobs take a millisecond or two each.
+        ``expect`` says which bulk items it accepts, None for none. ``is_brief``: its jobs take a millisecond
+        or two each.
         """
         post = self._ports.post
         topic = (stamp.round, stamp.group)

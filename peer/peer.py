@@ -1,4 +1,6 @@
-"""One peer of one run: composes the parts, owns every task, and ends cleanly. It decides nothing about rounds.
+"""One peer of one run: composes the parts, owns every task, and ends cleanly.
+
+It decides nothing about rounds.
 
 Everything from outside comes through `Ports`, so the same peer runs on sockets and in a rehearsal.
 """
@@ -51,7 +53,10 @@ LAST_SAVE_SECONDS = 3.0
 """For everything that is left to do after Ctrl-C."""
 OFTEN_SECONDS = 5.0
 SELDOM_SECONDS = 20.0
-"""Bounds of the time between two looks at the DHT; between them, the length of a round. A look costs some 10 kB per peer."""
+"""Bounds of the time between two looks at the DHT; between them, the length of a round.
+
+A look costs some 10 kB per peer.
+"""
 SAMPLE_SECONDS = 1.0
 """Between two samples of what crossed the wire."""
 
@@ -106,7 +111,10 @@ class Peer:
     # --- life -----------------------------------------------------------------------------------------------------
 
     async def run(self) -> None:
-        """Join, train to the end of the run, leave. Cancelling it leaves cleanly; whatever else it raises is a `SwarmError`."""
+        """Join, train to the end of the run, leave.
+
+        Cancelling it leaves cleanly; whatever else it raises is a `SwarmError`.
+        """
         try:
             async with asyncio.TaskGroup() as tasks:
                 await self._live(tasks)
@@ -204,7 +212,8 @@ class Peer:
         return Shared(self.membership, averager, coordinator, announcer, catch_up, watch, round_log)
 
     async def _leave(self, post: Post, stages: RoundStages | None, *, is_over: bool) -> None:
-        """Stop training, keep what there is, say goodbye: all within the seconds that a person waits after Ctrl-C."""
+        """Stop training, keep what there is, say goodbye: all within the seconds that a person waits after
+        Ctrl-C."""
         if stages:
             stages.stop()
         self._activity.enter(Phase.LEAVING)

@@ -1,4 +1,5 @@
-"""What a peer tells as things happen: to its metrics (for the screens) and to an event sink (lines for people, JSON for machines)."""
+"""What a peer tells as things happen: to its metrics (for the screens) and to an event sink (lines for
+people, JSON for machines)."""
 
 from __future__ import annotations
 

@@ -10,8 +10,9 @@
     Void          no                             -                              skip it
     NotMerged     as its cause says              as its cause says              skip it: our level-1 group has decided
 
-To stay means to train on and try the same round again; to skip means to go on to the next round with the same model, and with the
-update carried over. If the others do have the result, the peer takes their state instead, whichever of the two it would have done.
+To stay means to train on and try the same round again; to skip means to go on to the next round with the same
+model, and with the update carried over. If the others do have the result, the peer takes their state instead,
+whichever of the two it would have done.
 """
 
 from __future__ import annotations
