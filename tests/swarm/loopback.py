@@ -44,7 +44,9 @@ class Loopback:
     """An async context in which peers live."""
 
     def __init__(self, run: bytes = RUN, secret: bytes = b"", limits: Limits | None = None) -> None:
-        self.run, self.secret, self.limits = run, secret, limits
+        self.run = run
+        self.secret = secret
+        self.limits = limits
         self.contacts = Contacts(run)
         self._seq = 0
         self._stack = AsyncExitStack()

@@ -32,7 +32,8 @@ def stage(scene: Scene, link: Link = AMPLE, transcript: Transcript | None = None
 
     async def main() -> SimulatedNetwork:
         network = SimulatedNetwork(7, link, transcript)
-        a, b = network.attach(A), network.attach(B)
+        a = network.attach(A)
+        b = network.attach(B)
         b.serve(Route("echo", echo))
         await scene(network, a, b)
         return network
@@ -61,7 +62,8 @@ def test_a_request_arrives_with_sender_argument_and_body_and_its_reply_comes_bac
 def test_a_reply_takes_both_ways_and_the_time_that_its_bytes_need_upwards() -> None:
     async def scene(network: SimulatedNetwork, a: SimulatedTransport, b: SimulatedTransport) -> None:
         reply = await a.request(B, Request("echo", bytes(1000)), deadline=100)
-        up, down = HEAD + 1000, HEAD + len(reply)
+        up = HEAD + 1000
+        down = HEAD + len(reply)
         assert now() == pytest.approx(0.5 + up / 1000 + 0.5 + down / 1000)
         assert (a.bytes_up, a.bytes_down, b.bytes_up, b.bytes_down) == (up, down, down, up)
 
@@ -272,7 +274,8 @@ def test_whoever_listens_hears_what_was_handled_and_nothing_that_was_lost() -> N
 
 
 def test_of_two_lines_the_worse_counts_and_the_senders_bandwidth() -> None:
-    fast, slow = Link(0.1, 0.2, 5000, 0), Link(2, 0, 100, 0.5)
+    fast = Link(0.1, 0.2, 5000, 0)
+    slow = Link(2, 0, 100, 0.5)
     assert between(fast, slow) == Link(2, 0.2, 5000, 0.5)
     assert between(slow, fast) == Link(2, 0.2, 100, 0.5)
 
@@ -435,7 +438,8 @@ async def _bustle(network: SimulatedNetwork, a: Transport, b: Transport) -> None
 
 def test_equal_seeds_make_equal_transcripts_and_other_seeds_make_others() -> None:
     link = Link(latency=0.05, jitter=0.1, bandwidth=20000, loss=0.05)
-    first, second = Transcript(keep=True), Transcript(keep=True)
+    first = Transcript(keep=True)
+    second = Transcript(keep=True)
     network = stage(_bustle, link, first)
     stage(_bustle, link, second)
     assert first_difference(first, second) is None

@@ -21,7 +21,8 @@ from swarm.simulation.shards import Pipe, ShardLost, Shards, heard
 from swarm.transport import Allowance, Call, Request, Route
 from swarm.wire import CONTROL_LIMIT
 
-A, B = PeerId("a" * 52), PeerId("b" * 52)
+A = PeerId("a" * 52)
+B = PeerId("b" * 52)
 LATENCY = 0.5
 LINK = Link(latency=LATENCY, jitter=0, bandwidth=1e15)
 

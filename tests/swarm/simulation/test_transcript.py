@@ -11,7 +11,8 @@ def told(*times: float, keep: bool = True) -> Transcript:
 
 
 def test_equal_happenings_have_equal_digests_in_whatever_batches_they_were_hashed() -> None:
-    a, b = told(*range(2000)), Transcript()
+    a = told(*range(2000))
+    b = Transcript()
     for time in range(2000):
         b.note(time, "mail/", "anna", "boris", 100)
         if time % 7 == 0:

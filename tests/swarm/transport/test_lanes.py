@@ -19,7 +19,7 @@ from swarm.identity import PeerId
 from swarm.machine import Delivered
 from swarm.ticket import Address
 from swarm.transport import Allowance, Call, Request, Route
-from swarm.transport.guard import Limits
+from swarm.transport.guard import ConnectionLimits, Limits, Timeouts
 from swarm.transport.http import HttpTransport
 from swarm.transport.lanes import PREFACE, PROTOCOL_NAME, REPLY_LIMIT, Lane, Lanes
 from swarm.transport.post import Inbox, Post
@@ -89,7 +89,8 @@ async def test_bodies_come_whole_one_after_the_other_over_one_connection() -> No
 
     sent = [os.urandom(length) for length in (LARGE, 1 << 16 | 1, (4 << 20) + 1, 20 << 20)]
     async with Loopback() as net:
-        anna, (boris, _) = await net.caller(1), await net.peer(2, Route("bulk", keep, BULK.admit))
+        anna = await net.caller(1)
+        boris, _ = await net.peer(2, Route("bulk", keep, BULK.admit))
         for number, body in enumerate(sent):
             assert (
                 await anna.request(BORIS, Request("bulk", body, argument=f"part.{number}"), deadline=soon())
@@ -102,8 +103,9 @@ async def test_bodies_come_whole_one_after_the_other_over_one_connection() -> No
 
 
 async def test_bodies_to_one_peer_at_the_same_time_take_lanes_of_their_own() -> None:
-    async with Loopback(limits=Limits(parallel_calls=3)) as net:
-        anna, _ = await net.caller(1), await net.peer(2, BULK)
+    async with Loopback(limits=Limits(connections=ConnectionLimits(per_peer=3))) as net:
+        anna = await net.caller(1)
+        await net.peer(2, BULK)
         replies = await asyncio.gather(
             *(anna.request(BORIS, Request("bulk", bytes(LARGE + n)), deadline=soon()) for n in range(8))
         )
@@ -119,7 +121,8 @@ async def test_what_is_refused_is_not_sent_and_the_lane_goes_on() -> None:
         return Allowance(exact=LARGE)
 
     async with Loopback() as net:
-        anna, (boris, _) = await net.caller(1), await net.peer(2, Route("bulk", BULK.handler, admit))
+        anna = await net.caller(1)
+        boris, _ = await net.peer(2, Route("bulk", BULK.handler, admit))
         for _ in range(3):
             with pytest.raises(Busy, match="no round is open"):
                 await anna.request(BORIS, Request("bulk", bytes(LARGE)), deadline=soon())
@@ -139,10 +142,8 @@ async def test_a_bug_in_a_handler_costs_the_call_and_tells_nothing(caplog: pytes
         return bytes(REPLY_LIMIT + 1)
 
     async with Loopback() as net:
-        anna, _ = (
-            await net.caller(1),
-            await net.peer(2, Route("bulk", broken, BULK.admit), Route("talk", talkative, BULK.admit)),
-        )
+        anna = await net.caller(1)
+        await net.peer(2, Route("bulk", broken, BULK.admit), Route("talk", talkative, BULK.admit))
         for route in ("bulk", "talk"):
             with pytest.raises(Refused) as refusal:
                 await anna.request(BORIS, Request(route, bytes(LARGE)), deadline=soon())
@@ -158,7 +159,8 @@ async def test_a_call_that_is_given_up_ends_its_lane_and_the_next_one_opens_anot
         return b""
 
     async with Loopback() as net:
-        anna, _ = await net.caller(1), await net.peer(2, Route("bulk", slow, BULK.admit))
+        anna = await net.caller(1)
+        await net.peer(2, Route("bulk", slow, BULK.admit))
         with pytest.raises(TooLate):
             await anna.request(BORIS, Request("bulk", bytes(LARGE)), deadline=soon(0.3))
         stuck.set()
@@ -167,19 +169,21 @@ async def test_a_call_that_is_given_up_ends_its_lane_and_the_next_one_opens_anot
 
 async def test_a_lane_whose_other_side_has_gone_is_not_used_again() -> None:
     async with Loopback() as net:
-        anna, (boris, _) = await net.caller(1), await net.peer(2, BULK)
+        anna = await net.caller(1)
+        boris, _ = await net.peer(2, BULK)
         await anna.request(BORIS, Request("bulk", bytes(LARGE)), deadline=soon())
-        boris._server._guests.copy().pop().cancel()  # the connection ends over there, between two calls
+        boris._server._connections.copy().pop().cancel()  # the connection ends over there, between two calls
         await asyncio.sleep(0.1)
         assert await anna.request(BORIS, Request("bulk", bytes(LARGE)), deadline=soon()) == b"300000"
 
 
 async def test_a_peer_that_leaves_in_the_middle_of_a_body_is_unreachable() -> None:
     async with Loopback() as net:
-        anna, (boris, _) = await net.caller(1), await net.peer(2, BULK)
+        anna = await net.caller(1)
+        boris, _ = await net.peer(2, BULK)
 
         async def leave(call: Call) -> bytes:
-            boris._server._guests.copy().pop().cancel()
+            boris._server._connections.copy().pop().cancel()
             await asyncio.Event().wait()
             return b""
 
@@ -190,7 +194,8 @@ async def test_a_peer_that_leaves_in_the_middle_of_a_body_is_unreachable() -> No
 
 async def test_nothing_is_said_on_a_lane_to_somebody_else() -> None:
     async with Loopback() as net:
-        anna, (_, address) = await net.caller(1), await net.peer(3, BULK)
+        anna = await net.caller(1)
+        _, address = await net.peer(3, BULK)
         net.know(key(2), address)  # Carl lives where Boris should
         for body in (bytes(LARGE), b"mail"):
             with pytest.raises(Impostor, match="does not hold the key"):
@@ -204,9 +209,10 @@ async def test_nothing_is_said_on_a_lane_to_somebody_else() -> None:
 async def test_a_lane_to_nobody_is_unreachable_and_says_where_it_was_tried() -> None:
     async with Loopback() as net:
         anna = await net.caller(1)
-        with pytest.raises(Unreachable, match="nobody has told us"):
+        with pytest.raises(Unreachable, match="no address of"):
             await anna.request(BORIS, Request("mail", b"", limit=0), deadline=soon())
-        _, (host, port) = (listener := socket.create_server(("127.0.0.1", 0))), listener.getsockname()
+        listener = socket.create_server(("127.0.0.1", 0))
+        host, port = listener.getsockname()
         listener.close()
         net.know(key(2), Address(host, port), Address("no.such.host.invalid", 1))
         with pytest.raises(Unreachable, match=r"does not answer at"):
@@ -255,7 +261,8 @@ async def test_a_small_body_may_come_in_pieces() -> None:
 
 async def test_mail_takes_one_lane_and_no_more_bytes_than_its_head() -> None:
     async with Loopback() as net:
-        anna, (boris, _) = await net.caller(1), await net.peer(2, Route("mail", nothing))
+        anna = await net.caller(1)
+        boris, _ = await net.peer(2, Route("mail", nothing))
         await anna.request(BORIS, Request("mail", bytes(300), limit=0), deadline=soon())
         before = boris.bytes_down, boris.bytes_up
         for _ in range(10):
@@ -266,8 +273,10 @@ async def test_mail_takes_one_lane_and_no_more_bytes_than_its_head() -> None:
 
 async def test_small_parts_of_a_round_take_that_lane_too() -> None:
     async with Loopback() as net, asyncio.TaskGroup() as tasks:
-        anna, (boris, _) = await net.caller(1), await net.peer(2)
-        sender, post = Post(anna, key(1), RUN, tasks, {}), Post(boris, key(2), RUN, tasks, {})
+        anna = await net.caller(1)
+        boris, _ = await net.peer(2)
+        sender = Post(anna, key(1), RUN, tasks, {})
+        post = Post(boris, key(2), RUN, tasks, {})
         inbox = post.open((1, bytes(16)), lambda sender, item: 1000)
         for item in ("part.0", "part.1"):
             before = boris.bytes_down
@@ -282,7 +291,8 @@ async def test_mail_that_is_refused_costs_no_lane() -> None:
         raise Refused("not yours")
 
     async with Loopback() as net:
-        anna, (boris, _) = await net.caller(1), await net.peer(2, Route("mail", refuse))
+        anna = await net.caller(1)
+        boris, _ = await net.peer(2, Route("mail", refuse))
         for _ in range(3):
             with pytest.raises(Refused, match="not yours"):
                 await anna.request(BORIS, Request("mail", bytes(300), limit=0), deadline=soon())
@@ -357,7 +367,7 @@ async def test_what_begins_like_a_lane_and_goes_on_otherwise_is_no_lane() -> Non
 
 
 async def test_who_says_that_it_will_be_a_lane_and_nothing_more_is_not_waited_for() -> None:
-    async with Loopback(limits=Limits(handshake_seconds=0.2)) as net:
+    async with Loopback(limits=Limits(timeouts=Timeouts(handshake_seconds=0.2))) as net:
         boris, address = await net.peer(2, Route("mail", nothing))
         for said in (b"", PREFACE[:4], PREFACE):
             reader, writer = await asyncio.open_connection(address.host, address.port)
@@ -368,7 +378,7 @@ async def test_who_says_that_it_will_be_a_lane_and_nothing_more_is_not_waited_fo
 
 
 async def test_a_lane_on_which_nothing_was_ever_said_is_closed_sooner() -> None:
-    async with Loopback(limits=Limits(first_request_seconds=0.2)) as net:
+    async with Loopback(limits=Limits(timeouts=Timeouts(first_request_seconds=0.2))) as net:
         boris, address = await net.peer(2, BULK)
         async with lane(address) as (reader, _):
             assert await end_of(reader) == b""
@@ -387,7 +397,7 @@ async def test_a_head_with_more_than_its_body_behind_it_is_the_end(message: byte
 
 
 async def test_a_small_body_that_stops_half_way_is_not_waited_for() -> None:
-    async with Loopback(limits=Limits(grace_seconds=0.2)) as net:
+    async with Loopback(limits=Limits(timeouts=Timeouts(grace_seconds=0.2))) as net:
         _, address = await net.peer(2, BULK)
         async with lane(address) as (reader, writer):
             writer.write(head(1000) + bytes(10))
@@ -395,7 +405,7 @@ async def test_a_small_body_that_stops_half_way_is_not_waited_for() -> None:
 
 
 async def test_a_body_that_stops_half_way_costs_its_sender_the_lane() -> None:
-    async with Loopback(limits=Limits(grace_seconds=0.3, minimum_rate=1e9)) as net:
+    async with Loopback(limits=Limits(timeouts=Timeouts(grace_seconds=0.3, minimum_rate=1e9))) as net:
         boris, address = await net.peer(2, BULK)
         async with lane(address) as (reader, writer):
             writer.write(head(LARGE))
@@ -407,7 +417,7 @@ async def test_a_body_that_stops_half_way_costs_its_sender_the_lane() -> None:
 
 
 async def test_a_lane_on_which_nothing_is_said_any_more_is_closed() -> None:
-    async with Loopback(limits=Limits(idle_seconds=0.2)) as net:
+    async with Loopback(limits=Limits(timeouts=Timeouts(idle_seconds=0.2))) as net:
         _, address = await net.peer(2, BULK)
         async with lane(address) as (reader, writer):
             writer.write(head(1) + b"1")
@@ -424,7 +434,8 @@ async def test_lanes_to_a_peer_that_is_not_needed_any_more_end_though_no_other_l
         is_open = True
 
         def __init__(self, to: PeerId) -> None:
-            self.to, self.answers = to, 0
+            self.to = to
+            self.answers = 0
 
         async def write(self, body: bytes) -> None: ...
 
@@ -467,10 +478,11 @@ async def test_a_server_that_breaks_the_order_of_a_lane_is_left(monkeypatch: pyt
             return b""
 
         async with Loopback() as net:
-            anna, _ = await net.caller(1), await net.peer(2, Route("bulk", rogue, BULK.admit))
+            anna = await net.caller(1)
+            await net.peer(2, Route("bulk", rogue, BULK.admit))
             with monkeypatch.context() as patch:
                 patch.setattr("swarm.transport.server.serve", partial(say, said))
-                lane_of = await anna._open_lane(BORIS)
+                lane_of = await anna._dialer.open(BORIS)
                 with pytest.raises(error):
                     await lane_of.send("/swarm/1/bulk/x", memoryview(bytes(LARGE)))
             assert not lane_of.is_open or error is Refused

@@ -18,7 +18,8 @@ from swarm.transport import Request
 from swarm.transport.post import BACKLOG_BYTES, BACKLOG_OF_ONE, Inbox, Post
 from swarm.wire import NO_GROUP, Kind, Message, Signed, Stamp, seal
 
-RUN, GROUP = bytes(32), bytes([3]) * 16
+RUN = bytes(32)
+GROUP = bytes([3]) * 16
 LINK = Link(latency=0.1, jitter=0.0, bandwidth=1e12)
 
 
@@ -95,7 +96,8 @@ def words(inbox: Inbox) -> list[str]:
 
 def test_who_leaves_can_wait_until_its_last_words_are_heard_but_not_for_ever() -> None:
     async def scene(network: SimulatedNetwork, a: Peer, b: Peer) -> None:
-        within, now = b.post.open((1, GROUP)), asyncio.get_running_loop().time
+        within = b.post.open((1, GROUP))
+        now = asyncio.get_running_loop().time
         await a.post.rest(1.0)
         assert now() == 0
         a.says(b, Word("last"))
@@ -112,11 +114,9 @@ def test_who_leaves_can_wait_until_its_last_words_are_heard_but_not_for_ever() -
 
 def test_mail_comes_to_the_machine_that_is_open_for_its_round_and_group() -> None:
     async def scene(network: SimulatedNetwork, a: Peer, b: Peer) -> None:
-        forming, within, other = (
-            b.post.open((1, NO_GROUP)),
-            b.post.open((1, GROUP)),
-            b.post.open((1, bytes([4]) * 16)),
-        )
+        forming = b.post.open((1, NO_GROUP))
+        within = b.post.open((1, GROUP))
+        other = b.post.open((1, bytes([4]) * 16))
         a.says(b, Call("ready"))
         a.says(b, Word("commit"))
         await asyncio.sleep(1)
@@ -214,10 +214,8 @@ def test_the_backlog_of_all_is_bounded_in_bytes() -> None:
             nonlocal fitting
             for number in range(2, 100):
                 key = KeyPair.from_seed(bytes([number]) * 32)
-                transport, frame = (
-                    network.attach(key.peer_id),
-                    seal(key, Word("w" * 60_000), Stamp(RUN, 1, GROUP)),
-                )
+                transport = network.attach(key.peer_id)
+                frame = seal(key, Word("w" * 60_000), Stamp(RUN, 1, GROUP))
                 for _ in range(BACKLOG_OF_ONE):
                     await transport.request(b.id, Request("mail", frame), deadline=1000)
                     fitting += len(frame)
@@ -285,7 +283,8 @@ def test_what_is_refused_is_not_offered_again() -> None:
 
 def test_bulk_bytes_come_to_a_group_that_awaits_exactly_as_many() -> None:
     async def scene(network: SimulatedNetwork, a: Peer, b: Peer) -> None:
-        inbox, failures = b.post.open((1, GROUP), lambda sender, item: 4 if item == "part.0" else 5), Inbox()
+        inbox = b.post.open((1, GROUP), lambda sender, item: 4 if item == "part.0" else 5)
+        failures = Inbox()
         a.post.ship(b.id, GROUP, "part.0", b"1234", deadline=30, failures=failures)
         a.post.ship(b.id, GROUP, "part.1", b"1234", deadline=30, failures=failures)
         await asyncio.sleep(1)

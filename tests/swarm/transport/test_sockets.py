@@ -37,11 +37,13 @@ async def test_a_forbidden_port_says_what_to_do(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(socket, "create_server", forbidden)
     with pytest.raises(PortTaken, match="Permission denied") as caught:
         await listen_on(Address("127.0.0.1", 80))
-    assert "higher --port" in caught.value.advice
+    assert "higher one with --listen" in caught.value.advice
 
 
 async def test_both_sides_count_what_tcp_carries() -> None:
-    loop, meter, other = asyncio.get_running_loop(), Meter(), Meter()
+    loop = asyncio.get_running_loop()
+    meter = Meter()
+    other = Meter()
     new = factory(meter, "")
     with (
         await listen_on(Address("127.0.0.1", 0)) as listener,

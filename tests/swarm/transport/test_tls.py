@@ -14,13 +14,15 @@ from swarm.errors import Malformed
 from swarm.identity import KeyPair
 from swarm.transport.tls import authority_of, certificate_of, client_context, peer_of, server_context
 
-RUN, SECRET = bytes(range(32)), bytes(16)
+RUN = bytes(range(32))
+SECRET = bytes(16)
 ANNA, BORIS = (KeyPair.from_seed(bytes([number]) * 32) for number in (1, 2))
 
 
 def shake(server: ssl.SSLContext, client: ssl.SSLContext) -> tuple[ssl.SSLObject, ssl.SSLObject]:
     """A handshake without a socket. Returns both ends; raises the `ssl.SSLError` of the side that refuses."""
-    up, down = ssl.MemoryBIO(), ssl.MemoryBIO()
+    up = ssl.MemoryBIO()
+    down = ssl.MemoryBIO()
     ends = [server.wrap_bio(up, down, server_side=True), client.wrap_bio(down, up, server_hostname="swarm")]
     waiting = [*reversed(ends)] * 4
     for end in waiting:
@@ -67,7 +69,8 @@ def test_whoever_lacks_the_run_or_its_secret_fails_the_handshake(run: bytes, sec
 
 def test_whoever_shows_no_certificate_fails_the_handshake() -> None:
     bare = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    bare.check_hostname, bare.verify_mode = False, ssl.CERT_NONE
+    bare.check_hostname = False
+    bare.verify_mode = ssl.CERT_NONE
     with pytest.raises(ssl.SSLError, match=r"(?i)certificate"):
         shake(server_context(ANNA, RUN), bare)
 
