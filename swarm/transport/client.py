@@ -28,8 +28,7 @@ from .tls import peer_of
 
 
 class PeerPin(aiohttp.Fingerprint):
-    """The peer that must be at the other end. aiohttp checks it after the handshake, before it sends a byte
-    of a request.
+    """The peer that must be at the other end; aiohttp checks it before it sends a byte of a request.
 
     The pin is part of the key of aiohttp's pool, so a kept connection is used again only for the same peer.
     Bulk bytes have connections of their own, so that no control message waits behind them.

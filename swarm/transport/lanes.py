@@ -70,8 +70,7 @@ Handle = Callable[[str, int, Body], Awaitable[bytes]]
 
 
 async def serve(stream: Stream, handle: Handle, timeouts: Timeouts) -> None:
-    """Answer the messages of a lane until the other side closes it, is idle for too long, or leaves a body
-    unfinished.
+    """Answer on a lane until the other side closes it, idles too long, or leaves a body unfinished.
 
     Raises `TimeoutError` where the first message does not come within ``timeouts.first_request_seconds``.
     """
@@ -262,9 +261,7 @@ class Lanes:
     def __init__(
         self, open_lane: Callable[[PeerId], Awaitable[Lane]], parallel: int, idle_seconds: float
     ) -> None:
-        """A lane that was idle for ``idle_seconds`` is not used again; the other side must wait longer than
-        that.
-        """
+        """A lane idle for ``idle_seconds`` is not used again; the other side must wait longer than that."""
         self._open_lane = open_lane
         self._parallel = parallel
         self._idle_seconds = idle_seconds

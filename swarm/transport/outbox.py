@@ -1,5 +1,4 @@
-"""What is being sent to other peers: short messages and bulk items, offered until they are taken, refused, or
-too late.
+"""What is being sent to others: offered again and again until it is taken, refused, or too late.
 
     message   ──► the queue of its peer ──► transport        taken, or refused: done
     bulk item ─────────────────────────────► transport        busy, unreachable or late: again after a pause

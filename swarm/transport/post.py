@@ -1,5 +1,4 @@
-"""Messages and bulk items between machines: `Post` sends them, and hands each incoming one to the inbox of
-its machine.
+"""Messages and bulk items between machines: `Post` sends them, and routes what arrives to inboxes.
 
     machine ──► Send, Ship, Fetch ──► Post ──► Outbox ──► transport
     machine ◄── Received, Delivered ◄── Inbox ◄── Post ◄── transport
@@ -52,9 +51,7 @@ class Inbox:
 
 
 class ItemAddress(NamedTuple):
-    """The group, in hexadecimal, that a bulk item belongs to, and the name of the item: the argument of its
-    call.
-    """
+    """The group (in hexadecimal) and the name of a bulk item: the argument of its call."""
 
     group: str
     item: str
@@ -150,9 +147,7 @@ class Post:
                 self.stray(event.signed)
 
     def reopen(self, round_: int) -> None:
-        """Accept messages for ``round_`` and the next one (again): this peer may have gone back to an earlier
-        round.
-        """
+        """Accept messages for ``round_`` and the next round again: this peer may have gone back to it."""
         self._round = round_
         earlier = (topic for topic in self._closed if topic[0] < round_)
         self._closed = deque(earlier, maxlen=_CLOSED_TOPICS)
@@ -218,9 +213,7 @@ class Post:
     def ship(
         self, to: PeerId, group: bytes, item: str, payload: Payload, *, deadline: float, failures: Inbox
     ) -> None:
-        """Send a bulk item to ``group``'s machine at ``to``; a failure is reported as `Unreached` with
-        ``item``.
-        """
+        """Send a bulk item to ``to``, for ``group``; a failure is reported as `Unreached` with ``item``."""
         address = ItemAddress(group.hex(), item)
         request = Request(BULK_ROUTE, payload, argument=str(address), limit=0)
         self._outbox.send(Outgoing(to, request, deadline, failures.events, item))
@@ -236,7 +229,5 @@ class Post:
         self._outbox.fetch(Outgoing(source, request, deadline, inbox.events, item))
 
     async def rest(self, seconds: float) -> None:
-        """Wait until all that was sent has been answered, at most ``seconds``: before leaving, so that
-        nothing is lost.
-        """
+        """Wait until all that was sent has been answered, at most ``seconds``. For a peer that leaves."""
         await self._outbox.rest(seconds)

@@ -76,8 +76,7 @@ class Connection(web.RequestHandler):
         exc: BaseException | None = None,
         message: str | None = None,
     ) -> web.StreamResponse:
-        """Count bytes that are not HTTP and abort. aiohttp would log a traceback, and tell the other side its
-        version.
+        """Count bytes that are not HTTP, and abort; aiohttp would log a traceback and reveal its version.
 
         Errors of our handlers do not come here: `Server` catches them.
         """

@@ -1,5 +1,4 @@
-"""A TLS connection for bulk bytes: from the socket through TLS into the memory where they are needed, and
-back.
+"""A TLS connection for bulk bytes: from the socket into the memory where they are needed, and back.
 
     socket ──► a buffer that all streams share ──► TLS ──► the target of `read_into`
     write ──► TLS, a chunk at a time ──► socket

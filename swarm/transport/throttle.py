@@ -29,8 +29,9 @@ class TokenBucket:
         return max(0.0, (min(size, self.burst) - self._tokens) / self.rate)
 
     def take(self, size: float, now: float) -> float:
-        """Take ``size`` tokens, even where there are fewer; the seconds until the missing ones have come in,
-        else 0.
+        """Take ``size`` tokens, even if there are fewer.
+
+        Returns the seconds until they would have come in.
         """
         self._refill(now)
         self._tokens -= size

@@ -1,4 +1,4 @@
-"""Peers of one run in one process whose requests are plain calls: for everything that does not concern sockets."""
+"""Peers of one run in one process that call each other directly: for tests that do not concern sockets."""
 
 from __future__ import annotations
 

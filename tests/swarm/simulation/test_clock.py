@@ -190,7 +190,7 @@ def test_a_task_that_ignores_its_cancellation_is_a_failure() -> None:
         running_loop().create_task(stay(), name="ghost")
         await asyncio.sleep(5)
 
-    with pytest.raises(RuntimeError, match="ghost lives on"):
+    with pytest.raises(RuntimeError, match="ghost still runs"):
         simulate(main())
 
 

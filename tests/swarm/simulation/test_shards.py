@@ -1,4 +1,4 @@
-"""Two processes, one network: here each is a thread with a loop of its own, and the pipes between them are real."""
+"""One network in two processes: here each is a thread with its own loop, and the pipes are real."""
 
 from __future__ import annotations
 
@@ -231,7 +231,7 @@ def test_a_shard_that_fails_ends_the_others() -> None:
 def test_a_shard_that_says_nothing_any_more_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shards_module, "SILENT_SECONDS", 0.05)
     ours, theirs = multiprocessing.Pipe()
-    with pytest.raises(ShardLost, match="shard 3 has said nothing"):
+    with pytest.raises(ShardLost, match="shard 3 has sent nothing"):
         heard(ours, 3)
     theirs.send("word")
     assert heard(ours, 3) == "word"
@@ -242,7 +242,7 @@ def test_a_shard_that_says_nothing_any_more_is_lost(monkeypatch: pytest.MonkeyPa
 
 def test_nothing_may_cross_faster_than_the_windows_allow() -> None:
     async def scene(half: Half) -> None:
-        with pytest.raises(ValueError, match="cannot be told"):
+        with pytest.raises(ValueError, match="cannot arrive"):
             half.shards.post(1, running_loop().time() + LATENCY / 2, "soon")
 
     both(scene, nothing)

@@ -53,7 +53,7 @@ async def test_bodies_and_replies_of_any_size_arrive_as_they_were(size: int, kin
 
 
 async def test_the_peer_that_answers_at_the_address_must_be_the_one_that_was_called() -> None:
-    """The contract with aiohttp: nothing of a request is sent to anybody but the pinned peer, on a new or a kept connection."""
+    """Nothing of a request is sent to anybody but the pinned peer, on a new or a kept connection."""
     calls: list[PeerId] = []
 
     async def handler(call: Call) -> bytes:

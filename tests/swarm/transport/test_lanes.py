@@ -1,4 +1,4 @@
-"""Lanes carry large bodies: one after the other over one connection, refused before they are sent, never longer than planned."""
+"""Lanes carry bodies one after the other; a refused body is not sent, a body longer than planned not read."""
 
 from __future__ import annotations
 
@@ -228,7 +228,7 @@ async def test_who_lacks_the_secret_of_a_run_by_invitation_gets_no_lane() -> Non
         await refused(boris, {"handshake": 1})
 
 
-# --- members that do not keep the rules ---------------------------------------------------------------------------
+# --- members that do not keep the rules ---------------------------------------------------------------------
 
 
 async def test_a_lane_by_hand_works_as_the_module_says() -> None:

@@ -1,4 +1,4 @@
-"""Mail between machines: it comes to the machine that is open for it, waits where none is yet, and is stray where one was."""
+"""Messages between machines: to the open inbox, to the backlog where none is open yet, else stray."""
 
 from __future__ import annotations
 
@@ -88,10 +88,11 @@ def drained(inbox: Inbox) -> list[Event]:
 
 
 def words(inbox: Inbox) -> list[str]:
-    return [event.signed.message.text for event in drained(inbox) if isinstance(event, Received)]  # type: ignore[attr-defined]
+    messages = [event.signed.message for event in drained(inbox) if isinstance(event, Received)]
+    return [message.text for message in messages]  # type: ignore[attr-defined]
 
 
-# --- mail ---------------------------------------------------------------------------------------------------------
+# --- mail ---------------------------------------------------------------------------------------------------
 
 
 def test_who_leaves_can_wait_until_its_last_words_are_heard_but_not_for_ever() -> None:
@@ -232,7 +233,7 @@ def test_the_backlog_of_all_is_bounded_in_bytes() -> None:
     stage(scene)
 
 
-# --- failures -----------------------------------------------------------------------------------------------------
+# --- failures -----------------------------------------------------------------------------------------------
 
 
 def test_who_cannot_be_reached_is_told_at_once_and_once() -> None:
@@ -278,7 +279,7 @@ def test_what_is_refused_is_not_offered_again() -> None:
     stage(scene)
 
 
-# --- bulk ---------------------------------------------------------------------------------------------------------
+# --- bulk ---------------------------------------------------------------------------------------------------
 
 
 def test_bulk_bytes_come_to_a_group_that_awaits_exactly_as_many() -> None:
