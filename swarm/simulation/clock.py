@@ -22,8 +22,7 @@ T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
 
 owner: ContextVar[object] = ContextVar("owner", default=None)
-"""The owner of the running task, and of the tasks and timers that it starts; `VirtualLoop.hold` suspends
-them all."""
+"""The owner of the running task and of all that it starts; `VirtualLoop.hold` suspends them."""
 
 GRACE = 60.0
 """Virtual seconds for tasks that still run at the end to clean up after their cancellation."""
@@ -44,9 +43,7 @@ class Window(Protocol):
     def advance(self, upcoming: float) -> None:
         """Move ``until``, and set timers for what others have sent meanwhile.
 
-        The loop's next timer is at ``upcoming``.
-
-        Raises `Deadlock` where nothing can happen any more.
+        The loop's next timer is at ``upcoming``. Raises `Deadlock` where nothing can happen any more.
         """
 
 
@@ -78,7 +75,7 @@ class SerialTask(asyncio.Task[T]):
         return self.serial
 
     def set_name(self, value: object) -> None:
-        """As `asyncio.Task.set_name`, but None keeps the name: Python 3.13.0 passes None for "no other name"."""
+        """As `asyncio.Task.set_name`, but None keeps the name: Python 3.13.0 passes it for "no name"."""
         if value is not None:
             super().set_name(value)
 
@@ -111,7 +108,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
     def call_at(
         self, when: float, callback: Callable[[*Ts], object], *args: *Ts, context: Context | None = None
     ) -> asyncio.TimerHandle:
-        """Call ``callback(*args)`` when the clock shows ``when``: not earlier, not even by a rounding error."""
+        """Call ``callback(*args)`` when the clock shows ``when``: never earlier by a rounding error."""
         handle = asyncio.TimerHandle(when, callback, args, self, context)
         heappush(self._timers, (when, next(self._serials), handle))
         return handle
@@ -126,11 +123,11 @@ class VirtualLoop(asyncio.BaseEventLoop):
         return arrival
 
     def hold(self, who: object) -> None:
-        """Suspend the owner ``who`` (see `owner`), as SIGSTOP does: its tasks and timers wait for `release`."""
+        """Suspend the owner ``who`` (see `owner`), as SIGSTOP does: tasks and timers wait for `release`."""
         self._held.setdefault(who, [])
 
     def release(self, who: object) -> None:
-        """Undo `hold`, as SIGCONT does: what should have happened meanwhile happens now, in the same order."""
+        """Undo `hold`, as SIGCONT does: what should have happened meanwhile happens now, in order."""
         self._ready.extend(self._held.pop(who, ()))
 
     def _timer_handle_cancelled(self, handle: asyncio.TimerHandle) -> None:

@@ -136,7 +136,7 @@ class SimulatedDirectory:
         return True
 
     async def get(self, topic: str, form: type[M], *, deadline: float) -> list[Signed[M]]:
-        """The newest visible record of every signer under ``topic``, by peer id; none where nobody answers."""
+        """The newest visible record of every signer under ``topic``, by peer id; none without an answer."""
         if not await self._look_up(deadline):
             return []
         found = self._records.read(topic, self._me, running_loop().time())

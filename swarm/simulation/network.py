@@ -333,7 +333,7 @@ class SimulatedTransport:
         return self._host.down
 
     def inhabit(self) -> None:
-        """Make this peer the owner of the running task and of all that it starts, so that `stop` holds them."""
+        """Make this peer the owner of the running task and of all that it starts, which `stop` then holds."""
         owner.set(self._host)
 
     def serve(self, route: Route) -> None:

@@ -129,7 +129,7 @@ class Shards:
         self.until = earliest + self.lookahead
 
     def _exchange(self, upcoming: float) -> list[WindowReport]:
-        """Send each shard a report and its messages; the reports of all, ours (without messages) among them."""
+        """Send each shard a report with its messages. Returns all reports, ours (without messages) too."""
         sent = [message.arrives for messages in self._out.values() for message in messages]
         ours = WindowReport(self._is_done, min([upcoming, *sent]), [])
         theirs = [
@@ -139,7 +139,7 @@ class Shards:
         return [ours, *theirs]
 
     def _exchange_with(self, shard: int, report: WindowReport) -> WindowReport:
-        """The shard of the lower number sends first: if both did, two full pipes could wait for each other."""
+        """The shard of the lower number sends first: else two full pipes could wait for each other."""
         sends_first = self.index < shard
         if sends_first:
             self._send(shard, report)
@@ -161,6 +161,6 @@ class Shards:
             loop.call_at(message.arrives, self.receive, message.content)
 
     async def all_done(self) -> None:
-        """Declare that nothing begins here any more, and go on answering until all shards have declared that."""
+        """Declare that nothing begins here any more, and go on answering until all shards have."""
         self._is_done = True
         await self._all_done

@@ -1,6 +1,6 @@
 """Calls by HTTP: a pool of connections, each pinned to one peer.
 
-Whoever answers with another key gets no byte of a request.
+A peer that answers with another key gets no byte of a request.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from ..errors import Malformed, Oversized, SwarmError, Unreachable
 from ..identity import PeerId, petname
 from ..ticket import Address
 from ..wire import CONTROL_LIMIT
-from .dialing import AddressBook, NoAnswer, impostor
+from .dialing import Addresses, NoAnswer, impostor
 from .envelope import CHUNK, HOST, NO_REPLY, REFUSAL_LIMIT, body_length, read_refusal
 from .guard import Limits, collect
 from .sockets import Meter, factory
@@ -46,7 +46,7 @@ class PeerPin(aiohttp.Fingerprint):
         return hash((self.peer, self.bulk))
 
     def check(self, transport: asyncio.Transport) -> None:
-        """Close the connection and raise `aiohttp.ServerFingerprintMismatch` where it is with another peer."""
+        """Close the connection and raise `aiohttp.ServerFingerprintMismatch` where another peer is there."""
         self._opened.add(transport)
         try:
             found = peer_of(transport.get_extra_info("ssl_object"))
@@ -88,9 +88,9 @@ class _Connector(aiohttp.TCPConnector):
 class HttpClient:
     """Makes the calls of one transport that do not go by lane. It works within the context of `running`."""
 
-    def __init__(self, context: ssl.SSLContext, book: AddressBook, meter: Meter, limits: Limits) -> None:
+    def __init__(self, context: ssl.SSLContext, addresses: Addresses, meter: Meter, limits: Limits) -> None:
         self._context = context
-        self._book = book
+        self._addresses = addresses
         self._meter = meter
         self._limits = limits
         self._opened: WeakSet[asyncio.Transport] = WeakSet()
@@ -112,7 +112,7 @@ class HttpClient:
         Raises `Unreachable`, `Impostor`, `Oversized`, `Malformed`, or the refusal of the other side.
         """
         pin = PeerPin(to, max(len(body), limit) > CONTROL_LIMIT, self._opened)
-        async with await self._book.first_answer(to, partial(self._send, pin, path, body)) as response:
+        async with await self._addresses.first_answer(to, partial(self._send, pin, path, body)) as response:
             return await self._read(to, response, limit, is_sent=len(body) <= CONTROL_LIMIT)
 
     async def _send(

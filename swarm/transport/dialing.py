@@ -29,21 +29,21 @@ T = TypeVar("T")
 
 
 class NoAnswer(Exception):
-    """Nobody answers at an address, or nobody who speaks the protocol; the text says why."""
+    """No peer of this protocol answers at an address; the text says why."""
 
     def __init__(self, error: Exception) -> None:
         super().__init__(_reason_of(error))
 
 
-class AddressBook:
+class Addresses:
     """The addresses of peers as ``contacts`` knows them, and which one of each answered last."""
 
     def __init__(self, contacts: Contacts) -> None:
         self._contacts = contacts
         self._good: LeastRecentlyUsed[PeerId, Address] = LeastRecentlyUsed(BOOK_LIMIT)
 
-    def addresses(self, peer: PeerId) -> list[Address]:
-        """Where to try ``peer``: the address that answered last comes first, while it is still one of them."""
+    def of(self, peer: PeerId) -> list[Address]:
+        """Where to try ``peer``. The address that answered last comes first, if the peer still has it."""
         good = self._good.get(peer)
         return sorted(self._contacts.addresses(peer), key=lambda address: address != good)
 
@@ -55,7 +55,7 @@ class AddressBook:
         no address is left.
         """
         trouble: SwarmError = Unreachable(f"no address of {petname(peer)} is known")
-        for address in self.addresses(peer):
+        for address in self.of(peer):
             try:
                 result = await attempt(address)
             except Impostor as error:
@@ -72,17 +72,17 @@ class LaneDialer:
     """Opens lanes. ``buffer`` is shared by all streams of the transport."""
 
     def __init__(
-        self, context: ssl.SSLContext, book: AddressBook, meter: Meter, limits: Limits, buffer: memoryview
+        self, context: ssl.SSLContext, addresses: Addresses, meter: Meter, limits: Limits, buffer: memoryview
     ) -> None:
         self._context = context
-        self._book = book
+        self._addresses = addresses
         self._open_socket = factory(meter, limits.connections.congestion)
         self._handshake_seconds = limits.timeouts.handshake_seconds
         self._buffer = buffer
 
     async def open(self, to: PeerId) -> Lane:
         """A new lane to ``to``. Raises `Unreachable` or `Impostor`."""
-        return Lane(to, await self._book.first_answer(to, partial(self._dial, to)))
+        return Lane(to, await self._addresses.first_answer(to, partial(self._dial, to)))
 
     async def _dial(self, to: PeerId, address: Address) -> Stream:
         try:

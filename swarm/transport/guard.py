@@ -39,11 +39,10 @@ class Timeouts:
     grace_seconds: float = 5.0
     """See ``minimum_rate``."""
     minimum_rate: float = 16 * 1024
-    """Bytes per second. A body or reply of n bytes must arrive within ``grace_seconds + n /
-    minimum_rate``."""
+    """Bytes per second. A body or reply of n bytes has ``grace_seconds + n / minimum_rate`` to arrive."""
     linger_seconds: float = 1.0
-    """How long we read and drop the rest of a refused body, so that its sender reads the refusal instead of a
-    reset."""
+    """How long the rest of a refused body is read and dropped. Else its sender would see a reset, no
+    refusal."""
     shutdown_seconds: float = 0.2
     """How long handlers may go on running when the transport closes."""
 
@@ -115,7 +114,7 @@ class Refusals:
 
 
 class Guard:
-    """Enforces the limits of one transport: counts connections, bytes in flight, and requests of each peer."""
+    """Enforces the limits of one transport: counts connections, bytes in flight, requests of each peer."""
 
     def __init__(self, limits: Limits) -> None:
         self.limits = limits

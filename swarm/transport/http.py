@@ -20,7 +20,7 @@ from ..ticket import Address
 from ..wire import CONTROL_LIMIT
 from . import Request, Route
 from .client import HttpClient
-from .dialing import AddressBook, LaneDialer
+from .dialing import Addresses, LaneDialer
 from .envelope import path_of
 from .guard import Guard, Limits
 from .lanes import PATH_LIMIT, PROTOCOL_NAME, Lanes
@@ -54,10 +54,10 @@ class HttpTransport:
         )
         self._server = Server(contexts, self._guard, self._meter, self._routes, buffer)
 
-        book = AddressBook(contacts)
-        self._client = HttpClient(client_context(key, run, secret), book, self._meter, limits)
+        addresses = Addresses(contacts)
+        self._client = HttpClient(client_context(key, run, secret), addresses, self._meter, limits)
         lane_context = client_context(key, run, secret, PROTOCOL_NAME)
-        self._dialer = LaneDialer(lane_context, book, self._meter, limits, buffer)
+        self._dialer = LaneDialer(lane_context, addresses, self._meter, limits, buffer)
         self._bulk_lanes = self._new_lanes(limits)
         self._message_lanes = self._new_lanes(limits)
         self._stack = AsyncExitStack()
@@ -126,5 +126,5 @@ class HttpTransport:
             raise TooLate(f"{petname(to)} did not answer {request.route!r} in time") from error
 
     def _new_lanes(self, limits: Limits) -> Lanes:
-        """The other side closes an idle lane after ``idle_seconds``, so we stop using it after half of that."""
+        """The other side closes an idle lane after ``idle_seconds``, so we use none after half of that."""
         return Lanes(self._dialer.open, limits.connections.per_peer, limits.timeouts.idle_seconds / 2)

@@ -33,8 +33,7 @@ from .guard import Timeouts
 from .stream import Stream
 
 PREFACE = b"SWARM LANE 1\r\n\r\n"
-"""The first bytes of a lane; a connection for HTTP begins with TLS. ALPN then confirms which of both it
-is."""
+"""The first bytes of a lane; a connection for HTTP begins with TLS. ALPN then confirms which it is."""
 PROTOCOL_NAME = "swarm-lane/1"
 """ALPN name of a lane."""
 REPLY_LIMIT = 4096

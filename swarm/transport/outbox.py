@@ -38,11 +38,9 @@ ITEM_ROUTE = "item"
 
 @dataclass(frozen=True, slots=True)
 class Outgoing:
-    """A request to one peer, until ``deadline`` (seconds of ``loop.time()``).
+    """A request to one peer, which ends at ``deadline`` (seconds of ``loop.time()``).
 
-    What comes of it is put into ``events``.
-
-    ``item`` is the name of the bulk item in these events, empty for a message.
+    Its result is put into ``events``. ``item`` is the name of the bulk item there, empty for a message.
     """
 
     to: PeerId

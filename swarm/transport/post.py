@@ -30,8 +30,7 @@ BACKLOG_BYTES = 8 << 20
 BACKLOG_OF_ONE = 32
 """Messages of one sender among them. A round takes about ten."""
 BULK_SECONDS = 3600.0
-"""Patience with a bulk item whose length is planned. The transport's least rate (`Timeouts`) ends it much
-sooner."""
+"""Patience with a bulk item of a planned length; the transport's minimum rate sets a shorter one."""
 
 _CLOSED_TOPICS = 64
 """Topics whose end is remembered, so that what still comes for them is stray: those of several rounds."""

@@ -45,7 +45,7 @@ class Contexts(NamedTuple):
 
 
 class Connection(web.RequestHandler):
-    """aiohttp's side of one connection, and what aiohttp does not keep: the peer, the first request, the end."""
+    """aiohttp's side of a connection, and what aiohttp does not keep: its peer, first request and end."""
 
     def __init__(self, server: web.Server, guard: Guard, **options: Any) -> None:
         super().__init__(server, **options)
@@ -280,7 +280,7 @@ class Server:
             return await self._send(request, reply)
 
     async def _handle_message(self, sender: PeerId, host: str, path: str, length: int, body: Body) -> bytes:
-        """The reply to a message on a lane. Raises the error that the other side is told."""
+        """The reply to a message on a lane. Raises the error that the other side gets."""
         try:
             self._guard.check_rate(sender, asyncio.get_running_loop().time())
             name, argument = read_path("POST", path)
@@ -344,7 +344,7 @@ class Server:
         return response
 
     def _report(self, place: str, error: Exception) -> None:
-        """Log a bug with its traceback the first time, so that a stranger who found it cannot fill the disk."""
+        """Log a bug with its traceback the first time only: a stranger who found it could fill the disk."""
         level = logging.DEBUG if (place, type(error)) in self._bugs_reported else logging.ERROR
         self._bugs_reported.add((place, type(error)))
         _LOG.log(level, "%s failed; the other side was told only that", place, exc_info=error)

@@ -19,10 +19,10 @@ from dataclasses import dataclass
 from ..errors import SwarmError, Unreachable
 
 CHUNK = 1 << 18
-"""Bytes that pass through TLS and the socket in one call: plain and encrypted, they still fit a core's
-cache."""
+"""Bytes through TLS and the socket in one call: few enough to stay in a core's cache."""
 _EARLY = 4096
 """Bytes taken from the socket while nobody reads: enough for a short message, and to notice the end."""
+
 # TLS wants a name. We check the peer id instead; a true name would only tell eavesdroppers who is called.
 _NAME = "swarm"
 

@@ -105,11 +105,11 @@ async def test_addresses_are_tried_in_turn_and_the_good_one_is_remembered() -> N
         _, other = await net.peer(3, ECHO)
         net.know(key(2), Address("127.0.0.1", 1), other, good)
         assert await anna.request(BORIS, Request("echo", b"here"), deadline=soon()) == b"here"
-        assert anna._dialer._book.addresses(BORIS) == [good, Address("127.0.0.1", 1), other]
+        assert anna._dialer._addresses.of(BORIS) == [good, Address("127.0.0.1", 1), other]
         net.know(key(2), other, good)
-        assert anna._dialer._book.addresses(BORIS) == [good, other]
+        assert anna._dialer._addresses.of(BORIS) == [good, other]
         net.know(key(2), Address("127.0.0.1", 2))
-        assert anna._dialer._book.addresses(BORIS) == [Address("127.0.0.1", 2)], (
+        assert anna._dialer._addresses.of(BORIS) == [Address("127.0.0.1", 2)], (
             "an address that the peer no longer names is forgotten"
         )
 
@@ -264,7 +264,7 @@ async def test_a_taken_port_is_an_error_for_people() -> None:
 
 
 async def test_nothing_is_left_behind_even_where_everything_hangs() -> None:
-    """Closing ends kept connections, calls in progress on both sides, and connections that never said a word."""
+    """Closing ends kept connections, calls in progress on both sides, and connections without a byte."""
 
     async def never(call: Call) -> bytes:
         await asyncio.Event().wait()
