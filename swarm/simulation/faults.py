@@ -1,7 +1,7 @@
 """What goes wrong in a rehearsal, and when: a plan made beforehand, so that the same faults can be repeated.
 
 plan = Faults().crash("p3", at=40).cut("p1", "p2", between=(10, 20))
-plan.slow("p5", Link(bandwidth=1e5), between=(0, 60)).schedule(network, names)
+plan.schedule(network, names)
 """
 
 from __future__ import annotations

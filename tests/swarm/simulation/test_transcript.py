@@ -1,15 +1,15 @@
 from swarm.simulation.transcript import Transcript
 
 
-def told(*times: float, keep: bool = True) -> Transcript:
+def transcript_of(*times: float, keep: bool = True) -> Transcript:
     transcript = Transcript(keep=keep)
     for time in times:
         transcript.note(time, "mail/", "anna", "boris", 100)
     return transcript
 
 
-def test_equal_happenings_have_equal_digests_in_whatever_batches_they_were_hashed() -> None:
-    a = told(*range(2000))
+def test_equal_events_have_equal_digests_in_whatever_batches_they_were_hashed() -> None:
+    a = transcript_of(*range(2000))
     b = Transcript()
     for time in range(2000):
         b.note(time, "mail/", "anna", "boris", 100)
@@ -20,7 +20,12 @@ def test_equal_happenings_have_equal_digests_in_whatever_batches_they_were_hashe
 
 
 def test_order_and_every_field_count() -> None:
-    digests = {told(1, 2).digest(), told(2, 1).digest(), told(1).digest(), Transcript().digest()}
+    digests = {
+        transcript_of(1, 2).digest(),
+        transcript_of(2, 1).digest(),
+        transcript_of(1).digest(),
+        Transcript().digest(),
+    }
     for what, source, target, size in (
         ("x", "a", "b", 1),
         ("y", "a", "b", 1),
@@ -35,11 +40,11 @@ def test_order_and_every_field_count() -> None:
 
 
 def test_times_differ_in_their_last_bit() -> None:
-    assert told(0.1 + 0.2).digest() != told(0.3).digest()
+    assert transcript_of(0.1 + 0.2).digest() != transcript_of(0.3).digest()
 
 
 def test_lines_are_kept_only_where_they_are_asked_for() -> None:
     for keep, lines in ((True, ["1 anna boris 100 mail/\n", "2 anna boris 100 mail/\n"]), (False, [])):
-        transcript = told(1, 2, keep=keep)
+        transcript = transcript_of(1, 2, keep=keep)
         transcript.digest()
         assert transcript.lines == lines

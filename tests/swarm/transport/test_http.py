@@ -98,22 +98,6 @@ async def test_an_address_where_nobody_answers_is_unreachable(host: str) -> None
             await anna.request(BORIS, Request("echo"), deadline=soon())
 
 
-async def test_addresses_are_tried_in_turn_and_the_good_one_is_remembered() -> None:
-    async with Loopback() as net:
-        anna = await net.caller(1)
-        _, good = await net.peer(2, ECHO)
-        _, other = await net.peer(3, ECHO)
-        net.know(key(2), Address("127.0.0.1", 1), other, good)
-        assert await anna.request(BORIS, Request("echo", b"here"), deadline=soon()) == b"here"
-        assert anna._dialer._addresses.of(BORIS) == [good, Address("127.0.0.1", 1), other]
-        net.know(key(2), other, good)
-        assert anna._dialer._addresses.of(BORIS) == [good, other]
-        net.know(key(2), Address("127.0.0.1", 2))
-        assert anna._dialer._addresses.of(BORIS) == [Address("127.0.0.1", 2)], (
-            "an address that the peer no longer names is forgotten"
-        )
-
-
 async def test_a_connection_is_kept_and_used_again() -> None:
     async with Loopback() as net:
         anna = await net.caller(1)
@@ -152,7 +136,7 @@ async def test_a_peer_that_accepts_and_stays_silent_is_too_late() -> None:
             await anna.request(BORIS, Request("echo"), deadline=soon(0.2))
 
 
-async def test_a_peer_that_does_not_speak_tls_is_unreachable() -> None:
+async def test_a_peer_without_tls_is_unreachable() -> None:
     async def rude(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(b"SSH-2.0-OpenSSH\r\n")
         await reader.read()
@@ -182,12 +166,12 @@ async def test_why_the_other_side_refuses_arrives_as_an_error(
     async def refuse(call: Call) -> bytes:
         raise error
 
-    def refuse_at_the_door(sender: PeerId, argument: str) -> Allowance:
+    def refuse_before_the_body(sender: PeerId, argument: str) -> Allowance:
         raise error
 
     async with Loopback() as net:
         anna = await net.caller(1)
-        await net.peer(2, Route("a", refuse), Route("b", echo, refuse_at_the_door), ECHO)
+        await net.peer(2, Route("a", refuse), Route("b", echo, refuse_before_the_body), ECHO)
         for route, body in (("a", b"x"), ("b", b"x"), ("b", bytes(8 << 20))):
             with pytest.raises(kind, match=fact) as caught:
                 await anna.request(BORIS, Request(route, body), deadline=soon())
@@ -212,11 +196,11 @@ async def test_many_calls_to_one_peer_share_a_few_connections() -> None:
         anna = await net.caller(1)
         boris, _ = await net.peer(2, BULK, ECHO)
         bulk = [anna.request(BORIS, Request("bulk", bytes(1 << 20)), deadline=soon()) for _ in range(20)]
-        words = [
+        short = [
             anna.request(BORIS, Request("echo", str(number).encode()), deadline=soon())
             for number in range(100)
         ]
-        answers = await asyncio.gather(*bulk, *words)
+        answers = await asyncio.gather(*bulk, *short)
         assert answers[20:] == [str(number).encode() for number in range(100)]
         assert boris._guard.connections <= 16
 

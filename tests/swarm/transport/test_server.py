@@ -19,7 +19,7 @@ BORIS = key(2).peer_id
 
 
 async def post(address: Address, request: bytes) -> bytes:
-    """What the server says to bytes of a member, until it closes."""
+    """What the server answers to bytes of a peer, until it closes."""
     reader, writer = await asyncio.open_connection(
         address.host, address.port, ssl=client_context(key(9), RUN), server_hostname="x"
     )
@@ -44,7 +44,7 @@ async def test_an_answer_has_a_short_head_that_does_not_tell_versions() -> None:
         )
 
 
-async def test_the_door_knows_sender_and_argument_before_the_body_and_refuses_without_reading_it() -> None:
+async def test_a_route_knows_sender_and_argument_before_the_body_and_refuses_without_reading_it() -> None:
     asked: list[tuple[PeerId, str]] = []
     handled: list[Call] = []
 
@@ -101,7 +101,7 @@ async def test_a_bug_is_logged_once_with_its_traceback_and_kept_from_the_caller(
         for number in range(3):
             with pytest.raises(Refused, match="HTTP status 500"):
                 await anna.request(BORIS, Request("verb", argument=str(number)), deadline=soon())
-        assert boris.refusals == {}, "nobody else is to blame"
+        assert boris.refusals == {}, "a bug of ours is no refusal"
     logged = [record for record in caplog.records if record.levelno >= logging.WARNING]
     assert len(logged) == 1
     assert logged[0].exc_info is not None
@@ -109,7 +109,7 @@ async def test_a_bug_is_logged_once_with_its_traceback_and_kept_from_the_caller(
     assert "'verb'" in logged[0].getMessage()
 
 
-async def test_bytes_in_flight_are_bounded_over_all_callers_and_free_again_afterwards() -> None:
+async def test_bytes_in_flight_are_bounded_over_all_callers() -> None:
     inside = asyncio.Event()
     release = asyncio.Event()
 
@@ -131,7 +131,7 @@ async def test_bytes_in_flight_are_bounded_over_all_callers_and_free_again_after
         assert len(await carla.request(BORIS, Request("echo", bytes(60_000)), deadline=soon())) == 60_000
 
 
-async def test_a_reply_needs_room_too() -> None:
+async def test_a_reply_counts_as_bytes_in_flight_too() -> None:
     async def large(call: Call) -> bytes:
         return bytes(200_000)
 
@@ -186,7 +186,7 @@ async def test_an_address_of_version_six_works_where_the_machine_has_one() -> No
         assert await anna.request(BORIS, Request("echo", b"six"), deadline=soon()) == b"six"
 
 
-async def test_a_door_that_cannot_accept_for_a_moment_opens_again(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_listener_that_cannot_accept_for_a_moment_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
     loop = asyncio.get_running_loop()
     accept = loop.sock_accept
     failures = [OSError(24, "Too many open files")]
@@ -204,7 +204,7 @@ async def test_a_door_that_cannot_accept_for_a_moment_opens_again(monkeypatch: p
         assert boris.refusals == {"accept": 1}
 
 
-async def test_an_error_of_whoever_holds_the_transport_comes_through_as_it_is() -> None:
+async def test_an_error_within_the_context_of_a_transport_comes_through_as_it_is() -> None:
     with pytest.raises(TooLate):
         async with HttpTransport(key(1), RUN, b"", Loopback().contacts):
             raise TooLate("mine")

@@ -58,7 +58,7 @@ def test_the_authority_is_the_same_bytes_everywhere_and_belongs_to_one_run_and_s
 
 
 @pytest.mark.parametrize(("run", "secret"), [(RUN, b""), (RUN, b"x" * 16), (bytes(32), SECRET)])
-def test_whoever_lacks_the_run_or_its_secret_fails_the_handshake(run: bytes, secret: bytes) -> None:
+def test_a_peer_without_the_run_id_or_its_secret_fails_the_handshake(run: bytes, secret: bytes) -> None:
     trusting = client_context(BORIS, run, secret)
     trusting.verify_mode = ssl.CERT_NONE
     with pytest.raises(ssl.SSLError):
@@ -67,7 +67,7 @@ def test_whoever_lacks_the_run_or_its_secret_fails_the_handshake(run: bytes, sec
         shake(server_context(ANNA, RUN, SECRET), client_context(BORIS, run, secret))
 
 
-def test_whoever_shows_no_certificate_fails_the_handshake() -> None:
+def test_a_peer_without_a_certificate_fails_the_handshake() -> None:
     bare = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     bare.check_hostname = False
     bare.verify_mode = ssl.CERT_NONE
@@ -95,7 +95,7 @@ def test_dates_of_certificates_do_not_matter(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def elliptic_context(run: bytes) -> ssl.SSLContext:
-    """A member that signed a certificate for a key of another kind."""
+    """A peer that signed a certificate for a key of another kind."""
     key = ec.generate_private_key(ec.SECP256R1())
     builder = x509.CertificateBuilder(tls._authority_name(run), x509.Name([]), key.public_key(), 5)
     builder = builder.not_valid_before(tls._SINCE).not_valid_after(tls._UNTIL)
@@ -111,7 +111,7 @@ def elliptic_context(run: bytes) -> ssl.SSLContext:
     return context
 
 
-def test_a_key_of_another_kind_is_nobody() -> None:
+def test_a_key_of_another_kind_is_refused() -> None:
     server, _ = shake(server_context(ANNA, RUN), elliptic_context(RUN))
     with pytest.raises(Malformed, match="Ed25519"):
         peer_of(server)
@@ -126,7 +126,7 @@ class Shows:
 
 
 @pytest.mark.parametrize("shown", [None, Shows(None), Shows(b""), Shows(b"noise")])
-def test_without_a_certificate_there_is_nobody(shown: Shows | None) -> None:
+def test_without_a_certificate_there_is_no_peer(shown: Shows | None) -> None:
     with pytest.raises(Malformed):
         peer_of(shown)  # type: ignore[arg-type]
 
