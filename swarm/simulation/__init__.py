@@ -1,5 +1,4 @@
-"""The same swarm on virtual time, in one or a few processes: for `swarm rehearse` and the stories in
-`tests/`.
+"""The same swarm on virtual time, in one or a few processes: for `swarm rehearse` and the story tests.
 
     clock        an event loop on virtual time, which jumps when all tasks wait
     network      delay, bandwidth, loss; gives every peer a `Transport`

@@ -98,6 +98,15 @@ async def test_an_address_where_nobody_answers_is_unreachable(host: str) -> None
             await anna.request(BORIS, Request("echo"), deadline=soon())
 
 
+async def test_addresses_are_tried_in_turn_until_the_peer_answers() -> None:
+    async with Loopback() as net:
+        anna = await net.caller(1)
+        _, good = await net.peer(2, ECHO)
+        _, of_another = await net.peer(3, ECHO)
+        net.know(key(2), Address("127.0.0.1", 1), of_another, good)
+        assert await anna.request(BORIS, Request("echo", b"here"), deadline=soon()) == b"here"
+
+
 async def test_a_connection_is_kept_and_used_again() -> None:
     async with Loopback() as net:
         anna = await net.caller(1)
