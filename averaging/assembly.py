@@ -351,7 +351,7 @@ class Assembly:
         if self._ended or not self._is_listening:
             yield from self._decide(now)
 
-    # --- what comes in --------------------------------------------------------------------------------------------
+    # --- what comes in --------------------------------------------------------------------------------------
 
     def _hear(self, signed: Signed[Message]) -> Iterator[Command]:
         match signed.message:
@@ -460,7 +460,7 @@ class Assembly:
         if others:
             yield Send(others, Vote(), group.id)
 
-    # --- deciding, after every event ------------------------------------------------------------------------------
+    # --- deciding, after every event ------------------------------------------------------------------------
 
     def _decide(self, now: float) -> Iterator[Command]:
         """Finish if the group stands or cannot stand any more; else lead if it is our turn, or wait."""
@@ -528,7 +528,7 @@ class Assembly:
         for peer in sorted(self._peers.ready.keys() - set(group.members) - self._peers.gone):
             yield Send((peer,), self._plan.too_late(self._peers.ready[peer].message))
 
-    # --- leading --------------------------------------------------------------------------------------------------
+    # --- leading --------------------------------------------------------------------------------------------
 
     def _propose(self) -> Iterator[Command]:
         """List the peers with the model of the majority, and tell the others why they are not listed."""

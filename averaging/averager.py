@@ -119,7 +119,7 @@ class Averager:
             return NotMerged(followed)
         return followed
 
-    # --- one group ------------------------------------------------------------------------------------------------
+    # --- one group ------------------------------------------------------------------------------------------
 
     async def _in_group(self, update: Update, terms: GroupTerms) -> Decided | Missed:
         """Form one group, average in it, and keep what was not applied of our update."""
@@ -162,7 +162,7 @@ class Averager:
         )
         await self._arithmetic.run(lambda: feedback.settle(settled), is_brief=is_brief)
 
-    # --- two levels -----------------------------------------------------------------------------------------------
+    # --- two levels -----------------------------------------------------------------------------------------
 
     async def _in_two_levels(
         self, update: Update, attendance: Attendance, hierarchy: Hierarchy, elsewhere: DecidedElsewhere
@@ -252,7 +252,7 @@ class Averager:
         if feedback:
             feedback.adopt(feedback.residual + left_P)
 
-    # --- following ------------------------------------------------------------------------------------------------
+    # --- following ------------------------------------------------------------------------------------------
 
     async def _follow(
         self, update: Update, declined: Declined, by: PeerId, elsewhere: DecidedElsewhere

@@ -92,7 +92,7 @@ class Butterfly:
         for reducer in self._reducers.values():
             reducer.begin()
 
-    # --- what comes in --------------------------------------------------------------------------------------------
+    # --- what comes in --------------------------------------------------------------------------------------
 
     def expect(self, sender: PeerId, item: str) -> int:
         """The exact bytes of a part for us, of a result, or of a copy.
@@ -148,7 +148,7 @@ class Butterfly:
             case ReducePart(), Reduced():
                 yield from self._reducers[job.part.index].publish(result)
 
-    # --- doing what has become possible ---------------------------------------------------------------------------
+    # --- doing what has become possible ---------------------------------------------------------------------
 
     def advance(self, now: float) -> Iterator[Command]:
         """Ship, check, reduce, publish; take over where we must."""
@@ -212,7 +212,7 @@ class Butterfly:
         if hash_ not in self._state.held.get(index, ()):
             yield self._state.begin_check(index, self.check(index, hash_, payload, source))
 
-    # --- items ----------------------------------------------------------------------------------------------------
+    # --- items ----------------------------------------------------------------------------------------------
 
     def may_still_come(self, index: int, now: float) -> bool:
         """Results come from the current reducer.

@@ -56,7 +56,7 @@ class Gather:
         (mine,) = self._state.encoded
         self._state.hold(self._seats[self._state.me], mine.hash, mine.payload)
 
-    # --- what comes in --------------------------------------------------------------------------------------------
+    # --- what comes in --------------------------------------------------------------------------------------
 
     def expect(self, sender: PeerId, item: str) -> int:
         """The exact bytes of an update: its name says how it is encoded, so its length is known before its
@@ -76,7 +76,7 @@ class Gather:
         """This exchange has no jobs besides those of the round."""
         yield from ()
 
-    # --- doing what has become possible ---------------------------------------------------------------------------
+    # --- doing what has become possible ---------------------------------------------------------------------
 
     def advance(self, now: float) -> Iterator[Command]:
         """Ship our update to the members that have committed, and check what has come from them."""
@@ -101,7 +101,7 @@ class Gather:
         """The members whose update is not here."""
         return self._tally.awaited(self._checked | self._unchecked.keys(), now)
 
-    # --- items ----------------------------------------------------------------------------------------------------
+    # --- items ----------------------------------------------------------------------------------------------
 
     def may_still_come(self, index: int, now: float) -> bool:
         """Updates come from members that can be reached and have committed in time."""

@@ -126,7 +126,7 @@ class Round:
         if self._state.encoded and not self._is_combining:
             yield from self._advance(now)
 
-    # --- taking note ----------------------------------------------------------------------------------------------
+    # --- taking note ----------------------------------------------------------------------------------------
 
     def _receive(self, sender: PeerId, item: str, payload: Raw) -> Iterator[Command]:
         """Check what we have fetched by its hash; all other bulk bytes belong to the exchange."""
@@ -183,7 +183,7 @@ class Round:
         if not item and self._doubted.get(peer) == math.inf:
             self._tally.dead.add(peer)
 
-    # --- doing what has become possible ---------------------------------------------------------------------------
+    # --- doing what has become possible ---------------------------------------------------------------------
 
     def _advance(self, now: float) -> Iterator[Command]:
         yield from self._exchange.advance(now)

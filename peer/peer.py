@@ -108,7 +108,7 @@ class Peer:
         rows = [(row, now - row.heard, roster.is_present(row.peer, now)) for row in roster.snapshot()]
         return self.metrics.snapshot(rows)
 
-    # --- life -----------------------------------------------------------------------------------------------------
+    # --- life -----------------------------------------------------------------------------------------------
 
     async def run(self) -> None:
         """Join, train to the end of the run, leave.
@@ -233,7 +233,7 @@ class Peer:
             fact = "no time for a last checkpoint; the one before it is still there"
             self._events.warn("checkpoint", fact)
 
-    # --- what others read -----------------------------------------------------------------------------------------
+    # --- what others read -----------------------------------------------------------------------------------
 
     def _observe_position(self, position: Position, state: SharedState) -> None:
         self.metrics.moved(position.round, position.state_root, position.tokens)

@@ -141,7 +141,7 @@ class _Stage:
                 self._synchronous()
         return self._points
 
-    # --- ours -----------------------------------------------------------------------------------------------------
+    # --- ours -----------------------------------------------------------------------------------------------
 
     async def _rounds(self) -> None:
         """Four learners and four averagers, round after round."""
@@ -222,7 +222,7 @@ class _Stage:
                 learner.adopt(standing)
             assert torch.equal(learner.state.anchor_P, standing.anchor_P), "two peers hold different models"
 
-    # --- the others -----------------------------------------------------------------------------------------------
+    # --- the others -----------------------------------------------------------------------------------------
 
     def _alone(self) -> None:
         learner = Learner(self._manifest, self._corpus, MEMBERS[0])
@@ -297,7 +297,7 @@ class _Stage:
                 yield torch.cat([x_BT for x_BT, _ in drawn]), torch.cat([y_BT for _, y_BT in drawn])
             round_ += 1
 
-    # --- what it came to ------------------------------------------------------------------------------------------
+    # --- what it came to ------------------------------------------------------------------------------------
 
     def _score(self, step: int, weights_P: Tensor) -> None:
         if step % max(EVERY, self._method.steps) and step < self._task.steps:

@@ -290,7 +290,7 @@ class _Life:
             if self._options.ticket_file:
                 invitation.leave(self._options.ticket_file, ticket)
 
-    # --- telling --------------------------------------------------------------------------------------------------
+    # --- telling --------------------------------------------------------------------------------------------
 
     def _tell_joined(self, manifest: RunManifest, bound: Address) -> None:
         me = self._key.peer_id

@@ -190,7 +190,7 @@ class Download:
             donor.rests_until = now + min(LONGEST_REST, SHORTEST_REST * 2**donor.trouble)
             donor.trouble = min(donor.trouble + 1, 8)
 
-    # --- asking ---------------------------------------------------------------------------------------------------
+    # --- asking ---------------------------------------------------------------------------------------------
 
     def _go_on(self, now: float) -> Iterator[Command]:
         missing = [index for index in range(len(self._wanted.hashes)) if index not in self._have]

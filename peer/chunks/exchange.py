@@ -104,7 +104,7 @@ class ChunkExchange:
         while len(self._shelves) > KEPT:
             self._shelves.popitem(last=False)
 
-    # --- serving --------------------------------------------------------------------------------------------------
+    # --- serving --------------------------------------------------------------------------------------------
 
     async def _on_index(self, call: Call) -> Payload:
         return b"".join(self._find(call.argument).hashes)
@@ -139,7 +139,7 @@ class ChunkExchange:
             raise Refused("that content is not here (any more)")
         return found
 
-    # --- downloading ----------------------------------------------------------------------------------------------
+    # --- downloading ----------------------------------------------------------------------------------------
 
     def honest(self, donors: Sequence[PeerId]) -> list[PeerId]:
         """Those of ``donors`` that have not lied to us."""

@@ -89,7 +89,7 @@ async def _ask(source: Source) -> Snapshot | str:
         return f"{error.fact}; {error.advice}" if error.advice else error.fact
 
 
-# --- without a screen -------------------------------------------------------------------------------------------------
+# --- without a screen ---------------------------------------------------------------------------------------
 
 
 async def _once(source: Source, out: TextIO, json_lines: bool, ascii_only: bool) -> int:
@@ -182,7 +182,7 @@ def _size(out: TextIO) -> tuple[int, int]:
     return (size.columns, size.lines) if size.columns > 0 and size.lines > 0 else (80, 24)
 
 
-# --- the screen -------------------------------------------------------------------------------------------------------
+# --- the screen ---------------------------------------------------------------------------------------------
 
 
 def pressed(look: Look, key: str) -> Look | None:

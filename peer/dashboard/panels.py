@@ -35,7 +35,7 @@ _TROUBLE = (
 )
 
 
-# --- how the run does -----------------------------------------------------------------------------------------------
+# --- how the run does ---------------------------------------------------------------------------------------
 
 
 def health(snapshot: Snapshot, theme: Theme) -> tuple[str, str]:
@@ -138,7 +138,7 @@ def _bar(share: float, length: int, theme: Theme) -> tuple[Piece, Piece]:
     return (done, GOOD), (rest, QUIET)
 
 
-# --- loss -----------------------------------------------------------------------------------------------------------
+# --- loss ---------------------------------------------------------------------------------------------------
 
 
 def loss_words(snapshot: Snapshot, *, long: bool) -> list[Piece]:
@@ -201,7 +201,7 @@ def _axis(points: Sequence[Point], width: int) -> Text:
     return line((f"       {first}{last:>{max(1, width - 8 - len(first))}}", QUIET))
 
 
-# --- this machine and the network ---------------------------------------------------------------------------------
+# --- this machine and the network ---------------------------------------------------------------------------
 
 
 def machine(snapshot: Snapshot, width: int, theme: Theme) -> Block:
@@ -271,7 +271,7 @@ def machine_line(snapshot: Snapshot, width: int, theme: Theme) -> Text:
     return fit(line((" you   ", QUIET), words), width, theme)
 
 
-# --- peers ----------------------------------------------------------------------------------------------------------
+# --- peers --------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
@@ -379,7 +379,7 @@ def _row(row: PeerRow, name: int, device: int, columns: Sequence[Column], theme:
     return text.append(shown, QUIET if row.state in _AWAY else None)
 
 
-# --- what happened, and what a key shows ------------------------------------------------------------------------------
+# --- what happened, and what a key shows --------------------------------------------------------------------
 
 
 def events(

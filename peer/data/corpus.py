@@ -92,7 +92,7 @@ def data_root(hashes: Sequence[bytes], length: int) -> bytes:
     return root_of(hashes, length, DOMAIN)
 
 
-# --- building from files ------------------------------------------------------------------------------------------
+# --- building from files ------------------------------------------------------------------------------------
 
 
 def build(
@@ -188,7 +188,7 @@ def _read_text(file: Path, at_most: int) -> bytes | None:
     return None if b"\0" in text or len(text) > at_most else text
 
 
-# --- kept on disk, and received from peers ------------------------------------------------------------------------
+# --- kept on disk, and received from peers ------------------------------------------------------------------
 
 
 def saved_path(directory: Path, spec: DataSpec) -> Path:

@@ -125,7 +125,7 @@ class Membership:
         """Our own id."""
         return self._key.peer_id
 
-    # --- answering ------------------------------------------------------------------------------------------------
+    # --- answering ------------------------------------------------------------------------------------------
 
     async def _on_manifest(self, call: Call) -> Payload:
         return self._sealed_manifest
@@ -161,7 +161,7 @@ class Membership:
             raise Refused("that peer is not known here")
         return record
 
-    # --- asking ---------------------------------------------------------------------------------------------------
+    # --- asking ---------------------------------------------------------------------------------------------
 
     def some(self, at_most: int = ASKED, among: Sequence[PeerId] | None = None) -> tuple[PeerId, ...]:
         """Up to ``at_most`` of ``among``, or of all present peers.
@@ -239,7 +239,7 @@ class Membership:
         answers = await ask_all([peer for peer in peers if peer != self.me], ask, hurry=hurry)
         return list(answers.given.values())
 
-    # --- telling --------------------------------------------------------------------------------------------------
+    # --- telling --------------------------------------------------------------------------------------------
 
     def sealed_progress(self) -> bytes:
         """Our own progress just now, as a signed frame."""

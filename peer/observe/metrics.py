@@ -151,7 +151,7 @@ class Metrics:
         self.group = GroupFigures()
         self.shown = Shown()
 
-    # --- what is told ---------------------------------------------------------------------------------------------
+    # --- what is told ---------------------------------------------------------------------------------------
 
     def moved(self, round_: int, state_root: bytes, tokens: int) -> None:
         """The peer's position in the run has changed."""
@@ -190,7 +190,7 @@ class Metrics:
         """One line for the list of events."""
         self._events.append(LoggedEvent(time=time.time(), severity=severity, text=text))
 
-    # --- what is read ---------------------------------------------------------------------------------------------
+    # --- what is read ---------------------------------------------------------------------------------------
 
     def progress(self, phase: Phase, state_root: bytes, contact: bytes) -> Progress:
         """What we tell the other peers about ourselves. ``contact`` is our sealed contact."""

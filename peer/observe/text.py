@@ -97,7 +97,7 @@ def wrapped(text: str, width: int) -> list[str]:
     return lines
 
 
-# --- numbers with their units --------------------------------------------------------------------------------------
+# --- numbers with their units -------------------------------------------------------------------------------
 
 
 def number(value: float, digits: int = 2) -> str:

@@ -143,7 +143,7 @@ class RoundStages:
         local = self._local
         await local.checkpointer.save_if_due(local.learner, self._shared.averager, now=True)
 
-    # --- concluding a round ---------------------------------------------------------------------------------------
+    # --- concluding a round ---------------------------------------------------------------------------------
 
     async def _apply(self, update: Update, decided: Decided) -> None:
         """The outer step on an average that our group has decided.

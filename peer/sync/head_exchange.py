@@ -48,7 +48,7 @@ class HeadExchange:
         self.trusted = TrustedHeads(manifest, transport)
         transport.serve(Route("offer", self._on_head))
 
-    # --- answering ------------------------------------------------------------------------------------------------
+    # --- answering ------------------------------------------------------------------------------------------
 
     async def _on_head(self, call: Call) -> Payload:
         head = self._head()
@@ -75,7 +75,7 @@ class HeadExchange:
         frame = self.sealed()
         return None if frame is None else open_frame(frame, Head, run=self._manifest.run_id)
 
-    # --- asking ---------------------------------------------------------------------------------------------------
+    # --- asking ---------------------------------------------------------------------------------------------
 
     async def heads(self, deadline: float, peers: Sequence[PeerId] = ()) -> list[Signed[Head]]:
         """The heads of ``peers``, or of some of the present peers."""

@@ -95,7 +95,7 @@ class PositionTracker:
         now = self._now
         return Head(now.state_root, now.tokens, seconds_left, now.population, now.is_participant)
 
-    # --- the verbs ------------------------------------------------------------------------------------------------
+    # --- the verbs ------------------------------------------------------------------------------------------
 
     def restore_tokens(self, tokens: int) -> None:
         """Count on from the tokens of a checkpoint."""

@@ -77,7 +77,7 @@ class RoundLog:
         self._news.set()
         self._news = asyncio.Event()
 
-    # --- serving --------------------------------------------------------------------------------------------------
+    # --- serving --------------------------------------------------------------------------------------------
 
     async def _on_record(self, call: Call) -> Payload:
         """The record; for the round under way as soon as it is over."""
@@ -100,7 +100,7 @@ class RoundLog:
     def _is_under_way(self, root: bytes) -> bool:
         return root not in self._kept and root == state_root(self._learner.state) and root != self._wanted
 
-    # --- asking ---------------------------------------------------------------------------------------------------
+    # --- asking ---------------------------------------------------------------------------------------------
 
     async def record(
         self, root: bytes, donors: Sequence[PeerId], deadline: float
@@ -152,7 +152,7 @@ class RoundLog:
     def _report(self, error: SwarmError, donor: PeerId) -> None:
         self._chunk_exchange.report(Report(error.code, error.fact, donor))
 
-    # --- replaying ------------------------------------------------------------------------------------------------
+    # --- replaying ------------------------------------------------------------------------------------------
 
     async def state(self, head: ChosenHead, deadline: float) -> SharedState | None:
         """The state of ``head``, replayed from ours; None if it is not to be had in this way."""

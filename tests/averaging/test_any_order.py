@@ -194,7 +194,7 @@ def test_in_any_weather_averages_agree_and_nothing_is_lost(
     assert averages < rounds, "nothing has gone wrong, so nothing is proven"
 
 
-# --- liars --------------------------------------------------------------------------------------------------------
+# --- liars --------------------------------------------------------------------------------------------------
 
 
 def two_tongues(liars: frozenset[PeerId]) -> Lie:

@@ -89,7 +89,7 @@ def standing(finish: object) -> Group:
     return finish.outcome
 
 
-# --- the usual way ------------------------------------------------------------------------------------------------
+# --- the usual way ------------------------------------------------------------------------------------------
 
 
 def test_the_leader_waits_for_all_that_are_expected_and_then_proposes() -> None:
@@ -151,7 +151,7 @@ def test_a_vote_that_comes_before_the_proposal_counts() -> None:
     )
 
 
-# --- those who are not there --------------------------------------------------------------------------------------
+# --- those who are not there --------------------------------------------------------------------------------
 
 
 def test_nobody_waits_for_the_unreachable() -> None:
@@ -305,7 +305,7 @@ def test_who_is_not_among_the_first_never_proposes() -> None:
     assert list(machine.handle(Woken(), 1 + 3 * PATIENCE / 4)) == [WakeAt(END)]
 
 
-# --- votes --------------------------------------------------------------------------------------------------------
+# --- votes --------------------------------------------------------------------------------------------------
 
 
 def test_a_peer_votes_once_per_round() -> None:
@@ -436,7 +436,7 @@ def test_who_comes_with_another_model_when_the_list_is_made_hears_only_that_we_d
     )
 
 
-# --- those who are turned away ------------------------------------------------------------------------------------
+# --- those who are turned away ------------------------------------------------------------------------------
 
 
 def test_the_group_knows_what_each_member_says_of_its_line() -> None:
@@ -738,7 +738,7 @@ def test_a_refusal_after_our_vote_changes_nothing() -> None:
     )
 
 
-# --- the end ------------------------------------------------------------------------------------------------------
+# --- the end ------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("me", [A, B, C, D, E])

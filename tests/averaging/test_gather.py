@@ -192,7 +192,7 @@ def test_nobody_sends_more_than_the_run_allows() -> None:
         Round(PLAN, A, Contribution(vector_P=VECTORS[A], weight=1, seed=bytes(32), codec=Codec.FP32))
 
 
-# --- strengths and blobs ------------------------------------------------------------------------------------------
+# --- strengths and blobs ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("codec", list(Codec))

@@ -75,7 +75,7 @@ def test_more_than_half_are_a_group_and_after_every_attempt_that_failed_half_as_
     assert [least(16, missed) for missed in range(5)] == [9, 4, 2, 1, 0]
 
 
-# --- the council --------------------------------------------------------------------------------------------------
+# --- the council --------------------------------------------------------------------------------------------
 
 
 def level2(me: str, expected: list[str], hierarchy: Hierarchy, enough: int = 1) -> Assembly:

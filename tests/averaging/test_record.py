@@ -142,7 +142,7 @@ def test_a_void_round_has_a_record_that_says_so_and_nothing_to_play() -> None:
         ReplayRecord(record, frame_of(Exchange.GATHER, Codec.INT8)).run()
 
 
-# --- what a council leaves ----------------------------------------------------------------------------------------
+# --- what a council leaves ----------------------------------------------------------------------------------
 
 
 @every_way
@@ -223,7 +223,7 @@ def test_who_accepts_a_record_owes_what_is_left_on_top_and_nothing_for_one_that_
     stage(scene, 1)
 
 
-# --- strangers ----------------------------------------------------------------------------------------------------
+# --- strangers ----------------------------------------------------------------------------------------------
 
 
 def raw_of(record: Record, **said: object) -> bytes:

@@ -54,7 +54,7 @@ def threads() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
-# --- the sum ------------------------------------------------------------------------------------------------------
+# --- the sum ------------------------------------------------------------------------------------------------
 
 
 def test_threads_and_pieces_change_no_bit_of_the_sum(threads: None) -> None:
@@ -139,7 +139,7 @@ def test_a_sum_without_sense_is_refused(vectors: list[Tensor], shares: list[floa
         weighted_sum(vectors, shares)
 
 
-# --- the jobs -----------------------------------------------------------------------------------------------------
+# --- the jobs -----------------------------------------------------------------------------------------------
 
 
 @ALL

@@ -167,7 +167,7 @@ def ballots(hashes: tuple[bytes, ...], *members: PeerId) -> list[Event]:
     return [heard(member, Ballot(hashes)) for member in members]
 
 
-# --- 1, 2: commit and exchange ------------------------------------------------------------------------------------
+# --- 1, 2: commit and exchange ------------------------------------------------------------------------------
 
 
 def test_the_commit_comes_first_and_a_part_only_after_its_owners_commit() -> None:
@@ -193,7 +193,7 @@ def test_a_part_that_comes_before_its_commit_is_kept_and_checked_after() -> None
     assert messages(seat.tell(*commits(B, C, D)), Receipt) == [Receipt(0, HASHES[0])]
 
 
-# --- 3: receipts --------------------------------------------------------------------------------------------------
+# --- 3: receipts --------------------------------------------------------------------------------------------
 
 
 def test_an_owner_reduces_in_member_order_whatever_came_first() -> None:
@@ -276,7 +276,7 @@ def test_of_two_parts_of_one_sender_the_first_counts() -> None:
     assert messages(seat.tell(part_of(D)), Receipt) == [Receipt(0, HASHES[0])]
 
 
-# --- 4: holdings and ballots --------------------------------------------------------------------------------------
+# --- 4: holdings and ballots --------------------------------------------------------------------------------
 
 
 def test_holdings_are_said_when_everything_that_can_come_is_here() -> None:
@@ -335,7 +335,7 @@ def test_whoever_sees_the_decision_before_it_has_voted_votes_with_it() -> None:
     assert outcome(told).applied == (True,) * 4
 
 
-# --- 5: apply -----------------------------------------------------------------------------------------------------
+# --- 5: apply -----------------------------------------------------------------------------------------------
 
 
 def test_the_average_is_that_of_the_decided_results() -> None:
@@ -424,7 +424,7 @@ def test_of_two_ballots_of_one_member_the_first_counts() -> None:
     assert outcome(seat.tell(*ballots(HASHES, C))).applied == (True,) * 4
 
 
-# --- the end ------------------------------------------------------------------------------------------------------
+# --- the end ------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

@@ -183,7 +183,7 @@ def test_what_has_no_place_is_refused_and_a_copy_waits_for_its_receipt() -> None
     assert machine.expect(B, f"copy.3.{HASHES[3].hex()}") == len(result(D))
 
 
-# --- kills --------------------------------------------------------------------------------------------------------
+# --- kills --------------------------------------------------------------------------------------------------
 
 
 Phase = Callable[[Command], bool]

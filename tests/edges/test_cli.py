@@ -74,7 +74,7 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Stage, Peer
         yield place, founder
 
 
-# --- what a person did wrong ------------------------------------------------------------------------------------------
+# --- what a person did wrong --------------------------------------------------------------------------------
 
 
 @functools.cache
@@ -262,7 +262,7 @@ def test_a_run_of_a_later_version(tmp_path: Path) -> None:
     assert "upgrade" in advice
 
 
-# --- a clock that is wrong --------------------------------------------------------------------------------------------
+# --- a clock that is wrong ----------------------------------------------------------------------------------
 
 
 def test_a_peer_whose_clock_is_an_hour_off_joins_all_the_same_and_is_told(
@@ -279,7 +279,7 @@ def test_a_peer_whose_clock_is_an_hour_off_joins_all_the_same_and_is_told(
     roots_agree(founder, late)
 
 
-# --- looking at a run -------------------------------------------------------------------------------------------------
+# --- looking at a run ---------------------------------------------------------------------------------------
 
 
 def looked(source: list[str], place: Stage, columns: int, lines: int) -> str:
@@ -326,7 +326,7 @@ def test_top_says_when_nobody_answers(source: list[str], tmp_path: Path) -> None
     assert list(tmp_path.iterdir()) == []
 
 
-# --- quick answers ----------------------------------------------------------------------------------------------------
+# --- quick answers ------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -343,7 +343,7 @@ def test_what_needs_no_model_loads_none(words: list[str], tmp_path: Path) -> Non
     assert said.stderr.splitlines()[-1] == "LOADED"
 
 
-# --- a rehearsal and a demo -------------------------------------------------------------------------------------------
+# --- a rehearsal and a demo ---------------------------------------------------------------------------------
 
 
 def test_a_rehearsal_is_the_same_again_to_the_last_bit(tmp_path: Path) -> None:

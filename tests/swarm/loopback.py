@@ -28,12 +28,12 @@ def soon(seconds: float = 20.0) -> float:
 
 
 async def echo(call: Call) -> bytes:
-    """Answer with the body of the request."""
+    """Reply with the body."""
     return call.body
 
 
 async def take(call: Call) -> bytes:
-    """Answer with the number of bytes in the request."""
+    """Reply with the number of bytes that came."""
     return str(len(call.body)).encode()
 
 
@@ -41,7 +41,7 @@ BULK = Route("bulk", take, lambda sender, argument: Allowance(at_most=64 << 20, 
 
 
 class Loopback:
-    """An async context that opens peers and closes them at its end."""
+    """An async context that owns the transports of a few peers, who know each other's addresses."""
 
     def __init__(self, run: bytes = RUN, secret: bytes = b"", limits: Limits | None = None) -> None:
         self.run = run
@@ -77,7 +77,7 @@ class Loopback:
     async def peer(
         self, number: int, *routes: Route, limits: Limits | None = None
     ) -> tuple[HttpTransport, Address]:
-        """A peer that listens, answers ``routes``, and is known to all."""
+        """A peer that listens and answers ``routes``; all others know its address."""
         transport = await self.caller(number, limits=limits)
         for route in routes:
             transport.serve(route)

@@ -54,7 +54,7 @@ def shaped_vectors(draw: st.DrawFn) -> tuple[Tensor, Shape]:
     return vector_N, Shape(pieces if draw(st.booleans()) else (), draw(st.integers(0, 1 << 40)))
 
 
-# --- encode and decode --------------------------------------------------------------------------------------------
+# --- encode and decode --------------------------------------------------------------------------------------
 
 
 @ALL
@@ -184,7 +184,7 @@ def test_the_scale_always_reaches_the_largest_number(name: CodecName, vector_N: 
     assert scale == 0 or scale * codec.top <= max(peak * (1 + 2.0**-10), peak + codec.top * 2.0**-24)
 
 
-# --- the same bytes everywhere ------------------------------------------------------------------------------------
+# --- the same bytes everywhere ------------------------------------------------------------------------------
 
 
 @ALL
@@ -261,7 +261,7 @@ def test_decoded_numbers_are_ours_to_change(name: CodecName) -> None:
     assert torch.equal(codec.decode(payload, 300), before_N)
 
 
-# --- our own faults -----------------------------------------------------------------------------------------------
+# --- our own faults -----------------------------------------------------------------------------------------
 
 
 @ALL
@@ -287,7 +287,7 @@ def test_other_widths_and_odd_blocks_are_refused(bits: int, block: int) -> None:
         Quantised(bits, block)
 
 
-# --- a stranger's bytes -------------------------------------------------------------------------------------------
+# --- a stranger's bytes -------------------------------------------------------------------------------------
 
 
 @ALL

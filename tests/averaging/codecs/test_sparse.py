@@ -53,7 +53,7 @@ shapes = st.lists(st.sampled_from([0, 1, 15, 16, 17, 255, 4095, 4096, 4097, 9000
 )
 
 
-# --- what travels -------------------------------------------------------------------------------------------------
+# --- what travels -------------------------------------------------------------------------------------------
 
 
 @OF_LISTED
@@ -151,7 +151,7 @@ def test_numbers_that_are_not_of_the_tensors_are_refused() -> None:
                 codec_of(name, shape).encode(torch.zeros(8))
 
 
-# --- bytes --------------------------------------------------------------------------------------------------------
+# --- bytes --------------------------------------------------------------------------------------------------
 
 
 def test_the_bytes_are_the_same_in_every_release() -> None:
@@ -222,7 +222,7 @@ def test_what_came_back_has_the_same_bytes_again(name: CodecName, shape: Shape, 
     assert codec.encode(codec.decode(payload, numbers)) == payload
 
 
-# --- numbers at the edge ------------------------------------------------------------------------------------------
+# --- numbers at the edge ------------------------------------------------------------------------------------
 
 
 @SPARSE
@@ -252,7 +252,7 @@ def test_one_bad_number_among_large_ones_is_found(name: CodecName, bad: float) -
             codec_of(name).encode(vector_N)
 
 
-# --- a stranger's bytes -------------------------------------------------------------------------------------------
+# --- a stranger's bytes -------------------------------------------------------------------------------------
 
 
 def test_a_flipped_bit_is_another_canonical_payload_or_malformed() -> None:
@@ -354,7 +354,7 @@ def test_padding_of_indices_is_zero() -> None:
         codec_of(CodecName.SPARSE64).decode(bytes([payload[0], payload[1] | 0x10]) + payload[2:], 1)
 
 
-# --- facts about codecs -------------------------------------------------------------------------------------------
+# --- facts about codecs -------------------------------------------------------------------------------------
 
 
 def test_the_codecs_that_leave_most_numbers_behind_are_known() -> None:

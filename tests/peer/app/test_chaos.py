@@ -35,7 +35,7 @@ def is_running(pid: int) -> bool:
     return True
 
 
-# --- the plan -----------------------------------------------------------------------------------------------------
+# --- the plan -----------------------------------------------------------------------------------------------
 
 
 def test_the_same_seed_has_the_same_accidents() -> None:
@@ -66,7 +66,7 @@ def test_a_time_that_is_none_is_refused(every: float) -> None:
         Chaos(kill_every=every)
 
 
-# --- the supervisor -----------------------------------------------------------------------------------------------
+# --- the supervisor -----------------------------------------------------------------------------------------
 
 
 async def supervised(command: tuple[str, ...], chaos: Chaos) -> tuple[int, list[dict[str, object]]]:

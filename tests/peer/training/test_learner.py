@@ -106,7 +106,7 @@ def test_learning_lowers_the_bits_per_byte_of_text_that_nobody_trains_on(learner
     assert learner.evaluate() < before - 0.2
 
 
-# --- training ahead: the local steps are replaced by ones that move every weight down by a known number -----------------
+# --- training ahead: the local steps are replaced by ones that move every weight down by a known number -----
 
 
 @pytest.fixture
@@ -181,7 +181,7 @@ def test_numbers_that_are_not_finite_are_not_carried(striding):
     assert work.trained.steps == 1
 
 
-# --- one fragment at a time ---------------------------------------------------------------------------------------------
+# --- one fragment at a time ---------------------------------------------------------------------------------
 
 
 def in_fragments(count, preset="safe"):
