@@ -11,7 +11,7 @@ from averaging.codecs import Codec, Shape
 from averaging.codecs.dense import BFloat16, Float16, Float32
 from averaging.codecs.quantised import Quantised
 from averaging.codecs.sparse import Sparse, Strided
-from averaging.codecs.values import Blocks, SignAndSize
+from averaging.codecs.values import QuantisedValues, SignMagnitude
 
 HALF = 65504.0
 
@@ -26,7 +26,7 @@ def allowed_error(codec: Codec, vector_N: Tensor) -> Tensor:
     if isinstance(codec, BFloat16):
         return torch.maximum((exact_N.abs() * 2.0**-8).clamp(min=2.0**-134), exact_N.abs() - codec.limit)
     if isinstance(codec, Strided):
-        taken_N = torch.arange(len(vector_N)) % codec.stride == codec.shape.phase % codec.stride
+        taken_N = torch.arange(len(vector_N)) % codec.stride == codec.shape.round % codec.stride
         allowed_N = exact_N.abs()
         allowed_N[taken_N] = allowed_error(
             codec.inner(taken_shape(codec.shape, codec.stride)), vector_N[taken_N]
@@ -47,16 +47,17 @@ def assert_unmoved(codec: Codec, vector_N: Tensor, change: Callable[[], None]) -
 def taken_shape(shape: Shape, stride: int) -> Shape:
     """The shape of every ``stride``-th number, found by counting them."""
     owner = torch.repeat_interleave(
-        torch.arange(len(shape.pieces)), torch.tensor(shape.pieces, dtype=torch.int64)
+        torch.arange(len(shape.tensor_lengths)), torch.tensor(shape.tensor_lengths, dtype=torch.int64)
     )
-    taken = owner[shape.phase % stride :: stride]
-    return Shape(tuple(int((taken == piece).sum()) for piece in range(len(shape.pieces))))
+    taken = owner[shape.round % stride :: stride]
+    return Shape(tuple(int((taken == piece).sum()) for piece in range(len(shape.tensor_lengths))))
 
 
 def chunks_of(shape: Shape, numbers: int, share: int) -> list[tuple[slice, int]]:
     """Every chunk of a sparse codec, and how many of its numbers travel."""
-    found, start = [], 0
-    for piece in shape.pieces or (numbers,):
+    found = []
+    start = 0
+    for piece in shape.tensor_lengths or (numbers,):
         for first in range(start, start + piece, 4096):
             here = slice(first, min(first + 4096, start + piece))
             found.append((here, -(-(here.stop - here.start) * share // 4096)))
@@ -77,11 +78,11 @@ def selected(codec: Sparse, vector_N: Tensor) -> list[list[int]]:
 def _of_selected(codec: Sparse, exact_N: Tensor) -> Tensor:
     allowed_N = exact_N.abs()
     chunks = selected(codec, exact_N)
-    if isinstance(codec.values, Blocks):
+    if isinstance(codec.values, QuantisedValues):
         travelling = [place for chunk in chunks for place in chunk]
         allowed_N[travelling] = _of_blocks(codec.values.codec, exact_N[travelling])
         return allowed_N
-    assert isinstance(codec.values, SignAndSize)
+    assert isinstance(codec.values, SignMagnitude)
     for chunk in chunks:
         sizes_K = exact_N[chunk].abs()
         spread = float(sizes_K.clamp(max=HALF).max() - sizes_K.clamp(max=HALF).min())

@@ -52,11 +52,9 @@ histories = st.lists(st.tuples(st.booleans(), st.booleans(), st.booleans()), min
 def test_with_any_codec_what_was_applied_and_what_is_owed_add_up_to_all_updates(
     history: list[tuple[bool, bool, bool]], codec: Codec
 ) -> None:
-    feedback, total_P, taken_P = (
-        ErrorFeedback(NUMBERS),
-        torch.zeros(NUMBERS).double(),
-        torch.zeros(NUMBERS).double(),
-    )
+    feedback = ErrorFeedback(NUMBERS)
+    total_P = torch.zeros(NUMBERS).double()
+    taken_P = torch.zeros(NUMBERS).double()
     for seed, applied in enumerate(history):
         update_P = whole(seed)
         sent_P = feedback.carried(update_P)
@@ -71,7 +69,9 @@ def test_with_any_codec_what_was_applied_and_what_is_owed_add_up_to_all_updates(
 @check
 @given(histories)
 def test_with_exact_numbers_the_books_balance_to_the_last_bit(history: list[tuple[bool, bool, bool]]) -> None:
-    feedback, total_P, taken_P = ErrorFeedback(NUMBERS), torch.zeros(NUMBERS), torch.zeros(NUMBERS)
+    feedback = ErrorFeedback(NUMBERS)
+    total_P = torch.zeros(NUMBERS)
+    taken_P = torch.zeros(NUMBERS)
     for seed, applied in enumerate(history):
         sent_P = feedback.carried(whole(seed))
         payloads = encoded(sent_P, Codec.FP32)
@@ -82,10 +82,12 @@ def test_with_exact_numbers_the_books_balance_to_the_last_bit(history: list[tupl
 
 
 def test_a_part_that_was_not_applied_is_owed_whole_and_an_applied_one_only_its_rounding() -> None:
-    feedback, sent_P = ErrorFeedback(NUMBERS), drawn(1)
+    feedback = ErrorFeedback(NUMBERS)
+    sent_P = drawn(1)
     payloads = encoded(sent_P, Codec.INT4)
     feedback.settle(Settle(sent_P, payloads, PARTS, (True, False, True), Codec.INT4))
-    missed, applied = slice(PARTS[1].start, PARTS[1].stop), slice(PARTS[0].start, PARTS[0].stop)
+    missed = slice(PARTS[1].start, PARTS[1].stop)
+    applied = slice(PARTS[0].start, PARTS[0].stop)
     assert torch.equal(feedback.residual[missed], sent_P[missed])
     assert torch.equal(
         feedback.residual[applied],
@@ -95,7 +97,8 @@ def test_a_part_that_was_not_applied_is_owed_whole_and_an_applied_one_only_its_r
 
 
 def test_without_a_plan_everything_is_owed() -> None:
-    feedback, sent_P = ErrorFeedback(NUMBERS), drawn(1)
+    feedback = ErrorFeedback(NUMBERS)
+    sent_P = drawn(1)
     feedback.settle(Settle(sent_P, (), (), (), Codec.INT4))
     assert torch.equal(feedback.residual, sent_P)
 
@@ -103,7 +106,8 @@ def test_without_a_plan_everything_is_owed() -> None:
 def test_carrying_changes_nothing_however_often_it_is_asked() -> None:
     feedback = ErrorFeedback(NUMBERS)
     feedback.adopt(drawn(1))
-    first_P, again_P = feedback.carried(drawn(2)), feedback.carried(drawn(2))
+    first_P = feedback.carried(drawn(2))
+    again_P = feedback.carried(drawn(2))
     first_P.zero_()
     assert torch.equal(again_P, drawn(2) + drawn(1))
     assert torch.equal(feedback.residual, drawn(1))
@@ -123,7 +127,8 @@ def test_a_settlement_that_fails_leaves_the_residual_as_it_was() -> None:
 
 
 def test_the_job_computes_what_settle_would_keep_and_does_not_touch_what_was_sent() -> None:
-    feedback, sent_P = ErrorFeedback(NUMBERS), drawn(3)
+    feedback = ErrorFeedback(NUMBERS)
+    sent_P = drawn(3)
     job = Settle(sent_P, encoded(sent_P, Codec.INT8), PARTS, (True, True, False), Codec.INT8)
     residual_P = job.run()
     feedback.settle(job)
@@ -136,17 +141,19 @@ def test_the_job_computes_what_settle_would_keep_and_does_not_touch_what_was_sen
 
 def test_the_residual_takes_the_place_of_what_was_decoded_where_that_is_one_vector() -> None:
     for codec, is_one in ((Codec.FP16, True), (Codec.FP32, False)):
-        feedback, sent_P = ErrorFeedback(NUMBERS), drawn(3)
+        feedback = ErrorFeedback(NUMBERS)
+        sent_P = drawn(3)
         made = EncodeParts(sent_P, PARTS, codec).run()
-        payloads, decoded = tuple(part.payload for part in made), tuple(part.vector_N for part in made)
+        payloads = tuple(part.payload for part in made)
+        decoded = tuple(part.vector_N for part in made)
         job = Settle(sent_P, payloads, PARTS, (True, True, False), codec, 0.5, decoded)
         assert (
             Settle(
                 sent_P, payloads, PARTS, job.applied, codec, 0.5, tuple(each.clone() for each in decoded)
-            ).spent_P
+            ).decoded_P
             is None
         )
-        assert (job.spent_P is not None) == is_one
+        assert (job.decoded_P is not None) == is_one
         expected_P = Settle(sent_P, payloads, PARTS, job.applied, codec, 0.5).run()
         feedback.settle(job)
         assert torch.equal(feedback.residual, expected_P)
@@ -156,12 +163,16 @@ def test_the_residual_takes_the_place_of_what_was_decoded_where_that_is_one_vect
 
 @pytest.mark.parametrize(("codec", "vectors"), [(Codec.FP16, 3), (Codec.INT8, 2), (Codec.INT4, 2)])
 def test_a_few_vectors_are_enough_for_any_number_of_rounds(codec: Codec, vectors: int) -> None:
-    feedback, expected, places = ErrorFeedback(NUMBERS), ErrorFeedback(NUMBERS), set()
+    feedback = ErrorFeedback(NUMBERS)
+    expected = ErrorFeedback(NUMBERS)
+    places = set()
     for seed in range(8):
-        update_P, applied = drawn(seed), (True, seed % 3 > 0, True)
+        update_P = drawn(seed)
+        applied = (True, seed % 3 > 0, True)
         sent_P = feedback.carried(update_P)
         made = EncodeParts(sent_P, PARTS, codec, feedback.room() if vectors == 3 else None).run()
-        payloads, read = tuple(part.payload for part in made), tuple(part.vector_N for part in made)
+        payloads = tuple(part.payload for part in made)
+        read = tuple(part.vector_N for part in made)
         feedback.settle(Settle(sent_P, payloads, PARTS, applied, codec, 1.0, read))
         expected.settle(Settle(expected.carried(drawn(seed)), payloads, PARTS, applied, codec))
         assert torch.equal(feedback.residual, expected.residual)
@@ -186,7 +197,9 @@ def test_what_may_still_be_on_its_way_is_no_room_for_anything() -> None:
 
 
 def test_coarse_codes_with_feedback_deliver_a_constant_update_in_the_long_run() -> None:
-    feedback, update_P, taken_P = ErrorFeedback(NUMBERS), drawn(4), torch.zeros(NUMBERS)
+    feedback = ErrorFeedback(NUMBERS)
+    update_P = drawn(4)
+    taken_P = torch.zeros(NUMBERS)
     for _ in range(50):
         sent_P = feedback.carried(update_P)
         payloads = encoded(sent_P, Codec.INT4)

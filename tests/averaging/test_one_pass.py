@@ -9,7 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from averaging.codecs import Packed, Quantised, pieces, port
+from averaging.codecs import LazyVector, Quantised, pieces, port
 from averaging.one_pass import hash_and_norm, is_near, norm
 from swarm.hashing import digest
 
@@ -41,9 +41,12 @@ def test_numbers_that_are_packed_have_the_norm_of_what_they_are(
     bits: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(port, "PIECE", 1024)
-    codec, vector_N = Quantised(bits), torch.randn(5_001, generator=torch.Generator().manual_seed(1))
+    codec = Quantised(bits)
+    vector_N = torch.randn(5_001, generator=torch.Generator().manual_seed(1))
     payload = codec.encode(vector_N)
-    assert norm(Packed(codec, payload, 5_001)) == pytest.approx(norm(codec.decode(payload, 5_001)), rel=1e-6)
+    assert norm(LazyVector(codec, payload, 5_001)) == pytest.approx(
+        norm(codec.decode(payload, 5_001)), rel=1e-6
+    )
 
 
 @given(numbers=st.integers(0, 5000), head=st.integers(0, 9), piece=st.integers(1, 3000))

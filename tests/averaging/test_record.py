@@ -77,7 +77,8 @@ def lost(vector_P: Tensor, record: Record, frame: UpdateShape) -> Tensor:
     """What each part's encoding leaves out."""
     decoded_P = torch.empty_like(vector_P)
     for part in frame.parts(record):
-        codec, here = codec_of(frame.spec.codec, part.shape), slice(part.start, part.stop)
+        codec = codec_of(frame.spec.codec, part.shape)
+        here = slice(part.start, part.stop)
         decoded_P[here] = codec.decode(codec.encode(vector_P[here]), part.numbers)
     return vector_P - decoded_P
 
@@ -151,7 +152,8 @@ def test_where_a_delegate_was_heard_its_cell_owes_what_the_encoding_lost(
 ) -> None:
     """To the bit what the delegate itself owes, had it brought the same on its own account."""
     _, owed = round_of(exchange, codec)
-    record, frame = record_of(exchange, codec), frame_of(exchange, codec)
+    record = record_of(exchange, codec)
+    frame = frame_of(exchange, codec)
     for seat, key in enumerate(KEYS):
         left_P = RecordResidual(record, frame, drawn(seat), key.peer_id).run()
         assert torch.equal(left_P, owed[seat])
@@ -164,7 +166,9 @@ def test_where_a_delegate_was_heard_its_cell_owes_what_the_encoding_lost(
 
 @every_way
 def test_a_delegate_that_was_not_heard_leaves_everything(exchange: Exchange, codec: Codec) -> None:
-    record, frame, brought_P = record_of(exchange, codec), frame_of(exchange, codec), drawn(0)
+    record = record_of(exchange, codec)
+    frame = frame_of(exchange, codec)
+    brought_P = drawn(0)
     strangers = msgspec.structs.replace(record, members=(STRANGER, *record.members[1:]))
     assert torch.equal(RecordResidual(strangers, frame, brought_P, KEYS[0].peer_id).run(), brought_P)
     unheard = msgspec.structs.replace(record, items=tuple(b"" for _ in record.items))
@@ -175,11 +179,9 @@ def test_a_delegate_that_was_not_heard_leaves_everything(exchange: Exchange, cod
 @pytest.mark.parametrize("codec", CODECS)
 def test_part_by_part_everything_is_left_where_a_result_is_without_the_delegate(codec: Codec) -> None:
     """One part was not applied at all, another one without its share: in a third it is."""
-    record, frame, brought_P = (
-        record_of(Exchange.BUTTERFLY, codec),
-        frame_of(Exchange.BUTTERFLY, codec),
-        drawn(1),
-    )
+    record = record_of(Exchange.BUTTERFLY, codec)
+    frame = frame_of(Exchange.BUTTERFLY, codec)
+    brought_P = drawn(1)
     _, late, here = frame.parts(record)
     without = bits([True, False, True]) + record.items[1][4:]
     record = msgspec.structs.replace(record, items=(b"", without, record.items[2]))
@@ -192,7 +194,9 @@ def test_part_by_part_everything_is_left_where_a_result_is_without_the_delegate(
 def test_what_is_left_decays_as_the_manifest_says_and_only_where_something_was_applied(
     exchange: Exchange,
 ) -> None:
-    record, frame, brought_P = record_of(exchange, Codec.INT4), frame_of(exchange, Codec.INT4), drawn(0)
+    record = record_of(exchange, Codec.INT4)
+    frame = frame_of(exchange, Codec.INT4)
+    brought_P = drawn(0)
     halved = UpdateShape(spec=msgspec.structs.replace(frame.spec, feedback=0.5), tensors=TENSORS)
     left_P = RecordResidual(record, halved, brought_P, KEYS[0].peer_id).run()
     assert torch.equal(left_P, lost(brought_P, record, frame) * 0.5)
@@ -204,7 +208,9 @@ def test_what_is_left_decays_as_the_manifest_says_and_only_where_something_was_a
 def test_who_accepts_a_record_owes_what_is_left_on_top_and_nothing_for_one_that_is_none(
     exchange: Exchange,
 ) -> None:
-    record, frame, brought_P = record_of(exchange, Codec.INT8), frame_of(exchange, Codec.INT8), drawn(0)
+    record = record_of(exchange, Codec.INT8)
+    frame = frame_of(exchange, Codec.INT8)
+    brought_P = drawn(0)
     broken = msgspec.structs.replace(record, items=record.items[1:])
 
     async def scene(network: SimulatedNetwork, people: list[Person]) -> None:
@@ -266,7 +272,8 @@ def test_no_group_decides_that(said: dict[str, object], exchange: Exchange) -> N
 
 @every_way
 def test_an_item_has_exactly_the_bytes_that_its_numbers_take(exchange: Exchange, codec: Codec) -> None:
-    record, frame = record_of(exchange, codec), frame_of(exchange, codec)
+    record = record_of(exchange, codec)
+    frame = frame_of(exchange, codec)
     first, *rest = record.items
     for item in (first[:-1], first + b"\0", first[:1], first * 2, b"\0"):
         with pytest.raises(Malformed):
@@ -276,7 +283,8 @@ def test_an_item_has_exactly_the_bytes_that_its_numbers_take(exchange: Exchange,
 @every_way
 def test_numbers_that_are_none_lead_nowhere(exchange: Exchange, codec: Codec) -> None:
     """A byte of ones after the other: NaN as number or scale, codes and places out of range."""
-    record, frame = record_of(exchange, codec), frame_of(exchange, codec)
+    record = record_of(exchange, codec)
+    frame = frame_of(exchange, codec)
     first, *rest = record.items
     head = HEAD.size if exchange is Exchange.GATHER else flag_bytes(3)
     with pytest.raises(Malformed):
@@ -284,7 +292,8 @@ def test_numbers_that_are_none_lead_nowhere(exchange: Exchange, codec: Codec) ->
 
 
 def test_the_head_of_an_update_is_in_order() -> None:
-    record, frame = record_of(Exchange.GATHER, Codec.INT8), frame_of(Exchange.GATHER, Codec.INT8)
+    record = record_of(Exchange.GATHER, Codec.INT8)
+    frame = frame_of(Exchange.GATHER, Codec.INT8)
     first, *rest = record.items
     heads = [HEAD.pack(3, 0, 1.0), HEAD.pack(3, MAX_WEIGHT, 1.0), HEAD.pack(250, 1, 1.0)]
     heads += [HEAD.pack(Codec.INT8, 1, bad) for bad in (float("nan"), float("inf"), -1.0)]
@@ -326,12 +335,11 @@ def test_bytes_that_end_too_early_or_too_late_are_no_record(exchange: Exchange) 
 def test_whatever_is_changed_in_a_record_it_is_a_tensor_of_our_size_or_malformed(
     way: tuple[Exchange, Codec], seed: int, changes: int
 ) -> None:
-    raw, chance = bytearray(packed(record_of(*way))), random.Random(seed)
+    raw = bytearray(packed(record_of(*way)))
+    chance = random.Random(seed)
     for _ in range(changes):
-        at, length = (
-            chance.randrange(len(raw)) if chance.random() < 0.5 else chance.randrange(140),
-            chance.randrange(4),
-        )
+        at = chance.randrange(len(raw)) if chance.random() < 0.5 else chance.randrange(140)
+        length = chance.randrange(4)
         raw[at : at + length] = chance.randbytes(length if chance.random() < 0.9 else chance.randrange(4))
     try:
         average_P = played(bytes(raw), frame_of(*way))

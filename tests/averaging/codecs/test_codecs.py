@@ -14,7 +14,7 @@ from torch import Tensor
 
 from averaging.codecs import Shape, codec_of, port
 from averaging.codecs.dense import Float32
-from averaging.codecs.quantised import Packed, Quantised
+from averaging.codecs.quantised import LazyVector, Quantised
 from swarm.errors import Malformed
 from swarm.manifest import Codec as CodecName
 from tests.averaging.bounds import allowed_error, assert_unmoved
@@ -63,7 +63,8 @@ def shaped_vectors(draw: st.DrawFn) -> tuple[Tensor, Shape]:
 def test_what_comes_back_is_as_near_as_promised(name: CodecName, shaped: tuple[Tensor, Shape]) -> None:
     vector_N, shape = shaped
     codec = codec_of(name, shape)
-    told_N, put_N = torch.full_like(vector_N, 7), torch.full_like(vector_N, 7)
+    told_N = torch.full_like(vector_N, 7)
+    put_N = torch.full_like(vector_N, 7)
     payload = codec.encode(vector_N, told_N)
     back_N = codec.decode(payload, len(vector_N))
     assert payload == codec.encode(vector_N)
@@ -97,7 +98,8 @@ def test_what_stays_behind_is_never_more_than_what_there_was(
 @ALL
 @pytest.mark.parametrize("numbers", [0, 1, 2, 255, 256, 257, 511, 65536, 65537, 131073])
 def test_every_length_has_its_exact_size(name: CodecName, numbers: int) -> None:
-    codec, vector_N = codec_of(name), drawn(numbers, 1, 1e-3)
+    codec = codec_of(name)
+    vector_N = drawn(numbers, 1, 1e-3)
     payload = codec.encode(vector_N)
     assert len(payload) == codec.size(numbers)
     assert len(codec.decode(payload, numbers)) == numbers
@@ -164,7 +166,8 @@ def test_zeros_and_blocks_far_below_the_smallest_scale_come_back_as_zeros(name: 
 
 @pytest.mark.parametrize("name", [CodecName.INT8, CodecName.INT4])
 def test_one_loud_block_takes_no_precision_from_another(name: CodecName) -> None:
-    codec, quiet_N = codec_of(name), drawn(256, 3, 1e-4)
+    codec = codec_of(name)
+    quiet_N = drawn(256, 3, 1e-4)
     both_N = torch.cat([drawn(256, 4, 1e4), quiet_N])
     assert torch.equal(
         codec.decode(codec.encode(both_N), 512)[256:], codec.decode(codec.encode(quiet_N), 256)
@@ -189,7 +192,8 @@ def test_the_scale_always_reaches_the_largest_number(name: CodecName, vector_N: 
 
 @ALL
 def test_the_bytes_depend_neither_on_threads_nor_on_memory_layout(name: CodecName, threads: None) -> None:
-    codec, vector_N = codec_of(name), drawn(200_001, 5, 1e-3)
+    codec = codec_of(name)
+    vector_N = drawn(200_001, 5, 1e-3)
     torch.set_num_threads(1)
     payload = codec.encode(vector_N)
     back_N = codec.decode(payload, len(vector_N))
@@ -205,8 +209,9 @@ def test_norm_and_remainder_are_known_without_what_was_read(
     bits: int, numbers: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(port, "PIECE", 1024)
-    codec, vector_N = Quantised(bits), drawn(numbers, 3, 1e-3)
-    payload, norm = codec.measured(vector_N)
+    codec = Quantised(bits)
+    vector_N = drawn(numbers, 3, 1e-3)
+    payload, norm = codec.encode_with_norm(vector_N)
     read_N = codec.decode(payload, numbers)
     assert payload == codec.encode(vector_N)
     assert norm == pytest.approx(float(read_N.to(torch.float64).norm()), rel=1e-6)
@@ -220,9 +225,10 @@ def test_norm_and_remainder_are_known_without_what_was_read(
     ("start", "stop"), [(0, 256), (256, 768), (512, 1001), (768, 1000), (0, 1001), (0, 0)]
 )
 def test_a_piece_of_what_is_packed_is_that_piece_of_the_whole(bits: int, start: int, stop: int) -> None:
-    codec, vector_N = Quantised(bits), drawn(1001, 4, 1e-3)
+    codec = Quantised(bits)
+    vector_N = drawn(1001, 4, 1e-3)
     payload = codec.encode(vector_N)
-    packed = Packed(codec, payload, 1001)
+    packed = LazyVector(codec, payload, 1001)
     assert len(packed) == 1001
     assert torch.equal(packed[start:stop], codec.decode(payload, 1001)[start:stop])
 
@@ -232,15 +238,15 @@ def test_what_is_packed_wrongly_is_refused_at_once_or_with_the_piece_where_it_li
     codec = Quantised(bits)
     payload = bytearray(codec.encode(drawn(1000, 5, 1e-3)))
     with pytest.raises(Malformed, match="bytes came"):
-        Packed(codec, payload[:-1], 1000)
+        LazyVector(codec, payload[:-1], 1000)
     payload[8 + 700 * bits // 8] = 0  # after the scales of four blocks
-    packed = Packed(codec, payload, 1000)
+    packed = LazyVector(codec, payload, 1000)
     assert len(packed[0:512]) == 512
     with pytest.raises(Malformed, match="a code is zero"):
         packed[512:1000]
     payload[1] = 0xFC
     with pytest.raises(Malformed, match="a scale"):
-        Packed(codec, payload, 1000)
+        LazyVector(codec, payload, 1000)
 
 
 @pytest.mark.parametrize("name", [CodecName.INT8, CodecName.INT4])

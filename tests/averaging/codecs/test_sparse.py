@@ -31,7 +31,7 @@ SPARSE = pytest.mark.parametrize("name", [*LISTED, CodecName.MASKED])
 OF_LISTED = pytest.mark.parametrize("name", LISTED)
 few = settings(max_examples=60)
 
-TWO_TENSORS = Shape(pieces=(16, 16))
+TWO_TENSORS = Shape(tensor_lengths=(16, 16))
 TWO_KEPT_OF_EACH = "05900000f000003c00400042004006"
 
 
@@ -62,7 +62,8 @@ shapes = st.lists(st.sampled_from([0, 1, 15, 16, 17, 255, 4095, 4096, 4097, 9000
 def test_of_each_chunk_the_largest_travel_and_of_equal_ones_the_first(
     name: CodecName, shape: Shape, seed: int
 ) -> None:
-    codec, vector_N = codec_of(name, shape), heavy(sum(shape.pieces), seed)
+    codec = codec_of(name, shape)
+    vector_N = heavy(sum(shape.tensor_lengths), seed)
     assert isinstance(codec, Sparse)
     back_N = codec.decode(codec.encode(vector_N), len(vector_N))
     expected = [place for chunk in selected(codec, vector_N) for place in chunk]
@@ -76,8 +77,8 @@ def test_of_each_chunk_the_largest_travel_and_of_equal_ones_the_first(
 def test_the_size_is_exact_for_all_tensors_and_rounds(
     name: CodecName, shape: Shape, phase: int, seed: int
 ) -> None:
-    codec = codec_of(name, Shape(shape.pieces, phase))
-    vector_N = heavy(sum(shape.pieces), seed)
+    codec = codec_of(name, Shape(shape.tensor_lengths, phase))
+    vector_N = heavy(sum(shape.tensor_lengths), seed)
     payload = codec.encode(vector_N)
     assert len(payload) == codec.size(len(vector_N))
     assert len(codec.decode(payload, len(vector_N))) == len(vector_N)
@@ -87,9 +88,9 @@ def test_the_size_is_exact_for_all_tensors_and_rounds(
 @few
 @given(shape=shapes)
 def test_sizes_follow_the_formula(name: CodecName, shape: Shape) -> None:
-    found = chunks_of(shape, sum(shape.pieces), LISTED[name])
+    found = chunks_of(shape, sum(shape.tensor_lengths), LISTED[name])
     kept = sum(kept for _, kept in found)
-    assert codec_of(name, shape).size(sum(shape.pieces)) == math.ceil(kept * 12 / 8) + 4 * len(
+    assert codec_of(name, shape).size(sum(shape.tensor_lengths)) == math.ceil(kept * 12 / 8) + 4 * len(
         found
     ) + math.ceil(kept * 2 / 8)
 
@@ -124,7 +125,8 @@ def test_the_two_sizes_of_a_chunk_are_the_best_there_are(values: list[int]) -> N
     vector_N = torch.zeros(8 * len(values))
     vector_N[: len(values)] = torch.tensor(values, dtype=torch.float32)
     back_N = codec.decode(codec.encode(vector_N), len(vector_N))
-    sizes, count = [Fraction(value) for value in sorted(values)], len(values)
+    sizes = [Fraction(value) for value in sorted(values)]
+    count = len(values)
     splits = [
         sizes_error(sizes, [*range(cut)]) + sizes_error(sizes, [*range(cut, count)])
         for cut in range(1, count)
@@ -199,13 +201,15 @@ def test_long_payloads_are_the_same_in_every_release(name: CodecName, expected: 
 def test_the_bytes_do_not_depend_on_how_much_is_worked_on_at_a_time(
     name: CodecName, at_a_time: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    codec, vector_N = codec_of(name, Shape((50_000, 300, 300, 20_000), 3)), heavy(70_600, 6)
-    assert_unmoved(codec, vector_N, lambda: monkeypatch.setattr(chunks, "_AT_A_TIME", at_a_time))
+    codec = codec_of(name, Shape((50_000, 300, 300, 20_000), 3))
+    vector_N = heavy(70_600, 6)
+    assert_unmoved(codec, vector_N, lambda: monkeypatch.setattr(chunks, "_BATCH", at_a_time))
 
 
 @SPARSE
 def test_the_bytes_do_not_depend_on_threads(name: CodecName, threads: None) -> None:
-    codec, vector_N = codec_of(name, Shape((150_000, 60_000), 3)), heavy(210_000, 6)
+    codec = codec_of(name, Shape((150_000, 60_000), 3))
+    vector_N = heavy(210_000, 6)
     payloads = set()
     for count in (1, 2):
         torch.set_num_threads(count)
@@ -217,7 +221,8 @@ def test_the_bytes_do_not_depend_on_threads(name: CodecName, threads: None) -> N
 @few
 @given(shape=shapes, seed=st.integers(0, 99))
 def test_what_came_back_has_the_same_bytes_again(name: CodecName, shape: Shape, seed: int) -> None:
-    codec, numbers = codec_of(name, shape), sum(shape.pieces)
+    codec = codec_of(name, shape)
+    numbers = sum(shape.tensor_lengths)
     payload = codec.encode(heavy(numbers, seed))
     assert codec.encode(codec.decode(payload, numbers)) == payload
 
@@ -257,7 +262,8 @@ def test_one_bad_number_among_large_ones_is_found(name: CodecName, bad: float) -
 
 def test_a_flipped_bit_is_another_canonical_payload_or_malformed() -> None:
     """All one-bit and two-bit neighbours: what decodes and has no zero among what travelled is what encode makes of it."""
-    codec, sent = codec_of(CodecName.SPARSE512, TWO_TENSORS), bytes.fromhex(TWO_KEPT_OF_EACH)
+    codec = codec_of(CodecName.SPARSE512, TWO_TENSORS)
+    sent = bytes.fromhex(TWO_KEPT_OF_EACH)
     bits = 8 * len(sent)
     refused = passed = 0
     for first in range(bits):
@@ -283,7 +289,8 @@ def test_a_flipped_bit_is_another_canonical_payload_or_malformed() -> None:
 def test_any_bytes_of_the_right_length_are_finite_numbers_or_malformed(
     name: CodecName, data: st.DataObject, shape: Shape
 ) -> None:
-    codec, numbers = codec_of(name, shape), sum(shape.pieces)
+    codec = codec_of(name, shape)
+    numbers = sum(shape.tensor_lengths)
     mutated = bytearray(codec.encode(heavy(numbers, 8)))
     flips = st.lists(st.integers(0, max(0, 8 * len(mutated) - 1)), max_size=3)
     for bit in data.draw(flips) if mutated else []:
