@@ -21,8 +21,7 @@ FAMILIES = (
 
 
 def allowed(codec: Codec) -> tuple[Codec, ...]:
-    """Return the codecs that an update may have in a run of ``codec``: that one first, then the smaller ones
-    of its family."""
+    """Return the codecs that updates may have in a run of ``codec``: first itself, then smaller ones."""
     smaller = (other for family in FAMILIES if codec in family for other in family[family.index(codec) :])
     return tuple(dict.fromkeys((codec, *smaller)))
 
@@ -36,11 +35,9 @@ def copies(exchange: Exchange, members: int) -> float:
 
 
 def fitting(codec: Codec, numbers: float, bytes_per_second: float, seconds: float) -> Codec:
-    """Return the largest of the `allowed` codecs in which ``numbers`` numbers cross a link within
-    ``seconds``.
+    """Return the first `allowed` codec that gets ``numbers`` numbers across a link within ``seconds``.
 
-    If none is small enough it is the smallest. If the rate of the link is not known (0 bytes per second) it
-    is ``codec``.
+    That is the smallest if none is small enough, and ``codec`` if the rate is unknown (0 bytes per second).
     """
     codecs = allowed(codec)
     if bytes_per_second <= 0:

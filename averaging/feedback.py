@@ -1,5 +1,4 @@
-"""Error feedback: what a round did not apply of a peer's update is added to its next update (Seide et al.
-2014).
+"""Error feedback (Seide et al. 2014): what a round did not apply of an update is added to the next one.
 
     sent     = update + residual              `carried`: changes no state, so a failed round may ask again
     residual = β · (sent − decode(encoded))   `settle`, parts that were applied with our update in them
@@ -69,8 +68,7 @@ class Settle:
 
     @property
     def is_lossless(self) -> bool:
-        """Whether every number was applied exactly as it was: then the residual is zero and need not be
-        computed."""
+        """Whether all numbers were applied exactly as they were: then the residual is zero."""
         if not all(self.applied) or len(self.decoded) != len(self.parts):
             return False
         sent = (self.sent_P[part.start : part.stop] for part in self.parts)
@@ -82,14 +80,12 @@ class Settle:
 
     @property
     def may_overwrite_sent(self) -> bool:
-        """Whether no payload shares memory with ``sent_P``, so that ``sent_P`` itself can become the
-        residual."""
+        """Whether no payload shares memory with ``sent_P``, so that it can be overwritten by the residual."""
         return bool(self.decoded) and all(vector_N is None for vector_N in self.decoded)
 
     @property
     def decoded_P(self) -> Tensor | None:
-        """The one vector of which all of ``decoded`` are slices, at the places of the parts; None if there is
-        none.
+        """The vector of which all of ``decoded`` are slices, each in its part's place; None if there is none.
 
         Nobody reads it after this job, so the residual can be written into it.
         """
@@ -153,8 +149,7 @@ class Settle:
 
 
 class ErrorFeedback:
-    """The residual of one peer: a float32 vector of P ``numbers``, None while it is zero; and two scratch
-    buffers."""
+    """The residual of one peer, a float32 vector of P ``numbers``, and up to two scratch buffers."""
 
     def __init__(self, numbers: int) -> None:
         self._numbers = numbers
@@ -184,13 +179,14 @@ class ErrorFeedback:
         return self._carried_P
 
     def room(self) -> Tensor | None:
-        """Return a scratch buffer ``[P]`` and give it up, for what the others decode of our update; None if
-        there is none."""
+        """Return a scratch buffer ``[P]`` for the caller to keep, or None if there is none.
+
+        It is meant for what the others decode of our update: `settle` gets it back.
+        """
         return self._scratch.pop() if self._scratch else None
 
     def settle(self, settled: Settle) -> None:
-        """Compute the new residual and keep it, in the memory of a vector that is no longer needed if there
-        is one.
+        """Compute the new residual and keep it, if possible in the memory of a vector no longer needed.
 
         After an error the residual is as it was before.
         """
@@ -217,8 +213,7 @@ class ErrorFeedback:
             self._keep_as_scratch(before_P)
 
     def reset(self) -> None:
-        """Set the residual to zero, for example after the model was replaced: an update of the old model no
-        longer fits."""
+        """Set the residual to zero, for example after the model was replaced: it belongs to the old one."""
         self._residual_P = None
 
     def _keep_as_scratch(self, vector_P: Tensor) -> None:

@@ -1,5 +1,4 @@
-"""Which numbers a round averages, in a run that averages one fragment at a time (Streaming DiLoCo,
-arXiv:2501.18512).
+"""Which numbers a round averages in a run with fragments (Streaming DiLoCo, arXiv:2501.18512).
 
     round       0   1   2   3   4   5  …          with three fragments, each is averaged in every third round,
     fragment    0   1   2   0   1   2             with the update that it has gathered since
@@ -21,8 +20,7 @@ from .partition import ALIGN, stretch_lengths
 
 @dataclass(frozen=True, slots=True)
 class Fragment:
-    """Numbers ``start`` to ``stop`` (exclusive) of the vector; ``tensors`` are the lengths of the tensors
-    inside it."""
+    """Numbers ``start`` to ``stop`` (exclusive) of the vector; ``tensors`` are the lengths of those in it."""
 
     index: int
     start: int
@@ -41,8 +39,10 @@ class Fragment:
 
 
 def fragments_of(tensors: Sequence[int], count: int) -> tuple[Fragment, ...]:
-    """Return the vector of ``tensors`` (their lengths, in order) cut into ``count`` fragments, but at most
-    one per block."""
+    """Return the vector cut into ``count`` fragments, but at most one per block.
+
+    ``tensors`` are the lengths of the tensors in the order of the vector.
+    """
     borders = list(accumulate(tensors, initial=0))
     numbers = borders[-1]
     blocks = max(1, -(-numbers // ALIGN))

@@ -20,8 +20,7 @@ from torch import Tensor
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where one tensor lies in the vector: from number ``start`` on, ``numbers`` of them, in row-major
-    order."""
+    """Where one tensor lies in the vector: ``numbers`` numbers from ``start`` on, in row-major order."""
 
     name: str
     shape: tuple[int, ...]
@@ -97,8 +96,7 @@ class Layout:
                 tensor.copy_(view)
 
     def _pairs(self, vector_P: Tensor, tensors: Mapping[str, Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
-        """Return pairs of a view of the vector and the tensor of the same name, after checking all names and
-        shapes."""
+        """Check all names and shapes, then return pairs of a view of the vector and a tensor."""
         for place in self.places:
             if place.name not in tensors or tensors[place.name].shape != place.shape:
                 raise ValueError(f"no tensor {place.name!r} of shape {place.shape}")

@@ -24,12 +24,10 @@ Vector = Tensor | LazyVector
 """N numbers, in memory or decoded piece by piece."""
 
 NORM_TOLERANCE = 1e-4
-"""Relative difference up to which a measured norm confirms a committed one: machines differ in the order of
-summation."""
+"""Relative difference up to which a measured norm confirms a committed one: orders of summation differ."""
 
 _ROW = 512
-"""Numbers whose squares are summed in float32: two orders of summation then differ by at most 512
-roundings."""
+"""Numbers whose squares are summed in float32: two orders of summation differ by at most 512 roundings."""
 
 _SMALLEST = 1e-10
 """Above this, a norm that was computed in float32 has not lost squares that matter to underflow."""
@@ -87,8 +85,7 @@ class HashAndNorm:
 
 
 def _sum_of_squares(piece_N: Tensor) -> float:
-    """Return the sum of the squares of ``piece_N``; infinite if 512 neighbours have squares too large for
-    float32."""
+    """Return the sum of the squares of ``piece_N``; infinite if those of a row are too large for float32."""
     rows = len(piece_N) // _ROW
     row_norms = torch.linalg.vector_norm(piece_N[: rows * _ROW].view(rows, _ROW), dim=1).to(torch.float64)
     found = float(torch.dot(row_norms, row_norms))
@@ -104,8 +101,7 @@ def is_near(claimed: float, measured: float) -> bool:
 
 
 def _root(total: float, vector_N: Vector) -> float:
-    """Return the norm for a sum of squares; computed again in float64 where float32 may have over- or
-    underflowed."""
+    """Return the norm for a sum of squares; summed again in float64 if float32 may have been too narrow."""
     found = math.sqrt(total)
     if _SMALLEST < found < math.inf:
         return found

@@ -17,8 +17,7 @@ from swarm.identity import PeerId
 from .codecs import ONE_TENSOR, Shape
 
 ALIGN = 256
-"""All cuts are multiples of this many numbers, the block of the quantised codecs: so cutting changes no
-decoded number."""
+"""All cuts are multiples of this many numbers, a block of the quantised codecs: no cut changes a number."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,12 +46,11 @@ def plan(
     *,
     align: int = ALIGN,
 ) -> tuple[Part, ...]:
-    """Cut [0, ``numbers``) into parts in the order of ``owners``, in proportion to ``weights`` (equal by
-    default).
+    """Cut [0, ``numbers``) into one part per owner, in proportion to ``weights`` (default: equal).
 
-    The parts cover the vector exactly, and all cuts are multiples of ``align``. An owner whose share rounds
-    to zero blocks gets no part. Raises `ValueError` for no owners, an owner twice, another number of weights
-    than of owners, or weights that are negative, infinite or all zero.
+    The parts are in the order of ``owners`` and cover the vector exactly, and all cuts are multiples of
+    ``align``. An owner whose share rounds to zero blocks gets no part. Raises `ValueError` for no owners, an
+    owner twice, another number of weights than of owners, or weights that are negative, infinite or all zero.
     """
     shares = [Fraction(1)] * len(owners) if weights is None else [_share(weight) for weight in weights]
     if numbers < 0 or align < 1 or len(shares) != len(owners) or len(set(owners)) != len(owners):
@@ -75,16 +73,16 @@ def plan(
 
 
 def water_filled(bandwidths: Sequence[int], members: int) -> tuple[Fraction, ...]:
-    """Return the share of the vector for each owner, 1 in total, so that all owners finish sending at the
-    same time.
+    """Return each owner's share of the vector, 1 in total, with which all owners finish together.
 
     ``bandwidths`` are the owners' uplinks in any unit, ``members`` is the size of the group.
 
     An owner of the fraction f sends its own update to the other owners, 1 − f of it, and the result of its
     part to all other members, (members − 1) · f: in all 1 + (members − 2) · f. In time x an owner can
     therefore own f = max(0, (x · bandwidth − 1) / (members − 2)). The shares belong to the x for which they
-    add up to 1. An owner that needs longer than x for its own update alone owns nothing. Shares are equal
-    where owning costs nothing (two members) and where all bandwidths are 0.
+    add up to 1. An owner that needs longer than x for its own update alone owns nothing.
+
+    Shares are equal where owning costs nothing (two members) and where all bandwidths are 0.
     """
     cost_of_owning = members - 2
     owners = len(bandwidths)
@@ -101,8 +99,7 @@ def water_filled(bandwidths: Sequence[int], members: int) -> tuple[Fraction, ...
 
 
 def shaped(parts: Sequence[Part], tensors: Sequence[int], round_: int) -> tuple[Part, ...]:
-    """Return ``parts`` with their `Shape`: which stretches of the tensors lie in each part, and the number of
-    the round.
+    """Return ``parts`` with their `Shape`: the tensors that lie in each of them, and the number of the round.
 
     ``tensors`` are the lengths of the tensors in the order of the vector.
     """
@@ -113,8 +110,7 @@ def shaped(parts: Sequence[Part], tensors: Sequence[int], round_: int) -> tuple[
 
 
 def stretch_lengths(borders: Sequence[int], start: int, stop: int) -> tuple[int, ...]:
-    """Return the lengths of the stretches into which ``borders`` (ascending positions) cut [``start``,
-    ``stop``)."""
+    """Return the lengths of the stretches into which the ascending ``borders`` cut [``start``, ``stop``)."""
     cuts = [start, *(border for border in borders if start < border < stop), stop]
     return tuple(after - before for before, after in pairwise(cuts))
 

@@ -1,13 +1,10 @@
-"""What a group has decided in a round, for peers that were not in it: they take the same step to the same
-model, bit for bit.
+"""What a group has decided in a round: other peers need it to take the same step, bit for bit.
 
     record = round, members, population, tokens ‖ the applied items as they were hashed
 
-It has a few percent of the model's bytes.
-
-A peer that was in another group, had no seat or missed a few rounds downloads the records of these rounds
-instead of the whole model. Any peer may serve a record, so the record itself proves nothing: the model that
-it leads to must have the state root of the other peers.
+Its size is a few percent of the model's. A peer that was in another group, had no seat or missed a few rounds
+downloads the records of these rounds instead of the whole model. Any peer may serve a record, so the record
+itself proves nothing: the model that it leads to must have the state root of the other peers.
 """
 
 # Axes: P parameters of the whole model
@@ -96,10 +93,10 @@ def recorded(outcome: Outcome, group: Group, parts: Sequence[Part]) -> Record | 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UpdateShape:
-    """What every peer of a run knows of its updates: the manifest's ``spec``, and the lengths of the model's
-    ``tensors``.
+    """What every peer of a run knows of its updates.
 
-    ``tensors`` are in the order of the vector.
+    ``spec`` is from the manifest; ``tensors`` are the lengths of the model's tensors in the order of the
+    vector.
     """
 
     spec: RoundSpec
@@ -126,7 +123,7 @@ class UpdateShape:
         """
         fragment = self.fragment(record)
         if not record.stops or record.stops[-1] != fragment.numbers or record.stops[0] < 1:
-            raise Malformed("the parts of the record do not make the model")
+            raise Malformed("the parts of the record do not cover the vector")
         starts = (0, *record.stops[:-1])
         parts = [
             Part(index, start, stop, NO_OWNER)
@@ -153,8 +150,7 @@ class ReplayRecord:
     shape: UpdateShape
 
     def run(self) -> Tensor:
-        """Return the average of the round's fragment, ``[P]`` float32, with the same bits that the members
-        have.
+        """Return the average of the round's fragment, ``[P]`` float32, with the same bits as the members'.
 
         Raises `Malformed` for a record that no group of the run can have decided.
         """
@@ -163,7 +159,7 @@ class ReplayRecord:
         if spec.exchange is Exchange.GATHER:
             return self._combined(parts)
         if len(self.record.items) != len(parts):
-            raise Malformed("the record has not one item for each part")
+            raise Malformed("the record does not have one item for each part")
         codec = result_codec(spec.codec)
         head_size = flag_bytes(len(self.record.members))
         average_P = torch.zeros(parts[-1].stop, dtype=torch.float32)
@@ -176,14 +172,14 @@ class ReplayRecord:
     def _combined(self, parts: tuple[Part, ...]) -> Tensor:
         """Return the average of a gather exchange: its items are the members' whole updates."""
         if len(parts) != 1 or len(self.record.items) != len(self.record.members):
-            raise Malformed("the record has not one update for each member")
+            raise Malformed("the record does not have one update for each member")
         whole = parts[0]
         codecs = allowed(self.shape.spec.codec)
         blobs = tuple(item for item in self.record.items if item)
         for blob in blobs:
             codec = header_of(blob).codec
             if codec not in codecs or len(blob) != blob_size(whole, codec):
-                raise Malformed("an update of the record is none of this run's")
+                raise Malformed("an update of the record is not of this run")
         return CombineUpdates(blobs, whole).run()
 
 
@@ -203,8 +199,7 @@ class RecordResidual:
     representative: PeerId
 
     def run(self) -> Tensor:
-        """Return ``[P]``: what the codec left out where the representative's update was applied, everything
-        elsewhere.
+        """Return ``[P]``: what the codec left out where the update was applied, everything elsewhere.
 
         Raises `Malformed` for a record that no group of the run can have decided.
         """

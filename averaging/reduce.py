@@ -1,5 +1,4 @@
-"""The average of one part, with the same bits on every member, and the jobs that carry a round's arithmetic
-to a thread.
+"""The average of a part, with the same bits on every member, and a round's arithmetic as jobs for a thread.
 
 Rule 1: ``acc = x · c``, then ``acc += x · c``: a separate multiply and add, in the order of the members. A
         fused multiply-add (``add_`` with ``alpha``) or a sum over a stacked axis rounds differently from
@@ -39,8 +38,7 @@ def weighted_sum(
     out_N: Tensor | None = None,
     on_piece: Callable[[slice], None] | None = None,
 ) -> Tensor:
-    """Return ``Σ coefficient · vector_N`` in the order given, ``[N]`` float32, with the same bits on every
-    peer (rule 1).
+    """Return ``Σ coefficient · vector_N``, ``[N]`` float32, summed in the order given (rule 1).
 
     Coefficients must be float32 values, as `robust.coefficients` returns them. The sum is written into
     ``out_N``, which may be the first of the vectors, or into a new tensor. ``piece`` is how many numbers are
@@ -121,8 +119,7 @@ class Share:
     """The decoded numbers, if they are known."""
 
     def numbers(self, part: Part, scratch: Tensor) -> Vector:
-        """Return the numbers, ``[N]`` float32: decoded, or a `LazyVector` that decodes them in
-        ``scratch``."""
+        """Return the numbers, ``[N]`` float32: decoded, or a `LazyVector` over ``scratch``."""
         if self.vector_N is not None:
             return self.vector_N
         return decode_or_defer(self.payload, part, self.codec, scratch)
@@ -171,8 +168,7 @@ class EncodeParts:
 
 @dataclass(frozen=True, slots=True)
 class CheckPart:
-    """Check the payload that ``sender`` sent for a part that we reduce against the hash and the norm of its
-    commit."""
+    """Check what ``sender`` sent of a part that we reduce against the hash and the norm of its commit."""
 
     sender: PeerId
     part: Part
@@ -291,8 +287,7 @@ class CheckResult:
 
 @dataclass(frozen=True, slots=True)
 class DecodeResults:
-    """Put the group's average together from the applied ``results``, which were decoded when they were
-    checked or made."""
+    """Put the average together from the applied ``results``, which are decoded already."""
 
     results: tuple[tuple[Part, Tensor], ...]
     average_P: Tensor
@@ -338,8 +333,7 @@ def encode_part(
 
 
 def decode_or_defer(payload: Raw, part: Part, codec: CodecName, scratch: Tensor | None = None) -> Vector:
-    """Return the numbers of ``payload``: decoded, or for quantised codecs a `LazyVector` that decodes them in
-    ``scratch``.
+    """Return the decoded numbers of ``payload``, or for a quantised codec a `LazyVector` over ``scratch``.
 
     Raises `Malformed` for bytes that no encoder can have made; a `LazyVector` raises it for a code when it is
     read.

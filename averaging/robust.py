@@ -28,14 +28,12 @@ PART_CAP = 1.5
 """The largest load of one member on a part (its weighted norm there), in medians of all loads."""
 
 LARGEST = 1e100
-"""Upper bound of a claim: far above every norm of finite float32 numbers, and products of two claims stay
-finite."""
+"""Upper bound of a claim: above every norm of float32 numbers, and products of two claims stay finite."""
 
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """What one member has committed to: its weight, the norm of its whole update, and the norm of its share
-    of one part.
+    """What one member has committed to: its weight, and the norms of its whole update and of one part of it.
 
     Norms are L2 norms of the *decoded* numbers. Raises `ValueError` for NaN, infinity, and values outside [0,
     1e100].
@@ -60,8 +58,7 @@ def whole_norm(part_norms: Iterable[float]) -> float:
 
 
 def coefficients(claims: Sequence[Claim]) -> list[float]:
-    """Return the coefficients of one part (the ``clipmean`` rule): a float32 value per claim, in their order,
-    at most 1 in all.
+    """Return the coefficients of one part: a float32 value per claim, in their order, at most 1 in all.
 
     They do not depend on the order of the claims. All are zero if no member has weight.
     """
@@ -91,8 +88,7 @@ def _limit(most: float, value: float) -> float:
 
 
 def _divided(factors: Sequence[float], total: float) -> list[float]:
-    """Return ``factors`` / ``total`` as float32, because every peer must multiply with the same bits; zeros
-    if it is 0."""
+    """Return ``factors`` / ``total`` as float32, whose bits all peers share; zeros if ``total`` is 0."""
     return [_float32(factor / total) if total else 0.0 for factor in factors]
 
 

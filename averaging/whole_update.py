@@ -38,8 +38,7 @@ HEAD = struct.Struct("<BQd")
 
 @dataclass(frozen=True, slots=True)
 class UpdateHeader:
-    """What a blob says of itself: how its numbers are encoded, the tokens behind them, and their L2 norm once
-    decoded."""
+    """What a blob says of itself: the codec, the tokens behind the update, and the L2 norm once decoded."""
 
     codec: CodecName
     weight: int
@@ -61,10 +60,10 @@ def header_of(blob: Raw) -> UpdateHeader:
     Raises `Malformed` if the blob is too short or a value is out of range.
     """
     if len(blob) < HEAD.size:
-        raise Malformed("the update has no head")
+        raise Malformed("the update is too short for its header")
     codec, weight, its_norm = HEAD.unpack_from(blob)
     if codec not in iter(CodecName) or not 0 < weight < MAX_WEIGHT or not 0 <= its_norm <= LARGEST:
-        raise Malformed("the update's head is out of range")
+        raise Malformed("the header of the update is out of range")
     return UpdateHeader(CodecName(codec), weight, its_norm)
 
 
@@ -109,8 +108,7 @@ class EncodeUpdate:
 
 @dataclass(frozen=True, slots=True)
 class CheckUpdate:
-    """Check the blob of the member at ``seat``, which came from ``source``, against the hash that was signed
-    or decided.
+    """Check the blob of the member at ``seat``, sent by ``source``, against the signed or decided hash.
 
     ``codec`` is the run's. ``head`` is the header that the member has committed to. It is None where the blob
     was fetched by its hash: then two thirds of the members have held it, and it need only be well-formed.
@@ -141,9 +139,9 @@ class CheckUpdate:
             return "the bytes do not have the hash that was signed"
         header = header_of(self.payload)
         if self.head and header != self.head:
-            return "the update's head says other things than the commit"
+            return "the header of the update differs from the commit"
         if header.codec not in allowed(self.codec):
-            return f"codec {header.codec.name.lower()} has no place in this run"
+            return f"codec {header.codec.name.lower()} is not allowed in this run"
 
         codec = codec_of(header.codec, self.part.shape)
         measured = norm(codec.decode(self.payload[HEAD.size :], self.part.numbers))
@@ -160,10 +158,10 @@ class CombineUpdates:
     part: Part
 
     def run(self) -> Tensor:
-        """Return the average, ``[P]`` float32, all zeros without blobs. In memory are the sum and one decoded
-        update.
+        """Return the average, ``[P]`` float32, all zeros without blobs.
 
-        Raises `Malformed` for a blob that was not checked.
+        Needs memory for the sum and for one decoded update. Raises `Malformed` for a blob that was not
+        checked.
         """
         total_P = torch.zeros(self.part.numbers, dtype=torch.float32)
         headers = [header_of(blob) for blob in self.blobs]

@@ -63,19 +63,18 @@ _DENSE: Mapping[CodecName, Codec] = MappingProxyType(
 def _top_k(share: int) -> Callable[[Shape], Codec]:
     """Return the codec after SparseLoCo (arXiv:2508.15706), still without its shape.
 
-    It keeps ``share`` of each 4096 numbers, as index, sign and magnitude: 14 bits a kept number and 4 bytes a
-    chunk.
+    It keeps ``share`` of each 4096 numbers. A kept number takes 14 bits, and a chunk 4 bytes.
     """
     return partial(Sparse, share, IndexList(), SignMagnitude())
 
 
 def _masked(shape: Shape) -> Codec:
-    """Return the codec of CocktailSGD (Wang et al. 2023): of a tenth of the numbers, the largest fifth, in 4
-    bits.
+    """Return the codec of CocktailSGD (Wang et al. 2023) for numbers of ``shape``.
 
-    Here it is an eighth instead of a tenth: 8 divides the borders of parts (`partition.ALIGN`), so the
-    rotation over the numbers holds however rounds cut the vector. A fifth (819 of 4096) is shorter as a bit
-    map than as a list of indices. In all (1 + 0.2 · 4.06) / 8 = 0.23 bits a number, as much as sparse64.
+    The paper sends the largest fifth of a random tenth of the numbers, in 4 bits. Here it is an eighth: 8
+    divides the borders of parts (`partition.ALIGN`), so the rotation over the numbers holds however rounds
+    cut the vector. A fifth (819 of 4096) is shorter as a bit map than as a list of indices. In all (1 + 0.2 ·
+    4.06) / 8 = 0.23 bits a number, as much as sparse64.
     """
     return Strided(8, shape, partial(Sparse, 819, BitMap(), QuantisedValues(Quantised(bits=4, block=256))))
 
@@ -105,8 +104,7 @@ def codec_of(name: CodecName, shape: Shape = ONE_TENSOR) -> Codec:
 
 
 def zero_copy_codec(name: CodecName) -> Float32 | None:
-    """Return the codec ``name`` if its payload is the numbers as this machine has them in memory; None
-    otherwise.
+    """Return the codec ``name`` if its payload has the numbers as this machine's memory has them, else None.
 
     Such numbers can be sent, hashed and summed without a copy.
     """
@@ -115,8 +113,10 @@ def zero_copy_codec(name: CodecName) -> Float32 | None:
 
 
 def is_sparse(name: CodecName) -> bool:
-    """Return whether the codec sends only a few of the numbers, so that it does not train without error
-    feedback."""
+    """Return whether the codec sends only a few of the numbers.
+
+    Such a codec does not train without error feedback.
+    """
     return name in _SPARSE
 
 

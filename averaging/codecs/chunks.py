@@ -6,8 +6,7 @@
 The kept numbers are those that are sent; all others decode to zero. Every member computes the same chunks
 from the same tensor lengths, so they cost no bytes.
 
-Rule 1: A chunk never spans two tensors. Otherwise the tensor with the larger numbers would take all kept
-        places.
+Rule 1: A chunk never spans two tensors. Otherwise the tensor with larger numbers would take all the places.
 Rule 2: A short chunk (the end of a tensor, a small tensor, or what a cut between two owners has left) keeps
         the same share of its numbers as a full one. A second, denser format for short chunks would cost up to
         36 times the bytes wherever owners cut a tensor; this way the rate hardly depends on the cuts.

@@ -1,5 +1,4 @@
-"""All numbers, one after another: float32 without loss, float16 (IEEE 754 binary16) and bfloat16 at half the
-bytes.
+"""All numbers, one after another, as float32, float16 (IEEE 754 binary16) or bfloat16.
 
 All are little-endian. The sum of many members' numbers must stay finite, so no number on the wire is larger
 than the codec's ``limit``: the encoder clamps to it, the decoder refuses a larger number. What clamping takes
@@ -65,8 +64,7 @@ class _Dense:
 
 
 class Float32(_Dense):
-    """4 bytes per number, exact up to 2¹⁰⁰: numbers of that size from any group of members still have a
-    finite sum.
+    """4 bytes per number, exact up to 2¹⁰⁰: so large numbers of a whole group still have a finite sum.
 
     The methods below `decode` avoid copies. They are only for machines whose memory holds float32 as it
     travels, which is little-endian (`codecs.zero_copy_codec`).
@@ -85,8 +83,7 @@ class Float32(_Dense):
         return require_vector(vector_N).numpy().data.cast("B")
 
     def vector_view(self, payload: Raw, numbers: int) -> Tensor:
-        """Return what `decode` makes of a valid ``payload``, if possible without a copy, and without checking
-        the numbers.
+        """Return what `decode` makes of a valid ``payload``, if possible without a copy. Checks no number.
 
         It may be the memory of ``payload`` and must only be read. Raises `Malformed` for a wrong length.
         """
@@ -95,8 +92,7 @@ class Float32(_Dense):
         return torch.from_numpy(raw_N if raw_N.flags.writeable else raw_N.copy())
 
     def empty_payload(self, head: bytes, numbers: int) -> tuple[memoryview, Tensor]:
-        """Return a new payload that begins with ``head``, and the tensor ``[numbers]`` that is the rest of
-        its memory.
+        """Return a new payload that begins with ``head``, and the rest of it as a tensor ``[numbers]``.
 
         The caller writes the numbers into the tensor. The length of ``head`` must be a multiple of 4.
         """

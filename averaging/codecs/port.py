@@ -19,8 +19,8 @@ class Shape:
 
     ``tensor_lengths``: how many of the numbers belong to each tensor of the model, in order; their sum is N.
     Empty means that all are of one tensor. Scales differ between tensors, so a codec that keeps the largest
-    numbers chooses them tensor by tensor. ``round``: the number of the round, for codecs that send other
-    numbers in every round.
+    numbers chooses them tensor by tensor.
+    ``round``: the number of the round, for codecs that send other numbers in every round.
     """
 
     tensor_lengths: tuple[int, ...] = ()
@@ -61,8 +61,7 @@ class Codec(Protocol):
 
 
 def pieces(numbers: int, piece: int | None = None) -> Iterator[slice]:
-    """Return the slices that cut ``numbers`` numbers into pieces of ``piece`` numbers (`PIECE` by default),
-    in order."""
+    """Return slices that cut ``numbers`` numbers into pieces of ``piece`` (default: `PIECE`), in order."""
     piece = piece or PIECE
     return (slice(start, min(start + piece, numbers)) for start in range(0, numbers, piece))
 

@@ -1,9 +1,9 @@
-"""Few bits per number: blocks of 256 share one scale, and each number is a small multiple of it (4.06 or 8.06
-bits).
+"""4 or 8 bits per number: blocks of 256 share one scale, and each number is a small multiple of it.
 
-    payload = scale of every block, float16 little-endian  ‖  code of every number, two per byte (low nibble
-    first) if bits = 4
+    payload = scale of every block, float16 little-endian  ‖  code of every number
     number  = scale · (code − 2^(bits−1))       codes run from 1 to 2^bits − 1, so the range is symmetric
+
+With 4 bits, two codes share a byte, the first in the low nibble. The scales add 0.06 bits per number.
 
 Canonical: code 0 is refused, scales are finite and not negative (nor −0), and the nibble that fills up an odd
 count is zero. All loops go through the vector in pieces, so that what one step has touched is still in the
@@ -89,8 +89,7 @@ class Quantised:
         return self.encode_with_norm(vector_N, decoded)[0]
 
     def encode_with_norm(self, vector_N: Tensor, decoded: Tensor | None = None) -> tuple[Raw, float]:
-        """Encode like `encode`; also return the L2 norm of the numbers that `decode` will read, to 1e-6 of
-        itself.
+        """Encode like `encode`; also return the L2 norm of what `decode` will read, to 1e-6 of itself.
 
         The norm comes from scales and codes, so the decoded numbers need not be written to memory for it.
         """
@@ -142,7 +141,7 @@ class Quantised:
         """
         numbers_BK = _in_blocks(numbers_N, self.block)
         codes_BK = scratch_BK[: len(numbers_BK)]
-        # the bits of magnitudes have the order of the magnitudes, NaN and infinity last; comparing is faster
+        # as integers, magnitudes have the same order, with NaN and infinity last, and compare faster
         magnitudes_BK = np.bitwise_and(numbers_BK.view(np.int32), _MAGNITUDE, out=codes_BK.view(np.int32))
         peaks_B = torch.from_numpy(magnitudes_BK).amax(dim=1).numpy()
         if peaks_B.max(initial=0) >= _INFINITY:
@@ -182,8 +181,7 @@ class LazyVector:
     """
 
     def __init__(self, codec: Quantised, payload: Raw, numbers: int, scratch: Tensor | None = None) -> None:
-        """``scratch``: a buffer for pieces that other vectors may share; the same memory again stays in the
-        cache."""
+        """``scratch``: a buffer for pieces that vectors may share: memory in use stays in the cache."""
         require_length(payload, codec.size(numbers))
         blocks = -(-numbers // codec.block)
         raw_B = np.frombuffer(payload, "<u2", blocks)
@@ -246,8 +244,7 @@ def _in_blocks(values: NDArray[Any], block: int) -> NDArray[Any]:
 
 
 def _scales(peaks_B: Floats, top: int) -> NDArray[np.float16]:
-    """Return, for each peak, the smallest float16 whose ``top``-fold reaches it, at most the largest finite
-    one.
+    """Return, for each peak, the smallest float16 whose ``top``-fold reaches it, or the largest finite one.
 
     The comparison is exact: a float16 has 11 significant bits and ``top`` at most 7, so their product fits a
     float32.

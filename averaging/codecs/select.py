@@ -54,8 +54,7 @@ def _largest(numbers: Floats, run: ChunkRun) -> Positions:
 def _without_late_ties(
     chosen_RL: NDArray[np.bool_], tied_RL: NDArray[np.bool_], kept: int
 ) -> NDArray[np.bool_]:
-    """Reduce ``chosen_RL`` to ``kept`` numbers in each row: of the numbers tied for the last places, keep the
-    first ones."""
+    """Reduce each row of ``chosen_RL`` to ``kept`` numbers: the first of those tied for the last places."""
     surplus_R = np.count_nonzero(chosen_RL, axis=1) - kept
     for row in np.flatnonzero(surplus_R):
         tied = np.flatnonzero(tied_RL[row])

@@ -1,5 +1,4 @@
-"""Codecs that send only some of the numbers: a chain of stages select → positions → values, or a mask in
-front of it.
+"""Codecs that send only some of the numbers, as a chain of stages: select → positions → values.
 
     Sparse    the largest numbers of each chunk      payload = positions of the kept numbers  ‖  their values
     Strided   every 8th number, others each round    payload = that of another codec for these numbers
@@ -28,8 +27,7 @@ from .values import ValueCodec
 
 @dataclass(frozen=True, slots=True)
 class Sparse:
-    """Keeps the ``share`` largest magnitudes of each chunk of 4096 numbers, of a shorter chunk the same
-    proportion.
+    """Keeps the ``share`` largest magnitudes of each 4096 numbers, the same proportion of a shorter chunk.
 
     All methods raise `ValueError` if the numbers are not of ``shape``. See `chunks`.
     """
@@ -81,8 +79,7 @@ class Sparse:
 
 @dataclass(frozen=True, slots=True)
 class Strided:
-    """Sends every ``stride``-th number, beginning one further in every round, through the codec that
-    ``inner`` makes for them.
+    """Sends every ``stride``-th number, beginning one further in every round, in the codec from ``inner``.
 
     This is the mask of CocktailSGD (Wang et al. 2023). It costs no bytes, because the round says which
     numbers it covers. After ``stride`` rounds every number has been covered once; if ``stride`` divides the

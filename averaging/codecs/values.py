@@ -1,5 +1,4 @@
-"""The third stage of a sparse codec: it writes the values of the kept numbers, in the order of their
-positions.
+"""The third stage of a sparse codec: it writes the values of the kept numbers, in order.
 
     SignMagnitude    sign × {small, large}: 2 bits, two float16 per chunk (after SparseLoCo, arXiv:2508.15706)
     QuantisedValues  the blocks of `quantised`: 4 bits, a float16 for 256   (CocktailSGD, Wang et al. 2023)
@@ -122,8 +121,7 @@ class SignMagnitude:
 
 
 def _quantised(values_CK: Floats) -> tuple[Halves, Bytes]:
-    """Return the float16 bits of the small and large magnitude of each chunk, [C, 2], and the codes, [C,
-    K]."""
+    """Return the float16 bits of each chunk's small and large magnitude, [C, 2], and the codes, [C, K]."""
     sizes_CK = np.minimum(np.abs(values_CK), _LARGEST)
     is_large_CK = sizes_CK > _borders(sizes_CK)[:, None]
     large_C = is_large_CK.sum(axis=1)

@@ -1,4 +1,4 @@
-"""What the documentation of each codec promises, written a second time, slowly: what travels, and how near it comes back."""
+"""What each codec's documentation promises, written a second time, slowly: which numbers, how exactly."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ HALF = 65504.0
 
 
 def allowed_error(codec: Codec, vector_N: Tensor) -> Tensor:
-    """The largest error of each number that the codec's documentation allows, float64."""
+    """Return the largest error of each number that the codec's documentation allows, float64."""
     exact_N = vector_N.double()
     if isinstance(codec, Float32):
         return (exact_N.abs() - codec.limit).clamp(min=0)
@@ -36,7 +36,7 @@ def allowed_error(codec: Codec, vector_N: Tensor) -> Tensor:
 
 
 def assert_unmoved(codec: Codec, vector_N: Tensor, change: Callable[[], None]) -> None:
-    """Bytes, and the numbers that come back, are the same before and after ``change``."""
+    """Assert that the bytes and the decoded numbers are the same before and after ``change``."""
     payload = codec.encode(vector_N)
     back_N = codec.decode(payload, len(vector_N))
     change()
@@ -45,7 +45,7 @@ def assert_unmoved(codec: Codec, vector_N: Tensor, change: Callable[[], None]) -
 
 
 def taken_shape(shape: Shape, stride: int) -> Shape:
-    """The shape of every ``stride``-th number, found by counting them."""
+    """Return the shape of every ``stride``-th number, found by counting them."""
     owner = torch.repeat_interleave(
         torch.arange(len(shape.tensor_lengths)), torch.tensor(shape.tensor_lengths, dtype=torch.int64)
     )
@@ -54,7 +54,7 @@ def taken_shape(shape: Shape, stride: int) -> Shape:
 
 
 def chunks_of(shape: Shape, numbers: int, share: int) -> list[tuple[slice, int]]:
-    """Every chunk of a sparse codec, and how many of its numbers travel."""
+    """Return every chunk of a sparse codec, and how many of its numbers are kept."""
     found = []
     start = 0
     for piece in shape.tensor_lengths or (numbers,):
@@ -66,7 +66,7 @@ def chunks_of(shape: Shape, numbers: int, share: int) -> list[tuple[slice, int]]
 
 
 def selected(codec: Sparse, vector_N: Tensor) -> list[list[int]]:
-    """Where the numbers lie that travel, chunk by chunk: the largest magnitudes, of equal ones the first."""
+    """Return the positions of the kept numbers by chunk: the largest magnitudes, of equal ones the first."""
     found = []
     for here, kept in chunks_of(codec.shape, len(vector_N), codec.share):
         sizes = vector_N[here].abs().tolist()
@@ -79,8 +79,8 @@ def _of_selected(codec: Sparse, exact_N: Tensor) -> Tensor:
     allowed_N = exact_N.abs()
     chunks = selected(codec, exact_N)
     if isinstance(codec.values, QuantisedValues):
-        travelling = [place for chunk in chunks for place in chunk]
-        allowed_N[travelling] = _of_blocks(codec.values.codec, exact_N[travelling])
+        kept_positions = [place for chunk in chunks for place in chunk]
+        allowed_N[kept_positions] = _of_blocks(codec.values.codec, exact_N[kept_positions])
         return allowed_N
     assert isinstance(codec.values, SignMagnitude)
     for chunk in chunks:

@@ -1,4 +1,4 @@
-"""Rules of the flat vector: it is the tensors, all of them, in order, and nothing else."""
+"""Rules of the flat vector: it holds all tensors in order, and nothing else."""
 
 from __future__ import annotations
 

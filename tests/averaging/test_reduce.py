@@ -1,4 +1,4 @@
-"""Rules of the reduction: the same bits on every member, and a verdict for whatever was sent."""
+"""Rules of the reduction: the same bits on every member, and a verdict for any bytes that were sent."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def drawn(numbers: int, seed: int) -> Tensor:
 
 
 def single(value: float) -> float:
-    """``value`` as the nearest float32."""
+    """Return ``value`` as the nearest float32."""
     return float(struct.unpack("<f", struct.pack("<f", value))[0])
 
 
@@ -55,7 +55,7 @@ def threads() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
-# --- the sum ------------------------------------------------------------------------------------------------------
+# --- the sum ------------------------------------------------------------------------------------------------
 
 
 def test_threads_and_pieces_change_no_bit_of_the_sum(threads: None) -> None:
@@ -104,29 +104,29 @@ def test_the_sum_leaves_its_vectors_as_they_were() -> None:
     assert all(torch.equal(vector, copy) for vector, copy in zip(vectors, before, strict=True))
 
 
-def test_whoever_looks_at_the_sum_sees_each_piece_when_it_is_done() -> None:
+def test_on_piece_is_called_with_each_piece_of_the_sum_once_it_is_done() -> None:
     vectors = [drawn(1000, 1), drawn(1000, 2)]
     seen = torch.zeros(1000)
-    room_N = torch.full((1000,), math.nan)
+    out_N = torch.full((1000,), math.nan)
 
-    def look(here: slice) -> None:
-        seen[here] += room_N[here]
+    def note(here: slice) -> None:
+        seen[here] += out_N[here]
 
-    total_N = weighted_sum(vectors, [0.25, 0.75], piece=300, out_N=room_N, on_piece=look)
-    assert total_N is room_N
+    total_N = weighted_sum(vectors, [0.25, 0.75], piece=300, out_N=out_N, on_piece=note)
+    assert total_N is out_N
     assert torch.equal(seen, total_N)
 
 
 @pytest.mark.parametrize("name", [Codec.INT8, Codec.INT4])
-def test_numbers_that_are_read_where_they_are_needed_make_the_same_sum(name: Codec) -> None:
+def test_lazy_vectors_have_the_same_sum_as_decoded_ones(name: Codec) -> None:
     part = Part(0, 0, 70_001, ALICE)
     codec = codec_of(name)
     payloads = [codec.encode(drawn(70_001, seed)) for seed in range(3)]
-    packed = [decode_or_defer(payload, part, name) for payload in payloads]
-    assert all(isinstance(vector, LazyVector) for vector in packed)
-    there = [codec.decode(payload, 70_001) for payload in payloads]
-    found = weighted_sum(packed, [0.5, 0.25, 0.25], piece=1024)
-    assert torch.equal(found, weighted_sum(there, [0.5, 0.25, 0.25]))
+    lazy = [decode_or_defer(payload, part, name) for payload in payloads]
+    assert all(isinstance(vector, LazyVector) for vector in lazy)
+    decoded = [codec.decode(payload, 70_001) for payload in payloads]
+    found = weighted_sum(lazy, [0.5, 0.25, 0.25], piece=1024)
+    assert torch.equal(found, weighted_sum(decoded, [0.5, 0.25, 0.25]))
 
 
 @pytest.mark.parametrize(
@@ -143,7 +143,7 @@ def test_a_sum_without_sense_is_refused(vectors: list[Tensor], shares: list[floa
         weighted_sum(vectors, shares)
 
 
-# --- the jobs -----------------------------------------------------------------------------------------------------
+# --- the jobs -----------------------------------------------------------------------------------------------
 
 
 @ALL
@@ -170,10 +170,10 @@ def test_a_round_of_honest_members_ends_near_the_mean_on_every_member(codec: Cod
         )
         reduced = job.run()
         assert replace(job).run() == reduced
-        room_N = (
+        out_N = (
             average_P[part.start : part.stop] if part.index else None
         )  # two are put where they belong, one is not
-        verdict = CheckResult(part, reduced.payload, reduced.hash, codec, out_N=room_N).run()
+        verdict = CheckResult(part, reduced.payload, reduced.hash, codec, out_N=out_N).run()
         assert verdict == Checked(part.owner, part.index, True)
         assert verdict.vector_N is not None
         assert reduced.vector_N is not None
@@ -186,7 +186,7 @@ def test_a_round_of_honest_members_ends_near_the_mean_on_every_member(codec: Cod
     )
 
 
-def test_float32_is_sent_and_summed_where_it_lies() -> None:
+def test_float32_is_sent_and_summed_without_a_copy() -> None:
     part = plan(5000, [ALICE])[0]
     vector = drawn(5000, 1)
     (sent,) = EncodeParts(vector, (part,), Codec.FP32).run()

@@ -1,4 +1,4 @@
-"""Rules of influence: whatever one member claims, it counts no more than the others allow."""
+"""Rules of influence: no claim of one member makes it count more than the claims of the others allow."""
 
 from __future__ import annotations
 
