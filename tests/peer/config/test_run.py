@@ -66,7 +66,7 @@ def test_the_rate_between_two_sizes_lies_between_theirs() -> None:
         ({}, (OuterOptimiser.PLAIN, 0.0)),
         ({"momentum": 0.6}, (OuterOptimiser.NESTEROV, 0.6)),
         ({"outer": "nesterov"}, (OuterOptimiser.NESTEROV, 0.5)),
-        ({"outer": "slowmo", "momentum": 0.3}, (OuterOptimiser.SLOWMO, 0.3)),
+        ({"outer": "nesterov", "momentum": 0.3}, (OuterOptimiser.NESTEROV, 0.3)),
     ],
 )
 def test_momentum_comes_with_an_optimiser_and_an_optimiser_with_momentum(
