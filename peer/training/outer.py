@@ -6,8 +6,8 @@
 
 Averages of successive rounds point partly the same way, with an autocorrelation ρ, and momentum adds them up:
 along the averages, a step of Nesterov is η (1 + μ/(1−μρ)) averages long. With the published constants that is
-about 2 in a short run, which loses what the swarm gains over a single peer. Where the manifest says how long a
-step should be, η follows from ρ, measured in every round.
+about 2 in a short run, which loses what the swarm gains over a single peer. Where the manifest says how long
+a step should be, η follows from ρ, measured in every round.
 """
 
 # Axes: P parameters of the whole model, N parameters of what a round averages
@@ -32,11 +32,11 @@ _ALL = slice(None)
 
 
 class Outer:
-    """The shared optimiser. ``momentum_P`` (None in a run without momentum) is part of the state: every peer holds
-    the same one.
+    """The shared optimiser. ``momentum_P`` (None in a run without momentum) is part of the state: every peer
+    holds the same one.
 
-    Nothing else is state. ρ is measured from the momentum and the average, so a newcomer takes the same steps as
-    all others at once.
+    Nothing else is state. ρ is measured from the momentum and the average, so a newcomer takes the same steps
+    as all others at once.
     """
 
     def __init__(self, spec: OuterSpec, numbers: int, momentum_P: Tensor | None = None) -> None:
@@ -46,8 +46,8 @@ class Outer:
             self.momentum_P = torch.zeros(numbers) if momentum_P is None else momentum_P.clone()
 
     def step(self, anchor_P: Tensor, averaged_N: Tensor, round_: int = 0, place: slice = _ALL) -> Tensor:
-        """The next anchor, float32 ``[P]``. It differs from ``anchor_P`` only at ``place``, where ``averaged_N``
-        belongs.
+        """The next anchor, float32 ``[P]``. It differs from ``anchor_P`` only at ``place``, where
+        ``averaged_N`` belongs.
 
         Neither argument is changed. Each multiplication and each addition is a kernel of its own: a fused
         multiply-add rounds once instead of twice, and not every machine fuses.
@@ -84,23 +84,23 @@ class Outer:
 
 
 def gain(momentum: float, rho: float) -> float:
-    """Length of a step along the averages, in averages, at learning rate 1, where the averages have autocorrelation
-    ``rho``. It is 1 without momentum."""
+    """Length of a step along the averages, in averages, at learning rate 1, where the averages have
+    autocorrelation ``rho``. It is 1 without momentum."""
     accumulated = 1 / (1 - momentum * rho)
     return 1 + momentum * accumulated
 
 
 def autocorrelation(averaged_P: Tensor, momentum_P: Tensor, momentum: float) -> float:
-    """ρ of successive averages, from 0 to 0.99, by the angle between the newest average and ``momentum_P``, the sum
-    of those before it.
+    """ρ of successive averages, from 0 to 0.99, by the angle between the newest average and ``momentum_P``,
+    the sum of those before it.
 
-    For averages of equal length whose correlation falls like ρ, ρ², ρ³ …, the cosine c of that angle follows from
-    ρ and μ, so that
+    For averages of equal length whose correlation falls like ρ, ρ², ρ³ …, the cosine c of that angle follows
+    from ρ and μ, so that
 
         ρ = c / √(1 − μ² (1 − c²))
 
-    Lengths do not count: a round with few members does not look like a change of direction. 0 where one of the two
-    vectors is zero.
+    Lengths do not count: a round with few members does not look like a change of direction. 0 where one of
+    the two vectors is zero.
     """
     lengths = math.sqrt(dot(averaged_P, averaged_P)) * math.sqrt(dot(momentum_P, momentum_P))
     if lengths == 0:
@@ -110,11 +110,11 @@ def autocorrelation(averaged_P: Tensor, momentum_P: Tensor, momentum: float) -> 
 
 
 def dot(a_P: Tensor, b_P: Tensor) -> float:
-    """Σ a·b with the same bits on every machine: a product of two float32 is exact in float64, and the order of the
-    additions is fixed.
+    """Σ a·b with the same bits on every machine: a product of two float32 is exact in float64, and the order
+    of the additions is fixed.
 
-    Number i is added to lane i mod 65,536, in order. Then the upper half of the lanes is added to the lower half
-    until one lane is left.
+    Number i is added to lane i mod 65,536, in order. Then the upper half of the lanes is added to the lower
+    half until one lane is left.
     """
     lanes = torch.zeros(_LANES, dtype=torch.float64)
     for a, b in zip(torch.split(a_P, _LANES), torch.split(b_P, _LANES), strict=True):

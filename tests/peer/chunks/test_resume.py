@@ -1,4 +1,4 @@
-"""What is kept of a download that was broken off: checked before it is used again, and gone when it is done or stale."""
+"""Chunks of an unfinished download: checked before they are used again, removed when done or stale."""
 
 from __future__ import annotations
 
