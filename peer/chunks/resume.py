@@ -14,7 +14,7 @@ from pathlib import Path
 from swarm.errors import DiskTrouble
 from swarm.hashing import digest
 
-from ..storage.files import trouble
+from ..storage.files import disk_trouble
 
 
 class ResumeStore:
@@ -59,7 +59,7 @@ class ResumeStore:
             path.write_bytes(payload)
         except OSError as error:
             self._folder = None
-            return trouble(path, error)
+            return disk_trouble(path, error)
         return None
 
     def done(self, what: str) -> None:

@@ -25,7 +25,7 @@ from swarm.errors import NoData, WrongContent
 from swarm.manifest import DataSpec
 
 from ..chunks.hashes import chunk_count, chunk_length, chunked_hashes, root_of
-from ..storage.files import replacing, trouble
+from ..storage.files import disk_trouble, replacing
 
 DOMAIN = b"swarm-data-v1"
 
@@ -215,7 +215,7 @@ def open_saved(directory: Path, spec: DataSpec) -> Corpus | None:
     except FileNotFoundError:
         return None
     except OSError as error:
-        raise trouble(path, error, "read") from error
+        raise disk_trouble(path, error, "read") from error
     return Corpus(spec, data) if _is_corpus(data, spec) else None
 
 

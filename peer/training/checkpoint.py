@@ -23,7 +23,7 @@ from torch import Tensor
 
 from swarm.manifest import ModelSpec
 
-from ..storage.files import replacing, sweep, trouble
+from ..storage.files import disk_trouble, replacing, sweep
 from .state import SharedState, bytes_of
 
 FORMAT = "swarm-checkpoint-1"
@@ -67,7 +67,7 @@ def save(
         _write(path, tensors, header | {"digest": _digest(tensors, header)})
         _forget(directory, state.round)
     except OSError as error:
-        raise trouble(path, error) from error
+        raise disk_trouble(path, error) from error
     return path
 
 
@@ -96,7 +96,7 @@ def load_export(path: Path) -> tuple[ModelSpec, dict[str, Tensor]]:
             spec = msgspec.convert([sizes[name] for name in ModelSpec.__struct_fields__], ModelSpec)
             return spec, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
     except (SafetensorError, ValueError, KeyError, TypeError, OSError) as error:
-        raise trouble(path, OSError(0, f"not a model file ({error})"), "read") from error
+        raise disk_trouble(path, OSError(0, f"not a model file ({error})"), "read") from error
 
 
 def _saved(directory: Path) -> dict[int, Path]:

@@ -55,7 +55,10 @@ def test_when_all_slots_are_taken_it_says_so() -> None:
 
 
 def test_a_killed_process_leaves_no_lock(tmp_path: Path) -> None:
-    program = "import sys, pathlib, peer.storage.home as h; home = h.open_home(pathlib.Path(sys.argv[1]), b''); print('in', flush=True); input()"
+    program = (
+        "import sys, pathlib, peer.storage.home as h; "
+        "home = h.open_home(pathlib.Path(sys.argv[1]), b''); print('in', flush=True); input()"
+    )
     command = [sys.executable, "-c", program, str(tmp_path / "h")]
     with subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[3]
