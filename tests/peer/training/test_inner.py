@@ -8,7 +8,7 @@ import torch
 
 from peer.data.corpus import build as build_corpus
 from peer.data.shards import assign, shard_count
-from peer.data.stream import batches, held_out
+from peer.data.stream import Draw, batches, held_out
 from peer.models.registry import build, presets
 from peer.training.evaluate import bits_per_byte
 from peer.training.inner import HOPELESS, REWARM_STEPS, Inner, is_hidden_matrix, learning_rate
@@ -197,10 +197,8 @@ def test_a_model_learns_real_text_within_a_hundred_steps(optimiser):
     mine.run(
         batches(
             corpus,
-            run,
-            0,
+            Draw(run, 0, me),
             assign(run, 0, [me], me, shard_count(corpus.spec, spec.context)),
-            me,
             4,
             spec.context,
         ),
