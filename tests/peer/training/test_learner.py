@@ -1,4 +1,4 @@
-"""The learner: an update is start − end, what it adopts it trains from, and numbers that are not finite never leave it."""
+"""The learner: an update is start − end of a round, it trains from what it adopts, and nothing is lost."""
 
 from functools import partial
 
@@ -106,7 +106,7 @@ def test_learning_lowers_the_bits_per_byte_of_text_that_nobody_trains_on(learner
     assert learner.evaluate() < before - 0.2
 
 
-# --- training ahead: the local steps are replaced by ones that move every weight down by a known number -----------------
+# --- training ahead: each local step is replaced by one that moves every weight down by a known number ------
 
 
 @pytest.fixture
@@ -119,14 +119,14 @@ def striding():
     )
     learner.adopt(SharedState(0, torch.full((learner.numbers,), 100.0)))
 
-    learner._inner.run = partial(stride, learner)
+    learner._trainer.train = partial(stride, learner)
     return learner
 
 
-def stride(learner, batches, *, max_steps, until=None, on_step=None):
+def stride(learner, *, max_steps, until=None, on_step=None):
     """Local steps of which each moves every weight by −1."""
     with torch.no_grad():
-        for weight in learner._named.values():
+        for weight in learner._trainer.model.parameters():
             weight.sub_(max_steps)
     return Trained(max_steps, 10 * max_steps, 2.0)
 
@@ -173,7 +173,7 @@ def test_numbers_that_are_not_finite_are_not_carried(striding):
     striding.work(task(1))
     striding.step_ahead()
     with torch.no_grad():
-        next(iter(striding._named.values())).fill_(float("inf"))
+        next(iter(striding._trainer.model.parameters())).fill_(float("inf"))
     striding.carry()
     striding.conclude(None)
     work = striding.work(task(1))
@@ -181,7 +181,7 @@ def test_numbers_that_are_not_finite_are_not_carried(striding):
     assert work.trained.steps == 1
 
 
-# --- one fragment at a time ---------------------------------------------------------------------------------------------
+# --- one fragment at a time ---------------------------------------------------------------------------------
 
 
 def in_fragments(count, preset="safe"):
@@ -191,7 +191,7 @@ def in_fragments(count, preset="safe"):
 
 def test_every_fragment_comes_in_its_turn_with_all_that_it_has_learnt_since():
     learner, learnt = in_fragments(3), [0, 0, 0]
-    learner._inner.run = partial(stride, learner)
+    learner._trainer.train = partial(stride, learner)
     for round_ in range(7):
         mine, learnt = learner.fragment(round_), [steps + 3 for steps in learnt]
         assert mine.index == round_ % 3
@@ -212,7 +212,7 @@ def test_every_fragment_comes_in_its_turn_with_all_that_it_has_learnt_since():
 
 def test_what_a_fragment_has_learnt_and_what_was_trained_ahead_ride_together():
     learner = in_fragments(2, "ahead")
-    learner._inner.run = partial(stride, learner)
+    learner._trainer.train = partial(stride, learner)
     mine, other = learner.fragment(0), learner.fragment(1)
     update_P = learner.work(task(3)).update_P
     learner.step_ahead()
@@ -252,5 +252,5 @@ def test_without_overlap_a_round_has_the_bits_of_its_formula(learner):
         other.adopt(learner.state)
         assert learner.owed([update_P]) is update_P
         learner.conclude(update_P * 0.5)
-        ends_P = torch.cat([weight.detach().flatten() for weight in learner._named.values()])
+        ends_P = torch.cat([weight.detach().flatten() for weight in learner._trainer.model.parameters()])
         assert torch.equal(other.state.anchor_P - ends_P, update_P)
