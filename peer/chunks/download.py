@@ -1,5 +1,4 @@
-"""Fetch content that is known by its hashes from several peers at once: the model's state, or the training
-text.
+"""Fetch content that is known by its hashes from several peers at once: a state, or the training text.
 
     hashes of all chunks ──► ask each donor for the next chunk ──► check it ──► keep it, or ask another donor
 
@@ -219,8 +218,7 @@ class Download:
             donor.failures = 0
 
     def _on_failure(self, peer: PeerId, index: int, code: str, now: float) -> None:
-        """Let a donor rest that was busy or late. Drop it for any other error: it has left, or has newer
-        content."""
+        """Let a donor rest that was busy or late. Drop it for any other error: it has left or moved on."""
         if code not in (Busy.code, TooLate.code):
             del self._donors[peer]
             return
@@ -302,8 +300,7 @@ class Download:
         return min(overdue)[1] if overdue else None
 
     def _wake(self, now: float, *, has_idle_donor: bool) -> Iterator[Command]:
-        """Wake up when a rest ends, when a chunk becomes overdue that an idle donor could fetch, or at the
-        end."""
+        """Wake up when a rest ends, when an idle donor could fetch an overdue chunk, or at the end."""
         times = [self._wanted.finish_by, *(donor.rests_until for donor in self._donors.values())]
         if has_idle_donor:
             times += self._overdue_at().values()

@@ -1,5 +1,4 @@
-"""Content that this peer serves and downloads by its root: hash lists and chunks of the training text and the
-model.
+"""Content that this peer serves and downloads by its root: lists of hashes, and chunks.
 
 index / ROOT       ──►  the hashes of all chunks, 32 bytes each
 chunk / ROOT.I     ──►  one chunk, at the rate of `Serving`; `Busy` where that would take too long
@@ -66,14 +65,12 @@ class Serving:
     parallel: int = 32
     """Chunks being handed out at once."""
     patience: float = 2.0
-    """Seconds that a chunk may wait for its turn; if it would have to wait longer, the request is refused as
-    busy."""
+    """Seconds that a chunk may wait for its turn. If it would have to wait longer, we are `Busy`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """What to download: the chunks of ``root``. ``what`` (``text`` or ``model``) names it for people and on
-    disk."""
+    """What to download: the chunks of ``root``. ``what`` is ``text`` or ``model``, for people and on disk."""
 
     what: str
     root: bytes
@@ -81,8 +78,7 @@ class Order:
 
 
 class ChunkExchange:
-    """Serves `Content` by root, and downloads it from other peers. Calls ``report`` with what people should
-    know."""
+    """Serves `Content` by root, and downloads it from others. Calls ``report`` with news for people."""
 
     def __init__(
         self,
@@ -130,8 +126,7 @@ class ChunkExchange:
         return chunk
 
     async def take_turn(self, size: int) -> None:
-        """Wait until ``size`` bytes for a newcomer may leave. Raises `Busy` where that would take too
-        long."""
+        """Wait until ``size`` bytes for a newcomer may leave. Raises `Busy` if that would take too long."""
         now = asyncio.get_running_loop().time()
         is_full = self._being_served >= self._serving.parallel
         if is_full or self._bucket.wait(size, now) > self._serving.patience:
@@ -191,8 +186,7 @@ class ChunkExchange:
     ) -> Fetched:
         """Fetch the missing chunks from all ``donors`` in parallel; calls ``tell`` after every new chunk.
 
-        Chunks that an earlier attempt, or this peer before a restart, has already fetched are not fetched
-        again.
+        Chunks that were fetched by an earlier attempt, or before a restart, are not fetched again.
         """
         hashes = order.wanted.hashes
         have = await self._arithmetic.run(lambda: self._resume.recall(order.what, order.root, hashes))

@@ -1,5 +1,4 @@
-"""Chunks of unfinished downloads, in memory and, where the peer has a home, also on disk: a restart continues
-there.
+"""Chunks of unfinished downloads, in memory and, if the peer has a home, on disk for after a restart.
 
 partial/model-3fa9…/17   one file per chunk, not synced: checked by its hash before it is used again
 partial/text-77e0…/3     a folder is removed when its download is done, or when another root is wanted
@@ -47,8 +46,7 @@ class ResumeStore:
         return self._chunks[name]
 
     def keep(self, what: str, root: bytes, index: int, payload: bytes) -> DiskTrouble | None:
-        """Remember a chunk. Where the disk refuses, returns the error once, and keeps to memory from then
-        on."""
+        """Remember a chunk. An error of the disk is returned once; from then on only memory is used."""
         name = _name(what, root)
         self._chunks.setdefault(name, {})[index] = payload
         if self._folder is None:

@@ -32,8 +32,8 @@ DOMAIN = b"swarm-data-v1"
 
 SEPARATOR = b"\n\f\n"
 """Between two files: a form feed on a line of its own, the page break of plain text. A model can learn where
-a file ends, and a sample can still be printed. A null byte cannot be printed, and an invented marker could be
-part of a text."""
+a file ends, and a sample can still be printed. A null byte cannot, and any other marker could be in a
+text."""
 
 LIMIT = 1 << 30
 """Bytes of the largest corpus that is built from files: it is in memory while it is built."""
@@ -53,8 +53,7 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True, eq=False)
 class Corpus:
-    """A text and its name. ``data`` is never written to; it is of a writable type only because torch requires
-    one."""
+    """A text and its name. ``data`` is never written to: its type is writable because torch requires that."""
 
     spec: DataSpec
     data: bytearray | mmap.mmap
@@ -187,8 +186,7 @@ def _walk(root: Path, without: frozenset[str]) -> Iterator[Path]:
 
 
 def _read_text(file: Path, at_most: int) -> bytes | None:
-    """The file's bytes; None where it is not an ordinary readable file of at most ``at_most`` bytes of UTF-8
-    text."""
+    """The file's bytes; None where it is not a readable regular file of UTF-8 text, or too long."""
     try:
         about = file.lstat()
         if not stat.S_ISREG(about.st_mode):  # reading a pipe would block for ever
@@ -237,8 +235,7 @@ def open_saved(directory: Path, spec: DataSpec) -> Corpus | None:
 
 
 def assemble(spec: DataSpec, chunks: Sequence[bytes]) -> Corpus:
-    """The corpus whose chunks came from other peers. Raises `WrongContent` where its root is not that of
-    ``spec``."""
+    """The corpus from chunks of other peers. Raises `WrongContent` where its root is not that of ``spec``."""
     data = bytearray().join(chunks)
     if len(chunks) != chunk_count(spec.length, spec.chunk) or not _is_corpus(data, spec):
         raise WrongContent("these chunks are not the run's training text")

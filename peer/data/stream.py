@@ -1,5 +1,4 @@
-"""Batches as a function: data = f(run, round, peer). A peer that audits an update can draw the same bytes
-again."""
+"""Batches as a function: data = f(run, round, peer). An auditor of an update can draw them again."""
 
 # Axes: B sequences in a batch, T positions, W windows, S shards,
 #       U = T + 1 bytes of a window (each position and the target of the last)
@@ -22,8 +21,7 @@ from .shards import shard_bounds, shard_count
 
 @dataclass(frozen=True, slots=True)
 class Draw:
-    """Whose batches: those of one peer in one round of a run. Equal draws from equal shards give equal
-    batches."""
+    """Whose batches: one peer's, in one round of a run. Equal draws from equal shards are equal batches."""
 
     run: bytes
     round: int

@@ -8,8 +8,8 @@ biases, and no dropout, because a peer sees each byte about once.
 
 Embeddings are tied (arXiv:1608.05859). Every parameter is uploaded every round, and an output matrix of its
 own is a seventh of a small model; in the few thousand steps of a short run it also learns more slowly (nano,
-400 steps: 0.1 bits per byte behind). The factor √C lets the one matrix start with small values, for
-small logits, while the residual stream starts with values of a usual size.
+400 steps: 0.1 bits per byte behind). The factor √C lets the one matrix start with small values, for small
+logits, while the residual stream starts with values of a usual size.
 
 Parameters are plain tensors rather than `nn.Linear`, so that building a model does not change torch's global
 random number generator.
@@ -39,8 +39,7 @@ def hidden_width(width: int) -> int:
 
 
 class GPT(nn.Module):
-    """The model that ``spec`` describes. Its weights are undefined until `initialise`: use
-    `peer.models.registry.build`."""
+    """The model of ``spec``, with undefined weights until `initialise`. Use `peer.models.registry.build`."""
 
     cos_TE: Tensor
     sin_TE: Tensor
@@ -65,8 +64,7 @@ class GPT(nn.Module):
         return spec.vocabulary * C + spec.layers * block + C
 
     def forward(self, tokens_BT: Tensor) -> Tensor:
-        """Logits ``[B, T, V]`` of the token after each position of ``tokens_BT``; T is at most
-        ``spec.context``."""
+        """Logits ``[B, T, V]`` of the token after each position; T is at most ``spec.context``."""
         T = tokens_BT.shape[1]
         x_BTC = F.embedding(tokens_BT, self.embedding) * self.spec.width**0.5
         for block in self.blocks:
@@ -122,8 +120,7 @@ class Block(nn.Module):
 
 
 def rotate(x_TD: Tensor, cos_TE: Tensor, sin_TE: Tensor) -> Tensor:
-    """Turn channel pairs (e, e + E) of ``[..., T, D]`` by the angle of their position (RoPE,
-    arXiv:2104.09864).
+    """Turn channel pairs (e, e + E) of ``[..., T, D]`` by the angle of their position (arXiv:2104.09864).
 
     Dot products of the results depend on the distance of two positions only.
     """

@@ -1,5 +1,4 @@
-"""The built-in models: the spec in the manifest names the model and its sizes; code never comes from
-peers."""
+"""The built-in models: a manifest names a model and its sizes; code never comes from peers."""
 
 from __future__ import annotations
 

@@ -23,8 +23,7 @@ _ADVICE = {
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Yield the path of a draft to write; when the block ends, the draft replaces ``path``, durably and at
-    once.
+    """Yield the path of a draft to write. At the end of the block it replaces ``path``, durably, at once.
 
     An error inside the block leaves ``path`` as it was. Makes the folder. Raises `DiskTrouble` for any error
     of the operating system, also inside the block.

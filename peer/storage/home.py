@@ -31,8 +31,7 @@ def root_folder() -> Path:
 
 
 class Home:
-    """A locked folder. Leaving the ``with`` block unlocks it; the lock of a killed process is released,
-    too."""
+    """A locked folder. Leaving the ``with`` block unlocks it, and so does the death of the process."""
 
     def __init__(self, path: Path, lock: IO[bytes]) -> None:
         self.path = path
@@ -67,8 +66,7 @@ class Home:
 
         Other peers keep only the record with the highest number, so a restarted peer must not start below.
         The number is the clock (``wall``, seconds since 1970) in milliseconds, or the last process's number
-        plus `LIFE` where the clock was set back. If that number cannot be kept on disk, the clock alone
-        decides.
+        plus `LIFE` where the clock was set back. If it cannot be kept on disk, the clock alone decides.
         """
         file = self.path / "life"
         number = int(wall * 1000)
@@ -82,12 +80,11 @@ class Home:
 
     @property
     def status_file(self) -> Path:
-        """While the peer runs: the address of its status page (``host:port``) and the run id, on two lines."""
+        """The address of the running peer's status page (``host:port``) and the run id, in two lines."""
         return self.path / "status"
 
     def announce(self, address: str, run: bytes) -> None:
-        """Write the status file, by which `swarm top` on this computer finds the peer. Raises
-        `DiskTrouble`."""
+        """Write the status file, by which `swarm top` finds the peer. Raises `DiskTrouble`."""
         try:
             self.status_file.write_text(f"{address}\n{run.hex()}\n")
         except OSError as error:
@@ -95,11 +92,9 @@ class Home:
 
 
 def open_home(chosen: Path | None, run: bytes) -> Home:
-    """The folder for a peer of ``run``: ``chosen``, or the first one under `root_folder` that no other
-    process has locked.
+    """The folder for a peer of ``run``: ``chosen``, or the first unlocked one under `root_folder`.
 
-    Raises `HomeInUse` where ``chosen`` is locked or no folder is left, `DiskTrouble` where it cannot be
-    written.
+    Raises `HomeInUse` where ``chosen`` is locked or no folder is left, `DiskTrouble` if it cannot be written.
     """
     if chosen is not None:
         home = _locked(chosen)
@@ -126,8 +121,7 @@ def running(run: bytes | None = None, under: Path | None = None) -> Iterator[str
 
 
 def _announced(file: Path) -> tuple[float, str, str, Path] | None:
-    """(time, address, run, home) of a status file; None where it has just been removed, or may not be
-    read."""
+    """(time, address, run, home) of a status file; None where it is gone or may not be read."""
     try:
         address, _, rest = file.read_text().partition("\n")
         return file.stat().st_mtime, address, rest.strip(), file.parent
@@ -156,8 +150,7 @@ def _locked(folder: Path) -> Home | None:
 
 
 def _is_locked(folder: Path) -> bool:
-    """Whether a process has locked the folder. A killed peer leaves its status file, but no lock. Changes
-    nothing."""
+    """Whether a process has locked the folder. A killed peer leaves its status file, but no lock."""
     try:
         with (folder / "lock").open("rb") as lock:
             fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)

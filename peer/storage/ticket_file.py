@@ -33,8 +33,7 @@ def leave(path: Path, ticket: str) -> None:
 async def ticket_text(given: str, deadline: float) -> str:
     """The ticket ``given``, or where that is ``@FILE``, the ticket in the file. Waits until there is one.
 
-    Raises `TicketError` where there is none by ``deadline`` (in ``loop.time()``), or where the file cannot be
-    read.
+    Raises `TicketError` where there is none by ``deadline`` (``loop.time()``) or the file cannot be read.
     """
     if not given.startswith(MARK):
         return given

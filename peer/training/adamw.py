@@ -22,8 +22,7 @@ EPSILON = 1e-8
 class AdamW:
     """The optimiser. ``lr`` may change between steps.
 
-    ``state`` per weight: ``step``, a float32 scalar, and ``exp_avg`` and ``exp_avg_sq`` of the weight's
-    shape.
+    ``state`` per weight: ``step``, a float32 scalar, and ``exp_avg`` and ``exp_avg_sq``, shaped like it.
     """
 
     def __init__(self, groups: Sequence[tuple[Sequence[Tensor], float]], lr: float) -> None:

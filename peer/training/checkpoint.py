@@ -42,8 +42,7 @@ _ERRNO = re.compile(r"\(os error (\d+)\)")
 
 @dataclass(frozen=True, eq=False)
 class Loaded:
-    """A checkpoint as it was saved. ``inner`` is for `Inner.import_state`; ``residual_P`` is None where the
-    peer had none."""
+    """A checkpoint. ``inner`` is for `Inner.import_state`; ``residual_P`` is None where the peer had none."""
 
     path: Path
     state: SharedState
@@ -59,8 +58,7 @@ def save(
     residual_P: Tensor | None,
     meta: Mapping[str, str],
 ) -> Path:
-    """Write the checkpoint of ``state.round`` into ``directory`` and keep the one before it; the path of the
-    new one.
+    """Write the checkpoint of ``state.round`` into ``directory`` and keep the one before it; its path.
 
     Removes checkpoints of later rounds: they belong to a side of a partition that this peer has left. Raises
     `DiskTrouble`; the checkpoints that were there are then still there.
@@ -83,8 +81,7 @@ def save(
 
 
 def load(directory: Path) -> tuple[Loaded | None, tuple[str, ...]]:
-    """The newest undamaged checkpoint in ``directory``, None where there is none, and a warning for each
-    damaged one."""
+    """The newest undamaged checkpoint in ``directory`` or None, and a warning for each damaged one."""
     warnings: list[str] = []
     for path in _saved(directory).values():
         try:

@@ -23,12 +23,11 @@ class Compute:
         self._is_closed = False
 
     async def run(self, job: Callable[[], T], *, is_brief: bool = False) -> T:
-        """The result of ``job()``, or its exception. A job that has begun runs to its end even if the caller
-        is cancelled.
+        """The result of ``job()``, or its exception.
 
-        A brief job runs at once in this thread where no other job waits or runs: handing it to the other
-        thread and back would take longer than the job, as both threads contend for the interpreter. Raises
-        `RuntimeError` after `close`.
+        A job that has begun runs to its end even if the caller is cancelled. A brief job runs at once in this
+        thread where no other job waits or runs: handing it to the other thread and back would take longer
+        than the job, as both threads contend for the interpreter. Raises `RuntimeError` after `close`.
         """
         if is_brief and not self._is_closed and self._is_idle():
             return job()
@@ -55,8 +54,7 @@ class Inline:
         self._turn = asyncio.Lock()
 
     async def run(self, job: Callable[[], T], *, is_brief: bool = False) -> T:
-        """The result of ``job()``, or its exception. Jobs take turns, as on one thread; ``is_brief`` changes
-        nothing."""
+        """The result of ``job()``, or its exception. Jobs take turns, as on one thread."""
         async with self._turn:
             await asyncio.sleep(self._cost(job))
             return job()

@@ -1,5 +1,4 @@
-"""How good the shared model is: bits per byte on text that no peer trains on, and a sample for people to
-read."""
+"""How good the shared model is: bits per byte on text that no peer trains on, and a sample to read."""
 
 # Axes: W windows, B windows in a batch, T positions, U = T + 1 bytes of a window, V vocabulary
 

@@ -23,8 +23,7 @@ from .adamw import AdamW
 from .muon import Muon
 
 REWARM_STEPS = 30
-"""Steps until the full learning rate is back after the weights were replaced by others that AdamW's state
-does not fit."""
+"""Steps of the warm-up after the weights were replaced by others that AdamW's state does not fit."""
 
 FLOOR = 0.1
 """Where the cosine schedule ends, as a fraction of the peak."""
@@ -57,10 +56,9 @@ class Trained:
 
 
 def learning_rate(spec: InnerSpec, position: int, since_rewarm: int) -> float:
-    """The rate of the step at ``position`` (from 0) in the run's schedule, ``since_rewarm`` steps after a
-    warm-up began.
+    """The learning rate at step ``position`` (from 0) of the run's schedule.
 
-    A warm-up begins with the run, and when the weights were replaced by others (`Inner.rewarm`).
+    ``since_rewarm``: steps since the last warm-up began (`Inner.rewarm`).
     """
     warm = min(1.0, (position + 1) / max(1, spec.warmup_steps), (since_rewarm + 1) / REWARM_STEPS)
     cosine = 0.5 + 0.5 * math.cos(math.pi * min(1.0, position / spec.horizon_steps))
@@ -68,8 +66,7 @@ def learning_rate(spec: InnerSpec, position: int, since_rewarm: int) -> float:
 
 
 def is_hidden_matrix(name: str, weight: Tensor) -> bool:
-    """Whether a parameter is a matrix of a repeated layer, such as "blocks.0.qkv"; embeddings and heads are
-    not."""
+    """Whether a parameter is a matrix of a repeated layer ("blocks.0.qkv"): no embedding, no head."""
     return weight.ndim == 2 and any(part.isdigit() for part in name.split("."))
 
 
@@ -123,8 +120,8 @@ class Inner:
     ) -> Trained:
         """Train until ``max_steps`` or until ``until()``, called after each step, is true: at least one step.
 
-        Calls ``on_step(steps so far, loss)`` after each step, in this thread; if it sleeps, training is
-        throttled.
+        Calls ``on_step(steps so far, loss)`` after each step, in this thread: it may sleep to throttle
+        training.
         """
         self.model.train()
         losses: list[float] = []

@@ -34,8 +34,7 @@ from .state import SharedState
 from .trainer import Trainer
 
 NEAR_ROUNDS = 3
-"""A peer whose round differs by at most this from the state that it adopts trains on without a new
-warm-up."""
+"""A peer that adopts a state at most this far from its own round trains on without a warm-up."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,8 +52,7 @@ class Work:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Assignment:
-    """One round of local training: ``members`` decide whose share of the text is whose, the rest when to
-    stop."""
+    """One round of local training: the ``members`` who share the text, and when to stop."""
 
     members: tuple[PeerId, ...]
     max_steps: int
@@ -151,8 +149,7 @@ class Learner:
         self._end_P = None
 
     def owed(self, residuals: Sequence[Tensor | None]) -> Tensor | None:
-        """All that this peer has learnt and no average contains yet, ``[P]``, for the checkpoint; None for
-        nothing.
+        """All that this peer has learnt and no average contains yet, ``[P]``, for the checkpoint; or None.
 
         It is the sum of what is carried over and of the ``residuals`` of the fragments.
         """
@@ -228,8 +225,7 @@ class Learner:
         return self._trainer.export_inner()
 
     def import_inner(self, state: Mapping[str, Tensor]) -> None:
-        """The local optimiser, from the checkpoint. Raises `ConfigError` where it belongs to another
-        model."""
+        """Continue with the local optimiser of a checkpoint. Raises `ConfigError` if its model is another."""
         self._trainer.import_inner(state)
 
 

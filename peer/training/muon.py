@@ -1,10 +1,9 @@
-"""Muon for the hidden matrices of a model: the momentum, brought close to an orthogonal matrix (Jordan et al.
-2024).
+"""Muon for the hidden matrices: steps along the momentum made nearly orthogonal (Jordan et al. 2024).
 
     B ← μ B + G    M = G + μ B    O = NewtonSchulz(M / ‖M‖)    W ← W − η (0.2 √max(rows, columns) · O + λ W)
 
-The factor gives updates of the size of AdamW's (Liu et al. 2025, arXiv:2502.16982), so that one learning rate
-serves both.
+The factor gives updates of the size of AdamW's (Liu et al. 2025, arXiv:2502.16982): one learning rate for
+both.
 
 The iteration needs little precision. It runs in bfloat16 where the hardware multiplies such matrices, which
 is seven times faster there, and several times slower elsewhere. Local training need not have the same bits on
@@ -33,8 +32,7 @@ MOMENTUM = 0.95
 RMS = 0.2
 """Root mean square of AdamW's usual updates, in learning rates."""
 LARGE = 256
-"""Least rows or columns, whichever are fewer, for which the conversion to bfloat16 pays on a CPU with a
-matrix unit."""
+"""Least rows and columns for which converting to bfloat16 pays on a CPU with a matrix unit."""
 
 
 def orthogonalised(matrices_GRC: Tensor) -> Tensor:
@@ -57,8 +55,7 @@ def _dtype(x_GRC: Tensor) -> torch.dtype:
 
 @cache
 def _has_matrix_unit() -> bool:
-    """Whether this processor multiplies bfloat16 matrices in hardware; False where torch is too old to
-    tell."""
+    """Whether this processor multiplies bfloat16 matrices in hardware; False if torch is too old to tell."""
     capabilities: dict[str, object] = getattr(torch.cpu, "get_capabilities", dict)()
     return bool(capabilities.get("amx_bf16"))
 

@@ -22,8 +22,7 @@ from torch import Tensor
 from swarm.manifest import OuterSpec
 
 _LANES = 1 << 16
-"""Partial sums of a dot product. The number is part of the definition, because it decides the order of the
-additions."""
+"""Partial sums of a dot product. A part of its definition, because it decides the order of additions."""
 
 _HIGHEST_AUTOCORRELATION = 0.99
 """Limit of a measured autocorrelation. Above it, the learning rate would only follow noise."""
@@ -32,11 +31,10 @@ _ALL = slice(None)
 
 
 class Outer:
-    """The shared optimiser. ``momentum_P`` (None in a run without momentum) is part of the state: every peer
-    holds the same one.
+    """The shared optimiser. Its ``momentum_P``, None in a run without momentum, is part of the shared state.
 
-    Nothing else is state. ρ is measured from the momentum and the average, so a newcomer takes the same steps
-    as all others at once.
+    Nothing else is. ρ is measured from the momentum and the average, so a newcomer takes the same steps as
+    all others at once.
     """
 
     def __init__(self, spec: OuterSpec, numbers: int, momentum_P: Tensor | None = None) -> None:

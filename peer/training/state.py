@@ -1,11 +1,9 @@
-"""What all honest peers share at the start of a round: the round number, the model, and the outer momentum if
-there is one.
+"""What all honest peers share at the start of a round: its number, the model, and any outer momentum.
 
     anchor [P] ‖ momentum [P]  ──►  float32, little-endian  ──►  1 MiB chunks  ──►  root of the chunks
     state root = sha256( "swarm-state-v1" ‖ round ‖ root of the chunks )
 
-A newcomer learns the state root from several peers, the list of hashes from one, and the chunks from all of
-them in parallel.
+A newcomer learns the state root from several peers, the hashes from one, and the chunks from all of them.
 """
 
 # Axes: P parameters of the whole model
@@ -37,8 +35,7 @@ _HEAD = struct.Struct("<I")
 
 @dataclass(frozen=True, eq=False)
 class SharedState:
-    """A value: its tensors (float32, ``[P]``, on the CPU, contiguous) are never written to; the next round
-    makes a new state."""
+    """A value: its tensors (float32, ``[P]``, on the CPU, contiguous) are never written to."""
 
     round: int
     anchor_P: Tensor
@@ -75,8 +72,7 @@ def blob_length(numbers: int, has_momentum: bool) -> int:
 
 
 def chunk(state: SharedState, index: int) -> memoryview:
-    """Chunk ``index`` of the state's bytes: a view, or a copy where it spans the border between anchor and
-    momentum.
+    """Chunk ``index`` of the state's bytes: a view, or a copy where it spans both anchor and momentum.
 
     Raises `IndexError` where there is no such chunk.
     """
@@ -97,22 +93,20 @@ def chunk_hashes(state: SharedState) -> list[bytes]:
 
 
 def state_root(state: SharedState) -> bytes:
-    """32 bytes that are equal on two peers if and only if the round and every bit of model and momentum
-    are."""
+    """32 bytes that are equal on two peers if and only if the round and every bit of the vectors are."""
     return state_root_from(state.round, chunk_hashes(state), state.length)
 
 
 def state_root_from(round_: int, hashes: Sequence[bytes], length: int) -> bytes:
-    """The state root that belongs to ``hashes``. With it, a newcomer checks a list of hashes before it
-    fetches a chunk."""
+    """The state root that belongs to ``hashes``: a newcomer checks them by it before it fetches a chunk."""
     return hashlib.sha256(DOMAIN + _HEAD.pack(round_) + root_of(hashes, length, DOMAIN)).digest()
 
 
 def assemble(round_: int, chunks: Sequence[bytes], numbers: int, has_momentum: bool) -> SharedState:
     """The state from its chunks, which have come from other peers and been checked by their hashes.
 
-    Raises `WrongContent` where the lengths do not fit the model, or a number is not finite: a majority can
-    agree on NaN, too.
+    Raises `WrongContent` where the lengths do not fit the model, or a number is not finite. That can happen
+    with correct hashes, because a majority can agree on NaN.
     """
     length = blob_length(numbers, has_momentum)
     expected = [chunk_length(index, length, CHUNK) for index in range(chunk_count(length, CHUNK))]

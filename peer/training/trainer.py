@@ -75,8 +75,7 @@ class Trainer:
 
     @property
     def has_trained(self) -> bool:
-        """Whether a local step has been done, in this process or before the checkpoint that it started
-        from."""
+        """Whether a local step has been done, in this process or before its checkpoint."""
         return bool(self._inner.position)
 
     def rewarm(self, position: int | None = None) -> None:
@@ -110,8 +109,7 @@ class Trainer:
         return self._inner.export_state()
 
     def import_inner(self, state: Mapping[str, Tensor]) -> None:
-        """The local optimiser, from the checkpoint. Raises `ConfigError` where it belongs to another
-        model."""
+        """Continue with the local optimiser of a checkpoint. Raises `ConfigError` if its model is another."""
         self._inner.import_state(state)
 
     # --- evaluation -----------------------------------------------------------------------------------------
@@ -123,12 +121,12 @@ class Trainer:
         return held_out(self._corpus, context, windows, derive(self._data_seed, "held out"))
 
     def evaluate(self, weights_P: Tensor) -> float:
-        """Bits per byte of a model with ``weights_P`` on text that no peer trains on. Replaces the
-        weights."""
+        """Bits per byte with ``weights_P`` on text that no peer trains on. Replaces the weights."""
         self.set_weights(weights_P)
         return bits_per_byte(self.model, self._windows_WU)
 
     def sample(self, weights_P: Tensor, round_: int) -> str:
-        """A few lines written by a model with ``weights_P``, the same for one round. Replaces the weights."""
+        """A few lines written with ``weights_P``, with random numbers seeded by the round. Replaces the
+        weights."""
         self.set_weights(weights_P)
         return sample(self.model, b"def ", SAMPLE_BYTES, derive(self._data_seed, "sample", round_))

@@ -240,21 +240,21 @@ def test_a_stranger_delivers_nothing() -> None:
 @pytest.mark.parametrize(
     ("donors", "each"), [(1, UNDER_WAY), (2, UNDER_WAY // 2), (3, PIPELINE), (5, PIPELINE)]
 )
-def test_no_donor_ever_owes_more_than_its_share_of_what_is_under_way(donors: int, each: int) -> None:
+def test_no_donor_ever_has_more_requests_than_its_share(donors: int, each: int) -> None:
     names = [PeerId(f"d{number}") for number in range(donors)]
     scene = Scene(download(12, *names))
-    owed = dict(scene.asks)
-    assert owed == {name: number for number, name in enumerate(names)}
-    owes: dict[PeerId, set[int]] = {name: {index} for name, index in owed.items()}
+    first = dict(scene.asks)
+    assert first == {name: number for number, name in enumerate(names)}
+    requests: dict[PeerId, set[int]] = {name: {index} for name, index in first.items()}
     now = 0.0
     while scene.outcome is None:
         now += 0.1
-        name = max(names, key=lambda name: len(owes[name]))
-        index = min(owes[name])
-        owes[name].discard(index)
+        name = max(names, key=lambda name: len(requests[name]))
+        index = min(requests[name])
+        requests[name].discard(index)
         for donor, asked in scene.gives(now, name, index).asks:
-            owes[donor].add(asked)
-        assert all(len(indices) <= each for indices in owes.values())
+            requests[donor].add(asked)
+        assert all(len(indices) <= each for indices in requests.values())
     assert scene.outcome == whole(12)
 
 

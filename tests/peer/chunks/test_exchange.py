@@ -37,7 +37,7 @@ class Pieces:
 
 
 class Readers:
-    """Libraries of several peers; to be used inside `simulate`."""
+    """Chunk exchanges of several peers; to be used inside `simulate`."""
 
     def __init__(self, tasks: asyncio.TaskGroup) -> None:
         self.company = Company()
@@ -46,12 +46,12 @@ class Readers:
         self._tasks = tasks
 
     def chunks(
-        self, number: int, partial: ResumeStore | None = None, serving: Serving | None = None
+        self, number: int, resume: ResumeStore | None = None, serving: Serving | None = None
     ) -> ChunkExchange:
         """A peer that serves and downloads."""
         transport = self.company.transport(number)
         return ChunkExchange(
-            transport, Inline(lambda job: 0.0), self._tasks, self.reports.append, partial, serving
+            transport, Inline(lambda job: 0.0), self._tasks, self.reports.append, resume, serving
         )
 
 
@@ -67,7 +67,7 @@ def peers(*numbers: int) -> list[Any]:
 
 
 @in_company
-async def test_what_one_offers_another_downloads_from_all_who_have_it(readers: Readers) -> None:
+async def test_content_is_downloaded_from_all_peers_that_offer_it(readers: Readers) -> None:
     for number in (1, 2, 3):
         readers.chunks(number).offer(ROOT, Pieces())
     reader = readers.chunks(9)
@@ -172,7 +172,7 @@ async def test_at_the_deadline_it_ends_with_what_is_here_and_the_next_attempt_go
     assert third.chunks == {}
 
 
-def test_the_next_life_goes_on_where_this_one_was_killed(tmp_path: Path) -> None:
+def test_after_a_kill_the_restarted_peer_continues_the_download(tmp_path: Path) -> None:
     @in_company
     async def first(readers: Readers) -> None:
         readers.chunks(1).offer(ROOT, Pieces())
@@ -198,7 +198,7 @@ def test_the_next_life_goes_on_where_this_one_was_killed(tmp_path: Path) -> None
 
 
 @in_company
-async def test_a_donor_serves_at_its_pace_and_sends_those_away_who_would_wait_too_long(
+async def test_a_donor_serves_at_its_rate_and_is_busy_for_requests_that_would_wait_too_long(
     readers: Readers,
 ) -> None:
     readers.chunks(1, serving=Serving(rate=1000.0, burst=2000.0, patience=2.0)).offer(ROOT, Pieces())
@@ -256,7 +256,7 @@ def test_there_is_no_such_chunk(number: str) -> None:
 
 
 @in_company
-async def test_the_last_contents_stay_and_older_ones_make_room_except_what_is_pinned(
+async def test_the_latest_contents_stay_and_older_ones_are_dropped_except_permanent_ones(
     readers: Readers,
 ) -> None:
     chunks, reader = readers.chunks(1), readers.chunks(9)

@@ -124,7 +124,7 @@ def test_leaving_a_home_takes_its_status_file_away(tmp_path: Path) -> None:
     assert not home.status_file.exists()
 
 
-def test_every_life_has_a_higher_number_also_where_the_clock_was_set_back(tmp_path: Path) -> None:
+def test_every_start_has_a_higher_number_even_where_the_clock_was_set_back(tmp_path: Path) -> None:
     with open_home(tmp_path / "h", RUN) as home:
         first = home.life(1_700_000_000.0)
         assert first == 1_700_000_000_000

@@ -144,7 +144,7 @@ def test_a_full_disk_leaves_the_old_checkpoints_and_says_what_to_do(tmp_path, mo
     assert names(tmp_path) == ["round-00000001.safetensors"]
 
 
-def test_what_the_library_reports_of_the_disk_becomes_disk_trouble(tmp_path):
+def test_an_error_of_the_disk_that_safetensors_reports_becomes_disk_trouble(tmp_path):
     script = (
         "import resource, signal, sys, torch\n"
         "from pathlib import Path\n"
@@ -242,7 +242,7 @@ while True:
     instruction += int(sys.argv[2])
     kept, round_ = round_ + 1, round_ + 2
     put(kept)
-    assert len(list(folder.iterdir())) == checkpoint.KEEP, "the next save removes the drafts of the killed one"
+    assert len(list(folder.iterdir())) == checkpoint.KEEP, "the next save removes what the killed one left"
 print(killed)
 """
 

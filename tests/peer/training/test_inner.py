@@ -169,7 +169,7 @@ def test_muon_has_the_matrices_of_the_layers_and_adamw_the_rest():
         ("lm_head.weight", (6, 4), False),
     ],
 )
-def test_a_hidden_matrix_stands_in_a_repeated_layer(name, shape, hidden):
+def test_a_hidden_matrix_is_in_a_repeated_layer(name, shape, hidden):
     assert is_hidden_matrix(name, torch.zeros(shape)) is hidden
 
 
@@ -180,7 +180,7 @@ def test_the_state_of_another_optimiser_is_refused():
         mine.import_state(other.export_state())
 
 
-def test_who_joins_late_takes_up_the_runs_schedule_and_warms_up_anew():
+def test_a_peer_that_joins_late_begins_at_the_runs_place_in_the_schedule_with_a_warm_up():
     late = inner()
     late.rewarm(500)
     before = weights(late)

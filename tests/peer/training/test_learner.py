@@ -74,7 +74,7 @@ def test_a_newcomer_takes_up_the_runs_schedule_and_one_that_was_away_keeps_its_o
     assert learner.export_inner()["counters"].tolist() == [7, 0], "after many it warms up again"
 
 
-def test_momentum_is_part_of_the_state_and_whoever_takes_it_over_steps_alike():
+def test_momentum_is_part_of_the_state_and_a_peer_that_adopts_it_takes_the_same_step():
     manifest = manifest_of(
         RunSettings(model="tiny", max_steps=3, rounds=4, outer="nesterov"), CORPUS.spec, KEY
     )
@@ -204,13 +204,13 @@ def test_every_fragment_comes_in_its_turn_with_all_that_it_has_learnt_since():
         assert torch.equal(changed_P.nonzero().flatten(), torch.arange(mine.start, mine.stop)), (
             "the other fragments stay"
         )
-        owed_P = learner.owed([None] * 3)
+        left_P = learner.owed([None] * 3)
         for fragment in learner.fragments:
             expected = torch.full((fragment.numbers,), float(learnt[fragment.index]))
-            assert torch.allclose(owed_P[fragment.place], expected, atol=1e-5)
+            assert torch.allclose(left_P[fragment.place], expected, atol=1e-5)
 
 
-def test_what_a_fragment_has_learnt_and_what_was_trained_ahead_ride_together():
+def test_what_a_fragment_has_learnt_and_what_was_trained_ahead_are_carried_over_together():
     learner = in_fragments(2, "ahead")
     learner._trainer.train = partial(stride, learner)
     mine, other = learner.fragment(0), learner.fragment(1)
@@ -218,9 +218,9 @@ def test_what_a_fragment_has_learnt_and_what_was_trained_ahead_ride_together():
     learner.step_ahead()
     learner.carry()
     learner.conclude(update_P)
-    owed_P = learner.owed([None, None])
-    assert torch.allclose(owed_P[mine.place], torch.ones(mine.numbers), atol=1e-5)
-    assert torch.allclose(owed_P[other.place], torch.full((other.numbers,), 4.0), atol=1e-5)
+    left_P = learner.owed([None, None])
+    assert torch.allclose(left_P[mine.place], torch.ones(mine.numbers), atol=1e-5)
+    assert torch.allclose(left_P[other.place], torch.full((other.numbers,), 4.0), atol=1e-5)
     residuals = [torch.full((mine.numbers,), 0.5), None]
     assert torch.allclose(learner.owed(residuals)[mine.place], torch.full((mine.numbers,), 1.5), atol=1e-5)
     assert torch.allclose(learner.work(task(2)).update_P, torch.full((other.numbers,), 6.0), atol=1e-5)

@@ -72,7 +72,7 @@ def test_the_inputs_are_left_alone():
     )
 
 
-def test_who_takes_over_the_momentum_continues_with_the_same_bits():
+def test_a_peer_that_downloads_the_momentum_continues_with_the_same_bits():
     old = Outer(NESTEROV, 1000)
     anchor_P = old.step(random(0), random(1))
     new = Outer(NESTEROV, 1000, old.momentum_P)
