@@ -12,13 +12,13 @@ Rule 3: Every request has a deadline that follows from how long chunks have take
 Rule 4: When every missing chunk has been asked for, idle donors are asked for chunks that are overdue: the
         slowest donor does not set the pace, and nothing is fetched twice without need.
 
-The state of each donor, and what happens to it next:
+The state of each donor, and what it becomes ("rested": as soon as its rest is over):
 
-    donor      requests at once       good chunk   bad chunk     busy or late            any other failure
-    new        1                      proven       out, a liar   resting                 out
-    proven     `PIPELINE` or more     proven       out, a liar   resting                 out
-    resting    0, then 1              proven       out, a liar   resting (twice as long) out
-    out        0                      kept         ignored       ignored                 ignored
+    donor      requests at once       good chunk         bad chunk     busy or late           other failure
+    new        1                      proven             out, a liar   resting                out
+    proven     `PIPELINE` or more     proven             out, a liar   resting                out
+    resting    0, then 1              proven, rested     out, a liar   resting, twice as long out
+    out        0                      kept               ignored       ignored                ignored
 
 What the download does on each event:
 

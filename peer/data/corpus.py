@@ -32,8 +32,7 @@ DOMAIN = b"swarm-data-v1"
 
 SEPARATOR = b"\n\f\n"
 """Between two files: a form feed on a line of its own, the page break of plain text. A model can learn where
-a file ends, and a sample can still be printed. A null byte cannot, and any other marker could be in a
-text."""
+a file ends, and a sample can still be printed. A null byte cannot, and other markers could occur in texts."""
 
 LIMIT = 1 << 30
 """Bytes of the largest corpus that is built from files: it is in memory while it is built."""

@@ -120,8 +120,8 @@ class Inner:
     ) -> Trained:
         """Train until ``max_steps`` or until ``until()``, called after each step, is true: at least one step.
 
-        Calls ``on_step(steps so far, loss)`` after each step, in this thread: it may sleep to throttle
-        training.
+        Calls ``on_step(steps so far, loss)`` after each step, in this thread; it may sleep to slow training
+        down.
         """
         self.model.train()
         losses: list[float] = []

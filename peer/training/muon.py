@@ -2,12 +2,11 @@
 
     B ← μ B + G    M = G + μ B    O = NewtonSchulz(M / ‖M‖)    W ← W − η (0.2 √max(rows, columns) · O + λ W)
 
-The factor gives updates of the size of AdamW's (Liu et al. 2025, arXiv:2502.16982): one learning rate for
-both.
+The factor gives updates of the size of AdamW's (arXiv:2502.16982): one learning rate for both.
 
 The iteration needs little precision. It runs in bfloat16 where the hardware multiplies such matrices, which
-is seven times faster there, and several times slower elsewhere. Local training need not have the same bits on
-every peer.
+is seven times faster there, and several times slower elsewhere. Local training may have other bits on each
+peer.
 """
 
 # Axes: G matrices of one shape, R rows, C columns

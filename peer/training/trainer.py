@@ -126,7 +126,6 @@ class Trainer:
         return bits_per_byte(self.model, self._windows_WU)
 
     def sample(self, weights_P: Tensor, round_: int) -> str:
-        """A few lines written with ``weights_P``, with random numbers seeded by the round. Replaces the
-        weights."""
+        """A few lines written with ``weights_P``; the round seeds the draw. Replaces the weights."""
         self.set_weights(weights_P)
         return sample(self.model, b"def ", SAMPLE_BYTES, derive(self._data_seed, "sample", round_))
