@@ -23,7 +23,9 @@ from swarm.identity import PeerId
 from swarm.machine import Compute, Computed, Delivered, Fetch, Finish, Report, Unreached, WakeAt, Woken
 from tests.playbook import play
 
-A, B, C = PeerId("a"), PeerId("b"), PeerId("c")
+A = PeerId("a")
+B = PeerId("b")
+C = PeerId("c")
 CHUNKS = tuple(bytes([n]) * (10 + n) for n in range(12))
 END = 1000.0
 

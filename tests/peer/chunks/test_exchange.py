@@ -119,7 +119,8 @@ async def test_a_list_of_hashes_does_not_wait_for_a_donor_that_hangs(readers: Re
     for number in (1, 2):
         readers.chunks(number).offer(ROOT, Pieces())
     readers.company.network.freeze(key(1).peer_id)
-    reader, began = readers.chunks(9), soon(0)
+    reader = readers.chunks(9)
+    began = soon(0)
     assert await reader.index(ROOT, peers(1, 2), 6, HASHES.__eq__, soon(60)) == HASHES
     assert soon(0) - began < 1
     with pytest.raises(TooLate):
@@ -202,7 +203,8 @@ async def test_a_donor_serves_at_its_rate_and_is_busy_for_requests_that_would_wa
     readers: Readers,
 ) -> None:
     readers.chunks(1, serving=Serving(rate=1000.0, burst=2000.0, patience=2.0)).offer(ROOT, Pieces())
-    asking, began = readers.company.transport(8), soon(0)
+    asking = readers.company.transport(8)
+    began = soon(0)
 
     async def ask(index: int) -> bytes:
         argument = f"{ROOT.hex()}.{index}"
@@ -259,7 +261,8 @@ def test_there_is_no_such_chunk(number: str) -> None:
 async def test_the_latest_contents_stay_and_older_ones_are_dropped_except_permanent_ones(
     readers: Readers,
 ) -> None:
-    chunks, reader = readers.chunks(1), readers.chunks(9)
+    chunks = readers.chunks(1)
+    reader = readers.chunks(9)
     roots = [bytes([n]) * 32 for n in range(KEPT + 2)]
     chunks.offer(ROOT, Pieces(), always=True)
     for root in roots:

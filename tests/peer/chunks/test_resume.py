@@ -11,7 +11,8 @@ from swarm.hashing import digest
 
 PIECES = (b"one", b"two", b"three")
 HASHES = tuple(digest(piece) for piece in PIECES)
-ROOT, OTHER = bytes([1]) * 32, bytes([2]) * 32
+ROOT = bytes([1]) * 32
+OTHER = bytes([2]) * 32
 
 
 def folders(path: Path) -> list[str]:

@@ -13,7 +13,8 @@ from peer.storage.home import LIFE, SLOTS, open_home, root_folder, running
 from swarm.errors import DiskTrouble, HomeInUse
 from swarm.identity import KeyPair
 
-RUN, OTHER = bytes(range(32)), bytes(32)
+RUN = bytes(range(32))
+OTHER = bytes(32)
 
 
 @pytest.fixture(autouse=True)

@@ -78,7 +78,8 @@ def test_momentum_is_part_of_the_state_and_a_peer_that_adopts_it_takes_the_same_
     manifest = manifest_of(
         RunSettings(model="tiny", max_steps=3, rounds=4, outer="nesterov"), CORPUS.spec, KEY
     )
-    old, new = Learner(manifest, CORPUS, KEY.peer_id), Learner(manifest, CORPUS, KeyPair.generate().peer_id)
+    old = Learner(manifest, CORPUS, KEY.peer_id)
+    new = Learner(manifest, CORPUS, KeyPair.generate().peer_id)
     updates = [torch.randn(old.numbers, generator=torch.Generator().manual_seed(seed)) for seed in range(5)]
     for update_P in updates[:4]:
         old.conclude(update_P)
@@ -190,10 +191,12 @@ def in_fragments(count, preset="safe"):
 
 
 def test_every_fragment_comes_in_its_turn_with_all_that_it_has_learnt_since():
-    learner, learnt = in_fragments(3), [0, 0, 0]
+    learner = in_fragments(3)
+    learnt = [0, 0, 0]
     learner._trainer.train = partial(stride, learner)
     for round_ in range(7):
-        mine, learnt = learner.fragment(round_), [steps + 3 for steps in learnt]
+        mine = learner.fragment(round_)
+        learnt = [steps + 3 for steps in learnt]
         assert mine.index == round_ % 3
         before_P = learner.state.anchor_P
         update_P = learner.work(task(3)).update_P
@@ -213,7 +216,8 @@ def test_every_fragment_comes_in_its_turn_with_all_that_it_has_learnt_since():
 def test_what_a_fragment_has_learnt_and_what_was_trained_ahead_are_carried_over_together():
     learner = in_fragments(2, "ahead")
     learner._trainer.train = partial(stride, learner)
-    mine, other = learner.fragment(0), learner.fragment(1)
+    mine = learner.fragment(0)
+    other = learner.fragment(1)
     update_P = learner.work(task(3)).update_P
     learner.step_ahead()
     learner.carry()
@@ -227,15 +231,18 @@ def test_what_a_fragment_has_learnt_and_what_was_trained_ahead_are_carried_over_
 
 
 def test_others_take_the_same_step_on_a_fragment():
-    learner, other = in_fragments(3), in_fragments(3)
+    learner = in_fragments(3)
+    other = in_fragments(3)
     for _ in range(4):
-        state, update_P = learner.state, learner.work(task(1)).update_P
+        state = learner.state
+        update_P = learner.work(task(1)).update_P
         assert torch.equal(learner.conclude(update_P).anchor_P, other.after(state, update_P).anchor_P)
 
 
 def test_training_goes_on_ahead_on_the_same_text_as_in_one_piece():
     manifest = manifest_of(RunSettings(model="tiny", max_steps=9, rounds=9, preset="ahead"), CORPUS.spec, KEY)
-    whole, broken = Learner(manifest, CORPUS, KEY.peer_id), Learner(manifest, CORPUS, KEY.peer_id)
+    whole = Learner(manifest, CORPUS, KEY.peer_id)
+    broken = Learner(manifest, CORPUS, KEY.peer_id)
     end_P = whole.state.anchor_P - whole.work(task(5)).update_P
     update_P = broken.work(task(3)).update_P
     broken.step_ahead()
