@@ -68,8 +68,6 @@ class OuterOptimiser(IntEnum):
     """The averaged update as it is, without momentum."""
     NESTEROV = 1
     """DiLoCo (arXiv:2311.08105)."""
-    SLOWMO = 2
-    """Heavy-ball momentum (arXiv:1910.00643)."""
 
 
 class Admission(IntEnum):
@@ -225,7 +223,7 @@ class OuterSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, array_l
         if not 0 <= self.plain_rounds < 1 << 32:
             raise ValueError("outer.plain_rounds out of range")
         if (self.momentum > 0) != (self.optimiser is not OuterOptimiser.PLAIN):
-            raise ValueError("outer: plain averaging has no momentum, Nesterov and SlowMo have one")
+            raise ValueError("outer: plain averaging has no momentum, Nesterov has one")
 
 
 class RunDescription(Message, frozen=True):

@@ -156,7 +156,7 @@ def cli() -> None:
 )
 @click.option(
     "--outer",
-    type=click.Choice(["plain", "nesterov", "slowmo"]),
+    type=click.Choice(["plain", "nesterov"]),
     help="Outer step. Default: plain averaging.",
 )
 @click.option(

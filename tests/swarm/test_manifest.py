@@ -157,7 +157,7 @@ def test_an_organiser_who_signs_garbage_is_refused(body: bytes) -> None:
         {"inner": {"batch": 0}},
         {"outer": {"momentum": 1.0, "optimiser": OuterOptimiser.NESTEROV}},
         {"outer": {"momentum": 0.5}},
-        {"outer": {"optimiser": OuterOptimiser.SLOWMO}},
+        {"outer": {"optimiser": OuterOptimiser.NESTEROV}},
         {"outer": {"effective": 5.0}},
         {"outer": {"plain_rounds": -1}},
     ],

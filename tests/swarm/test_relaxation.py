@@ -48,7 +48,7 @@ def test_changed_values_are_shown_as_own() -> None:
         (spec_of("wan", feedback=0.0), PLAIN, 500, "error feedback"),
         (spec_of("safe", codec=Codec.MASKED, feedback=0.0), PLAIN, 500, "error feedback"),
         (spec_of("wan"), nesterov(0.6), 500, "momentum"),
-        (spec_of("thin"), OuterSpec(momentum=0.9, optimiser=OuterOptimiser.SLOWMO), 500, "momentum"),
+        (spec_of("thin"), nesterov(0.9), 500, "momentum"),
         (spec_of("wan", group_size=10), PLAIN, 500, "groups"),
         (spec_of("thin", group_size=37), PLAIN, 500, "groups"),
     ],
