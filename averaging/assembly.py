@@ -1,24 +1,24 @@
 """Who averages together in this round: every peer says that it is ready, a leader lists them, and they
 co-sign the list.
 
-    every peer --- Ready ------------> the leader and its deputies      (drawn by hash from the roster)
-    leader     --- Proposal ---------> everybody on it                  (their own Ready frames: who did not come cannot be listed)
-    every peer --- Vote -------------> everybody on it                  (one vote per round)
+    every peer --- Ready -------> the leader and its deputies   (drawn by hash from the roster)
+    leader     --- Proposal ----> all peers on it               (their own Ready frames, nobody else's)
+    every peer --- Vote --------> all peers on it               (one vote per round)
     2/3 of the votes: the group stands
 
-    state        event                          leads to
-    -----------  -----------------------------  ----------------------------------------------------------------------
-    listening    anything                       noted; nothing is decided before the first `Woken` (rule 5)
-    gathering    Ready                          the peer has come; if it may lead, it is told that we are ready, too
-                 Unreached                      the peer is gone; whoever leads in its place is told that we are ready
-                 Decline (formed, too few)      from a peer we would follow, or from two that may lead: finished without a group
-                 Decline (absent)               as Unreached
-                 all are here, or close_at      if it is our turn: proposing, else waiting for a leader's proposal
-    proposing    (at once)                      Proposal to the members, Decline to the others: voted
-    voted        Vote                           noted; with 2/3 of the votes: finished with the group
-                 Proposal                       kept as a rival, for the case that our group cannot stand any more
-                 Unreached, Decline             the member's vote will not come; if 2/3 are out of reach: finished, `Unanswered`
-    any          close_at + 2 patience          finished without a group
+    state      event                       leads to
+    ---------  --------------------------  -------------------------------------------------------------------
+    listening  anything                    noted; nothing is decided before the first `Woken` (rule 5)
+    gathering  Ready                       the peer has come; if it may lead, it hears that we are ready, too
+               Unreached                   the peer is gone; the peer that leads in its place hears of us
+               Decline (formed, too few)   from a peer we would follow, or from two that may lead: no group
+               Decline (absent)            as Unreached
+               all are here, or close_at   if it is our turn: proposing; else we wait for a proposal
+    proposing  (at once)                   Proposal to the members, Decline to the others: voted
+    voted      Vote                        noted; with 2/3 of the votes: finished with the group
+               Proposal                    kept as a rival, in case our group cannot stand any more
+               Unreached, Decline          that vote will not come; if 2/3 are out of reach: `Unanswered`
+    any        close_at + 2 patience       finished without a group
 
 Rule 1: a peer signs one vote per round, so it is never in two groups and no cycle of waiting can form. Where
         the group that has its vote cannot stand any more, it joins another that lists it and stands by the

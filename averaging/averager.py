@@ -1,10 +1,10 @@
 """The one call a peer makes: its update in, the average of its group, or of the whole population, out.
 
-    a small population       one group                                                                    `Decided`
-    a large population       level-1 group ──► representative: level-2 group                    ──►       `Decided`
-                                           └─► the others: wait for its record (`following`)    ──►       `Decided`
-    turned away by a leader  wait for the record of the group that stands without us            ──►       `Followed`
-    anything else            the update is carried over to the next round                                 one of `Missed`
+    a small population       one group                                                    ──►  `Decided`
+    a large population       level-1 group ──► representative: level-2 group              ──►  `Decided`
+                                           └─► the others: follow its record              ──►  `Decided`
+    turned away by a leader  follow the record of the group that stands without us        ──►  `Followed`
+    anything else            the update is carried over to the next round                 ──►  one of `Missed`
 
 Rule 1: what a round has not applied of an update is never lost: the residual rides with the next update of
         the same fragment.
@@ -167,7 +167,7 @@ class Averager:
     async def _in_two_levels(
         self, update: Update, attendance: Attendance, hierarchy: Hierarchy, elsewhere: DecidedElsewhere
     ) -> Decided | Missed:
-        """First our level-1 group; then its representative joins the level-2 group, which the others follow."""
+        """First our level-1 group; then its representative joins the level-2 group, and the others follow."""
         ours = await self._in_group(update, attendance.level1(hierarchy))
         if not isinstance(ours, Decided):
             self._closed.skip_level2(update.round)

@@ -1,11 +1,10 @@
 """The butterfly exchange: every member sends part j to its owner, and the owner sends its average of it to
 all.
 
-    part.j.c    our part j, encoded with codec c, to its owner, once         (so it is known to be in the round)
-                the owner's commit is here
-    result.j    the owner reduces in member order; receipt and result        to all members
-                result = which members are included (a bit each) ‖ numbers   so a member that applies it knows that, too
-    takeover    a spare that has lost the owner asks for part j              to all members; those with the result send a copy
+    part.j.c    our part j, encoded with codec c, to its owner, once the owner's commit is here
+    result.j    the owner reduces in member order, and sends receipt and result to all members
+                result = which members are included (a bit each) ‖ numbers
+    takeover    a spare that has lost the owner asks all members for part j; those with the result send a copy
     copy.j.h    a result that we hold, to a spare that has asked
 
 An item is the result of a part. A peer sends and receives about twice the bytes of its update, whatever the

@@ -18,7 +18,7 @@ REMEMBERED = 64
 
 
 class ClosedRounds:
-    """Answers `Ready` and `Proposal` messages for rounds and levels in which this peer has no open assembly."""
+    """Answers `Ready` and `Proposal` messages for rounds and levels for which this peer has no assembly."""
 
     def __init__(self, manifest: RunManifest, post: Post) -> None:
         self._run = manifest.run_id

@@ -1,8 +1,9 @@
 """The port between the round, which decides about items, and the two ways of exchanging updates that produce
 them.
 
-    Round          commits, holdings, ballots, decision, fetching by hash, deadlines         the same for every exchange
-    Exchange       encode, ship, check, combine: `Butterfly` (an item is the result of a part) or `Gather` (an item is an update)
+    Round          commits, holdings, ballots, decision, fetching by hash, deadlines: the same for both
+    Exchange       encode, ship, check, combine: `Butterfly` (an item is the result of a part)
+                                                 or `Gather` (an item is a member's update)
     ExchangeState  what both of them share: the plan, the contribution, the messages heard, the items held
 
 An item is (index, hash). An exchange holds only items that it has checked. The round tells the others which

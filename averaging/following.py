@@ -24,7 +24,7 @@ class DecidedElsewhere(Protocol):
         """What every peer of the run knows of its updates."""
 
     def donors(self, first: PeerId, among: Sequence[PeerId] | None = None) -> Sequence[PeerId]:
-        """The peers to ask for a record: ``first``, then some of those ``among``, or of all that are present."""
+        """The peers to ask for a record: ``first``, then some of ``among``, or of all present peers."""
 
     def announce(self, round_: int) -> None:
         """A peer that is in ``round_`` has turned us away: tell the leaders of the next round that we follow

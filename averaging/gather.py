@@ -2,7 +2,8 @@
 itself.
 
     update.c    our update, encoded with codec c, to every member whose commit is here
-    item        one member's update (`whole_update`: the bytes need nothing beside them), held once it matches its commit
+    item        one member's update (`whole_update`: the bytes need nothing beside them);
+                we hold it once it matches its commit
 
 No member has to trust an owner, nothing is encoded twice, and a member that dies takes nothing with it but
 its own update. A member that could not be reached directly gets an applied update by its hash from any

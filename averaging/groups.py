@@ -104,7 +104,7 @@ def form(
 
 
 def formed(run: bytes, ready: Sequence[Signed[Ready]], unseated: int = 0) -> Group:
-    """The group of the peers that are ``ready``: at least one, and all for the same round, model and level."""
+    """The group of the peers that are ``ready``: one or more, all for the same round, model and level."""
     links = {
         signed.signer: LinkClaim(signed.message.uplink, signed.message.dialable, signed.message.peers)
         for signed in ready

@@ -1,9 +1,9 @@
 """A large population averages in two steps: in level-1 groups of about sixteen peers, then one representative
 of each in a level-2 group.
 
-    every peer        ──►  its level-1 group, drawn by hash     the group's average         (a round of its members)
-    representatives   ──►  the level-2 group                    the average of the averages (a round of the representatives)
-    every peer        ◄──  takes the level-2 result             (`record`)
+    every peer       ──►  its level-1 group, drawn by hash    a round of its members: the group's average
+    representatives  ──►  the level-2 group                   a round of them: the average of the averages
+    every peer       ◄──  takes the level-2 result            (`record`)
 
 So what a peer sends and hears does not grow with the run, and all peers hold one model after every round.
 Each peer computes all of this for itself, from the size of the population, which everyone with the same model

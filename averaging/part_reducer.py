@@ -119,7 +119,7 @@ class PartReducer:
             self._checked - self._inputs.keys() - self._tally.gone
         )  # being checked: the answer is certain to come
         if self.rank:
-            # A member that holds no result has given up on this part; one that holds a result will send a copy.
+            # A member without a result has given up on this part; a member with one will send a copy.
             holdings = self._tally.holdings.items()
             awaited -= {member for member, held in holdings if not held.hashes[self.part.index]}
         return awaited

@@ -1,26 +1,26 @@
 """One averaging round: from every member's update to the same average, bit for bit, on all of them.
 
-    1 commit    hash and norm of every part, weight, state root               to all members
-    2 exchange  as the manifest has chosen (`exchange`): items come           `butterfly`, `gather`
-    3 decide    holdings: which items the sender holds and has verified       to all members
-                ballot: the items that 2/3 of the members hold                to all members, one per member
+    1 commit    hash and norm of every part, weight, state root            to all members
+    2 exchange  as the manifest has chosen (`exchange`): items come        `butterfly`, `gather`
+    3 decide    holdings: which items the sender holds and has verified    to all members
+                ballot: the items that 2/3 of the members hold             to all members, one per member
     4 apply     the ballot that 2/3 cast; a missing item is fetched by its hash from any member that holds it
 
-    state         event                                          leads to
-    ------------  ---------------------------------------------  ------------------------------------------------------
-    encoding      Computed (our encoded update)                  Commit to all: exchanging
-    exchanging    Received, Delivered, Unreached, Computed       noted; the exchange ships, checks, reduces (`Exchange`)
-                  every item is here, or will not come           Holdings to all: holding
-                  ``schedule.results`` has passed                the same
-    holding       no message can change what 2/3 hold            Ballot to all: voting
-                  ``schedule.holdings`` has passed               the same
-    voting        2/3 of the ballots are equal                   applying (a member without a ballot casts this one now)
-                  too many members are dead for 2/3              finished, `Void`
-                  ``schedule.fetched`` has passed                finished, `Undecided`
-    applying      an applied item is missing                     Fetch from its holders, one after the other
-                  all applied items are here                     Compute the average; then finished, `Applied`
-                  no holder is left, or time has passed          finished, `Undecided`
-    any           silence for ``schedule.patience``              the silent members are asked for a sign of life
+    state       event                                     leads to
+    ----------  ----------------------------------------  ---------------------------------------------------
+    encoding    Computed (our encoded update)             Commit to all: exchanging
+    exchanging  Received, Delivered, Unreached, Computed  noted; the exchange ships, checks, reduces
+                every item is here, or will not come      Holdings to all: holding
+                ``schedule.results`` has passed           the same
+    holding     no message can change what 2/3 hold       Ballot to all: voting
+                ``schedule.holdings`` has passed          the same
+    voting      2/3 of the ballots are equal              applying (a member without a ballot casts this one)
+                too many members are dead for 2/3         finished, `Void`
+                ``schedule.fetched`` has passed           finished, `Undecided`
+    applying    an applied item is missing                Fetch from its holders, one after the other
+                all applied items are here                Compute the average; then finished, `Applied`
+                no holder is left, or time has passed     finished, `Undecided`
+    any         silence for ``schedule.patience``         the silent members are asked for a sign of life
 
 Rule 1: every wait has a deadline from the `Schedule`; nobody waits for a member that cannot be reached, or
         that has not committed in time. A silent member is asked for a sign of life, so its death is known

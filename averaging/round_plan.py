@@ -82,7 +82,7 @@ class RoundPlan:
 
     @property
     def header_bytes(self) -> int:
-        """Bytes before the numbers of a result: one bit per member, set for those whose update is included."""
+        """Bytes before the numbers of a result: one bit per member, set if its update is included."""
         return flag_bytes(len(self.group.members))
 
     def result_size(self, part: Part) -> int:

@@ -113,7 +113,7 @@ class MachineRunner:
 
 
 def shelved(job: object, result: object) -> tuple[bytes, Raw] | None:
-    """(hash, payload) if a job has made or verified an item that members which missed it may fetch from us."""
+    """(hash, payload) if a job has made or verified an item that other members may fetch from us."""
     match job, result:
         case _, Reduced(payload, hash_):
             return hash_, payload

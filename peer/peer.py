@@ -171,7 +171,7 @@ class Peer:
             await self._leave(post, stages, is_over=is_over)
 
     async def _make_learner(self, chunks: ChunkExchange, state_sync: StateSync) -> Learner:
-        """The model, and the text from which it learns: our own, kept from before a restart, or the others'."""
+        """The model, and the text from which it learns: ours, from before a restart, or the others'."""
         me = self._me
         corpus = me.corpus
         if corpus is None:
@@ -260,7 +260,7 @@ def _serve_state(chunks: ChunkExchange, position: Position, state: SharedState) 
 
 
 class _Over(Exception):
-    """Leaves the task group when the run is over: nothing that still waits for an answer is needed any more."""
+    """Leaves the task group when the run is over: answers that are still awaited are not needed."""
 
 
 def _first(errors: BaseExceptionGroup[SwarmError]) -> SwarmError:

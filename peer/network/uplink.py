@@ -1,9 +1,9 @@
 """How fast this computer's uplink is, measured while it is busy: nothing is sent only to find out.
 
-    requests with large bodies      ───####──────
-                                    ─────####────────####─    a busy period lasts while at least one is under way
-    measurements                       |--x                   bytes that have arrived ÷ seconds, whenever one of them has
-                                       |----x
+    requests with large bodies    ───####──────
+                                  ─────####────────####─    a busy period lasts while one is under way
+    measurements                     |--x                   bytes arrived ÷ seconds, when one has arrived
+                                     |----x
 
 Requests to several peers at once share the uplink, so they count together. Every such quotient is at most
 what the uplink can do: a slow receiver, or one that fails, makes it smaller. So the largest of a busy period

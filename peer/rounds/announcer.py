@@ -34,7 +34,7 @@ class Announcer:
         self._activity = activity
 
     def rejoin(self) -> None:
-        """After a round without us: tell the others in which round we are now, so that they expect us in it."""
+        """After a round without us: tell the others our round, so that they expect us in it."""
         self._averager.rejoin(self._position.now.round)
         self._activity.enter(Phase.WAITING)
         self._tell_all()

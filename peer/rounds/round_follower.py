@@ -1,4 +1,4 @@
-"""How this peer learns what others have decided, for the averager (`averaging.following.DecidedElsewhere`)."""
+"""How this peer learns what others have decided: the averager's port `following.DecidedElsewhere`."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class RoundFollower:
         return self._round_log.shape
 
     def donors(self, first: PeerId, among: Sequence[PeerId] | None = None) -> Sequence[PeerId]:
-        """The peers to ask for a record: ``first``, then some of those ``among``, or of all that are present."""
+        """The peers to ask for a record: ``first``, then some of ``among``, or of all present peers."""
         return (first, *self._membership.some(ASKED, among))
 
     def announce(self, round_: int) -> None:

@@ -92,7 +92,7 @@ class RoundStages:
             self._position.take_own(local.learner.state)
         await shared.catch_up.join(alone_is_fine=is_resumed or is_founder)
         if shared.catch_up.is_late:
-            # The others are averaging the round whose state we have just taken: wait for its result, as if turned away.
+            # The others are averaging the round whose state we have taken: wait as if turned away.
             await self._wait_for_others(Declined("", self._position.now.round))
         shared.announcer.rejoin()
         if self._position.now.round == 0:

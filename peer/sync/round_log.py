@@ -1,8 +1,8 @@
 """The round log: records of the last rounds, kept and served, so that a peer can replay missed rounds instead
 of fetching the model.
 
-    record / ROOT      ──►  what was decided in the round that began with the state of that root (`averaging.record`)
-    our state          ──►  the next, and the next …  until the state root that the others have, to the last bit
+    record / ROOT  ──►  what was decided in the round that began with that state root (`averaging.record`)
+    our state      ──►  the next, and the next …  until the state root that the others have, to the last bit
 
 No donor is believed: only a state that has the root on which the run agrees is taken; otherwise the model
 itself is fetched. Records are kept as long as they are smaller than half the model: then several of them are

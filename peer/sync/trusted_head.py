@@ -2,7 +2,7 @@
 for a vote.
 
     organiser ──► anchor: its signed head, now and then, to a few peers ──► each keeps the newest one
-    newcomer  ──► anchor / (nothing)                                    ──► the organiser's frame, from any peer that has it
+    newcomer  ──► anchor / (nothing)                                    ──► the organiser's, from any peer
 
 (The route is called ``anchor`` on the wire.)
 
