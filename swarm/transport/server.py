@@ -21,7 +21,7 @@ from typing import Any, NamedTuple, cast
 
 from aiohttp import web
 
-from ..errors import Flooding, Malformed, TheirFault, TooLate, Unreachable, Weather
+from ..errors import Flooding, Malformed, Refused, TheirFault, TooLate, Unreachable, Weather
 from ..identity import PeerId
 from ..ticket import Address
 from . import Allowance, Call, Payload, Route
@@ -256,13 +256,13 @@ class Server:
             self._guard.refusals.count(error.code)
             status, raw = pack_refusal(error)
         except Exception as error:  # noqa: BLE001 - a bug of ours must not end the server
-            self._report(self._place_of(request), error)
+            self._report(self._place_of(request.path), error)
             status, raw = pack_refusal(error)
         return await self._send(request, raw, status)
 
-    def _place_of(self, request: web.Request) -> str:
+    def _place_of(self, path: str) -> str:
         """Where a bug was, for the log; of a stranger's text only the name of a known route."""
-        name = request.path.split("/")[3:4]
+        name = path.split("/")[3:4]
         if name and name[0] in self._routes:
             return f"the handler of {name[0]!r}"
         return "a request"
@@ -286,13 +286,13 @@ class Server:
             name, argument = read_path("POST", path)
             reply = bytes(await self._answer(Call(sender, argument, b"", host), name, length, body))
             if len(reply) > REPLY_LIMIT:
-                raise ValueError(f"a lane cannot carry a reply of {len(reply)} bytes")
+                raise Refused(f"a lane carries no reply of {len(reply)} bytes; ask for it by HTTP")
             return reply
         except (TheirFault, Weather) as error:
             self._guard.refusals.count(error.code)
             raise
         except Exception as error:
-            self._report(f"a handler behind {path[:80]!r}", error)
+            self._report(self._place_of(path), error)
             raise
 
     async def _answer(self, call: Call, name: str, length: int, body: Body) -> Payload:

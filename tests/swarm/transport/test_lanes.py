@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import socket
 import ssl
@@ -140,17 +141,33 @@ async def test_a_bug_in_a_handler_fails_the_call_and_reveals_nothing(
     async def broken(call: Call) -> bytes:
         raise KeyError("secret")
 
+    async with Loopback() as net:
+        anna = await net.caller(1)
+        await net.peer(2, Route("bulk", broken, BULK.admit))
+        for number in range(3):
+            request = Request("bulk", bytes(LARGE), argument=str(number))
+            with pytest.raises(Refused) as refusal:
+                await anna.request(BORIS, request, deadline=soon())
+            assert "secret" not in str(refusal.value)
+    assert "secret" in caplog.text
+    errors = [record for record in caplog.records if record.levelno >= logging.ERROR]
+    assert len(errors) == 1, "the same bug is logged once, whatever arguments a stranger thinks of"
+
+
+async def test_a_reply_too_long_for_a_lane_is_refused_and_is_no_bug(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Any peer can ask for a long reply by lane: that must not fill our log."""
+
     async def talkative(call: Call) -> bytes:
         return bytes(REPLY_LIMIT + 1)
 
     async with Loopback() as net:
         anna = await net.caller(1)
-        await net.peer(2, Route("bulk", broken, BULK.admit), Route("talk", talkative, BULK.admit))
-        for route in ("bulk", "talk"):
-            with pytest.raises(Refused) as refusal:
-                await anna.request(BORIS, Request(route, bytes(LARGE)), deadline=soon())
-            assert "secret" not in str(refusal.value)
-    assert "secret" in caplog.text
+        await net.peer(2, Route("talk", talkative, BULK.admit))
+        with pytest.raises(Refused, match="ask for it by HTTP"):
+            await anna.request(BORIS, Request("talk", bytes(LARGE)), deadline=soon())
+    assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
 
 
 async def test_a_call_that_is_given_up_ends_its_lane_and_the_next_one_opens_another() -> None:
