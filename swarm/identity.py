@@ -95,18 +95,30 @@ class KeyPair:
 
         Raises `IdentityError` where the file is not a key or other users of the machine can read it.
         """
+        if path.exists():
+            return cls._load(path)
+        key = cls.generate()
         try:
-            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        except FileExistsError:
+            key._save_new(path)
+        except FileExistsError:  # another process was faster: its key is the identity
             return cls._load(path)
         except OSError as error:
-            raise IdentityError(
-                f"cannot write the identity key {path}: {error.strerror}", "choose another --home"
-            ) from error
-        key = cls.generate()
-        with os.fdopen(descriptor, "w") as file:
-            file.write(key.private_bytes().hex() + "\n")
+            fact = f"cannot write the identity key {path}: {error.strerror}"
+            raise IdentityError(fact, "free some space, or choose another --home") from error
         return key
+
+    def _save_new(self, path: Path) -> None:
+        """Write the key file as a whole or not at all: a full disk must not leave an empty file behind."""
+        draft = path.with_name(f"{path.name}.{os.getpid()}.draft")
+        descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        try:
+            with os.fdopen(descriptor, "w") as file:
+                file.write(self.private_bytes().hex() + "\n")
+                file.flush()
+                os.fsync(file.fileno())
+            os.link(draft, path)
+        finally:
+            draft.unlink()
 
     @classmethod
     def _load(cls, path: Path) -> KeyPair:
