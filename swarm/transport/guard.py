@@ -75,6 +75,9 @@ class RequestLimits:
     """Requests that one peer may send at once."""
     in_flight_bytes: int = 512 << 20
     """Bodies that are being read or handled and replies that are being sent, of all peers together."""
+    share: float = 0.25
+    """The part of ``in_flight_bytes`` that one peer may have in more than one request at a time: a peer that
+    announces bodies and sends none must not leave nothing for the others."""
     head_bytes: int = 2048
     """Longest request line, and longest header."""
     headers: int = 16
@@ -120,16 +123,21 @@ class Guard:
         self.limits = limits
         self.refusals = Refusals()
         self._connections: Counter[str] = Counter()
-        self._in_flight = 0
+        self._in_flight: Counter[PeerId] = Counter()
         self._buckets: LeastRecentlyUsed[PeerId, TokenBucket] = LeastRecentlyUsed(_RATED_PEERS)
 
     def __repr__(self) -> str:
-        return f"Guard({self.connections} connections, {self._in_flight} bytes in flight, {self.refusals})"
+        return f"Guard({self.connections} connections, {self.in_flight} bytes in flight, {self.refusals})"
 
     @property
     def connections(self) -> int:
         """How many accepted connections are open now."""
         return self._connections.total()
+
+    @property
+    def in_flight(self) -> int:
+        """Bytes of all bodies and replies that are being carried now."""
+        return self._in_flight.total()
 
     @contextmanager
     def connection(self, host: str) -> Iterator[None]:
@@ -149,18 +157,24 @@ class Guard:
                 del self._connections[host]
 
     @contextmanager
-    def reserve(self, length: int) -> Iterator[None]:
-        """Count ``length`` bytes as in flight while the context lasts.
+    def reserve(self, peer: PeerId, length: int) -> Iterator[None]:
+        """Count ``length`` bytes of ``peer`` as in flight while the context lasts.
 
-        Raises `Busy` where that would be too many at once.
+        Raises `Busy` where that would be too many at once: of all peers, or of this one (a single body may
+        exceed the share of its peer).
         """
-        if self._in_flight + length > self.limits.requests.in_flight_bytes:
+        limits = self.limits.requests
+        others = self._in_flight[peer]
+        is_beyond_share = others and others + length > limits.share * limits.in_flight_bytes
+        if is_beyond_share or self.in_flight + length > limits.in_flight_bytes:
             raise Busy(f"no room for {length} bytes just now")
-        self._in_flight += length
+        self._in_flight[peer] += length
         try:
             yield
         finally:
-            self._in_flight -= length
+            self._in_flight[peer] -= length
+            if not self._in_flight[peer]:
+                del self._in_flight[peer]
 
     def check_rate(self, peer: PeerId, now: float) -> None:
         """Count one request of ``peer``.

@@ -276,7 +276,7 @@ class Server:
         length = body_length(request.headers)
         call = Call(connection.peer, argument, b"", request.remote or "")
         reply = await self._answer(call, name, length, lambda: collect(request.content.iter_any(), length))
-        with self._guard.reserve(len(memoryview(reply).cast("B"))):
+        with self._guard.reserve(connection.peer, len(memoryview(reply).cast("B"))):
             return await self._send(request, reply)
 
     async def _handle_message(self, sender: PeerId, host: str, path: str, length: int, body: Body) -> bytes:
@@ -305,7 +305,7 @@ class Server:
             raise Malformed(f"this peer does not answer to {name!r}")
         allowance = route.admit(call.sender, call.argument)
         allowance.check(length)
-        with self._guard.reserve(length):
+        with self._guard.reserve(call.sender, length):
             payload = await self._read(body, length, allowance) if callable(body) else body
             return await route.handler(Call(call.sender, call.argument, payload, call.host))
 

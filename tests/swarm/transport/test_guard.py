@@ -16,6 +16,7 @@ from swarm.transport.guard import (
 
 ANNA = PeerId("a" * 52)
 BORIS = PeerId("b" * 52)
+CARLA = PeerId("c" * 52)
 
 
 def test_one_host_gets_so_many_connections_and_no_more() -> None:
@@ -46,13 +47,23 @@ def test_a_connection_that_fails_is_not_counted_any_more() -> None:
 
 def test_more_bytes_in_flight_than_allowed_are_refused_for_now() -> None:
     guard = Guard(Limits(requests=RequestLimits(in_flight_bytes=100)))
-    with guard.reserve(60), guard.reserve(40):
-        with guard.reserve(0):
+    with guard.reserve(ANNA, 60), guard.reserve(BORIS, 40):
+        with guard.reserve(CARLA, 0):
             pass
-        with pytest.raises(Busy), guard.reserve(1):
+        with pytest.raises(Busy), guard.reserve(CARLA, 1):
             pytest.fail("no room for this")
-    with guard.reserve(100):
+    with guard.reserve(ANNA, 100):
         pass
+    assert guard.in_flight == 0
+
+
+def test_a_peer_with_many_bodies_under_way_leaves_room_for_the_others() -> None:
+    guard = Guard(Limits(requests=RequestLimits(in_flight_bytes=100, share=0.25)))
+    with guard.reserve(ANNA, 20):
+        with pytest.raises(Busy), guard.reserve(ANNA, 10):
+            pytest.fail("more than its share")
+        with guard.reserve(BORIS, 75):
+            pass
 
 
 def test_the_request_rate_of_each_peer_is_limited_by_itself() -> None:
