@@ -30,7 +30,7 @@ from rich.live import Live
 
 from swarm.errors import SwarmError
 
-from ..observe.reporter import Reporter, RoundReport, point_at_nothing
+from ..observe.reporter import Reporter, RoundReport, discard_buffered
 from ..observe.snapshot import Snapshot, encode, is_well
 from ..observe.text import clean
 from .frame import Frame
@@ -74,7 +74,7 @@ async def watch(
     except* (
         OSError
     ):  # writing is all that happens to the system here: whoever read `out`, or its terminal, has gone
-        point_at_nothing(out)
+        discard_buffered(out)
     return status
 
 
