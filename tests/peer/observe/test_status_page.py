@@ -62,7 +62,6 @@ async def test_numbers_that_are_none_do_not_break_the_page():
         ("SYNCING", 200),
         ("FINISHED", 200),
         ("DEGRADED", 503),
-        ("STALLED", 503),
     ],
 )
 async def test_health_is_a_status_and_a_word(health, status):
