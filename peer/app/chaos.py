@@ -1,9 +1,12 @@
-"""`swarm chaos`: run a command, kill and freeze it now and then, as happens to volunteers' computers, and start it again.
+"""`swarm chaos`: run a command, kill and freeze it at random, and start it again.
+
+This is what happens to volunteers' computers.
 
     wait ─► SIGKILL ─► pause ─► start again          no goodbye, no last checkpoint: a power cut
     wait ─► SIGSTOP ─► pause ─► SIGCONT              a laptop that was closed for a moment
 
-All kills and freezes are drawn from a seed, so the same seed gives the same ones. It needs no rights but those over its own child.
+All kills and freezes are drawn from a seed, so the same seed gives the same ones. It needs no rights but
+those over its own child.
 """
 
 from __future__ import annotations
@@ -31,7 +34,7 @@ FREEZE = "freeze"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Chaos:
-    """Seconds between two faults of each kind, on average (0 for never), and the seed that they are drawn from."""
+    """Seconds between two faults of each kind, on average, and the seed they are drawn from. 0: never."""
 
     kill_every: float = 30.0
     freeze_every: float = 0.0
@@ -49,7 +52,8 @@ class Chaos:
 def faults(chaos: Chaos) -> Iterator[tuple[float, str]]:
     """Yield (seconds to wait, `KILL` or `FREEZE`) without end; nothing where both are switched off.
 
-    A Poisson process: how long ago the last fault was says nothing about the next. The same for the same seed.
+    A Poisson process: how long ago the last fault was says nothing about the next. The same for the same
+    seed.
     """
     kills = _per_second(chaos.kill_every)
     freezes = _per_second(chaos.freeze_every)
@@ -68,7 +72,8 @@ def _per_second(every: float) -> float:
 async def supervise(command: tuple[str, ...], chaos: Chaos, reporter: Reporter) -> int:
     """Run ``command`` until it ends by itself, through all kills and freezes; return its exit status.
 
-    Each fault is reported. Cancelling asks the child to leave first. Raises `ConfigError` where the command cannot be started.
+    Each fault is reported. Cancelling asks the child to leave first. Raises `ConfigError` where the command
+    cannot be started.
     """
     child = await _start(command)
     try:
@@ -92,7 +97,7 @@ async def supervise(command: tuple[str, ...], chaos: Chaos, reporter: Reporter) 
 
 
 async def _start(command: tuple[str, ...]) -> asyncio.subprocess.Process:
-    """Start the child in a process group of its own: a fault hits all of it, and Ctrl-C only the supervisor."""
+    """Start the child in a process group of its own: a fault hits all of it, Ctrl-C none of it."""
     try:
         return await asyncio.create_subprocess_exec(*command, start_new_session=True)
     except OSError as error:
@@ -121,7 +126,7 @@ def _signal(child: asyncio.subprocess.Process, number: signal.Signals) -> None:
 
 
 def _status(returned: int) -> int:
-    """Return the exit status as shells give it: 128 and the signal's number for a child that a signal has ended."""
+    """Return the exit status as shells do: 128 and the number of the signal that ended the child."""
     return returned if returned >= 0 else 128 - returned
 
 

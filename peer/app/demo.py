@@ -1,7 +1,8 @@
 """`swarm demo`: real peer processes on the loopback interface train until the loss has clearly fallen.
 
-Beside them, at the same time and on the same cores, one more peer trains alone in a run of its own: the same text, model, seed and
-local steps, and no other peer to average with. The difference between the two models is what averaging gave.
+Beside them, at the same time and on the same cores, one more peer trains alone in a run of its own: the same
+text, model, seed and local steps, and no other peer to average with. The difference between the two models is
+what averaging gave.
 
     peer 1 (new)  ◄── peers 2 … n (join)     the swarm; peer 1's lines are passed on
     peer alone (new)                         the comparison
@@ -36,7 +37,8 @@ START_SECONDS = 120.0
 STOP_SECONDS = 5.0
 """Seconds that the peers have to leave; then they are killed."""
 ROUND_SECONDS = 6.0
-"""Longest local training of a round; peers of equal speed are done long before. Peers publish their progress twice in this time."""
+"""Longest local training of a round; peers of equal speed are done long before. Peers publish their progress
+twice in this time."""
 DISAGREED = 4
 """Exit status where the peers did not agree."""
 
@@ -102,7 +104,10 @@ class DemoPeers:
 
 
 async def run_demo(demo: Demo, *, json_lines: bool) -> int:
-    """Run the whole demo. Returns 0 where all peers agreed after every round, or where the person closed the dashboard."""
+    """Run the whole demo.
+
+    Returns 0 where all peers agreed after every round, or where the person closed the dashboard.
+    """
     home = demo.home or Path(tempfile.mkdtemp(prefix="swarm-demo-"))
     reporter = Reporter(sys.stdout, json_lines)
     on_screen = sys.stdout.isatty() and not json_lines
@@ -134,7 +139,10 @@ def _report_start(demo: Demo, home: Path, reporter: Reporter, json_lines: bool) 
 
 
 class _Relay:
-    """Passes on the first peer's events, and the other peers' warnings. People do not see what a demo has no use for."""
+    """Passes on the first peer's events, and the other peers' warnings.
+
+    People do not see what a demo has no use for.
+    """
 
     def __init__(self, reporter: Reporter, json_lines: bool) -> None:
         self._reporter = reporter
@@ -244,7 +252,10 @@ async def _follow(peer: PeerProcess, relay: _Relay | None, *, is_first: bool) ->
 
 
 async def _until_all_are_done(peers: list[PeerProcess], dashboard: Coroutine[Any, Any, int] | None) -> bool:
-    """Wait for all peers to end, or for one to fail. Returns False where the person has closed the dashboard before."""
+    """Wait for all peers to end, or for one to fail.
+
+    Returns False where the person has closed the dashboard before.
+    """
     processes = [asyncio.create_task(peer.process.wait()) for peer in peers]
     screens = [asyncio.create_task(dashboard)] if dashboard else []
     try:
@@ -266,7 +277,7 @@ async def _until_all_are_done(peers: list[PeerProcess], dashboard: Coroutine[Any
 
 
 def _cancel_on_signals() -> None:
-    """Make Ctrl-C and SIGTERM cancel this task again: the dashboard and `_stop` have had their own handlers for a while."""
+    """Make Ctrl-C and SIGTERM cancel this task again, after the dashboard and `_stop` used them."""
     task = asyncio.current_task()
     if task and threading.current_thread() is threading.main_thread():
         for number in (signal.SIGINT, signal.SIGTERM):
@@ -325,7 +336,7 @@ def _raise_failures(peers: list[PeerProcess]) -> None:
 
 
 def _summarise(demo: Demo, peers: DemoPeers, seconds: float) -> dict[str, Any]:
-    """Return the fields of the last event, and ``sample``: the shared model, the lone peer's, and what the swarm cost.
+    """Return the fields of the last event, and ``sample``.
 
     Raises `SwarmError` where the first peer's text is damaged.
     """
@@ -377,7 +388,7 @@ def _common_rounds(peers: list[PeerProcess]) -> list[int]:
 
 
 def _have_agreed(peers: list[PeerProcess]) -> bool:
-    """Whether all peers reported the same state root, for every round of the first peer that they reported at all."""
+    """Whether all peers reported the same state root, in every round of the first peer."""
     return bool(_common_rounds(peers)) and all(_agree(peers, round_) for round_ in peers[0].rounds)
 
 

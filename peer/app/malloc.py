@@ -1,13 +1,14 @@
-"""How a peer's process keeps memory: large vectors come and go in every round, and fresh pages cost more than the work on them.
+"""How a peer's process keeps memory between rounds: fresh pages cost more than the work on them.
 
-Rule 1: freed memory stays with the process. glibc hands every block above 32 MiB back to the system when it is freed and asks for
-        it again the next time; the system then clears it page by page. Averaging 10 million parameters spends a fifth of its CPU
-        time on that. The process keeps its peak instead.
-Rule 2: all threads share one heap. With one heap each, memory that the event loop has freed cannot be used by the arithmetic,
-        which asks for the same amount again: a sixth more memory in the same averaging. Blocks this large are too rare for
-        threads to wait for each other.
-Rule 3: Python's collector ignores what was there when the peer started. It walks again and again through all objects that could
-        refer to themselves: half a million objects of torch and hivemind, none of which is ever freed.
+Rule 1: freed memory stays with the process. glibc hands every block above 32 MiB back to the system when it
+        is freed and asks for it again the next time; the system then clears it page by page. Averaging 10
+        million parameters spends a fifth of its CPU time on that. The process keeps its peak instead.
+Rule 2: all threads share one heap. With one heap each, memory that the event loop has freed cannot be used by
+        the arithmetic, which asks for the same amount again: a sixth more memory in the same averaging.
+        Blocks this large are too rare for threads to wait for each other.
+Rule 3: Python's collector ignores what was there when the peer started. It walks again and again through all
+        objects that could refer to themselves: half a million objects of torch and hivemind, none of which is
+        ever freed.
 """
 
 from __future__ import annotations
@@ -29,7 +30,9 @@ _EXTRA_BYTES = 64 << 20
 
 
 def keep_freed_memory() -> bool:
-    """Never return freed memory to the system, as far as the C library allows it (glibc). Returns False where it does not.
+    """Never return freed memory to the system, as far as the C library allows it (glibc).
+
+    Returns False where it does not.
 
     Call this before the first thread starts: a thread that has a heap of its own keeps it.
     """
@@ -60,8 +63,8 @@ def return_freed_memory() -> None:
 def hide_from_collector() -> None:
     """Make Python's collector ignore every object that exists now.
 
-    Garbage is collected first, also garbage among the objects that an earlier call has hidden: the model of an earlier attempt,
-    and everything that refers to it.
+    Garbage is collected first, also garbage among the objects that an earlier call has hidden: the model of
+    an earlier attempt, and everything that refers to it.
     """
     _collect_everything()
     gc.freeze()

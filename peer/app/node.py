@@ -1,9 +1,11 @@
-"""Start a peer on real sockets: home, key, transport, DHT, status page. `swarm new` and `swarm join` call `found` and `join`.
+"""Start a peer on real sockets: home, key, transport, DHT, status page.
+
+`swarm new` and `swarm join` call `found` and `join`.
 
 One attempt, from the ticket to the end of the run; `supervisor` makes another one where it fails:
 
-    listen ─► fetch manifest ─► greet entries ─► open DHT ─► compose the peer ─► check that it can be dialled ─► run
-                                                                                   beside it: status page, ticket
+    listen ─► fetch manifest ─► greet entries ─► open DHT ─► compose the peer ─► can it be dialled? ─► run
+                                                                        beside it: status page, ticket ─┘
 """
 
 from __future__ import annotations
@@ -48,7 +50,8 @@ from .supervisor import run_with_restarts
 
 DEFAULT_PORT = 7420
 CONNECT_SECONDS = 20.0
-"""Seconds for each step of joining: the manifest, the greetings, the DHT, the check whether this peer can be dialled."""
+"""Seconds for each step of joining: the manifest, the greetings, the DHT, the check whether this peer can be
+dialled."""
 TICKET_ENTRIES = 4
 """Entries that a ticket of ours names, at most."""
 REMEMBERED = 16
@@ -56,8 +59,10 @@ REMEMBERED = 16
 TICKET_SECONDS = 2.0
 """Seconds between two looks whether the ticket can name more entries."""
 CLOCK_TOLERANCE = 120.0
-"""Seconds by which this computer's clock may differ from the others' before a person is warned. The run itself does not use it."""
+"""Seconds by which this computer's clock may differ from the others' before a person is warned. The run
+itself does not use it."""
 UNLIMITED_STEPS = 1 << 30
+"""Local steps of a round, at most: on a real computer only the clock ends local training."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,7 +80,8 @@ class Options:
 async def found(settings: RunSettings, data: Path | None, options: Options) -> None:
     """Make a run and its ticket, and be its first peer to the end.
 
-    Raises the `OurFault` that a person must do something about, or the error of an attempt that no restart can help.
+    Raises the `OurFault` that a person must do something about, or the error of an attempt that no restart
+    can help.
     """
     corpus = corpora.build(data)
     key = KeyPair.generate()
@@ -97,7 +103,10 @@ async def join(ticket: Ticket, options: Options) -> None:
 
 @dataclass(frozen=True, slots=True)
 class _Setup:
-    """What all attempts of one peer share. The founder has the ``sealed`` manifest and the ``corpus``; other peers fetch them."""
+    """What all attempts of one peer share.
+
+    The founder has the ``sealed`` manifest and the ``corpus``; other peers fetch them.
+    """
 
     ticket: Ticket
     key: KeyPair
@@ -135,7 +144,10 @@ async def _run(setup: _Setup) -> None:
 
 
 class _KnownContacts:
-    """The contacts of an attempt, and their file in the home: a way back into the run when all entries of the ticket are gone."""
+    """The contacts of an attempt, and their file in the home.
+
+    The file is a way back into the run when all entries of the ticket are gone.
+    """
 
     def __init__(self, setup: _Setup) -> None:
         self._setup = setup
@@ -196,7 +208,10 @@ class _Invitation:
 
 
 class _Attempt:
-    """One attempt at being a peer, from the ticket to the end of the run. ``reason``: why the last attempt ended, if there was one."""
+    """One attempt at being a peer, from the ticket to the end of the run.
+
+    ``reason``: why the last attempt ended, if there was one.
+    """
 
     def __init__(self, setup: _Setup, reason: str = "") -> None:
         self._setup = setup
@@ -276,7 +291,8 @@ class _Attempt:
             )
         raise NobodyThere(
             f"none of the ticket's {len(setup.ticket.entries)} entries answers ({tried})",
-            "ask the organiser whether the run is still alive, and for a fresh ticket; check your own connection",
+            "ask the organiser whether the run is still alive, and for a fresh ticket; "
+            "check your own connection",
         )
 
     async def _introduce(self, transport: HttpTransport, bound: Address) -> tuple[bytes, list[Welcome]]:
@@ -350,7 +366,7 @@ class _Attempt:
             peer.metrics.ticket = self._invitation.ticket
             await asyncio.sleep(TICKET_SECONDS)
 
-    # --- reports --------------------------------------------------------------------------------------------------
+    # --- reports --------------------------------------------------------------------------------------------
 
     def _report_joined(self, manifest: RunManifest, bound: Address) -> None:
         me = self._setup.key.peer_id
@@ -364,7 +380,7 @@ class _Attempt:
         )
 
     def _check_clock(self, welcomes: Sequence[Welcome]) -> None:
-        """Warn where this computer's clock differs from the median of the others' by more than `CLOCK_TOLERANCE`."""
+        """Warn where this computer's clock is more than `CLOCK_TOLERANCE` off the others' median."""
         if not welcomes:
             return
         theirs = sorted(welcome.wall for welcome in welcomes)[len(welcomes) // 2]
@@ -379,7 +395,10 @@ class _Attempt:
             )
 
     async def _check_dialable(self, peer: Peer, bound: Address) -> None:
-        """Find out whether others can dial this peer. One that nobody can dial owns no part, and gets answers only."""
+        """Find out whether others can dial this peer.
+
+        One that nobody can dial owns no part, and gets answers only.
+        """
         if not self._entries:
             return
         reached = await peer.membership.is_dialable(
@@ -428,10 +447,13 @@ def _is_wildcard(host: str) -> bool:
 
 
 def outward_host() -> str:
-    """Return this computer's address on its way to the internet; the loopback one where there is no way. Sends nothing."""
+    """Return this computer's address on its way to the internet; the loopback one where there is no way.
+
+    Sends nothing.
+    """
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         try:
-            # Connecting a datagram socket only picks a route. 192.0.2.1 is a documentation address (RFC 5737).
+            # Connecting a datagram socket only picks a route. The address is for documentation (RFC 5737).
             probe.connect(("192.0.2.1", 9))
         except OSError:
             return "127.0.0.1"

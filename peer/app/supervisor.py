@@ -1,7 +1,7 @@
 """Start a peer again when it fails, after a pause that grows; and give up where another attempt cannot help.
 
 the network, other peers, or a bug ended it      again: after 1 s, 2 s, 4 s, … at most a minute
-a person must change something here              not again: the next attempt would meet the same port, ticket, version
+a person must change something here              not again: the port, ticket or version would be the same
 it never joined the run                          not again: the ticket or the run may simply be dead
 a bug ended `EARLY_BUGS` attempts in a row       not again: somebody should read the error
 """
@@ -28,7 +28,10 @@ _LOG = logging.getLogger(__name__)
 
 
 class Attempt(Protocol):
-    """One attempt at being a peer, from the first socket to the last. It ends by itself only at the end of the run."""
+    """One attempt at being a peer, from the first socket to the last.
+
+    It ends by itself only at the end of the run.
+    """
 
     @property
     def has_joined(self) -> bool:
@@ -46,7 +49,10 @@ class Restarts:
         self._bugs = 0
 
     def pause(self, error: Exception, *, lasted: float, has_joined: bool) -> float | None:
-        """Return the seconds until the next attempt after one of ``lasted`` seconds ended by ``error``; None for no other."""
+        """Return the seconds until the next attempt; None where there should be none.
+
+        The last attempt took ``lasted`` seconds and ended by ``error``.
+        """
         cause = cause_of(error)
         if isinstance(cause, OurFault) or not has_joined:
             return None
@@ -65,8 +71,8 @@ async def run_with_restarts(
 ) -> None:
     """Make attempts until one reaches the end of the run.
 
-    ``make_attempt`` gets the reason why the last attempt ended, "" for the first. ``report_restart`` gets that error and the
-    seconds until the next attempt. Raises the error that no other attempt can help.
+    ``make_attempt`` gets the reason why the last attempt ended, "" for the first. ``report_restart`` gets
+    that error and the seconds until the next attempt. Raises the error that no other attempt can help.
     """
     loop = asyncio.get_running_loop()
     restarts = Restarts()
@@ -93,7 +99,10 @@ async def run_with_restarts(
 
 
 def cause_of(error: BaseException) -> BaseException:
-    """Return the error that a person should read: of a group the one that a person must act on, else the first bug, else the first."""
+    """Return the error that a person should read.
+
+    Of a group, this is the one that a person must act on, else the first bug, else the first error.
+    """
     if not isinstance(error, BaseExceptionGroup):
         return error
     return min((cause_of(each) for each in error.exceptions), key=_urgency)
@@ -107,7 +116,10 @@ def _urgency(cause: BaseException) -> int:
 
 
 def for_people(error: Exception) -> SwarmError:
-    """Return ``error`` with a fact and an advice. A bug also goes to the log with its traceback: a restart must not hide it."""
+    """Return ``error`` with a fact and an advice.
+
+    A bug also goes to the log with its traceback: a restart must not hide it.
+    """
     cause = cause_of(error)
     if isinstance(cause, SwarmError):
         return cause

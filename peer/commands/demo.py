@@ -28,7 +28,7 @@ from .running import exit_with, run_guarded
 )
 @json_option
 def demo(json_lines: bool, **chosen: Any) -> None:
-    """See it work: several peers on this computer find each other, train a small model on real text, and average."""
+    """See it work: several peers on this computer train a small model on real text, and average."""
 
     def start() -> Coroutine[Any, Any, int]:
         from ..app.demo import Demo, run_demo

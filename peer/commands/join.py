@@ -20,8 +20,8 @@ from .running import run_peer
 def join(ticket: str, home: Path | None, listen: Address | None, name: str, json_lines: bool) -> None:
     """Give computing time to the run of TICKET. Ctrl-C leaves; the same command comes back and goes on.
 
-    TICKET may be @FILE: the file of 'swarm new --ticket-file'. The command waits up to a minute for it.
-    Needs nothing but the ticket: text and model come from the other peers. Joining never lets others run code here.
+    TICKET may be @FILE: the file of 'swarm new --ticket-file'. The command waits up to a minute for it. Needs
+    nothing but the ticket: text and model come from the other peers. Joining never lets others run code here.
     """
 
     async def start(reporter: Reporter) -> None:

@@ -35,7 +35,8 @@ if TYPE_CHECKING:
 @click.option(
     "--exchange",
     type=click.Choice(["butterfly", "gather"]),
-    help="butterfly: each part to its owner. gather: every update to every member. Default: as the preset says.",
+    help="butterfly: each part to its owner. gather: every update to every member. "
+    "Default: as the preset says.",
 )
 @click.option(
     "--fragments",
@@ -45,7 +46,8 @@ if TYPE_CHECKING:
 @click.option(
     "--round-seconds",
     type=float,
-    help="Local training per round; each peer does what fits. Default: as the preset says, longer for large models.",
+    help="Local training per round; each peer does what fits. Default: as the preset says, "
+    "longer for large models.",
 )
 @click.option("--steps", default=500, show_default=True, help="At most this many local steps per round.")
 @click.option(
@@ -88,7 +90,8 @@ def new(
 ) -> None:
     """Make a run, print its ticket, and be its first peer.
 
-    Give the ticket to others; each of them types 'swarm join TICKET'. The run goes on without you once others are in it.
+    Give the ticket to others; each of them types 'swarm join TICKET'. The run goes on without you once others
+    are in it.
     """
 
     def start(reporter: Reporter) -> Coroutine[Any, Any, None]:

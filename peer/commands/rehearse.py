@@ -33,7 +33,10 @@ from .running import exit_with
 )
 @json_option
 def rehearse(peers: int, rounds: int, seed: int, json_lines: bool, **network: float) -> None:
-    """Run a swarm of PEERS simulated peers in this process, on virtual time, with the code that real peers run."""
+    """Run a swarm of PEERS simulated peers in this process, on virtual time.
+
+    The simulated peers run the code that real peers run.
+    """
     # A shell that starts a job in the background makes it ignore Ctrl-C: Python's own handlers end that.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.default_int_handler)

@@ -21,8 +21,8 @@ from swarm.errors import SwarmError
 from ..observe.reporter import Reporter
 
 LEAVE_SECONDS = 3.5
-"""Seconds after which a peer that was asked to leave has left, whatever it was doing. People wait five seconds; a busy
-computer needs some of them before it even notices the signal."""
+"""Seconds after which a peer that was asked to leave has left, whatever it was doing. People wait five
+seconds; a busy computer needs some of them before it even notices the signal."""
 
 
 def run_peer(start: Callable[[Reporter], Coroutine[Any, Any, None]], json_lines: bool) -> None:
@@ -44,8 +44,9 @@ def run_guarded(
 ) -> int:
     """Run ``start()`` to its end and return the exit status. ``reporter`` is told how it ended.
 
-    ``leave_within`` limits the clean end to so many seconds; 0 sets no limit. Arithmetic that is under way cannot be
-    cancelled, and nobody should have to wait for it. Files are replaced as a whole, so no file is lost or half written.
+    ``leave_within`` limits the clean end to so many seconds; 0 sets no limit. Arithmetic that is under way
+    cannot be cancelled, and nobody should have to wait for it. Files are replaced as a whole, so no file is
+    lost or half written.
     """
 
     def give_up(*_: object) -> None:
@@ -72,7 +73,7 @@ def run_guarded(
             reporter.event("left", reason="asked to stop")
             if leave_within:
                 sys.stdout.flush()
-                # Everything is closed and saved. Python's own shutdown takes another second on a busy computer.
+                # Everything is closed and saved; Python's own shutdown would take another second.
                 os._exit(0)
             return 0
 

@@ -22,7 +22,8 @@ from .running import exit_with, run_guarded
 def top(source: str, once: bool, plain: bool, json_lines: bool) -> None:
     """Follow a run. Without an argument: the newest peer on this computer.
 
-    PEER is a home folder or the HOST:PORT of a status page; a TICKET asks the run's own peers. Closing it never stops a peer.
+    PEER is a home folder or the HOST:PORT of a status page; a TICKET asks the run's own peers. Closing it
+    never stops a peer.
     """
 
     async def start() -> int:

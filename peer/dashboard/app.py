@@ -1,10 +1,11 @@
 """The viewer: asks for snapshots, draws them, reads keys, and leaves the terminal as it found it.
 
-    terminal        the picture on the alternate screen: a new snapshot twice a second, drawn where something has changed
+    terminal        the picture on the alternate screen: asked for twice a second, drawn when it has changed
     no terminal     one line per round, for people or as JSON
     once            one picture, and an exit status for scripts: 0 well, 1 degraded, 2 no answer
 
-It is a process of its own, next to the peer: drawing does not slow down training, and quitting never stops the peer.
+It is a process of its own, next to the peer: drawing does not slow down training, and quitting never stops
+the peer.
 """
 
 from __future__ import annotations
@@ -67,8 +68,9 @@ async def watch(
 ) -> int:
     """Show the snapshots of ``source`` until the person quits; return the exit status.
 
-    Without a terminal, or with ``json_lines``, it writes lines until the run is finished or the reader of ``out`` has gone. A
-    source that fails is asked again for ever, except with ``once``. ``out`` is standard output where not given.
+    Without a terminal, or with ``json_lines``, it writes lines until the run is finished or the reader of
+    ``out`` has gone. A source that fails is asked again for ever, except with ``once``. ``out`` is standard
+    output where not given.
     """
     out = out or sys.stdout
     status = WELL
@@ -95,7 +97,7 @@ async def _ask(source: Source) -> Snapshot | str:
         return f"{error.fact}; {error.advice}" if error.advice else error.fact
 
 
-# --- without a screen -------------------------------------------------------------------------------------------------
+# --- without a screen ---------------------------------------------------------------------------------------
 
 
 async def _once(source: Source, out: TextIO, json_lines: bool, ascii_only: bool) -> int:
@@ -166,7 +168,10 @@ def _as_json(snapshot: Snapshot) -> str:
 
 
 def report_of(snapshot: Snapshot, before: Snapshot | None) -> RoundReport:
-    """Return the last round of ``snapshot`` as the peer would report it. Traffic is counted from the snapshot ``before``."""
+    """Return the last round of ``snapshot`` as the peer would report it.
+
+    Traffic is counted from the snapshot ``before``.
+    """
     score = snapshot.evaluations[-1].value if snapshot.evaluations else None
     bytes_up = snapshot.bytes_up - before.bytes_up if before else 0
     bytes_down = snapshot.bytes_down - before.bytes_down if before else 0
@@ -187,7 +192,7 @@ def report_of(snapshot: Snapshot, before: Snapshot | None) -> RoundReport:
 
 
 def _size(out: TextIO) -> tuple[int, int]:
-    """Return width and height of the terminal behind ``out``; without one, $COLUMNS and $LINES, or `_DEFAULT_SIZE`."""
+    """Return width and height of the terminal; without one, $COLUMNS and $LINES, or `_DEFAULT_SIZE`."""
     try:
         size = os.get_terminal_size(out.fileno())
     except (OSError, ValueError):
@@ -205,7 +210,7 @@ def _number_in(variable: str) -> int:
     return number if number < _LARGEST else 0
 
 
-# --- the screen -------------------------------------------------------------------------------------------------------
+# --- the screen ---------------------------------------------------------------------------------------------
 
 
 _QUIT = frozenset({"q", "Q", "\x03", "\x04"})
@@ -327,7 +332,10 @@ class _Screen:
 
 
 def split_keys(typed: str) -> list[str]:
-    """Split what one read of the keyboard gave into keys. An escape sequence is one key; the end of the input is ``q``."""
+    """Split what one read of the keyboard gave into keys.
+
+    An escape sequence is one key; the end of the input is ``q``.
+    """
     keys: list[str] = []
     while typed:
         length = _sequence_length(typed) if typed[:2] in ("\x1b[", "\x1bO") else 1
@@ -337,7 +345,7 @@ def split_keys(typed: str) -> list[str]:
 
 
 def _sequence_length(typed: str) -> int:
-    """Return the length of the escape sequence at the start of ``typed``: up to its first letter, or all of it."""
+    """Return the length of the escape sequence at the start of ``typed``: it ends with a letter."""
     for at in range(2, len(typed)):
         if "@" <= typed[at] <= "~":
             return at + 1
@@ -346,7 +354,7 @@ def _sequence_length(typed: str) -> int:
 
 @contextlib.contextmanager
 def _keys(on_input: Callable[[str], None]) -> Iterator[None]:
-    """Inside the block, key presses go to ``on_input`` one by one; without a POSIX terminal at standard input, none do."""
+    """Give key presses to ``on_input`` inside the block; without a POSIX terminal there are none."""
     if sys.platform == "win32" or not sys.stdin or sys.stdin.closed or not sys.stdin.isatty():
         yield
         return
@@ -380,7 +388,7 @@ def _typed(keyboard: int) -> str:
 
 @contextlib.contextmanager
 def _signals(on_quit: Callable[[], None], on_resize: Callable[[], None]) -> Iterator[None]:
-    """Inside the block, Ctrl-C, SIGTERM and a closed terminal call ``on_quit``, a new size of the terminal ``on_resize``."""
+    """Inside the block, signals to end call ``on_quit``, a new size of the terminal ``on_resize``."""
     if sys.platform == "win32" or threading.current_thread() is not threading.main_thread():
         yield
         return

@@ -1,6 +1,9 @@
-"""Lines of exact width, boxes of exact height, and the frame that goes to the terminal: nothing reaches beyond it.
+"""Lines of exact width, boxes of exact height, and the frame that goes to the terminal.
 
-A block is a list of lines of one width. Two blocks are put below each other with ``+`` and beside each other with `beside`.
+Nothing reaches beyond the frame.
+
+A block is a list of lines of one width. Two blocks are put below each other with ``+`` and beside each other
+with `beside`.
 """
 
 from __future__ import annotations
@@ -47,7 +50,10 @@ def fit(text: Text, width: int, theme: Theme) -> Text:
 
 
 def spread(left: Text, right: Text, width: int, theme: Theme) -> Text:
-    """Put ``left`` and ``right`` at the two ends of a line of ``width``. ``right`` is left out where it does not fit whole."""
+    """Put ``left`` and ``right`` at the two ends of a line of ``width``.
+
+    ``right`` is left out where it does not fit whole.
+    """
     if left.cell_len + 2 + right.cell_len > width:
         return fit(left, width, theme)
     gap = width - left.cell_len - right.cell_len
@@ -66,7 +72,7 @@ def flow(pieces: Sequence[Text], gap: int, width: int) -> Block:
 
 
 def block(lines: Sequence[Text], width: int, height: int, theme: Theme) -> Block:
-    """Return the first ``height`` of ``lines``, each in exactly ``width`` cells; empty lines fill up the rest."""
+    """Return exactly ``height`` lines of ``width`` cells: those given, then empty ones."""
     missing = [line() for _ in range(height - len(lines))]
     return [fit(text, width, theme) for text in [*lines[: max(0, height)], *missing]]
 
@@ -95,7 +101,10 @@ def beside(left: Block, right: Block) -> Block:
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """A finished picture: ``height`` lines of ``width`` cells. It never wraps and never grows, whatever console prints it."""
+    """A finished picture: ``height`` lines of ``width`` cells.
+
+    It never wraps and never grows, whatever console prints it.
+    """
 
     lines: tuple[Text, ...]
     width: int

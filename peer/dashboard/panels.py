@@ -1,4 +1,4 @@
-"""The parts of the picture: each function turns a snapshot into lines of text that fit a given width and height."""
+"""The parts of the picture: each function turns a snapshot into lines of a given width."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ _BY_TROUBLE = (
 """States from the most to the least troubled: the order "trouble" of the table."""
 
 
-# --- the run --------------------------------------------------------------------------------------------------------
+# --- the run ------------------------------------------------------------------------------------------------
 
 
 def health(snapshot: Snapshot, theme: Theme) -> tuple[str, str]:
@@ -48,7 +48,7 @@ def health(snapshot: Snapshot, theme: Theme) -> tuple[str, str]:
 
 
 def header(snapshot: Snapshot, width: int, theme: Theme) -> Block:
-    """Show which run this is, its health, how many peers it has, and the uptime; below it the reason of the health, if any."""
+    """Show the run's name, its health, its peers and the uptime; below them the reason of the health."""
     here = sum(row.state not in _AWAY for row in snapshot.peers)
     syncing = sum(row.state == "syncing" for row in snapshot.peers)
     present = f"  {here} peer{'s' * (here != 1)}"
@@ -78,7 +78,10 @@ def header(snapshot: Snapshot, width: int, theme: Theme) -> Block:
 
 
 def _longest_that_fits(start: Text, ends: Sequence[tuple[str, str]], width: int, theme: Theme) -> Text:
-    """Return ``start`` and the first of the (text next to it, text on the far right) pairs that fits on the line."""
+    """Return ``start`` and the first of ``ends`` that fits on the line.
+
+    Each of them is a text next to ``start`` and a text on the far right.
+    """
     for near, far in ends:
         if start.cell_len + len(near) + (len(far) + 3 if far else 0) <= width:
             return spread(start.copy().append(near), line((f"{far} " if far else "", QUIET)), width, theme)
@@ -134,7 +137,7 @@ def _bar(share: float, length: int, theme: Theme) -> tuple[Piece, Piece]:
     return (done, GOOD), (rest, QUIET)
 
 
-# --- loss -----------------------------------------------------------------------------------------------------------
+# --- loss ---------------------------------------------------------------------------------------------------
 
 
 def loss_words(snapshot: Snapshot, *, long: bool) -> list[Piece]:
@@ -155,7 +158,7 @@ def loss_words(snapshot: Snapshot, *, long: bool) -> list[Piece]:
 
 
 def chart(snapshot: Snapshot, width: int, height: int, theme: Theme) -> Block:
-    """Draw the loss over the rounds; below it, over the same rounds, the evaluations where there is space for both."""
+    """Draw the loss over the rounds, and below it the evaluations where there is space for both."""
     if not snapshot.losses and not snapshot.evaluations:
         return block([line(), line((" the first round is not finished yet", QUIET))], width, height, theme)
     lower = height // 3 if height >= 9 and len(snapshot.evaluations) > 1 else 0
@@ -166,7 +169,10 @@ def chart(snapshot: Snapshot, width: int, height: int, theme: Theme) -> Block:
 
 
 def _since(points: Sequence[Point], like: Sequence[Point]) -> list[Point]:
-    """Return ``points`` with a NaN at both ends, so that they cover the same rounds as ``like``. A NaN is not drawn."""
+    """Return ``points`` with a NaN at both ends, so that they cover the same rounds as ``like``.
+
+    A NaN is not drawn.
+    """
     if not points or not like:
         return list(points)
     return [
@@ -198,7 +204,7 @@ def _axis(points: Sequence[Point], width: int) -> Text:
     return line((f"       {first}{last:>{max(1, width - 8 - len(first))}}", QUIET))
 
 
-# --- this computer and the network ----------------------------------------------------------------------------------
+# --- this computer and the network --------------------------------------------------------------------------
 
 
 def machine(snapshot: Snapshot, width: int, theme: Theme) -> Block:
@@ -222,7 +228,7 @@ def _meter(label: str, share: float, words: str, width: int, theme: Theme) -> Te
 
 
 def network(snapshot: Snapshot, width: int, theme: Theme) -> Block:
-    """Show what this computer sends and receives, and what averaging costs, the most important lines first."""
+    """Show what this computer sends and receives, and what averaging costs, most important lines first."""
     group_size = snapshot.members + snapshot.missing
     group = f"{snapshot.members} of {group_size} peers averaged in {duration(snapshot.average_seconds)}"
     share = snapshot.average_seconds / snapshot.round_seconds if snapshot.round_seconds > 0 else math.nan
@@ -273,12 +279,15 @@ def machine_line(snapshot: Snapshot, width: int, theme: Theme) -> Text:
     return fit(line((" you   ", QUIET), words), width, theme)
 
 
-# --- peers ----------------------------------------------------------------------------------------------------------
+# --- peers --------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """One column of figures, right-aligned in ``width`` cells. In a narrow table, columns with the lowest ``rank`` go first."""
+    """One column of figures, right-aligned in ``width`` cells.
+
+    In a narrow table, columns with the lowest ``rank`` go first.
+    """
 
     head: str
     width: int
@@ -325,7 +334,7 @@ def _rank(row: PeerRow, sort: str) -> float:
 
 
 def peers_title(snapshot: Snapshot, sort: str, page: int, pages: int, theme: Theme) -> Text:
-    """Return the title of the table: how many peers are present and how many are not, the order, and the page."""
+    """Return the title of the table: the peers by state, the order, and the page."""
     states = [row.state for row in snapshot.peers]
     words = [f"peers {sum(state not in _AWAY for state in states)}"]
     words += [f"{states.count(state)} {state}" for state in ("unreachable", "banned") if state in states]
@@ -342,7 +351,10 @@ def pages_of(snapshot: Snapshot, height: int) -> int:
 
 
 def peers_table(snapshot: Snapshot, width: int, height: int, look: tuple[str, int], theme: Theme) -> Block:
-    """Draw the table in exactly ``height`` lines. ``look`` is the order and the page; this peer is on top of every page."""
+    """Draw the table in exactly ``height`` lines.
+
+    ``look`` is the order and the page; this peer is on top of every page.
+    """
     sort, page = look
     layout = _table_layout(width)
     rows = ordered(snapshot.peers, sort)
@@ -356,7 +368,10 @@ def peers_table(snapshot: Snapshot, width: int, height: int, look: tuple[str, in
 
 @dataclass(frozen=True, slots=True)
 class TableLayout:
-    """The columns of the table of peers that fit: cells for the name and the device (0: no such column), and the figures."""
+    """The columns of the table of peers that fit: cells for the name and the device, and the figures.
+
+    A device of 0 cells means that there is no such column.
+    """
 
     name: int
     device: int
@@ -410,7 +425,7 @@ def _figure(column: Column, row: PeerRow, theme: Theme) -> str:
     return figure.rjust(column.width)
 
 
-# --- events, and what a key shows -------------------------------------------------------------------------------------
+# --- events, and what a key shows ---------------------------------------------------------------------------
 
 
 def events(
@@ -447,7 +462,7 @@ def sample(snapshot: Snapshot, width: int, theme: Theme) -> Block:
 
 
 def invite(snapshot: Snapshot, width: int, theme: Theme) -> Block:
-    """Show the command that lets a friend join, ready to be copied: a shell joins lines that end with ``\\``."""
+    """Show the command that lets a friend join. A shell joins lines that end with ``\\``."""
     if not snapshot.ticket:
         return [line(("this run has no ticket to show", QUIET))]
     rest = f"swarm join {theme.clean(snapshot.ticket, 4000)}"

@@ -1,7 +1,8 @@
 """The dashboard as an SVG file: ``python -m peer.dashboard.picture`` draws the one in the README.
 
-rich lays the text out for a terminal, where every character is as wide as every other. A browser takes braille and box characters
-from whatever font has them, often wider ones. So each run of such characters is told its exact width, and scaled to it.
+rich lays the text out for a terminal, where every character is as wide as every other. A browser takes
+braille and box characters from whatever font has them, often wider ones. So each run of such characters is
+told its exact width, and scaled to it.
 """
 
 from __future__ import annotations
@@ -36,7 +37,10 @@ _ESCAPED = re.compile(r"&[^;]+;|.")
 
 
 def svg_of(snapshot: Snapshot, width: int, height: int, *, look: Look | None = None) -> str:
-    """Return the picture of ``snapshot`` as SVG. It loads nothing from elsewhere: its font is the reader's monospace."""
+    """Return the picture of ``snapshot`` as SVG.
+
+    It loads nothing from elsewhere: its font is the reader's monospace.
+    """
     console = Console(
         record=True,
         file=io.StringIO(),
@@ -54,7 +58,7 @@ def svg_of(snapshot: Snapshot, width: int, height: int, *, look: Look | None = N
 
 
 def _with_exact_widths(match: re.Match[str]) -> str:
-    """Split one run of text where it changes between ASCII and other characters, and give each piece its place and width."""
+    """Split one run of text into ASCII and other characters; give each piece its place and width."""
     style, x, y, length, other, text = match.groups()
     characters = _ESCAPED.findall(text)
     cell = float(length) / max(1, sum(_cells(character) for character in characters))
@@ -73,7 +77,7 @@ def _with_exact_widths(match: re.Match[str]) -> str:
 
 
 def _is_ascii(character: str) -> bool:
-    """Whether a character of an SVG text is ASCII: escaped ones are, and so is the blank that does not break."""
+    """Whether a character of an SVG text is ASCII. Escaped ones are, such as the non-breaking blank."""
     return character.startswith("&") or character.isascii()
 
 

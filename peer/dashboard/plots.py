@@ -1,7 +1,7 @@
 """Charts made of characters: curves in braille or ASCII, sparklines, bars.
 
-Every function returns text of exactly the width and height asked for, whatever the numbers are: values that are not finite are
-left out, and a series that is empty or constant still gives a chart.
+Every function returns text of exactly the width and height asked for, whatever the numbers are: values that
+are not finite are left out, and a series that is empty or constant still gives a chart.
 """
 
 from __future__ import annotations
@@ -40,7 +40,8 @@ def _bounded(value: float) -> float:
 def span(values: Sequence[float]) -> tuple[float, float]:
     """Return the range of y to show: from the 2nd to the 95th percentile, and always the newest value.
 
-    A loss falls steeply at first; scaled to its maximum, the later part, which people look at, would be a flat line.
+    A loss falls steeply at first; scaled to its maximum, the later part, which people look at, would be a
+    flat line.
     """
     ordered = sorted(value for value in values if math.isfinite(value))
     if not ordered:
@@ -56,7 +57,9 @@ def span(values: Sequence[float]) -> tuple[float, float]:
 
 
 def curve(pairs: Pairs, width: int, height: int, *, ascii_only: bool = False) -> list[str]:
-    """Draw ``pairs`` as a connected line in ``height`` rows of ``width`` cells. Points in the same column are averaged.
+    """Draw ``pairs`` as a connected line in ``height`` rows of ``width`` cells.
+
+    Points in the same column are averaged.
 
     The line leaves the picture where it is outside of `span`, instead of running along the edge.
     """
@@ -113,7 +116,10 @@ def _means(pairs: list[tuple[float, float]], columns: int) -> list[float | None]
 
 
 def _dots(values: list[float | None], low: float, high: float, rows: int) -> set[tuple[int, int]]:
-    """Return (row, column) of each dot, row 0 on top. A vertical stroke in the right one joins two neighbouring columns."""
+    """Return (row, column) of each dot, row 0 on top.
+
+    A vertical stroke in the right one joins two neighbouring columns.
+    """
     dots: set[tuple[int, int]] = set()
     before: int | None = None
     for column, value in enumerate(values):
@@ -131,7 +137,7 @@ def _dots(values: list[float | None], low: float, high: float, rows: int) -> set
 
 
 def labels(values: Sequence[float], height: int, width: int, name: str = "") -> list[str]:
-    """Return the labels left of a curve: the two ends of `span`, and ``name`` between them where there is space."""
+    """Return the labels left of a curve: the two ends of `span`, and ``name`` between them."""
     low, high = span(values)
     rows = [""] * height
     if height > 2:
@@ -167,7 +173,7 @@ def _block(value: float, low: float, reach: float, blocks: str) -> str:
 
 
 def thin(values: Sequence[float], width: int) -> list[float]:
-    """Return at most ``width`` values for a sparkline of all ``values``: the mean of each of ``width`` equal stretches."""
+    """Return at most ``width`` values for a sparkline of all ``values``: means of equal stretches."""
     drawable = [_bounded(value) for value in values if math.isfinite(value)]
     if len(drawable) <= width:
         return drawable
@@ -176,7 +182,10 @@ def thin(values: Sequence[float], width: int) -> list[float]:
 
 
 def bar(share: float, width: int, *, ascii_only: bool = False) -> tuple[str, str]:
-    """Return the filled and the empty part of a bar, together ``width`` cells. A share below 0 or above 1 is limited."""
+    """Return the filled and the empty part of a bar, together ``width`` cells.
+
+    A share below 0 or above 1 is limited.
+    """
     limited = max(0.0, min(1.0, share)) if math.isfinite(share) else 0.0
     filled = round(limited * max(0, width))
     full, empty = ("#", "-") if ascii_only else ("━", "╌")

@@ -1,6 +1,9 @@
-"""The dashboard's glyphs and colours. A state is always a glyph and a word; the colour only repeats what they say.
+"""The dashboard's glyphs and colours.
 
-Blue and cyan are good, yellow asks for attention, bright red is trouble: no pair that colour-blind people confuse.
+A state is always a glyph and a word; the colour only repeats what they say.
+
+Blue and cyan are good, yellow asks for attention, bright red is trouble: no pair that colour-blind people
+confuse.
 """
 
 from __future__ import annotations
@@ -68,7 +71,10 @@ _ASCII_BOX = Box("+", "+", "+", "+", "-", "|")
 
 @dataclass(frozen=True, slots=True)
 class Theme:
-    """Which characters may be used. ``ascii_only`` allows printable ASCII alone, in the whole frame, strangers' names included."""
+    """Which characters may be used.
+
+    ``ascii_only`` allows printable ASCII alone, in the whole frame, strangers' names included.
+    """
 
     ascii_only: bool = False
 
@@ -102,7 +108,9 @@ class Theme:
 
 
 def fitting(environ: Mapping[str, str], encoding: str, ascii_only: bool = False) -> Theme:
-    """Return the theme for a terminal: ASCII where asked for, where the locale is not UTF-8, or where glyphs may be too wide.
+    """Return the theme for a terminal.
+
+    It is ASCII where asked for, where the locale is not UTF-8, or where glyphs may be too wide.
 
     Colour is not decided here: the console leaves it out where ``NO_COLOR`` is set.
     """

@@ -1,4 +1,4 @@
-"""The picture as a pure function: `view(snapshot, width, height)` gives the same `Frame` for the same arguments, never a larger one.
+"""The picture as a pure function: `view(snapshot, width, height)` gives the same `Frame` each time.
 
 110 × 30 and more   everything
 70 × 20 and more    one column: chart, this computer in one line, peers, two events

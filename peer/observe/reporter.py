@@ -3,7 +3,8 @@
     21:14:07 round 812  loss 3.41  eval 1.62 bits/byte  peers 5/6  averaged in 0.3 s  up 31 MB
     {"event":"round","round":812,"state_root":"3fa9…","members":5,"missing":1,"loss":3.41,…}
 
-With JSON, standard output is JSON lines and nothing else: one object with the key ``event`` per line, flushed at once.
+With JSON, standard output is JSON lines and nothing else: one object with the key ``event`` per line, flushed
+at once.
 """
 
 from __future__ import annotations
@@ -35,7 +36,8 @@ _SENTENCES: Mapping[str, Sequence[str]] = {
     "model": ("the run is over after round {round}; its model: {path}",),
     "rehearsing": ("rehearsing {rounds} rounds of {peers} peers; seed {seed}, processes: {processes}",),
 }
-"""What people read for an event: the first sentence whose fields are all there. Other events are lists of names and values."""
+"""What people read for an event: the first sentence whose fields are all there. Other events are lists of
+names and values."""
 
 _LABELS = {"bytes_per_second": "at"}
 """What people read in such a list for a field, where its name would not do."""
@@ -52,7 +54,8 @@ class RoundOutcome(msgspec.Struct, frozen=True, kw_only=True):
     missing: int
     """Members of the group whose updates are not in the average."""
     loss: float
-    """Mean training loss of this peer's own local steps, nats per token. ``null`` where training has diverged."""
+    """Mean training loss of this peer's own local steps, nats per token. ``null`` where training has
+    diverged."""
     bits_per_byte: float | None = None
     """On held-out text; ``null`` where this round was not evaluated."""
 
@@ -88,7 +91,9 @@ def round_line(report: RoundReport) -> str:
 
 
 class Reporter:
-    """Writes what happens to ``out``, for people or as JSON lines. When the reader of ``out`` has gone, it stops writing.
+    """Writes what happens to ``out``, for people or as JSON lines.
+
+    When the reader of ``out`` has gone, it stops writing.
 
     ``clock`` gives seconds since 1970.
     """
@@ -109,7 +114,7 @@ class Reporter:
         self._write(json_line(report) if self._json else self._dated(round_line(report)))
 
     def event(self, name: str, /, **fields: object) -> None:
-        """Write one line for anything else; ``name`` is ``ticket``, ``joined``, ``left``, ``synced``, ``checkpoint``, ….
+        """Write one line for any other event: ``ticket``, ``joined``, ``left``, ``checkpoint``, ….
 
         People read a sentence (`told`); of a warning, the fact and the advice.
         """
@@ -122,7 +127,7 @@ class Reporter:
             self._write(self._dated(told(name, fields)))
 
     def error(self, error: SwarmError) -> None:
-        """Write one line for what went wrong; for people also a second one with the advice, where there is one."""
+        """Write one line for what went wrong; for people, a second one with the advice."""
         if self._json:
             advice = {"advice": error.advice} if error.advice else {}
             self.event("error", code=error.code, fact=error.fact, **advice)
@@ -150,7 +155,7 @@ class Reporter:
 
 
 def told(name: str, fields: Mapping[str, object]) -> str:
-    """Return the line that people read for an event: a sentence where there is one, else the names and values of its fields."""
+    """Return the line that people read for an event: a sentence, or the names and values of its fields."""
     texts = {key: _text_of(key, value) for key, value in fields.items()}
     for sentence in _SENTENCES.get(name, ()):
         if all(texts.get(key) for key in _fields_of(sentence)):
@@ -188,7 +193,7 @@ def _text_of(key: str, value: object) -> str:
 
 
 def json_line(value: object) -> str:
-    """Return ``value`` as JSON on one line of ASCII: texts cleaned, numbers that are not finite as ``null``."""
+    """Return ``value`` as JSON on one line of ASCII: texts cleaned, ``null`` for infinite numbers and NaN."""
     plain = json.loads(msgspec.json.encode(_cleaned(msgspec.to_builtins(value, enc_hook=str))))
     return json.dumps(plain, separators=(",", ":"))
 
@@ -202,7 +207,10 @@ def _cleaned(value: object) -> object:
 
 
 def discard_buffered(out: TextIO) -> None:
-    """Point ``out`` at the null device: else Python would write what is still buffered when it exits, and fail noisily."""
+    """Point ``out`` at the null device.
+
+    Else Python would write what is still buffered when it exits, and fail noisily.
+    """
     try:
         descriptor = out.fileno()
     except (OSError, ValueError):

@@ -1,7 +1,9 @@
-"""One immutable picture of this peer and its run. The dashboard and the status page show it, as JSON where programs read it.
+"""One immutable picture of this peer and its run.
 
-`Snapshot` is a chain of structs, one per topic: msgspec writes the fields of a base class first, so the order of the JSON is the
-order in which they stand here.
+The dashboard and the status page show it, as JSON where programs read it.
+
+`Snapshot` is a chain of structs, one per topic: msgspec writes the fields of a base class first, so the order
+of the JSON is the order in which they stand here.
 """
 
 from __future__ import annotations
@@ -13,7 +15,8 @@ import msgspec
 from .text import percent, rate
 
 HISTORY = 2000
-"""Points kept per series. Beyond that every second one is dropped, so a long run still fits into one answer."""
+"""Points kept per series. Beyond that every second one is dropped, so a long run still fits into one
+answer."""
 
 
 class PeerIdentity(msgspec.Struct, frozen=True, kw_only=True):
@@ -44,7 +47,7 @@ class PeerRow(PeerIdentity, frozen=True, kw_only=True):
 
 
 class LoggedEvent(msgspec.Struct, frozen=True, kw_only=True):
-    """One line of the event list: when (seconds since 1970), how bad (info, warning, error), and a sentence."""
+    """One line of the event list. Time in seconds since 1970; severity is info, warning or error."""
 
     time: float
     severity: str
@@ -59,7 +62,10 @@ class Point(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Fetching(msgspec.Struct, frozen=True, kw_only=True):
-    """A download of text or model: ``here`` of ``whole`` chunks, at the mean rate since it began. ``what`` is empty without one."""
+    """A download of text or model: ``here`` of ``whole`` chunks, at the mean rate since it began.
+
+    ``what`` is empty without one.
+    """
 
     what: str = ""
     here: int = 0
@@ -150,7 +156,9 @@ class ComputerFacts(AveragingFacts, frozen=True, kw_only=True):
 
 
 class Snapshot(ComputerFacts, frozen=True, kw_only=True):
-    """Everything that a screen needs. The names and the order of all fields are a contract with scripts: see docs/contract.md.
+    """Everything that a screen needs.
+
+    The names and the order of all fields are a contract with scripts: see docs/contract.md.
 
     Texts that came from other peers are unchanged here: clean them before they are shown.
     """
@@ -169,12 +177,18 @@ class Snapshot(ComputerFacts, frozen=True, kw_only=True):
 
 
 def is_well(snapshot: Snapshot) -> bool:
-    """Whether this peer does its part. Waiting for other peers and fetching the state count as healthy, a missed round does not."""
+    """Whether this peer does its part.
+
+    Waiting for other peers and fetching the state count as healthy, a missed round does not.
+    """
     return snapshot.health in ("HEALTHY", "WAITING", "SYNCING", "FINISHED")
 
 
 def encode(snapshot: Snapshot) -> bytes:
-    """Return the JSON of the status page. JSON has no NaN: a point that is not finite is left out, any other such number is 0."""
+    """Return the JSON of the status page.
+
+    JSON has no NaN: a point that is not finite is left out, any other such number is 0.
+    """
     raw = msgspec.json.encode(snapshot)
     if (
         b"null" not in raw
@@ -200,7 +214,10 @@ def _zero_for_null(value: object) -> object:
 
 
 def decode(raw: bytes) -> Snapshot:
-    """Read the JSON of a status page. Raises `msgspec.DecodeError` where it is none, such as `msgspec.ValidationError`."""
+    """Read the JSON of a status page.
+
+    Raises `msgspec.DecodeError` where it is none, such as `msgspec.ValidationError`.
+    """
     return msgspec.json.decode(raw, type=Snapshot)
 
 

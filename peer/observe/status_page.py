@@ -1,12 +1,15 @@
-"""The peer's status page on this computer: one snapshot as JSON, for the dashboard, scripts and container health checks.
+"""The peer's status page on this computer: one snapshot as JSON.
+
+The dashboard, scripts and container health checks read it.
 
     GET /v1/status   200, the snapshot as JSON (`peer.observe.snapshot`)
     GET /v1/health   200 or 503, the health word and its reason as text
 
 Rule 1: it only reads: every method but GET is refused.
 Rule 2: it listens on 127.0.0.1 alone.
-Rule 3: it answers only requests to 127.0.0.1 or localhost. A hostile web page can point a name of its own at 127.0.0.1 (DNS
-        rebinding), but then the browser sends that name in ``Host``, and the request is refused.
+Rule 3: it answers only requests to 127.0.0.1 or localhost. A hostile web page can point a name of its own at
+        127.0.0.1 (DNS rebinding), but then the browser sends that name in ``Host``, and the request is
+        refused.
 """
 
 from __future__ import annotations
@@ -26,7 +29,8 @@ from .snapshot import Snapshot, decode, encode, is_well
 from .text import clean
 
 LIMIT = 8 << 20
-"""Most bytes of a status page that `fetch` accepts; a run with a thousand peers needs a quarter of a megabyte."""
+"""Most bytes of a status page that `fetch` accepts; a run with a thousand peers needs a quarter of a
+megabyte."""
 
 _CONNECTIONS = 32
 """Most connections at a time."""
@@ -112,9 +116,12 @@ def _text(status: int, words: str, **headers: str) -> web.Response:
 
 
 async def fetch(address: str, deadline: float) -> Snapshot:
-    """Return the snapshot that the peer at ``address`` (``HOST:PORT``) shows; ``deadline`` is in ``loop.time()``.
+    """Return the snapshot of the peer whose status page is at ``address`` (``HOST:PORT``).
 
-    Raises `Unreachable` where no answer comes in time, `Malformed` where it is not a status page or longer than `LIMIT`.
+    ``deadline`` is in ``loop.time()``.
+
+    Raises `Unreachable` where no answer comes in time, `Malformed` where it is not a status page or longer
+    than `LIMIT`.
     """
     try:
         async with (

@@ -1,7 +1,8 @@
 """Texts and numbers for people: strangers' text made harmless, and quantities with their units.
 
-A peer's name, its errors and a generated sample come from strangers. On a terminal such text can move the cursor, recolour the
-screen, reverse the line or imitate another line. So every text of a stranger passes through `clean` before it is shown.
+A peer's name, its errors and a generated sample come from strangers. On a terminal such text can move the
+cursor, recolour the screen, reverse the line or imitate another line. So every text of a stranger passes
+through `clean` before it is shown.
 """
 
 from __future__ import annotations
@@ -18,21 +19,25 @@ _ESCAPES = re.compile(
     r"|\x1b[ -/]{0,8}[0-~]"  # the other two-character escapes
 )
 _DISPUTED = re.compile(
-    "[\u115f-\u11ff\u17b4\u17b5\u2630-\u2637\u268a-\u268f\u2800\u302e\u302f\u3164\u4dc0-\u4dff\ud7b0-\ud7ff\uffa0"
+    "[\u115f-\u11ff\u17b4\u17b5\u2630-\u2637\u268a-\u268f\u2800\u302e\u302f\u3164\u4dc0-\u4dff"
+    "\ud7b0-\ud7ff\uffa0"
     "\U0001d300-\U0001d37f\U0001f1e6-\U0001f1ff\U0001f3fb-\U0001f3ff]"
 )
 """Characters of harmless categories that are invisible, or that terminals draw with different widths."""
 _DROPPED = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp", "Mc", "Me"})
-"""Unicode categories that `clean` removes: controls, formats, surrogates, private and unassigned ones, separators, wide marks."""
+"""Unicode categories that `clean` removes: controls, formats, surrogates, private and unassigned ones,
+separators, wide marks."""
 _MARKS = 2
-"""Combining marks kept on one letter: enough for every living script that stacks them, too few to reach into other lines."""
+"""Combining marks kept on one letter: enough for every living script that stacks them, too few to reach into
+other lines."""
 
 
 def clean(text: str, at_most: int = 200) -> str:
     """Return ``text`` as one printable line of at most ``at_most`` cells, cut with ``…`` where it is longer.
 
-    Removes terminal escapes, control and format characters (bidirectional overrides, zero-width ones, variation selectors),
-    surrogates, and characters whose width terminals disagree about; every kind of blank becomes one space.
+    Removes terminal escapes, control and format characters (bidirectional overrides, zero-width ones,
+    variation selectors), surrogates, and characters whose width terminals disagree about; every kind of blank
+    becomes one space.
     """
     head = text[: 8 * at_most + 256]  # a name of a million characters costs as much as one of a thousand
     kept: list[str] = []
@@ -51,7 +56,7 @@ def clean(text: str, at_most: int = 200) -> str:
 
 
 def _selects_a_variant(character: str) -> bool:
-    """Whether the character only changes how the one before it is drawn (variation selectors, and all of plane 14)."""
+    """Whether the character only changes the one before it: a variation selector, or in plane 14."""
     return 0xFE00 <= ord(character) <= 0xFE0F or ord(character) >= 0xE0000
 
 
@@ -85,7 +90,10 @@ def shorten(text: str, width: int, mark: str = "…") -> str:
 
 
 def wrapped(text: str, width: int) -> list[str]:
-    """Return ``text``, already clean, as lines of at most ``width`` cells, broken at blanks; a longer word is cut at the line's end."""
+    """Return ``text``, already clean, as lines of at most ``width`` cells.
+
+    Lines are broken at blanks; a longer word is cut at the line's end.
+    """
     lines: list[str] = []
     if width <= 0:
         return lines
@@ -103,14 +111,14 @@ def wrapped(text: str, width: int) -> list[str]:
     return lines
 
 
-# --- numbers with their units --------------------------------------------------------------------------------------
+# --- numbers with their units -------------------------------------------------------------------------------
 
 _PREFIXES = "kMGTPE"
 """Powers of a thousand, from kilo to exa."""
 
 
 def number(value: float, digits: int = 2) -> str:
-    """Return a plain number such as ``3.41``; ``-`` where it is not finite, powers of ten where it would be long."""
+    """Return a number such as ``3.41``; ``-`` where it is not finite, ``1.2e+05`` where it is large."""
     if not math.isfinite(value):
         return "-"
     return f"{value:.{digits}f}" if abs(value) < 10_000 else f"{value:.1e}"
@@ -137,7 +145,10 @@ def _is_amount(value: float) -> bool:
 
 
 def _scaled(value: float, gap: str) -> str:
-    """Return ``value`` with a decimal prefix after ``gap``; ``-`` where it is no amount. With a gap there is one decimal less."""
+    """Return ``value`` with a decimal prefix after ``gap``; ``-`` where it is no amount.
+
+    With a gap there is one decimal less.
+    """
     if not _is_amount(value):
         return "-"
     power = 0
@@ -164,7 +175,7 @@ def percent(share: float) -> str:
 
 
 def duration(seconds: float, *, whole: bool = False) -> str:
-    """Return a span of time in at most seven characters: ``0.03 s``, ``0.3 s``, ``45 s``, ``3h16m``, ``5d04h``.
+    """Return a span of time in at most seven characters: ``0.03 s``, ``45 s``, ``3h16m``, ``5d04h``.
 
     With ``whole``, short ones are whole seconds too: ``0 s``.
     """

@@ -1,7 +1,9 @@
-"""The simulated peers of one process: each is composed as on sockets, with the simulation's ports; it arrives, crashes, comes back.
+"""The simulated peers of one process: they arrive, crash and come back.
 
-What is simulated: the network, the clock, the DHT's delays, and how long arithmetic takes. Nothing else: the same machines sign,
-check and average the same bytes.
+Each is composed as on sockets, with the simulation's ports.
+
+What is simulated: the network, the clock, the DHT's delays, and how long arithmetic takes. Nothing else: the
+same machines sign, check and average the same bytes.
 
     arrive ──► run to the end of the run ──► done
                  │ crash: no goodbye, nothing kept
@@ -65,7 +67,10 @@ NO_PIPES: Pipes = MappingProxyType({})
 
 @dataclass(frozen=True, slots=True)
 class RehearsedRun:
-    """The run that is rehearsed: its manifest, its text, and the key of every peer by name. The same in every process."""
+    """The run that is rehearsed: its manifest, its text, and the key of every peer by name.
+
+    The same in every process.
+    """
 
     manifest: RunManifest
     corpus: Corpus
@@ -128,7 +133,8 @@ class Churn:
     ) -> asyncio.Task[None]:
         """Start a task that calls ``crash`` at a drawn moment of a drawn round.
 
-        The moment is drawn as a share of the last round's length: how long the coming round will take is not known.
+        The moment is drawn as a share of the last round's length: how long the coming round will take is not
+        known.
         """
         round_ended = asyncio.Semaphore(0)
         notebook.on_round = round_ended.release
@@ -166,8 +172,8 @@ class _Surroundings:
 class SimulatedPeers:
     """The simulated peers of process ``index``; all peers where there is one process.
 
-    ``report`` gets one report per round. With ``listen``, the result holds every message. ``pipes`` lead to the other processes.
-    The network is made inside the virtual event loop, by `run`.
+    ``report`` gets one report per round. With ``listen``, the result holds every message. ``pipes`` lead to
+    the other processes. The network is made inside the virtual event loop, by `run`.
     """
 
     def __init__(
@@ -194,13 +200,16 @@ class SimulatedPeers:
         self._notebooks = {name: Notebook(partial(self._report_first, name)) for name in here}
 
     def _report_first(self, name: str, report: RoundReport) -> None:
-        """Pass on the first report of each round by a peer that had an average of it. Any peer may be away for a while."""
+        """Pass on the first report of each round by a peer that had an average of it.
+
+        Any peer may be away for a while.
+        """
         if report.round > self._newest_round and report.round not in self._notebooks[name].missed:
             self._newest_round = report.round
             self._report(report)
 
     async def run(self) -> RehearsalResult:
-        """Run all peers of this process from their arrival to the end of the run; return what they reported."""
+        """Run all peers of this process from their arrival to the end of the run; return their reports."""
         scenario = self._scenario
         loop = running_loop()
         network = SimulatedNetwork(scenario.seed + self._index, scenario.link)
@@ -224,7 +233,10 @@ class SimulatedPeers:
     def _start_peers(
         self, network: SimulatedNetwork, records: SharedRecords, tasks: asyncio.TaskGroup
     ) -> list[asyncio.Task[None]]:
-        """Start one task per peer of this process. Every process draws for all peers, so that all draw the same."""
+        """Start one task per peer of this process.
+
+        Every process draws for all peers, so that all draw the same.
+        """
         scenario = self._scenario
         chance = random.Random(scenario.seed)
         running = []
@@ -279,7 +291,10 @@ class SimulatedPeers:
         )
 
     async def _run_peer(self, name: str, arrivals: Sequence[float], surroundings: _Surroundings) -> None:
-        """Run one peer from each of its arrivals; with churn, also after each crash. It keeps nothing from one to the next."""
+        """Run one peer from each of its arrivals; with churn, also after each crash.
+
+        It keeps nothing from one to the next.
+        """
         incarnation = 0
         loop = asyncio.get_running_loop()
         for incarnation, arrival in enumerate(arrivals, 1):
@@ -300,7 +315,8 @@ class SimulatedPeers:
     async def _run_incarnation(self, name: str, incarnation: int, surroundings: _Surroundings) -> bool:
         """Run one peer to the end of the run, or until it crashes. Returns whether it should come back.
 
-        A peer that crashed should, and with churn one that found no other peer, because its entries were all away.
+        A peer that crashed should, and with churn one that found no other peer, because its entries were all
+        away.
         """
         network = surroundings.network
         peer_id = self._run.keys[name].peer_id
@@ -385,6 +401,6 @@ def _simulated_ports(network: NetworkPorts, step_seconds: float, notebook: Noteb
 
 
 def _text(length: int) -> Corpus:
-    """The first ``length`` bytes of Python's library: the same text on one computer, but not on different ones."""
+    """The first ``length`` bytes of Python's library: not the same text on every computer."""
     whole = corpora.build(None)
     return corpora.from_bytes(bytes(memoryview(whole.data)[:length]), description="rehearsal")

@@ -1,4 +1,4 @@
-"""What a rehearsal reports: every peer's rounds and events, the transcript's hash, and what crossed the network."""
+"""What a rehearsal reports: rounds and events of every peer, a hash of it all, and the traffic."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ class Heard:
     sender: str
     receiver: str
     what: str
-    """The kind of a control message (``commit``), else the first word of a bulk item (``part``), else the route."""
+    """The kind of a control message (``commit``), else the first word of a bulk item (``part``), else the
+    route."""
 
 
 def silent(report: RoundReport) -> None:
@@ -64,7 +65,10 @@ class Notebook:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RehearsalResult:
-    """The outcome of a rehearsal, or of one of its processes. Peers are called ``p0``, ``p1``, …; ``p0`` is the founder."""
+    """The outcome of a rehearsal, or of one of its processes.
+
+    Peers are called ``p0``, ``p1``, …; ``p0`` is the founder.
+    """
 
     notebooks: dict[str, Notebook]
     """By peer name."""

@@ -1,7 +1,8 @@
 """`swarm rehearse`: many peers on virtual time, with the code that real peers run and a real (tiny) model.
 
-What is simulated: the network, the clock, the DHT's delays, and how long arithmetic takes. Nothing else: the same machines sign,
-check and average the same bytes. The same seed gives the same rehearsal, to the last bit of the last model.
+What is simulated: the network, the clock, the DHT's delays, and how long arithmetic takes. Nothing else: the
+same machines sign, check and average the same bytes. The same seed gives the same rehearsal, to the last bit
+of the last model.
 
     rehearse ──► shard 0, in this process        ──┐
              ──► shard 1 …, in processes of theirs ─┴──► one RehearsalResult
@@ -36,13 +37,16 @@ T = TypeVar("T")
 STOP_SECONDS = 5.0
 """Seconds for the other processes of a rehearsal to end by themselves."""
 GARBAGE_THRESHOLDS = (50_000, 20, 50)
-"""For `gc.set_threshold`: hundreds of peers have many objects that stay, and Python's defaults cost a tenth of the time."""
+"""For `gc.set_threshold`: hundreds of peers have many objects that stay, and Python's defaults cost a tenth
+of the time."""
 
 
 def rehearse(
     scenario: Scenario, tell: Callable[[RoundReport], None] = silent, *, listen: bool = False
 ) -> RehearsalResult:
-    """Run the rehearsal to its end. ``tell`` gets one report per round as it comes. ``listen`` keeps every message.
+    """Run the rehearsal to its end.
+
+    ``tell`` gets one report per round as it comes. ``listen`` keeps every message.
 
     Raises `ValueError` for faults in several processes, `TimeoutError` after the scenario's ``patience``.
     """
@@ -79,7 +83,7 @@ def _number_of(name: str) -> int:
 
 
 def _transcript_of(parts: Sequence[RehearsalResult], notebooks: Mapping[str, Notebook]) -> str:
-    """Hash the processes' transcripts and all reported state roots, peers in the order of their names as text."""
+    """Hash the processes' transcripts and all state roots, peers in the order of their names as text."""
     roots = "".join(report.state_root for name in sorted(notebooks) for report in notebooks[name].rounds)
     return derive_bytes(b"transcript", *(part.transcript for part in parts), roots).hex()
 
@@ -87,7 +91,10 @@ def _transcript_of(parts: Sequence[RehearsalResult], notebooks: Mapping[str, Not
 def _run_shards(
     scenario: Scenario, tell: Callable[[RoundReport], None], listen: bool
 ) -> list[RehearsalResult]:
-    """Run every shard and return their results. The first runs in this process; all end where one of them fails."""
+    """Run every shard and return their results.
+
+    The first runs in this process; all end where one of them fails.
+    """
     if scenario.shards > 1 and scenario.faults.plan:
         raise ValueError("faults are for rehearsals in one process")
     context = multiprocessing.get_context("spawn")
@@ -131,7 +138,7 @@ def _shard_process(scenario: Scenario, listen: bool, index: int, pipes: dict[int
 
 
 def _run_shard(peers: SimulatedPeers) -> RehearsalResult:
-    """Run ``peers`` on virtual time, with settings of Python's collector and of torch that suit hundreds of small peers."""
+    """Run ``peers`` on virtual time, with settings of the collector and torch for many small peers."""
     leftovers: list[str] = []
     thresholds = gc.get_threshold()
     threads = torch.get_num_threads()
@@ -148,7 +155,10 @@ def _run_shard(peers: SimulatedPeers) -> RehearsalResult:
 
 
 def rehearse_and_report(scenario: Scenario, reporter: Reporter) -> None:
-    """Report what is rehearsed, then each round as it ends, then a summary. With a thousand peers a round takes a while."""
+    """Report what is rehearsed, then each round as it ends, then a summary.
+
+    With a thousand peers a round takes a while.
+    """
     began = time.perf_counter()
     reporter.event(
         "rehearsing",

@@ -16,18 +16,24 @@ from ..config.run import RunSettings
 STEP_SECONDS = 0.05
 """Virtual seconds per local step of the fastest peer."""
 MANY_PEERS = 64
-"""With more peers than this, a rehearsed round has one local step instead of four, and at most four owners instead of sixteen."""
+"""With more peers than this, a rehearsed round has one local step instead of four, and at most four owners
+instead of sixteen."""
 SMALLEST_MODEL = ModelSpec(width=16, layers=1, heads=1, context=16)
-"""The model of a rehearsal of many peers, a few thousand numbers: such a rehearsal is about the protocol, not about learning."""
+"""The model of a rehearsal of many peers, a few thousand numbers: such a rehearsal is about the protocol, not
+about learning."""
 SHARDS = 2
-"""Processes for a rehearsal of many peers; the same on every computer, so that a seed gives the same rehearsal everywhere."""
+"""Processes for a rehearsal of many peers; the same on every computer, so that a seed gives the same
+rehearsal everywhere."""
 ENTRIES_WITH_CHURN = 8
 """Peers that the ticket of a rehearsal with churn names: any of them may be away."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RehearsedTraining:
-    """What is trained, by how many peers. ``seed`` determines everything that is random: keys, speeds, arrival times, delays."""
+    """What is trained, by how many peers.
+
+    ``seed`` determines everything that is random: keys, speeds, arrival times, delays.
+    """
 
     peers: int
     rounds: int = 5
@@ -40,7 +46,8 @@ class RehearsedTraining:
     model: ModelSpec | None = None
     """A model to use instead of the one that ``settings`` names."""
     text_bytes: int = 400_000
-    """Bytes from the start of the embedded text. With more, held-out scores become comparable with those of real runs."""
+    """Bytes from the start of the embedded text. With more, held-out scores become comparable with those of
+    real runs."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,8 +59,8 @@ class RehearsedComputers(RehearsedTraining):
     slower: Mapping[str, float] = field(default_factory=dict)
     """Factors on the seconds per step that were drawn, by peer name, for slow computers."""
     arrivals: Mapping[str, Sequence[float]] = field(default_factory=dict)
-    """Virtual seconds at which a peer arrives, by peer name: the first time, then after each crash. Other peers' arrival times
-    are drawn. The first round does not wait for the peers named here."""
+    """Virtual seconds at which a peer arrives, by peer name: the first time, then after each crash. Other
+    peers' arrival times are drawn. The first round does not wait for the peers named here."""
     entries: Sequence[str] = ("p0",)
     """Names of the peers in the ticket; the first is the founder."""
     owners: int = 16
@@ -67,9 +74,11 @@ class Scenario(RehearsedComputers):
     link: Link = field(default_factory=lambda: Link(latency=0.04, jitter=0.02, bandwidth=2.5e6))
     faults: Faults = field(default_factory=Faults)
     churn: float = 0.0
-    """Chance that a peer crashes in a round, at any moment of it. It comes back after a while and has kept nothing."""
+    """Chance that a peer crashes in a round, at any moment of it. It comes back after a while and has kept
+    nothing."""
     shards: int = 1
-    """Processes. Each number of processes gives another rehearsal for the same seed. More than one allows no ``faults``."""
+    """Processes. Each number of processes gives another rehearsal for the same seed. More than one allows no
+    ``faults``."""
     patience: float = math.inf
     """Virtual seconds after which the rehearsal ends with `TimeoutError`, because some peer hangs."""
 
@@ -77,7 +86,9 @@ class Scenario(RehearsedComputers):
 def scenario_of(
     peers: int, rounds: int, seed: int, *, churn: float = 0.0, loss: float = 0.0, jitter: float = 0.02
 ) -> Scenario:
-    """Return the scenario of `swarm rehearse`. Many peers train less each, so that the rehearsal takes minutes.
+    """Return the scenario of `swarm rehearse`.
+
+    Many peers train less each, so that the rehearsal takes minutes.
 
     Raises `ConfigError` where ``churn`` or ``loss`` is no chance, or ``jitter`` is no time.
     """

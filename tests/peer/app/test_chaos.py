@@ -35,7 +35,7 @@ def is_running(pid: int) -> bool:
     return True
 
 
-# --- the plan -----------------------------------------------------------------------------------------------------
+# --- the plan -----------------------------------------------------------------------------------------------
 
 
 def test_the_same_seed_has_the_same_faults() -> None:
@@ -66,7 +66,7 @@ def test_a_time_that_is_none_is_refused(every: float) -> None:
         Chaos(kill_every=every)
 
 
-# --- the supervisor -----------------------------------------------------------------------------------------------
+# --- the supervisor -----------------------------------------------------------------------------------------
 
 
 async def supervised(command: tuple[str, ...], chaos: Chaos) -> tuple[int, list[dict[str, object]]]:
@@ -117,7 +117,8 @@ async def test_stopping_the_supervisor_stops_the_command(tmp_path: Path) -> None
     log = tmp_path / "log"
     text = "import os, signal, sys, time\n"
     text += f"def bye(*_): open({str(log)!r}, 'a').write('0\\n'); sys.exit(0)\n"
-    text += f"signal.signal(signal.SIGINT, bye); open({str(log)!r}, 'a').write(f'{{os.getpid()}}\\n'); time.sleep(600)"
+    text += "signal.signal(signal.SIGINT, bye)\n"
+    text += f"open({str(log)!r}, 'a').write(f'{{os.getpid()}}\\n'); time.sleep(600)"
     async with asyncio.timeout(PATIENCE):
         task = asyncio.create_task(supervise(python(text), Chaos(kill_every=0), Reporter(io.StringIO())))
         while not pids_in(log):  # noqa: ASYNC110 - another process writes it

@@ -1,4 +1,4 @@
-"""Freed memory stays with the process, for all its threads: counted in page faults, in a process of its own."""
+"""Freed memory stays with the process, for all its threads. Counted in page faults, in another process."""
 
 from __future__ import annotations
 

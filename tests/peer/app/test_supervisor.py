@@ -76,7 +76,10 @@ def test_a_bug_that_ends_every_attempt_early_is_final() -> None:
 
 
 class ScriptedAttempts:
-    """Attempts that end as a list says: by an error, or, where it is None, with the run. Notes what it is told."""
+    """Attempts that end as a list says: by an error, or, where it is None, with the run.
+
+    Notes what it is told.
+    """
 
     def __init__(self, ends: Sequence[Exception | None], *, has_joined: bool = True) -> None:
         self.ends = list(ends)

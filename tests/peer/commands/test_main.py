@@ -1,4 +1,4 @@
-"""The commands and their options are frozen here: scripts rely on them, so a new one is a decision, not an accident."""
+"""The commands and their options are frozen: scripts rely on them, and a change is a decision."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ SURFACE: dict[str, dict[str, object]] = {
 
 
 def surface_of(name: str) -> dict[str, object]:
-    """The options and arguments of a command with their defaults; None where there is none (newer click: a sentinel)."""
+    """The options and arguments of a command, with their defaults; None where there is none."""
     command = cli.commands[name]
     context = click.Context(command)
     defaults = {param.opts[0]: param.get_default(context) for param in command.params}

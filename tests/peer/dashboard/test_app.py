@@ -44,7 +44,7 @@ def shown(*answers, **options):
     return asyncio.run(watch(source_of(*answers), out=out, **options)), out.getvalue()
 
 
-# --- without a terminal ----------------------------------------------------------------------------------------------
+# --- without a terminal -------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -132,7 +132,7 @@ def test_traffic_in_a_report_is_what_was_added_since_the_last_one():
     assert report_of(a_snapshot(losses=(), evaluations=()), None).bits_per_byte is None
 
 
-# --- keys ------------------------------------------------------------------------------------------------------------
+# --- keys ---------------------------------------------------------------------------------------------------
 
 
 def test_keys_that_arrive_together_are_told_apart():
@@ -153,12 +153,12 @@ def test_each_key_does_what_the_legend_says():
     assert pressed(look, "é") == look
 
 
-# --- on a terminal ---------------------------------------------------------------------------------------------------
+# --- on a terminal ------------------------------------------------------------------------------------------
 
 
 @contextlib.contextmanager
 def a_terminal(width, height, monkeypatch):
-    """A pseudo-terminal as standard input and output; yields its keyboard and what it has been sent so far."""
+    """A pseudo-terminal as standard input and output; yields its keyboard and what was written to it."""
     master, slave = pty.openpty()
     fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", height, width, 0, 0))
     screen = bytearray()

@@ -1,4 +1,4 @@
-"""The README's picture is what the command draws, shows nothing from the tests, and stays inside its frame."""
+"""The README's picture is what the command draws, free of test strings, and inside its frame."""
 
 from __future__ import annotations
 

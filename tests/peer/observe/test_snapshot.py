@@ -80,14 +80,16 @@ FULL = Snapshot(
     checkpoint="round-3",
 )
 JSON = (
-    b'{"run":"f0f0f0f0","run_name":"tiny","model":"gpt 2x64","parameters":30000,"version":"0.1.0","peer":"aaaa",'
-    b'"health":"DEGRADED","reason":"alone","uptime":1.5,"round":3,"rounds":9,"tokens":4096,"tokens_goal":8192,'
-    b'"seconds_left":60.0,"phase":"syncing","fetching":{"what":"model","here":1,"whole":2,"bytes_per_second":5.0,'
+    b'{"run":"f0f0f0f0","run_name":"tiny","model":"gpt 2x64","parameters":30000,"version":"0.1.0",'
+    b'"peer":"aaaa","health":"DEGRADED","reason":"alone","uptime":1.5,"round":3,"rounds":9,"tokens":4096,'
+    b'"tokens_goal":8192,"seconds_left":60.0,"phase":"syncing",'
+    b'"fetching":{"what":"model","here":1,"whole":2,"bytes_per_second":5.0,'
     b'"donors":3},"step":4,"max_steps":5,"phase_left":2.5,"codec":"int4","relaxation":"safe: int4",'
     b'"losses":[[1,4.5],[2,3.25]],"evaluations":[[2,1.5]],"members":2,"missing":1,"average_seconds":0.5,'
     b'"round_seconds":6.0,"bytes_up":100,"bytes_down":200,"up":[1.0,2.0],"down":[3.0],"cpu":0.75,"cores":4,'
     b'"memory":1000,"memory_total":2000,"given_seconds":7.0,"given_tokens":8,"given_rounds":9,'
-    b'"state_root":"abababab","peers":[{"peer":"aaaa","name":"otter-7f3a","state":"training","device":"cpu x 4",'
+    b'"state_root":"abababab",'
+    b'"peers":[{"peer":"aaaa","name":"otter-7f3a","state":"training","device":"cpu x 4",'
     b'"round":3,"tokens_per_second":1900.0,"up":10.0,"down":20.0,"share":0.5,"seen_seconds":2.0,"loss":3.25,'
     b'"is_me":true}],"events":[{"time":10.0,"severity":"info","text":"hello"}],"sample":"def f",'
     b'"ticket":"swarm1abc","checkpoint":"round-3"}'

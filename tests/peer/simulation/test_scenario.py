@@ -1,4 +1,4 @@
-"""What `swarm rehearse` rehearses: small swarms train as real ones do, large ones less, so that they take minutes."""
+"""`swarm rehearse`: small swarms train as real ones do, large ones less, so that they take minutes."""
 
 from __future__ import annotations
 
