@@ -28,13 +28,19 @@ _LONGEST = 4096
 
 _SENTENCES: Mapping[str, Sequence[str]] = {
     "ticket": ("invite a friend: swarm join {ticket}",),
-    "joined": ("joined the run {run_name} as {name}; listening on {listen}", "{name} joined"),
+    "joined": ('joined the run "{run_name}" as {name}; listening on {listen}', "{name} joined"),
     "left": ("left the run: {reason}", "{name} left"),
     "resumed": ("going on from round {round}: {checkpoint}",),
     "synced": ("fetched the model of round {round}; donors: {donors}",),
     "checkpoint": ("saved a checkpoint of round {round}: {path}",),
     "model": ("the run is over after round {round}; its model: {path}",),
     "rehearsing": ("rehearsing {rounds} rounds of {peers} peers; seed {seed}, processes: {processes}",),
+    "rehearsal": (
+        "rehearsed {virtual_seconds} virtual seconds in {seconds} s; crashes: {crashes}; "
+        "all state roots equal: {state_roots_equal}; per peer and round: {messages_per_peer_per_round} "
+        "messages, {bytes_per_peer_per_round}; transcript {transcript}",
+    ),
+    "chaos": ("{fault} process {pid} after {after} s",),
 }
 """What people read for an event: the first sentence whose fields are all there. Other events are lists of
 names and values."""
@@ -187,8 +193,12 @@ def _listed(name: str, texts: Mapping[str, str]) -> str:
 
 def _text_of(key: str, value: object) -> str:
     """Return one value as people read it."""
-    if key == "bytes_per_second" and isinstance(value, int | float):
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int | float) and key == "bytes_per_second":
         return rate(value)
+    if isinstance(value, int) and key.startswith("bytes_"):
+        return size(value)
     return number(value) if isinstance(value, float) else clean(str(value), _LONGEST)
 
 

@@ -55,7 +55,7 @@ def test_accidents_come_as_often_as_was_asked_for() -> None:
 
 
 @pytest.mark.parametrize(("kill", "freeze", "kinds"), [(5, 0, {KILL}), (0, 5, {FREEZE}), (0, 0, set())])
-def test_what_should_never_happen_does_not(kill: float, freeze: float, kinds: set[str]) -> None:
+def test_a_fault_that_is_switched_off_never_happens(kill: float, freeze: float, kinds: set[str]) -> None:
     drawn = islice(faults(Chaos(kill_every=kill, freeze_every=freeze)), 200)
     assert {kind for _, kind in drawn} == kinds
 

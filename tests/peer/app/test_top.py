@@ -82,7 +82,7 @@ def test_a_peer_that_answers_nonsense_is_told_as_such(
 
 
 @pytest.mark.parametrize("source", ["", "127.0.0.1:9"])
-def test_nobody_there_is_a_status_of_its_own(source: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_without_any_peer_the_exit_status_is_two(source: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert look(source) == 2
     assert capsys.readouterr().out.count("\n") == 1
 

@@ -118,7 +118,7 @@ def test_json_lines_are_snapshots_and_nothing_else(monkeypatch):
     assert [json.loads(line)["round"] for line in text.splitlines()] == [1, 2]
 
 
-def test_nobody_reading_ends_the_viewer_quietly():
+def test_a_reader_that_has_gone_ends_the_viewer_quietly():
     read, write = os.pipe()
     os.close(read)
     with os.fdopen(write, "w") as out:

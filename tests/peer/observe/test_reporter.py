@@ -111,7 +111,7 @@ def test_a_warning_for_people_reads_like_an_error():
                 "run_name": "tiny",
                 "listen": "0.0.0.0:7420",
             },
-            "joined the run tiny as otter-7f3a; listening on 0.0.0.0:7420",
+            'joined the run "tiny" as otter-7f3a; listening on 0.0.0.0:7420',
         ),
         ("joined", {"peer": "p" * 52, "name": "otter-7f3a"}, "otter-7f3a joined"),
         ("left", {"peer": "p" * 52, "name": "otter-7f3a"}, "otter-7f3a left"),
@@ -122,6 +122,8 @@ def test_a_warning_for_people_reads_like_an_error():
             "fetched the model of round 0; donors: 2",
         ),
         ("resumed", {"round": 7, "checkpoint": "/c"}, "going on from round 7: /c"),
+        ("chaos", {"fault": "kill", "pid": 7, "after": 0.3}, "kill process 7 after 0.30 s"),
+        ("moved", {"bytes_up": 4_200_000, "is_whole": True}, "moved 4.2 MB  is whole yes"),
     ],
 )
 def test_people_read_sentences_with_names_instead_of_ids(name, fields, line):
