@@ -29,7 +29,7 @@ Exit codes
   5  the network failed for now; try again
   6  no peer of the run answers
 """
-"""What every command's exit status means; shown below ``swarm --help``."""
+"""The meaning of every exit status; shown below ``swarm --help``."""
 
 
 @click.group(

@@ -2,8 +2,8 @@
 
 Each is composed as on sockets, with the simulation's ports.
 
-What is simulated: the network, the clock, the DHT's delays, and how long arithmetic takes. Nothing else: the
-same machines sign, check and average the same bytes.
+Only the network, the clock, the DHT's delays and the duration of arithmetic are simulated: the same machines
+as in a real run sign, check and average the same bytes.
 
     arrive ──► run to the end of the run ──► done
                  │ crash: no goodbye, nothing kept
@@ -161,7 +161,7 @@ class Churn:
 
 @dataclass(frozen=True, slots=True)
 class _Surroundings:
-    """What a peer finds when it arrives: the network, the directory's records, and its own speed."""
+    """The surroundings of an arriving peer: the network, the directory's records, and its own speed."""
 
     network: SimulatedNetwork
     records: SharedRecords

@@ -1,11 +1,11 @@
 """`swarm rehearse`: many peers on virtual time, with the code that real peers run and a real (tiny) model.
 
-What is simulated: the network, the clock, the DHT's delays, and how long arithmetic takes. Nothing else: the
-same machines sign, check and average the same bytes. The same seed gives the same rehearsal, to the last bit
-of the last model.
+Only the network, the clock, the DHT's delays and the duration of arithmetic are simulated: the same machines
+as in a real run sign, check and average the same bytes. The same seed gives the same rehearsal, to the last
+bit of the last model.
 
-    rehearse ──► shard 0, in this process        ──┐
-             ──► shard 1 …, in processes of theirs ─┴──► one RehearsalResult
+    rehearse ──► shard 0, in this process            ──┐
+             ──► shard 1 …, each in its own process  ──┴──► one RehearsalResult
 """
 
 from __future__ import annotations
