@@ -28,7 +28,7 @@ import sys, time
 true_time = time.time
 time.time = lambda: true_time() + 3600
 sys.argv[0] = "swarm"
-from peer.commands.cli import main
+from peer.commands.main import main
 main()
 """
 """`swarm` on a computer whose clock is an hour ahead."""
@@ -178,7 +178,7 @@ def test_a_home_that_cannot_be_written(tmp_path: Path) -> None:
 def test_a_full_disk(tmp_path: Path) -> None:
     """The system allows no file as large as the text: the same as a full disk, where not everybody may make one."""
     program = f"import resource, runpy; resource.setrlimit(resource.RLIMIT_FSIZE, ({len(TEXT) // 2},) * 2); import signal; "
-    program += "signal.signal(signal.SIGXFSZ, signal.SIG_IGN); import sys; sys.argv[0] = 'swarm'; import peer.commands.cli; peer.commands.cli.main()"
+    program += "signal.signal(signal.SIGXFSZ, signal.SIG_IGN); import sys; sys.argv[0] = 'swarm'; import peer.commands.main; peer.commands.main.main()"
     words = [
         "new",
         "--data",
@@ -334,7 +334,7 @@ def test_top_says_when_nobody_answers(source: list[str], tmp_path: Path) -> None
     [["--help"], ["new", "--help"], ["join", "--help"], ["join", "hello"], ["top", "--once"], ["--version"]],
 )
 def test_what_needs_no_model_loads_none(words: list[str], tmp_path: Path) -> None:
-    program = "import sys, peer.commands.cli\nsys.argv[0] = 'swarm'\ntry:\n    peer.commands.cli.main()\nfinally:\n    "
+    program = "import sys, peer.commands.main\nsys.argv[0] = 'swarm'\ntry:\n    peer.commands.main.main()\nfinally:\n    "
     program += "print('LOADED', *sorted({'torch', 'hivemind', 'numpy'} & set(sys.modules)), file=sys.stderr)"
     said = subprocess.run(
         [sys.executable, "-c", program, *words],

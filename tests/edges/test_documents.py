@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 import pytest
 
-from peer.commands.cli import cli
+from peer.commands.main import cli
 from peer.observe import snapshot as status
 from peer.observe.reporter import RoundReport
 from swarm import errors

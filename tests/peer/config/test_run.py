@@ -10,7 +10,7 @@ import click
 import pytest
 
 from averaging.codecs import bytes_per_parameter
-from peer.commands.cli import cli
+from peer.commands.main import cli
 from peer.config.run import RunSettings, learning_rate, manifest_of
 from peer.models.registry import count, presets
 from swarm import relaxation
