@@ -6,13 +6,13 @@ import torch
 from torch import Tensor
 
 from averaging.codecs import ONE_TENSOR, bytes_per_parameter
-from benchmarks.codecs import Entrant, measure, ours, update
+from benchmarks.codecs import Entrant, measure, swarm_codecs, update
 from swarm.manifest import Codec as CodecName
 
 
 def test_every_codec_has_a_row_with_its_bytes_and_its_error() -> None:
     vector_N = torch.linspace(-1, 1, 1 << 16)
-    rows, failed = measure(ours(ONE_TENSOR, len(vector_N)), vector_N, 1)
+    rows, failed = measure(swarm_codecs(ONE_TENSOR, len(vector_N)), vector_N, 1)
     assert failed == {}
     assert [row.codec for row in rows] == [name.name.lower() for name in CodecName]
     for row, name in zip(rows, CodecName, strict=True):

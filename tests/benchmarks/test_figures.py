@@ -6,8 +6,8 @@ import json
 
 import pytest
 
-from benchmarks.figures import Round, Row, cell_name, document, ratios, sent_by_one, summary
-from benchmarks.rivals.stage import Times
+from benchmarks.figures import Round, Row, Timing, Usage, cell_name, document, ratios, sent_by_one, summary
+from benchmarks.worker import Times
 
 
 def times(called: float, began: float, ended: float, sent: int = 0, fault: str = "") -> Times:
@@ -24,10 +24,8 @@ def row(system: str, codec: str, seconds: float, peers: int = 4, parameters: int
         peers=peers,
         parameters=parameters,
         codec=codec,
-        seconds=seconds,
-        cpu_seconds=1.0,
-        memory_mb=2.0,
-        bytes=3,
+        timing=Timing(seconds=seconds, cpu_seconds=1.0, bytes=3),
+        usage=Usage(memory_mb=2.0),
     )
 
 
@@ -49,13 +47,9 @@ def test_the_summary_is_of_complete_rounds_only_and_per_peer() -> None:
     ]
     bad = round_of(times(0, 0, 100, 130), times(0, 0, 100, 130, fault="a group of 1 instead of 2"), cpu=50.0)
     figures = summary([*good, bad])
-    assert (figures["seconds"], figures["cpu_seconds"], figures["rounds"], figures["failed"]) == (
-        3,
-        1.0,
-        3,
-        1,
-    )
-    assert figures["bytes"] == 10
+    assert (figures.seconds, figures.cpu_seconds) == (3, 1.0)
+    assert (figures.rounds, figures.failed) == (3, 1)
+    assert figures.bytes == 10
 
 
 def test_without_one_complete_round_the_faults_are_told() -> None:

@@ -1,4 +1,6 @@
-"""The arithmetic of `benchmarks.loss`: when a target was reached, what it cost, and which rate a sweep tries next."""
+"""The arithmetic of `benchmarks.loss`: when a target was reached, what it cost, and which rate a sweep
+tries next.
+"""
 
 from __future__ import annotations
 

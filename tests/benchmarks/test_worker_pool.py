@@ -1,4 +1,6 @@
-"""Processes on the stage of a benchmark: orders and answers, errors with their cause, and nobody left behind."""
+"""Processes on the stage of a benchmark: orders and answers, errors with their cause, and nobody left
+behind.
+"""
 
 from __future__ import annotations
 
@@ -13,9 +15,9 @@ from typing import Any
 import psutil
 import pytest
 
-from benchmarks.cast import Cast, NotMeasured
 from benchmarks.meters import MemoryWatch, cpu_of, family, peak_rss_of, sent_bytes
-from benchmarks.rivals.stage import Scene, Times, Verdict, act
+from benchmarks.worker import Check, Times, Trial, serve
+from benchmarks.worker_pool import NotMeasured, WorkerPool
 
 FAR = 120
 """Seconds after which a process that should be gone is an error."""
@@ -24,42 +26,42 @@ FAR = 120
 class Dancer:
     """A rival that averages nothing, whose child leaves its process group, unless the scene is to die."""
 
-    def prepare(self, scene: Scene) -> Any:
-        self._scene = scene
+    def prepare(self, trial: Trial) -> Any:
+        self._trial = trial
         self._child = subprocess.Popen(
-            [sys.executable, "-c", "import time; time.sleep(600)"], start_new_session=scene.name != "die"
+            [sys.executable, "-c", "import time; time.sleep(600)"], start_new_session=trial.name != "die"
         )
-        return [scene.seat, self._child.pid]
+        return [trial.seat, self._child.pid]
 
-    def meet(self, cards: list[Any]) -> None:
-        self._cards = cards
+    def connect(self, contacts: list[Any]) -> None:
+        self._contacts = contacts
 
-    def refill(self) -> None:
+    def reset(self) -> None:
         print("this goes to the log")
 
     def average(self) -> Times:
-        if self._scene.name == "fall":
+        if self._trial.name == "fall":
             raise ValueError("I fell")
-        return Times(called=1.0, began=2.0, ended=3.0, sent=len(self._cards))
+        return Times(called=1.0, began=2.0, ended=3.0, sent=len(self._contacts))
 
-    def check(self) -> Verdict:
+    def check(self) -> Check:
         os.kill(os.getpid(), signal.SIGKILL)
         raise AssertionError
 
-    def drop(self) -> None:
+    def release(self) -> None:
         pass
 
     def close(self) -> None:
         pass
 
 
-def cast_of(peers: int) -> Cast:
-    return Cast("dancer", __name__, peers)
+def pool_of(peers: int) -> WorkerPool:
+    return WorkerPool("dancer", __name__, peers)
 
 
-def enter(cast: Cast, name: str = "dance") -> list[psutil.Process]:
-    cast.enter(name=name, parameters=1, codec="fp32", share=1)
-    return [member for pid in cast.pids for member in family(pid)]
+def enter(pool: WorkerPool, name: str = "dance") -> list[psutil.Process]:
+    pool.start(name=name, parameters=1, codec="fp32", share=1)
+    return [member for pid in pool.pids for member in family(pid)]
 
 
 def assert_gone(members: list[psutil.Process]) -> None:
@@ -69,18 +71,18 @@ def assert_gone(members: list[psutil.Process]) -> None:
 
 
 def test_everybody_hears_of_everybody_and_answers_by_seat() -> None:
-    with cast_of(3) as cast:
-        members = enter(cast)
-        cast.all("refill")
+    with pool_of(3) as pool:
+        members = enter(pool)
+        pool.all("reset")
         assert (
-            cast.all("average") == [{"called": 1.0, "began": 2.0, "ended": 3.0, "sent": 3, "fault": ""}] * 3
+            pool.all("average") == [{"called": 1.0, "began": 2.0, "ended": 3.0, "sent": 3, "fault": ""}] * 3
         )
         assert len(members) == 6
-        assert cpu_of(cast.pids) > 0
-        assert peak_rss_of(cast.pids[0]) > 1
-        with MemoryWatch(cast.pids) as watch:
-            cast.all("refill")
-        assert all(watch.peaks[pid] > 1 for pid in cast.pids)
+        assert cpu_of(pool.pids) > 0
+        assert peak_rss_of(pool.pids[0]) > 1
+        with MemoryWatch(pool.pids) as watch:
+            pool.all("reset")
+        assert all(watch.peaks[pid] > 1 for pid in pool.pids)
     assert_gone(members)
 
 
@@ -100,13 +102,18 @@ def test_the_death_of_a_peer_is_told_and_its_children_die_too() -> None:
 
 def play(name: str, do: str, members: list[psutil.Process]) -> None:
     """A scene of two; ``members`` gets everybody who was there."""
-    with cast_of(2) as cast:
-        members += enter(cast, name)
-        cast.all(do)
+    with pool_of(2) as pool:
+        members += enter(pool, name)
+        pool.all(do)
 
 
 def test_peers_go_with_a_parent_that_is_killed() -> None:
-    code = "import sys, time; from tests.benchmarks.test_cast import cast_of; print(*cast_of(2).pids, flush=True); time.sleep(600)"
+    code = """
+import time
+from tests.benchmarks.test_worker_pool import pool_of
+print(*pool_of(2).pids, flush=True)
+time.sleep(600)
+"""
     root = Path(__file__).parents[2]
     with subprocess.Popen(
         [sys.executable, "-c", code], stdout=subprocess.PIPE, cwd=root, text=True
@@ -128,4 +135,4 @@ def test_what_crosses_an_interface_is_counted_where_there_is_one() -> None:
 
 
 if __name__ == "__main__":
-    act(Dancer())
+    serve(Dancer())

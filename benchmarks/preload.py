@@ -1,0 +1,16 @@
+"""What the fork server of `benchmarks.peer_processes` loads before it forks the first peer, so that no
+peer has to load it again.
+"""
+
+from __future__ import annotations
+
+import peer.app.node
+import peer.commands.cli
+import peer.config.run
+from benchmarks.peer_processes import die_with_parent
+from swarm.dht.node import load_hivemind
+
+__all__ = ["peer"]
+
+die_with_parent()  # Python's fork server ends when no process holds a certain pipe, and every peer holds it
+load_hivemind()  # else each peer does it when it opens its DHT: a second of work that delays all others
