@@ -1,5 +1,4 @@
-"""All-reduce against its rivals: time, CPU, memory and bytes of N processes that average M parameters on this
-machine.
+"""All-reduce against its rivals: time, CPU, memory and bytes of N processes that average M parameters here.
 
     python -m benchmarks.allreduce [--quick] [--peers 2,4,8] [--parameters 1,10,50] [--rounds 5]
                                    [--codecs fp32,fp16,int8,int4]
@@ -87,9 +86,7 @@ class Runner:
         self.rows: list[Row] = []
 
     def run(self, pools: Sequence[WorkerPool], parameters: int, codec: str) -> None:
-        """One cell: all ``pools`` that have ``codec`` take turns, or run one after the other where memory
-        is short.
-        """
+        """One cell: all ``pools`` that have ``codec`` take turns, or run singly if memory is short."""
         entrants = [
             Entrant(pool, codec)
             for pool in pools

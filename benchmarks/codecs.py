@@ -1,5 +1,4 @@
-"""What it costs to turn an update into bytes and back, and what is lost: every codec, and hivemind's beside
-them.
+"""What every codec costs and loses as it turns an update into bytes and back, and hivemind's beside ours.
 
     python -m benchmarks.codecs [--quick] [--json FILE]
 
@@ -72,9 +71,7 @@ class Entrant:
 
 
 def update(steps: int) -> tuple[Tensor, tuple[int, ...]]:
-    """An update of the nano model after ``steps`` local steps, stretched to about `NUMBERS`, and the
-    lengths of its tensors.
-    """
+    """An update of nano after ``steps`` steps, stretched to about `NUMBERS`; the lengths of its tensors."""
     corpus = build(None, limit=TEXT_BYTES)
     learner = Learner(
         manifest_of(RunSettings(max_steps=steps), corpus.spec, KeyPair.generate()), corpus, PeerId("p0")

@@ -100,9 +100,7 @@ class Round:
 
     @property
     def assembly(self) -> float:
-        """From the last call to the first complete group; 0 where a group was complete before the last
-        peer called.
-        """
+        """From the last call to the first complete group, 0 if a group was complete before it."""
         return max(0.0, min(times.began for times in self.times) - max(times.called for times in self.times))
 
     @property

@@ -1,5 +1,4 @@
-"""A late join with failures: the model from four donors, of which one is killed half-way and one serves
-corrupt chunks.
+"""A late join with failures: of the model's four donors one is killed half-way and one serves corrupt chunks.
 
     python -m benchmarks.join [--model small] [--mbit 100] [--runs 3] [--quick] [--json FILE]
 

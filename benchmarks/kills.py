@@ -1,5 +1,4 @@
-"""Sixteen processes, five of them killed at random moments of a round, again and again; and the same kill
-against hivemind.
+"""Sixteen processes, five of them killed at random moments of a round, again and again; hivemind likewise.
 
     python -m benchmarks.kills [--seeds 20] [--peers 16] [--victims 5] [--rival-seeds 1] [--json FILE]
 
@@ -62,9 +61,7 @@ class SwarmUnderTest:
         self._started = 1
 
     def refill(self) -> None:
-        """Start newcomers in place of the killed peers, with the latest ticket that a living peer has
-        written.
-        """
+        """Start newcomers in place of the killed peers, with the latest ticket of a living peer."""
         tickets = [
             event["ticket"] for peer in self.living for event in peer.events if event["event"] == "ticket"
         ]
@@ -100,9 +97,7 @@ class SwarmUnderTest:
         )
 
     def strike(self, chance: random.Random, victims: int, round_seconds: float) -> Row:
-        """Kill ``victims`` peers, each at a random moment within one round; how and when the others went
-        on.
-        """
+        """Kill ``victims`` peers, each at a random moment within one round; when the others went on."""
         start = time.monotonic()
         self._kill(chance, chance.sample(self.living, victims), round_seconds)
         killed = time.monotonic()
@@ -218,9 +213,7 @@ def _first_step(workers: Sequence[Worker], folder: str, name: str) -> list[Any]:
 
 
 def _moment_of_kill(calm: Sequence[Mapping[str, float]], chance: random.Random) -> float:
-    """Seconds after the call: the matchmaking as long as in the step before, and up to half of the
-    all-reduce.
-    """
+    """Seconds after the call: the matchmaking of the step before, and up to half of its all-reduce."""
     matchmaking = statistics.median(times["began"] - times["called"] for times in calm)
     all_reduce = max(times["ended"] for times in calm) - max(times["began"] for times in calm)
     return matchmaking + chance.random() * all_reduce / 2

@@ -1,6 +1,4 @@
-"""Files that killed processes leave behind: hivemind's sockets, and tensors in shared memory, which take
-up memory until removed.
-"""
+"""Files that killed processes leave behind: hivemind's sockets, and tensors in shared memory."""
 
 from __future__ import annotations
 

@@ -26,9 +26,7 @@ def family(pid: int) -> list[psutil.Process]:
 
 
 def cpu_of(pids: Sequence[int]) -> float:
-    """Seconds of CPU that the running processes of the families of ``pids`` have used so far (in clock
-    ticks of 10 ms).
-    """
+    """Seconds of CPU, in ticks of 10 ms, that the running processes of these families have used so far."""
     used = 0.0
     for pid in pids:
         for process in family(pid):
@@ -58,9 +56,7 @@ def sent_bytes(interface: str = "lo") -> int:
 
 
 def pss_of(pids: Sequence[int]) -> float:
-    """Proportional set size of processes in 10⁶ bytes: shared pages are divided among those that share
-    them.
-    """
+    """Proportional set size of processes in 10⁶ bytes: shared pages are divided among their users."""
     return sum(_figure(pid, "smaps_rollup", "Pss") for pid in pids)
 
 
@@ -88,8 +84,7 @@ def _figure(pid: int, file: str, name: str) -> float:
 
 
 class MemoryWatch:
-    """Reads the memory of families again and again until the context ends; ``peaks`` has each one's largest
-    PSS in 10⁶ bytes.
+    """Reads the memory of families until the context ends; ``peaks``: each one's largest PSS in 10⁶ bytes.
 
     Only processes that run at the start count. Reading costs CPU: do not use it in a timed round.
     """

@@ -1,5 +1,4 @@
-"""Many real peers on one computer, started quickly: a fork server loads all modules once, and each peer is a
-fork of it.
+"""Many real peers on one computer: a fork server loads all modules once, and each peer is a fork of it.
 
     parent ──► fork server (all modules loaded) ──► peer, peer, peer …
                                                     each with a home of its own, stdout and stderr in files
@@ -87,9 +86,7 @@ class PeerProcess:
         ]
 
     def size(self) -> tuple[int, int] | None:
-        """(open files, bytes of memory that it shares with no other process); None where it has just
-        ended.
-        """
+        """(open files, bytes of memory of its own); None where the process has just ended."""
         try:
             process = psutil.Process(self._process.pid)
             return process.num_fds(), process.memory_full_info().uss

@@ -1,6 +1,4 @@
-"""What the fork server of `benchmarks.peer_processes` loads before it forks the first peer, so that no
-peer has to load it again.
-"""
+"""What the fork server of `benchmarks.peer_processes` loads once, before it forks the first peer."""
 
 from __future__ import annotations
 

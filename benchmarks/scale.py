@@ -1,5 +1,4 @@
-"""What a larger swarm costs each of its peers: messages, bytes and reads of the DHT per round, rehearsed with
-more and more peers.
+"""What a larger swarm costs each of its peers: messages, bytes and reads of the DHT per round, rehearsed.
 
     python -m benchmarks.scale [--peers 64,128,256,512,1000] [--rounds 5] [--churn 0] [--json FILE]
 

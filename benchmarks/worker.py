@@ -23,8 +23,7 @@ from typing import Any, Protocol
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trial:
-    """What one worker has to average, with how many others. ``folder`` is empty at first and shared by the
-    workers of one system.
+    """What one worker averages, with whom. ``folder`` is shared by the workers of one system, empty at first.
 
     ``share``: bytes that one peer sends to one other in Swarm's butterfly, its share of the update and of the
     result.
@@ -57,9 +56,7 @@ class Times:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Check:
-    """Of the last average: relative L2 distance from the true mean, and a hash of its bits (empty where
-    peers may differ).
-    """
+    """Of the last average: relative L2 distance from the true mean, a hash of its bits if peers must agree."""
 
     error: float
     digest: str = ""

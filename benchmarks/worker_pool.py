@@ -102,8 +102,7 @@ class Worker:
         return NotMeasured("\n".join((f"{self._module}: {reason}", *last)))
 
     def end(self) -> None:
-        """Kill the process and its descendants, also those that left its process group, and remove the files
-        that they left.
+        """Kill the process and its descendants, also those outside its group, and remove their files.
 
         Does nothing the second time: by then the process id may be another program's.
         """
@@ -174,9 +173,7 @@ class WorkerPool:
         return order_all(self._workers, do, [arguments] * self.peers)
 
     def start(self, **trial: Any) -> None:
-        """Start a trial, of which the pool itself sets seat, peers and folder: all prepare, then all learn
-        of each other.
-        """
+        """Start a trial: all workers prepare, then all connect. The pool adds seat, peers and folder."""
         common = {"peers": self.peers, "folder": self._folder.name, **trial}
         contacts = order_all(
             self._workers, "prepare", [{"seat": seat, **common} for seat in range(self.peers)]

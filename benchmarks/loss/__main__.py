@@ -1,5 +1,4 @@
-"""Bytes and seconds to a loss, of four peers on real text: Swarm beside synchronous data parallel, hivemind
-and DiLoCo.
+"""Bytes and seconds to a loss on real text: Swarm beside synchronous data parallel, hivemind and DiLoCo.
 
     python -m benchmarks.loss [--quick] [--links 1000,100,20] [--seeds 0,1,2] [--methods NAME,…] [--json FILE]
     python -m benchmarks.loss --only curves --curves FILE [--jobs N]    loss alone: no network, on all cores
@@ -157,9 +156,7 @@ def _curves(chosen: argparse.Namespace) -> Mapping[str, Sequence[Curve]]:
 
 
 def _wire(chosen: argparse.Namespace, settings: dict[str, Any]) -> tuple[list[Cost], dict[str, float]]:
-    """The costs of a round on every link, and by method the share of its time that a peer waits with a
-    large model.
-    """
+    """The costs of a round on every link, and by method the share of its time that a large model waits."""
     effort = Effort(model=chosen.model, step_seconds=chosen.step_ms / 1000)
     if chosen.quick:
         effort = replace(effort, rounds=4, optimizer_seconds=6.0)

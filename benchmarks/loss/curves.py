@@ -1,5 +1,4 @@
-"""Loss by step, with the code that peers run: `Learner`, `Averager` with its codecs and error feedback, the
-outer step.
+"""Loss by step, with the code that peers run: `Learner`, `Averager` with codecs and feedback, the outer step.
 
 The peers of one run share a process. They average as in a rehearsal, on the simulated network and virtual
 time, so a curve is a function of its `Task`: it depends on no clock, no socket and no other process.
@@ -91,9 +90,7 @@ def draw(task: Task) -> Curve:
 
 
 def bytes_of_round(method: str, model: str = "nano", rounds: int = 6) -> float:
-    """Bytes that one peer sends in a round of ``method`` (`Kind.ROUNDS`), messages included, as the
-    simulated network counts them.
-    """
+    """Bytes that one peer sends in a round of ``method`` (`Kind.ROUNDS`), on the simulated network."""
     torch.set_num_threads(1)
     steps = rounds * method_of(method).steps
     played = _play(Setting.of(Task(method=method, seed=0, rate=1e-3, steps=steps, model=model)))
@@ -101,9 +98,7 @@ def bytes_of_round(method: str, model: str = "nano", rounds: int = 6) -> float:
 
 
 def step_seconds(model: str, steps: int = 20) -> float:
-    """Seconds of a local step on one core of this machine: the fastest of ``steps``, because other
-    programs may use the core.
-    """
+    """Seconds of a local step on one core here: the fastest of ``steps``, as other programs run, too."""
     torch.set_num_threads(1)
     manifest = Setting.of(Task(method="alone", seed=0, rate=1e-3, steps=100, model=model)).manifest
     inner = Inner(build(manifest.model, 0), manifest.inner)
@@ -122,9 +117,7 @@ def _corpus() -> Corpus:
 
 
 def text_name() -> str:
-    """The name of the text that curves are drawn on; another version of Python has another standard
-    library.
-    """
+    """The name of the text that curves are drawn on: the standard library of this version of Python."""
     return _corpus().spec.root.hex()
 
 
@@ -167,9 +160,7 @@ class Setting:
 
 
 class Scores:
-    """Evaluates the shared model every `EVERY` steps, or after every round where those are longer, and at
-    the end of the run.
-    """
+    """Evaluates the shared model every `EVERY` steps (or every round, if longer), and at the end."""
 
     def __init__(self, setting: Setting) -> None:
         self._last_step = setting.task.steps
@@ -311,9 +302,7 @@ def _alone(setting: Setting, scores: Scores) -> None:
 
 
 def _local_updates(setting: Setting, scores: Scores) -> None:
-    """`hivemind.Optimizer`: each peer sends its weights in float16 and gets back, in float16, what the
-    average adds.
-    """
+    """`hivemind.Optimizer`: each peer sends its float16 weights and gets back what the average adds."""
     learners = [setting.learner(me) for me in MEMBERS]
     scores.add(0, learners[0].state.anchor_P)
     for round_ in range(setting.rounds):
@@ -363,9 +352,7 @@ def _synchronous(setting: Setting, scores: Scores) -> None:
 
 
 def _joint_batches(setting: Setting, steps: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """The batches that the four peers would draw in ``steps`` steps, as one; shards change every
-    `DRAW_STEPS` steps.
-    """
+    """The batches of all peers in ``steps`` steps, as one; shards change every `DRAW_STEPS` steps."""
     corpus = setting.corpus
     seed = setting.data_seed
     context = setting.manifest.model.context

@@ -1,5 +1,4 @@
-"""A few hosts behind links of a chosen rate, on one machine: network namespaces that exist as long as the
-processes that hold them.
+"""A few hosts behind links of a chosen rate, on one machine: network namespaces held by processes.
 
     host 0 ─ eth0 ══ port0 ─┐
     host 1 ─ eth0 ══ port1 ─┼─ bridge, in its own namespace   ══ a veth pair, a token bucket (tbf) at each end
@@ -130,9 +129,7 @@ class Lab:
             self._inside(host + 1, "ip", "link", "set", "lo", "up")
 
     def congestion(self) -> str:
-        """TCP congestion control of the hosts, for programs that do not choose their own: that of the
-        machine.
-        """
+        """The machine's TCP congestion control, which all hosts use unless a program chooses its own."""
         command = ["sysctl", "-n", "net.ipv4.tcp_congestion_control"]
         return (self._inside(1, *command) if self.shaped else _run(command)).strip()
 

@@ -13,6 +13,7 @@ from types import MappingProxyType
 
 import msgspec
 
+from averaging.codecs import is_sparse
 from swarm.manifest import Codec, Exchange, OuterOptimiser, OuterSpec, RoundSpec
 
 PEERS = 4
@@ -186,44 +187,37 @@ QUICK = ("alone", "synchronous-fp16", "swarm-fp32", "swarm-int4", "swarm-sparse2
 
 FREQUENT_STEPS = (1, 2, 5)
 """Local steps between two averages."""
+FREQUENT_CODECS = (
+    Codec.FP32,
+    Codec.FP16,
+    Codec.INT8,
+    Codec.INT4,
+    Codec.SPARSE256,
+    Codec.SPARSE128,
+    Codec.SPARSE64,
+    Codec.MASKED,
+)
 
 
-def _frequent(codec: Codec, steps: int, rate: float) -> Method:
-    """A line of `benchmarks.frequent`.
-
-    Sparse updates go to all peers, others, and those behind a mask, in parts to their owners.
-    """
-    is_sparse = codec.name.startswith("SPARSE")
-    feedback = 1.0 if codec in (Codec.FP32, Codec.FP16, Codec.INT8, Codec.INT4) else 0.95
+def _frequent(codec: Codec, steps: int) -> Method:
+    """A line of `benchmarks.frequent`. Sparse updates go to all peers, others in parts to their owners."""
+    sparse = is_sparse(codec)
+    goes_to_all = sparse and codec is not Codec.MASKED
     return Method(
         name=f"{codec.name.lower()}-every-{steps}",
         kind=Kind.ROUNDS,
         says=f"{codec.name.lower()}, an average every {steps} steps",
-        rate=rate,
+        rate=8e-3,
         steps=steps,
-        round=_round(codec, Exchange.GATHER if is_sparse else Exchange.BUTTERFLY, feedback),
+        round=_round(codec, Exchange.GATHER if goes_to_all else Exchange.BUTTERFLY, 0.95 if sparse else 1.0),
     )
 
-
-_FREQUENT_RATES: Mapping[Codec, tuple[float, float, float]] = MappingProxyType(
-    {
-        Codec.FP32: (8e-3, 8e-3, 8e-3),
-        Codec.FP16: (8e-3, 8e-3, 8e-3),
-        Codec.INT8: (8e-3, 8e-3, 8e-3),
-        Codec.INT4: (8e-3, 8e-3, 8e-3),
-        Codec.SPARSE256: (8e-3, 8e-3, 8e-3),
-        Codec.SPARSE128: (8e-3, 8e-3, 8e-3),
-        Codec.SPARSE64: (8e-3, 8e-3, 8e-3),
-        Codec.MASKED: (8e-3, 8e-3, 8e-3),
-    }
-)
-"""The best of 4, 8 and 16 · 10⁻³ on one seed, for each of `FREQUENT_STEPS`."""
 
 FREQUENT: Mapping[str, Method] = MappingProxyType(
     {
         method.name: method
-        for codec, rates in _FREQUENT_RATES.items()
-        for method in map(_frequent, [codec] * len(rates), FREQUENT_STEPS, rates)
+        for codec in FREQUENT_CODECS
+        for method in (_frequent(codec, steps) for steps in FREQUENT_STEPS)
     }
 )
 """The methods of `benchmarks.frequent`, by name."""

@@ -1,5 +1,4 @@
-"""One peer of stock `hivemind.Optimizer` on a link, with its own DHT and p2pd. It trains all the time, and
-the parent reads its progress.
+"""One peer of stock `hivemind.Optimizer` on a link, with its own DHT and p2pd; it trains all the time.
 
 Where it would train it sleeps, and its gradients are noise; everything from `Optimizer.step` downwards is
 hivemind's own. These settings are in its favour: groups are complete as soon as all peers have come
@@ -33,8 +32,7 @@ _AVERAGED = re.compile(r"Averaged (?:parameters|gradients) with (\d+) peers")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Training:
-    """The run ``run`` of ``peers`` peers: rounds of ``steps`` local steps, each of ``batch`` sequences and
-    ``step_seconds`` long.
+    """A run of ``peers``: rounds of ``steps`` local steps, of ``batch`` sequences and ``step_seconds`` each.
 
     ``local``: hivemind's ``use_local_updates``; else the gradients of a round are averaged for one update.
     """
@@ -99,9 +97,7 @@ class OptimizerPeer:
             self._steps += 1
 
     def progress(self) -> dict[str, Any]:
-        """The progress since `open`: local steps, epochs, the sizes of the groups that averaged, bytes
-        sent by this host.
-        """
+        """The progress since `open`: local steps, epochs, sizes of the groups, bytes sent by this host."""
         return {
             "at": time.monotonic(),
             "steps": self._steps,

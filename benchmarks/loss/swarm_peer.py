@@ -1,5 +1,4 @@
-"""One of our peers on a link: real `HttpTransport`, `Post` and `Averager`, and an update with the shape of a
-real model's.
+"""One Swarm peer on a link: real `HttpTransport`, `Post` and `Averager`, an update of a real shape.
 
 `exchange` is what a round of training waits for: from the call with the update, before the group forms, to
 the average. The event loop has a thread of its own, so that messages of other peers are handled between two
@@ -45,9 +44,7 @@ START_SECONDS = 20.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Place:
-    """Where a peer is: number ``seat`` of ``hosts``, of which peer n listens at ``port`` + n;
-    ``interface`` is that of its link.
-    """
+    """Number ``seat`` of ``hosts``; peer n listens at ``port`` + n. ``interface`` is that of its link."""
 
     seat: int
     hosts: list[str]

@@ -1,5 +1,4 @@
-"""All curves of a benchmark: for each method the learning rate that is best over all seeds, and every seed at
-that rate.
+"""All curves of a benchmark: for each method its best learning rate, and every seed at that rate.
 
     rates r/2, r, 2r on the first seed ──► while the best is at an edge: one more beyond it
       ──► the other seeds at all rates that come close to the best on the first ──► the best mean
@@ -51,9 +50,7 @@ def best_rate(curves: Iterable[Curve]) -> float:
 
 
 def best_of(candidates: Sequence[Sequence[Curve]]) -> list[Curve]:
-    """Of the curves of several rates, one per seed, those with the lowest mean; a rate that failed with
-    some seed comes last.
-    """
+    """Of the curves of several rates those with the lowest mean; last those that lack a seed."""
 
     def rank(curves: Sequence[Curve]) -> tuple[int, float]:
         return -len(curves), statistics.fmean(curve.final for curve in curves)
@@ -72,9 +69,7 @@ def close_rates(curves: Iterable[Curve]) -> list[float]:
 
 
 def beyond(tried: Sequence[float], best: float) -> float | None:
-    """The rate to try next: twice the largest or half the smallest where that is the best, None where the
-    best is inside.
-    """
+    """The rate to try next, twice the largest or half the smallest; None where neither is the best."""
     if best == max(tried) and best * 2 <= HIGHEST:
         return best * 2
     if best == min(tried) and best / 2 >= LOWEST:
@@ -150,9 +145,7 @@ class Sweep:
         return [self._wanted.rates[method]] if method in self._wanted.rates else list(RATES)
 
     def _rates_beyond(self) -> dict[str, list[float]]:
-        """By method, for those that are swept and are best at an edge of the tried rates: one rate beyond
-        that edge.
-        """
+        """One rate beyond the edge, by method, for swept methods that are best at an edge of their rates."""
         more: dict[str, list[float]] = {}
         for method, tried in self._tried.items():
             curves = self._first_curves(method)
@@ -202,9 +195,7 @@ def save(path: Path, known: Known) -> None:
 
 
 def load(path: Path, show: Show) -> Known:
-    """The curves of a file; none where there is no file, or where its text is another (another Python's
-    standard library).
-    """
+    """The curves of a file; none where there is no file, or where they are of another text."""
     if not path.exists():
         return {}
     found = json.loads(path.read_text())

@@ -40,9 +40,7 @@ class Finding:
 
 
 def crossing(points: Points, target: float) -> float | None:
-    """The step at which a curve is first at ``target`` or below, linear between its points; None where it
-    never is.
-    """
+    """The step at which a curve is first at ``target`` or below, linear between points; None where never."""
     before: tuple[int, float] | None = None
     for step, bits in points:
         if bits <= target:
@@ -54,8 +52,7 @@ def crossing(points: Points, target: float) -> float | None:
 
 
 def targets_of(curves: Mapping[str, Sequence[Curve]]) -> dict[int, float]:
-    """The default target of each seed: the lowest loss that every preset comes to with it, rounded up to a
-    hundredth.
+    """The default target of each seed: the lowest loss that every preset reaches, rounded up to a hundredth.
 
     A higher target would compare them in the first steps of a run, where it matters least how often they
     average. Seeds draw other text, so a loss that is low for one seed is high for another.
@@ -73,9 +70,7 @@ def rows(
     targets: Mapping[int, float],
     step_seconds: float,
 ) -> list[Row]:
-    """A row for every seed of every method on every link; a peer that trains alone has the same row on
-    all.
-    """
+    """A row for every seed of every method on every link; for a lone peer all links are alike."""
     costs = list(costs)
     links = sorted({cost.mbit for cost in costs}, reverse=True)
     made = []
@@ -120,9 +115,7 @@ def seconds(table: Sequence[Row], method: str, mbit: float) -> float | None:
 
 
 def fastest(table: Sequence[Row], methods: Iterable[str], mbit: float) -> tuple[str, float] | None:
-    """The one of ``methods`` that reaches the target first on a link, and its seconds; None where none
-    does.
-    """
+    """The first of ``methods`` to reach the target on a link, and its seconds; None where none does."""
     times = [(when, method) for method in methods if (when := seconds(table, method, mbit)) is not None]
     return (min(times)[1], min(times)[0]) if times else None
 
@@ -249,9 +242,7 @@ def _sooner(table: Sequence[Row], mbit: float, rivals: Sequence[str], times: flo
 
 
 def _at_their_best(table: Sequence[Row], rivals: Sequence[str], mbit: float) -> tuple[str, float] | None:
-    """Mean seconds to the target where each seed takes its fastest of ``rivals``; None where a seed has
-    none that gets there.
-    """
+    """Mean seconds to the target if each seed takes its fastest of ``rivals``; None if one has none."""
     firsts: dict[int, tuple[float, str]] = {}
     seeds = {row.seed for row in table}
     for row in table:

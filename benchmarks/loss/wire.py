@@ -1,5 +1,4 @@
-"""What a round costs on a link: seconds until all peers have the average, and bytes that a peer has sent,
-both measured.
+"""What a round costs on a link, measured: seconds until all peers have the average, and bytes of a peer.
 
 Every figure is that of whole hosts: a round is as long as its slowest peer, bytes are the counter of a host's
 interface.
@@ -82,9 +81,7 @@ def _line_of(cost: Cost) -> str:
 
 
 def share_of_round(lab: Lab, name: str, mbit: float, model: str, round_seconds: float) -> tuple[float, Cost]:
-    """The fraction of its time that a peer waits for the average of ``model``, in rounds of
-    ``round_seconds`` of training.
-    """
+    """The fraction of its time that ``model`` waits for its average, after ``round_seconds`` of training."""
     effort = Effort(model=model, rounds=3)
     cost = next(iter(_rounds(lab, [METHODS[name]], [mbit], effort, lambda text: None)))
     return cost.seconds / (cost.seconds + round_seconds), cost
@@ -137,9 +134,7 @@ def _rounds(
 def _optimizer(
     lab: Lab, methods: Sequence[Method], links: Iterable[float], effort: Effort, show: Show
 ) -> Iterable[Cost]:
-    """Every measurement has processes of its own: ending one run and starting the next in the same ones
-    sometimes hangs.
-    """
+    """Every measurement has processes of its own: a second run in the same ones sometimes hangs."""
     for mbit in links:
         lab.shape(mbit)
         for method in methods:
@@ -153,8 +148,7 @@ def _optimizer(
 
 
 def _live(lab: Lab, workers: Sequence[Worker], method: Method, mbit: float, effort: Effort) -> Cost:
-    """Let `hivemind.Optimizer` train. An epoch costs its time without that of its steps, however many it made
-    of them.
+    """Let `hivemind.Optimizer` train. An epoch costs its time without that of its steps.
 
     The table charges that for every ``method.steps`` steps, as if no epoch had been longer than intended.
     """

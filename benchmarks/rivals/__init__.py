@@ -1,5 +1,4 @@
-"""The systems of `benchmarks.allreduce`: each module is one peer in a process of its own, which obeys its
-parent's orders.
+"""The systems of `benchmarks.allreduce`: each module is one peer in a process of its own.
 
 numbers         what they average, and how far from the true mean an answer is
 swarm_peer      ours: real transport, post, assembly and round

@@ -1,5 +1,4 @@
-"""Stock hivemind: `DecentralizedAverager` on its own DHT and p2pd, tensors of at most 4 million numbers as
-its documents advise.
+"""Stock hivemind: `DecentralizedAverager` on its own DHT and p2pd, in tensors of at most 4 million numbers.
 
 The group is complete when the averager enters RUNNING_ALLREDUCE; before that it is matchmaking. One repair is
 applied here and nowhere else: numpy 2.4 refuses ``int()`` of an array of one number, which hivemind 1.1.12's
@@ -34,9 +33,7 @@ _POLL_SECONDS = 0.002
 
 
 def extract(self: Quantization, serialized_tensor: Any) -> torch.Tensor:
-    """`Quantization.extract` of hivemind 1.1.12 word for word, but for the ``[0]`` that its main branch
-    has too.
-    """
+    """`Quantization.extract` of hivemind 1.1.12, with the ``[0]`` that its main branch has."""
     codebook_size = int(np.frombuffer(serialized_tensor.buffer, count=1, dtype=np.int64)[0])
     codebook = np.frombuffer(
         serialized_tensor.buffer, offset=8, count=codebook_size, dtype=self.codebook_dtype
@@ -54,9 +51,7 @@ class HivemindPeer:
         self._dht: hivemind.DHT | None = None
 
     def prepare(self, trial: Trial) -> Any:
-        """Returns the addresses of the first peer's DHT, through which the others join; the other peers
-        return none.
-        """
+        """The first peer returns the addresses of its DHT, through which the others join."""
         self._trial = trial
         self._update_P = update_of(trial.seat, trial.parameters)
         # hivemind does not remove its sockets; in this folder they are removed with it

@@ -1,5 +1,4 @@
-"""What the peers of a benchmark average: random numbers from a seed, so that every process can compute the
-true mean.
+"""What the peers average: random numbers from a seed, so that every process can compute the true mean.
 
 A block of a million normal numbers, drawn from the seat, is repeated to the length that is asked for. No
 system under test looks for repetitions, so this changes only the time that it takes to prepare 50 million of

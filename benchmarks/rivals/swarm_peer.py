@@ -1,5 +1,4 @@
-"""Ours, whole: `HttpTransport` over mutual TLS, `Post`, and `Averager` with assembly, commits, receipts and
-decision.
+"""All of Swarm's averaging: `HttpTransport` over mutual TLS, `Post`, and `Averager` with its decision.
 
 The event loop has a thread of its own, so that messages of other peers are handled between two averagings as
 well.

@@ -1,5 +1,4 @@
-"""The floor: the bytes of a butterfly over mutual TLS 1.3, `sendall` and `recv_into` in threads, one
-connection per direction.
+"""The floor: the bytes of a butterfly over mutual TLS 1.3, with `sendall` and `recv_into` in threads.
 
 Each peer sends every other one its share of the update and of the result, 2 · size(P / n) bytes at once, and
 receives as much. Buffers are allocated beforehand and never read: no hash, no sum, no protocol. The

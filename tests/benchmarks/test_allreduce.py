@@ -1,4 +1,4 @@
-"""What becomes of a measurement in which somebody fails: a rival is out, and ours is the end."""
+"""A rival that fails is left out of the benchmark; where Swarm fails, the benchmark ends."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from benchmarks.allreduce import Runner
 from benchmarks.worker import Check, Times, Trial, serve
 from benchmarks.worker_pool import NotMeasured, WorkerPool
 
-FAILS_AT_THE_END = "tests.benchmarks.test_worker_pool"
+FAILING = "tests.benchmarks.test_worker_pool"
 
 
 class Steady:
-    """A rival that averages nothing, and does so every time."""
+    """A system that averages nothing and never fails."""
 
     def prepare(self, trial: Trial) -> Any:
         return trial.seat
@@ -42,28 +42,28 @@ class Steady:
         pass
 
 
-def runner_of(said: io.StringIO) -> Runner:
-    console = Console(file=said, width=300)
+def runner_of(output: io.StringIO) -> Runner:
+    console = Console(file=output, width=300)
     progress = Progress(console=console, disable=True)
     progress.add_task("", total=None)
     return Runner(console, progress, rounds=2)
 
 
 def test_a_rival_that_fails_is_out_and_the_others_go_on() -> None:
-    said = io.StringIO()
-    runner = runner_of(said)
-    with WorkerPool("dancer", FAILS_AT_THE_END, 2) as dancer, WorkerPool("swarm", __name__, 2) as steady:
+    output = io.StringIO()
+    runner = runner_of(output)
+    with WorkerPool("rival", FAILING, 2) as rival, WorkerPool("swarm", __name__, 2) as steady:
         for _ in range(2):
-            runner.run([dancer, steady], 1, "fp32")
-        assert not dancer.is_running
+            runner.run([rival, steady], 1, "fp32")
+        assert not rival.is_running
     assert [(row.system, row.timing.seconds, row.peers) for row in runner.rows] == [("swarm", 1.0, 2)] * 2
-    assert said.getvalue().count("dancer is out") == 1
-    assert "the process has ended" in said.getvalue()
+    assert output.getvalue().count("rival is out") == 1
+    assert "the process has ended" in output.getvalue()
 
 
-def test_where_ours_fails_nothing_is_measured() -> None:
+def test_where_swarm_fails_nothing_is_measured() -> None:
     with (
-        WorkerPool("swarm", FAILS_AT_THE_END, 2) as ours,
+        WorkerPool("swarm", FAILING, 2) as ours,
         pytest.raises(NotMeasured, match="the process has ended"),
     ):
         runner_of(io.StringIO()).run([ours], 1, "fp32")

@@ -1,4 +1,4 @@
-"""The codec benchmark: every codec of the manifest has a row, and whoever fails is named beside the rows."""
+"""The codec benchmark: every codec of the manifest has a row, and failing ones are named."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def test_every_codec_has_a_row_with_its_bytes_and_its_error() -> None:
         assert row.relative_error < 1
 
 
-def test_an_entrant_that_fails_has_no_row_and_its_reason_is_told() -> None:
+def test_a_codec_that_fails_has_no_row_and_its_reason_is_named() -> None:
     def refuse(payload: bytes) -> Tensor:
         raise TypeError("not with this library")
 

@@ -1,4 +1,4 @@
-"""Whoever is killed leaves files behind; the stage is swept."""
+"""Killed processes leave files behind, and the pool removes them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def socket_of(pid: int) -> Path:
 
 
 class Untidy:
-    """A rival with a socket and shared memory, which it never removes."""
+    """A system that never removes its socket and its shared memory."""
 
     def prepare(self, trial: Trial) -> Any:
         self._line = socket.socket(socket.AF_UNIX)
@@ -49,12 +49,12 @@ class Untidy:
 
 
 @pytest.mark.skipif(not SHARED.is_dir(), reason="no shared memory in the file system here")
-def test_files_of_the_dead_are_removed_and_those_of_others_stay() -> None:
+def test_files_of_ended_processes_are_removed_and_those_of_others_stay() -> None:
     other = SHARED / f"torch_{os.getpid()}_1_0"
     with socket.socket(socket.AF_UNIX) as line, WorkerPool("untidy", __name__, 2) as pool:
         line.bind(str(socket_of(os.getpid())))
         other.write_bytes(b"")
-        pool.start(name="mess", parameters=1, codec="fp32", share=1)
+        pool.start(name="usual", parameters=1, codec="fp32", share=1)
         pids = pool.pids
         assert sockets_of([psutil.Process(pid) for pid in pids]) == [socket_of(pid) for pid in pids]
     assert not any(path.exists() for pid in pids for path in (socket_of(pid), SHARED / f"torch_{pid}_1_0"))

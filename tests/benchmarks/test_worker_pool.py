@@ -1,6 +1,4 @@
-"""Processes on the stage of a benchmark: orders and answers, errors with their cause, and nobody left
-behind.
-"""
+"""Worker processes of a benchmark: orders, answers, errors with their cause, no process left behind."""
 
 from __future__ import annotations
 
@@ -19,12 +17,12 @@ from benchmarks.meters import MemoryWatch, cpu_of, family, peak_rss_of, sent_byt
 from benchmarks.worker import Check, Times, Trial, serve
 from benchmarks.worker_pool import NotMeasured, WorkerPool
 
-FAR = 120
-"""Seconds after which a process that should be gone is an error."""
+GONE_SECONDS = 120
+"""How long a killed process may take to disappear."""
 
 
-class Dancer:
-    """A rival that averages nothing, whose child leaves its process group, unless the scene is to die."""
+class FakeSystem:
+    """It averages nothing. Its child process leaves its process group, unless the trial is called "die"."""
 
     def prepare(self, trial: Trial) -> Any:
         self._trial = trial
@@ -40,8 +38,8 @@ class Dancer:
         print("this goes to the log")
 
     def average(self) -> Times:
-        if self._trial.name == "fall":
-            raise ValueError("I fell")
+        if self._trial.name == "fail":
+            raise ValueError("as asked")
         return Times(called=1.0, began=2.0, ended=3.0, sent=len(self._contacts))
 
     def check(self) -> Check:
@@ -56,23 +54,23 @@ class Dancer:
 
 
 def pool_of(peers: int) -> WorkerPool:
-    return WorkerPool("dancer", __name__, peers)
+    return WorkerPool("fake", __name__, peers)
 
 
-def enter(pool: WorkerPool, name: str = "dance") -> list[psutil.Process]:
+def start(pool: WorkerPool, name: str = "usual") -> list[psutil.Process]:
     pool.start(name=name, parameters=1, codec="fp32", share=1)
     return [member for pid in pool.pids for member in family(pid)]
 
 
 def assert_gone(members: list[psutil.Process]) -> None:
     assert members
-    _, alive = psutil.wait_procs(members, timeout=FAR)
+    _, alive = psutil.wait_procs(members, timeout=GONE_SECONDS)
     assert not alive
 
 
-def test_everybody_hears_of_everybody_and_answers_by_seat() -> None:
+def test_all_workers_get_all_contacts_and_answer_by_seat() -> None:
     with pool_of(3) as pool:
-        members = enter(pool)
+        members = start(pool)
         pool.all("reset")
         assert (
             pool.all("average") == [{"called": 1.0, "began": 2.0, "ended": 3.0, "sent": 3, "fault": ""}] * 3
@@ -86,28 +84,28 @@ def test_everybody_hears_of_everybody_and_answers_by_seat() -> None:
     assert_gone(members)
 
 
-def test_an_error_of_a_peer_is_told_and_ends_them_all() -> None:
+def test_an_error_of_a_worker_is_raised_and_ends_them_all() -> None:
     members: list[psutil.Process] = []
-    with pytest.raises(NotMeasured, match="ValueError: I fell"):
-        play("fall", "average", members)
+    with pytest.raises(NotMeasured, match="ValueError: as asked"):
+        run_trial("fail", "average", members)
     assert_gone(members)
 
 
-def test_the_death_of_a_peer_is_told_and_its_children_die_too() -> None:
+def test_the_death_of_a_worker_is_raised_and_its_children_die_too() -> None:
     members: list[psutil.Process] = []
     with pytest.raises(NotMeasured, match="the process has ended"):
-        play("die", "check", members)
+        run_trial("die", "check", members)
     assert_gone(members)
 
 
-def play(name: str, do: str, members: list[psutil.Process]) -> None:
-    """A scene of two; ``members`` gets everybody who was there."""
+def run_trial(name: str, do: str, members: list[psutil.Process]) -> None:
+    """Run a trial of two workers; ``members`` gets their processes."""
     with pool_of(2) as pool:
-        members += enter(pool, name)
+        members += start(pool, name)
         pool.all(do)
 
 
-def test_peers_go_with_a_parent_that_is_killed() -> None:
+def test_workers_end_with_a_parent_that_is_killed() -> None:
     code = """
 import time
 from tests.benchmarks.test_worker_pool import pool_of
@@ -135,4 +133,4 @@ def test_what_crosses_an_interface_is_counted_where_there_is_one() -> None:
 
 
 if __name__ == "__main__":
-    serve(Dancer())
+    serve(FakeSystem())
