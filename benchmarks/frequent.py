@@ -3,18 +3,18 @@
     python -m benchmarks.frequent [--steps 500] [--seeds 0,1] [--mbit 500] [--curves FILE] [--json FILE]
 
 This is the setting of CocktailSGD (Wang et al. 2023): few local steps between two averages, 500 Mbit/s.
-Loss by step comes from the code that peers run (`benchmarks.loss.curves`). Seconds are computed, so that a busy
-machine does not distort them: steps · seconds of a step + rounds · bytes of a round / rate of the link. Bytes
-are those that one peer sends in a round, messages included, as the simulated network counts them. Links have no
-delay besides that of the bytes.
+Loss by step comes from the code that peers run (`benchmarks.loss.curves`). Seconds are computed, so that a
+busy machine does not distort them: steps · seconds of a step + rounds · bytes of a round / rate of the link.
+Bytes are those that one peer sends in a round, messages included, as the simulated network counts them. Links
+have no delay besides that of the bytes.
 
 A larger model shifts the balance from the steps to the bytes, and messages no longer count. The second table
 asks for every balance: the time to the target, measured in steps, is
 
     steps + balance · payload bytes sent by a peer / numbers of the model
 
-where the balance is the steps that a peer could make while it sends one byte for every number of the model. For
-each balance it names the line that is first, of all codecs and all numbers of steps between averages.
+where the balance is the steps that a peer could make while it sends one byte for every number of the model.
+For each balance it names the line that is first, of all codecs and all numbers of steps between averages.
 """
 
 from __future__ import annotations

@@ -188,7 +188,7 @@ def rival(seed: int, peers: int, victims: int) -> Row:
         while time.monotonic() < killed + RIVAL_SECONDS and any(seat not in answers for seat in survivors):
             time.sleep(POLL_SECONDS)
         answered = [seat for seat in survivors if isinstance(answers.get(seat), dict)]
-        errors = {round(_order_all([workers[seat]], "check")[0]["error"], 7) for seat in answered}
+        errors = [_order_all([workers[seat]], "check")[0]["error"] for seat in answered]
         return {
             "seed": seed,
             "survivors": len(survivors),
@@ -196,8 +196,13 @@ def rival(seed: int, peers: int, victims: int) -> Row:
             "already_over": sum(answers[seat]["ended"] < killed for seat in answered),
             "without_fault": sum(not answers[seat]["fault"] for seat in answered),
             "all_seconds": max((answers[seat]["ended"] - killed for seat in answered), default=None),
-            "different_averages": len(errors),
+            "different_averages": _count_different(errors),
         }
+
+
+def _count_different(errors: Sequence[float]) -> int:
+    """How many different averages have these distances from the mean."""
+    return len({round(error, 7) for error in errors})
 
 
 def _first_step(workers: Sequence[Worker], folder: str, name: str) -> list[Any]:

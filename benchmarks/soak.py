@@ -6,7 +6,7 @@ A second run without any churn goes beside it, for the loss: at the same time, s
 busy computer. Both train one fresh tiny model on the same text. A round is ``decided`` where two thirds of
 the peers that reported it had its average.
 
-``fd_growth`` and ``rss_growth``: how much a peer's open files, and the memory that it shares with nobody,
+``fd_growth`` and ``rss_growth``: how much a peer's open files, and its unshared memory,
 grew over the second half, in percent. The number of peers stays the same (`SPREAD`), so a peer that keeps
 nothing of those that left does not grow. Each peer is measured every second; the line through its
 measurements (least squares) gives the figures at the middle and at the end, because a single measurement may
@@ -92,7 +92,7 @@ class Soak:
         self._peers = peers
         self._chance = chance
         self.counts = Counts()
-        self.everybody: list[PeerProcess] = []
+        self._started: list[PeerProcess] = []
         self._living: list[PeerProcess] = []
 
     def run(self, seconds: float) -> dict[str, Any]:
@@ -125,11 +125,11 @@ class Soak:
         return self._figures(seconds / 2)
 
     def _add(self, peer: PeerProcess) -> None:
-        self.everybody.append(peer)
+        self._started.append(peer)
         self._living.append(peer)
 
     def _spawn(self) -> None:
-        self._add(self._processes.join(f"{self._name}-{len(self.everybody)}", self._ticket))
+        self._add(self._processes.join(f"{self._name}-{len(self._started)}", self._ticket))
 
     def _pause(self) -> float:
         return self._chance.uniform(*BETWEEN_SECONDS) if self._chance else 0.0
@@ -191,7 +191,7 @@ class Soak:
         return {
             "rounds": len(self.counts.rounds),
             "decided": self.counts.decided,
-            "divergent_roots": len(divergent(self.everybody)),
+            "divergent_roots": len(divergent(self._started)),
             "kills": self.counts.kills,
             "spawns": self.counts.spawns,
             "fd_growth": statistics.median(files) if files else None,

@@ -56,7 +56,7 @@ class Times:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Check:
-    """Of the last average: relative L2 distance from the true mean, a hash of its bits if peers must agree."""
+    """Of the last average: relative L2 distance from the true mean, a hash of its bits if they must agree."""
 
     error: float
     digest: str = ""
