@@ -189,20 +189,20 @@ def rival(seed: int, peers: int, victims: int) -> Row:
             time.sleep(POLL_SECONDS)
         answered = [seat for seat in survivors if isinstance(answers.get(seat), dict)]
         errors = [_order_all([workers[seat]], "check")[0]["error"] for seat in answered]
-        return {
-            "seed": seed,
-            "survivors": len(survivors),
-            "answered": len(answered),
-            "already_over": sum(answers[seat]["ended"] < killed for seat in answered),
-            "without_fault": sum(not answers[seat]["fault"] for seat in answered),
-            "all_seconds": max((answers[seat]["ended"] - killed for seat in answered), default=None),
-            "different_averages": _count_different(errors),
-        }
+        times = [answers[seat] for seat in answered]
+        return {"seed": seed, "survivors": len(survivors), **_figures(times, errors, killed)}
 
 
-def _count_different(errors: Sequence[float]) -> int:
-    """How many different averages have these distances from the mean."""
-    return len({round(error, 7) for error in errors})
+def _figures(times: Sequence[Mapping[str, Any]], errors: Sequence[float], killed: float) -> Row:
+    """The figures of the survivors that answered, from their times and their averages' distances from the mean."""
+    ends = [each["ended"] for each in times]
+    return {
+        "answered": len(times),
+        "already_over": sum(end < killed for end in ends),
+        "without_fault": sum(not each["fault"] for each in times),
+        "all_seconds": max(ends) - killed if ends else None,
+        "different_averages": len({round(error, 7) for error in errors}),
+    }
 
 
 def _first_step(workers: Sequence[Worker], folder: str, name: str) -> list[Any]:
