@@ -185,7 +185,7 @@ QUICK = ("alone", "synchronous-fp16", "swarm-fp32", "swarm-int4", "swarm-sparse2
 
 # --- averages every few steps -----------------------------------------------------------------------------
 
-FREQUENT_STEPS = (1, 2, 5)
+FREQUENT_STEPS = (1, 2, 5, 10, 20)
 """Local steps between two averages."""
 FREQUENT_CODECS = (
     Codec.FP32,

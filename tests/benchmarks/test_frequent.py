@@ -35,7 +35,7 @@ def test_a_target_is_reached_at_the_end_of_a_round() -> None:
     assert steps_to(falling, 2.9, 5) is None
 
 
-def test_every_method_comes_to_the_target_of_a_seed() -> None:
+def test_every_method_with_frequent_averages_comes_to_the_target_of_a_seed() -> None:
     drawn = {
         "fp32-every-1": [
             curve("fp32-every-1", [(0, 8.0), (20, 2.5)]),
@@ -46,7 +46,8 @@ def test_every_method_comes_to_the_target_of_a_seed() -> None:
             curve("int4-every-1", [(0, 8.0), (20, 2.4)], 1),
         ],
     }
-    assert targets_of(drawn) == {0: 2.7, 1: 2.6}
+    seldom = {"int4-every-20": [curve("int4-every-20", [(0, 8.0), (20, 4.0)])]}
+    assert targets_of(drawn | seldom) == {0: 2.7, 1: 2.6}
 
 
 def test_time_is_that_of_the_steps_and_of_the_rounds() -> None:
