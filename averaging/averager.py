@@ -106,7 +106,7 @@ class Averager:
         hierarchy = attendance.hierarchy(run, update.round, group_size)
         self._closed.begin(update.round)
         if hierarchy.count == 1 or elsewhere is None:
-            outcome: Outcome = await self._in_group(update, attendance.one_group())
+            outcome: Outcome = await self._in_group(update, attendance.one_group(self._me))
         else:
             outcome = await self._in_two_levels(update, attendance, hierarchy, elsewhere)
         declined = outcome.cause if isinstance(outcome, NotMerged) else outcome
@@ -168,15 +168,15 @@ class Averager:
         self, update: Update, attendance: Attendance, hierarchy: Hierarchy, elsewhere: DecidedElsewhere
     ) -> Decided | Missed:
         """First our level-1 group; then its representative joins the level-2 group, and the others follow."""
-        ours = await self._in_group(update, attendance.level1(hierarchy))
+        ours = await self._in_group(update, attendance.level1(self._me, hierarchy))
         if not isinstance(ours, Decided):
             self._closed.skip_level2(update.round)
             return ours
-        terms = attendance.level2(hierarchy, self._manifest.round.average_seconds)
+        terms = attendance.level2(self._me, hierarchy, self._manifest.round.average_seconds)
         representative = hierarchy.representative(ours.present)
         if representative != self._me:
             self._closed.skip_level2(update.round)
-            donors = elsewhere.donors(representative, attendance.other_representatives(hierarchy))
+            donors = elsewhere.donors(representative, attendance.other_representatives(self._me, hierarchy))
             return await self._follow_level2(update, ours, donors, terms.close_at, elsewhere)
         return await self._in_level2(update, ours, terms, hierarchy, elsewhere.shape)
 

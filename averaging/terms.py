@@ -8,7 +8,7 @@ GroupTerms   for one group: who should come, how long to wait, and how few are t
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 from swarm.identity import PeerId
 
@@ -47,17 +47,16 @@ class GroupTerms:
 class Attendance:
     """What a peer knows of the others when the averaging of a round begins."""
 
-    me: PeerId
     near: Collection[PeerId]
     """Peers that should come whatever their last message said: members of the last average, and peers with
     the same head."""
-    at_round: Collection[PeerId]
-    """Present peers that say they will take part in this round."""
-    present: Sequence[PeerId]
-    """All present peers, without us."""
     close_at: float
     """When to stop waiting for peers that have not come, in the loop's clock."""
-    patience: float
+    at_round: Collection[PeerId] = ()
+    """Present peers that say they will take part in this round."""
+    present: Sequence[PeerId] = ()
+    """All present peers, without us."""
+    patience: float = 0.0
     """Seconds that forming a group may take beyond that (`RoundSpec.assemble_seconds`)."""
     population: int = 1
     departed: int = 0
@@ -66,7 +65,7 @@ class Attendance:
     """Whether peers are present that train without us: then an average of our own would split the run."""
     missed: int = 0
     """How many rounds in a row this peer has had no average of."""
-    first_leader: PeerId | None = field(default=None)
+    first_leader: PeerId | None = None
     """The organiser: it leads while the run has no population yet."""
 
     def hierarchy(self, run: bytes, round_: int, group_size: int) -> Hierarchy:
@@ -74,15 +73,15 @@ class Attendance:
         hierarchy = Hierarchy.of(run, round_, self.population, group_size)
         return hierarchy if self.missed < LOST_AFTER else replace(hierarchy, count=1)
 
-    def one_group(self) -> GroupTerms:
-        """For a population that averages in one group.
+    def one_group(self, me: PeerId) -> GroupTerms:
+        """For a population that averages in one group, as ``me`` sees it.
 
         Many newcomers arrive at once at a run that has no population yet. Then the organiser leads, which has
         waited longest, and the group takes more time.
         """
         is_first = self.population == 1
         return GroupTerms(
-            expected=sorted((set(self.near) | set(self.at_round)) - {self.me}),
+            expected=sorted((set(self.near) | set(self.at_round)) - {me}),
             close_at=self.close_at + (self.patience if is_first else 0.0),
             alone_is_fine=not self.has_others,
             least_participants=least(max(1, self.population - self.departed), self.missed),
@@ -91,11 +90,11 @@ class Attendance:
             leader=self.first_leader if is_first else None,
         )
 
-    def level1(self, hierarchy: Hierarchy) -> GroupTerms:
-        """For our level-1 group."""
+    def level1(self, me: PeerId, hierarchy: Hierarchy) -> GroupTerms:
+        """For the level-1 group of ``me``."""
         usual_size = min(LEVEL1_SIZE, self.population // hierarchy.count)
         return GroupTerms(
-            expected=hierarchy.group_mates(self.me, self._known),
+            expected=hierarchy.group_mates(me, self._known(me)),
             close_at=self.close_at,
             alone_is_fine=False,
             least=max(1, (usual_size // 4) >> self.missed),
@@ -103,25 +102,24 @@ class Attendance:
             present=1 + len(self.present),
         )
 
-    def level2(self, hierarchy: Hierarchy, average_seconds: float) -> GroupTerms:
-        """For the level-2 group, if we are our group's representative.
+    def level2(self, me: PeerId, hierarchy: Hierarchy, average_seconds: float) -> GroupTerms:
+        """For the level-2 group, if ``me`` is the representative of its level-1 group.
 
         Level-1 groups are not done at the same moment, so this waits as long as another one may take. A
         single failure does not make fewer members enough, or there could be two level-2 groups.
         """
         return replace(
-            self.level1(hierarchy),
-            expected=self.other_representatives(hierarchy),
+            self.level1(me, hierarchy),
+            expected=self.other_representatives(me, hierarchy),
             close_at=self.close_at + self.patience + average_seconds,
             least=max(2, least(hierarchy.count, max(0, self.missed - 1))),
         )
 
-    def other_representatives(self, hierarchy: Hierarchy) -> list[PeerId]:
-        """The peers that should be in the level-2 group for the groups other than ours."""
-        ours = hierarchy.group_index(self.me)
-        expected = hierarchy.representatives(self._known)
+    def other_representatives(self, me: PeerId, hierarchy: Hierarchy) -> list[PeerId]:
+        """The peers that should be in the level-2 group for the groups other than that of ``me``."""
+        ours = hierarchy.group_index(me)
+        expected = hierarchy.representatives(self._known(me))
         return [peer for peer in expected if hierarchy.group_index(peer) != ours]
 
-    @property
-    def _known(self) -> set[PeerId]:
-        return {self.me, *self.near, *self.present}
+    def _known(self, me: PeerId) -> set[PeerId]:
+        return {me, *self.near, *self.present}

@@ -2,9 +2,10 @@
 
     python -m benchmarks.codec_gap [--rounds 20] [--seeds 2] [--json FILE]
 
-Equal seeds mean equal fresh models, equal data for every peer in every round, equal lines: only the codec differs. Bytes are those
-that a peer sends per round and parameter (200 bytes of head per message, as the simulated network counts), beside the formula of a
-butterfly of n members, (n − 1) / n · (bytes per number of an update + bytes per number of an average).
+Equal seeds mean equal fresh models, equal data for every peer in every round and equal links: only the codec
+differs. Bytes are those that a peer sends per round and parameter (200 bytes of head per message, as the
+simulated network counts), beside the formula of a butterfly of n members, (n − 1) / n · (bytes per number of
+an update + bytes per number of an average).
 """
 
 from __future__ import annotations
@@ -36,9 +37,10 @@ def measure(codec: Codec, seed: int, rounds: int) -> dict[str, float | str | int
         model="nano", max_steps=20, round_seconds=60.0, average_seconds=60.0, codec=codec.name.lower()
     )
     link = Link(latency=0.02, jitter=0.005, bandwidth=1e8)
-    told = rehearse(
-        Scenario(peers=PEERS, rounds=rounds, seed=seed, settings=settings, link=link, text_bytes=1 << 30)
+    scenario = Scenario(
+        peers=PEERS, rounds=rounds, seed=seed, settings=settings, link=link, text_bytes=1 << 30
     )
+    told = rehearse(scenario)
     reports = told.notebooks["p0"].rounds
     sent = statistics.fmean(report.bytes_up for report in reports[1:])
     score = reports[-1].bits_per_byte
@@ -64,13 +66,17 @@ def main() -> None:
     print(f"{'codec':9} {'seed':>4} {'bits/byte':>10} {'gap to fp32':>12} {'bytes/param':>12} {'formula':>8}")
     for seed in range(chosen.seeds):
         exact = float("nan")
-        for codec in (codec for codec in Codec if codec is not Codec.MASKED or chosen.rounds >= MASK_ROUNDS):
+        for codec in Codec:
+            if codec is Codec.MASKED and chosen.rounds < MASK_ROUNDS:
+                continue
             row = measure(codec, seed, chosen.rounds)
-            exact = float(row["bits_per_byte"]) if codec is Codec.FP32 else exact
+            if codec is Codec.FP32:
+                exact = float(row["bits_per_byte"])
             row["gap"] = float(row["bits_per_byte"]) - exact
             rows.append(row)
-            figures = f"{row['bits_per_byte']:10.4f} {row['gap']:+12.4f} {row['bytes_per_parameter']:12.3f} {formula(codec):8.3f}"
-            print(f"{row['codec']:9} {seed:4} {figures}", flush=True)
+            loss = f"{row['bits_per_byte']:10.4f} {row['gap']:+12.4f}"
+            size = f"{row['bytes_per_parameter']:12.3f} {formula(codec):8.3f}"
+            print(f"{row['codec']:9} {seed:4} {loss} {size}", flush=True)
     if chosen.json:
         chosen.json.write_text(json.dumps({"rows": rows}, indent=1))
 

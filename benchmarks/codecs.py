@@ -1,13 +1,15 @@
-"""What it costs to turn an update into bytes and back, and what is lost: every codec, and hivemind's beside them.
+"""What every codec costs and loses as it turns an update into bytes and back, and hivemind's beside ours.
 
     python -m benchmarks.codecs [--quick] [--json FILE]
 
-The numbers are a real update: the nano model, trained for some steps on Python's library, each tensor repeated (with a tenth of
-noise, so that no two numbers are equal) until the vector is as large as a part of a larger model. One thread. The codecs take
-turns, and the least CPU time of each counts: other work on the machine can only add to it.
+The numbers are a real update: the nano model, trained for some steps on Python's library, each tensor
+repeated (with a tenth of noise, so that no two numbers are equal) until the vector is as large as a part of a
+larger model. One thread. The codecs take turns, and the least CPU time of each counts: other work on the
+machine can only add to it.
 
-``relative_error`` is ‖update − decoded‖ / ‖update‖ of one round. The sparse codecs leave most of an update behind on purpose: it
-rides with the next rounds (error feedback), so theirs says how long an update is on its way, and not what is lost of it.
+``relative_error`` is ‖update − decoded‖ / ‖update‖ of one round. The sparse codecs leave most of an update
+behind on purpose: it is carried over to the next rounds (error feedback), so their error says how long an
+update is on its way, and not what is lost.
 """
 
 from __future__ import annotations
@@ -37,14 +39,19 @@ from swarm.manifest import Codec as CodecName
 NUMBERS = 1 << 22
 TEXT_BYTES = 2_000_000
 AT_ONCE = 3
-"""Calls in a turn: the first after another codec's also pays for memory that the system hands out anew."""
+"""Calls in a turn: the first call after another codec's also pays for memory that the system has to hand out
+again."""
 HIVEMIND_PART = 1 << 17
 """Numbers that hivemind encodes at a time: its averager cuts tensors into parts of 512 KiB."""
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One codec. CPU time in ms per million numbers, one thread; bytes per number of the payload, without heads of messages."""
+    """One codec.
+
+    CPU time in ms per million numbers, one thread; bytes per number of the payload, without heads of
+    messages.
+    """
 
     codec: str
     encode_ms_per_mparam: float
@@ -55,7 +62,7 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Entrant:
-    """Somebody's way from a vector to a payload (``size`` says how many bytes of it travel) and back."""
+    """A codec under test: from a vector to a payload, whose bytes on the wire are ``size``, and back."""
 
     name: str
     encode: Callable[[Tensor], Any]
@@ -64,7 +71,7 @@ class Entrant:
 
 
 def update(steps: int) -> tuple[Tensor, tuple[int, ...]]:
-    """An update of the nano model after ``steps`` local steps, stretched to about `NUMBERS`, and the lengths of its tensors."""
+    """An update of nano after ``steps`` steps, stretched to about `NUMBERS`; the lengths of its tensors."""
     corpus = build(None, limit=TEXT_BYTES)
     learner = Learner(
         manifest_of(RunSettings(max_steps=steps), corpus.spec, KeyPair.generate()), corpus, PeerId("p0")
@@ -73,23 +80,24 @@ def update(steps: int) -> tuple[Tensor, tuple[int, ...]]:
         members=(PeerId("p0"),), max_steps=steps, until=lambda: False, on_step=lambda step, loss: None
     )
     update_P = learner.work(task).update_P
-    times, noise = NUMBERS // learner.numbers, torch.Generator().manual_seed(0)
+    times = NUMBERS // learner.numbers
+    noise = torch.Generator().manual_seed(0)
     stretched = [piece.repeat(times) for piece in torch.split(update_P, list(learner.tensors))]
     vector_N = torch.cat(stretched)
     vector_N *= 1 + 0.1 * torch.randn(len(vector_N), generator=noise)
     return vector_N, tuple(len(piece) for piece in stretched)
 
 
-def ours(shape: Shape, numbers: int) -> list[Entrant]:
+def swarm_codecs(shape: Shape, numbers: int) -> list[Entrant]:
     """Every codec of the manifest, for tensors of ``shape``."""
-    return [_ours(name.name.lower(), codec_of(name, shape), numbers) for name in CodecName]
+    return [_swarm_codec(name.name.lower(), codec_of(name, shape), numbers) for name in CodecName]
 
 
-def _ours(name: str, codec: Codec, numbers: int) -> Entrant:
+def _swarm_codec(name: str, codec: Codec, numbers: int) -> Entrant:
     return Entrant(name, codec.encode, lambda payload: codec.decode(payload, numbers))
 
 
-def hiveminds() -> list[Entrant]:
+def hivemind_codecs() -> list[Entrant]:
     """The two codecs that hivemind recommends, as its averager calls them."""
     from hivemind.compression import CompressionInfo, Float16Compression, Uniform8BitQuantization
 
@@ -114,7 +122,7 @@ def hiveminds() -> list[Entrant]:
 
 
 def measure(entrants: Sequence[Entrant], vector_N: Tensor, turns: int) -> tuple[list[Row], dict[str, str]]:
-    """A row for every entrant that works, and of the others why not."""
+    """A row for every entrant that works, and the reasons why the others do not."""
     failed: dict[str, str] = {}
     best: dict[str, tuple[float, float]] = {}
     loss: dict[str, tuple[float, float]] = {}
@@ -129,18 +137,19 @@ def measure(entrants: Sequence[Entrant], vector_N: Tensor, turns: int) -> tuple[
                 failed[entrant.name] = f"{type(error).__name__}: {error}"
                 continue
             before = best.get(entrant.name, (encode, decode))
-            best[entrant.name] = min(before[0], encode), min(before[1], decode)
-            loss[entrant.name] = entrant.size(payload) / len(vector_N), _relative_error(vector_N, back_N)
+            best[entrant.name] = (min(before[0], encode), min(before[1], decode))
+            loss[entrant.name] = (entrant.size(payload) / len(vector_N), _relative_error(vector_N, back_N))
     to_ms = 1e3 / (len(vector_N) / 1e6)
     rows = [Row(name, encode * to_ms, decode * to_ms, *loss[name]) for name, (encode, decode) in best.items()]
     return rows, failed
 
 
 def _timed(call: Callable[[], Any]) -> tuple[float, Any]:
-    """The least CPU time of `AT_ONCE` calls, and what the last one gave."""
-    least, result = math.inf, None
+    """The least CPU time of `AT_ONCE` calls in seconds, and the result of the last one."""
+    least = math.inf
+    result = None
     for _ in range(AT_ONCE):
-        result = None  # its memory is free for the next
+        result = None  # frees its memory for the next call
         began = time.process_time()
         result = call()
         least = min(least, time.process_time() - began)
@@ -153,13 +162,18 @@ def _relative_error(vector_N: Tensor, back_N: Tensor) -> float:
 
 
 def show(rows: Sequence[Row], failed: Mapping[str, str], console: Console) -> None:
-    """The table."""
+    """Print the table, and the codecs that failed."""
     table = Table("codec", title=f"{NUMBERS / 1e6:.1f} million numbers, one thread")
     for title in ("encode ms/M", "decode ms/M", "bytes/number", "relative error"):
         table.add_column(title, justify="right")
     for row in rows:
-        times = f"{row.encode_ms_per_mparam:.2f}", f"{row.decode_ms_per_mparam:.2f}"
-        table.add_row(row.codec, *times, f"{row.bytes_per_param:.4f}", f"{row.relative_error:.4f}")
+        table.add_row(
+            row.codec,
+            f"{row.encode_ms_per_mparam:.2f}",
+            f"{row.decode_ms_per_mparam:.2f}",
+            f"{row.bytes_per_param:.4f}",
+            f"{row.relative_error:.4f}",
+        )
     console.print(table)
     for name, why in failed.items():
         console.print(f"{name} fails: {why}", markup=False)
@@ -178,7 +192,7 @@ def main() -> None:
     torch.set_num_threads(1)
     memory.keep_freed_memory()  # as every peer does
     vector_N, pieces = update(20 if chosen.quick else 200)
-    entrants = ours(Shape(pieces), len(vector_N)) + hiveminds()
+    entrants = swarm_codecs(Shape(pieces), len(vector_N)) + hivemind_codecs()
     rows, failed = measure(entrants, vector_N, 4 if chosen.quick else 25)
     show(rows, failed, Console())
     if chosen.json:

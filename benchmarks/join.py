@@ -1,15 +1,16 @@
-"""A late join under trouble: the model from four donors, of which one is killed half-way and one serves corrupt chunks.
+"""A late join with failures: of the model's four donors one is killed half-way and one serves corrupt chunks.
 
     python -m benchmarks.join [--model small] [--mbit 100] [--runs 3] [--quick] [--json FILE]
 
     donor 0 ──┐
     donor 1 ──┤  relay: one token bucket for all that comes down, ──► newcomer
-    donor 2 ──┤  as a volunteer's line is one line
+    donor 2 ──┤  because a volunteer has one downlink for all connections
     donor 3 ──┘
 
-Every peer is a process of its own, with the transport, the library and the machine that real peers run. Counted are the state's
-bytes over the seconds from the newcomer's first request to the state put together and its root compared, as a share of the line:
-what the liar and the killed donor waste, TLS, heads and hashing are all in it.
+Every peer is a process of its own, with the transport, the chunk exchange and the download that real peers
+run. The result is the state's bytes over the seconds from the newcomer's first request until the state is
+assembled and its root compared, as a share of the link. What the corrupt and the killed donor waste, TLS,
+message heads and hashing all count against it.
 """
 
 from __future__ import annotations
@@ -55,12 +56,17 @@ from swarm.transport.throttle import TokenBucket
 RUN = bytes(32)
 ROUND = 7
 DONORS = 4
-LIAR, VICTIM = 1, 2
-HALF = 0.5
+CORRUPT_DONOR = 1
+KILLED_DONOR = 2
+KILL_AT = 0.5
+"""The share of the chunks that the newcomer has when the donor is killed."""
 SECONDS = 300.0
+"""The most that a join may take."""
 PIECE = 1 << 16
+"""Bytes that the relay passes on at a time."""
 ANY_PORT = Address("127.0.0.1", 0)
-LinkClaim = dict[str, Any]
+Line = dict[str, Any]
+"""One line of JSON from a child process."""
 
 
 def key(number: int) -> KeyPair:
@@ -69,17 +75,17 @@ def key(number: int) -> KeyPair:
 
 
 def state_of(numbers: int) -> SharedState:
-    """The same on every donor."""
+    """The state of every donor."""
     return SharedState(ROUND, torch.randn(numbers, generator=torch.Generator().manual_seed(ROUND)))
 
 
-def say(**line: object) -> None:
-    """One line for the parent."""
+def write(**line: object) -> None:
+    """Write one line for the parent."""
     print(json.dumps(line), flush=True)
 
 
-def go_with_the_parent() -> None:
-    """The parent holds the other end of standard input: however it ends, so does this process."""
+def end_with_parent() -> None:
+    """End this process when the parent ends: then the pipe at standard input closes."""
 
     def wait() -> None:
         while os.read(0, 1):
@@ -97,77 +103,80 @@ class Corrupt:
 
     @property
     def hashes(self) -> Sequence[bytes]:
-        """The true ones: a liar that wants to be asked."""
+        """The true hashes, so that the newcomer asks for chunks."""
         return self.truth.hashes
 
     def chunk(self, index: int) -> bytes:
-        """The chunk, with its first bit turned."""
+        """The chunk, with one bit of its first byte flipped."""
         chunk = bytearray(self.truth.chunk(index))
         chunk[0] ^= 1
         return bytes(chunk)
 
 
 async def donate(number: int, numbers: int) -> None:
-    """Be a donor until somebody ends this process."""
-    truth = StateContent(state := state_of(numbers))
-    content: Content = Corrupt(truth) if number == LIAR else truth
+    """Serve the state until the parent ends this process."""
+    state = state_of(numbers)
+    truth = StateContent(state)
+    content: Content = Corrupt(truth) if number == CORRUPT_DONOR else truth
     compute = Compute()
     async with HttpTransport(key(number), RUN, b"", Contacts(RUN)) as transport, asyncio.TaskGroup() as tasks:
         ChunkExchange(transport, compute, tasks, lambda report: None).offer(state_root(state), content)
         address = await transport.listen(ANY_PORT)
-        say(port=address.port, root=state_root(state).hex())
+        write(port=address.port, root=state_root(state).hex())
         await asyncio.Event().wait()
 
 
 async def join(numbers: int, ports: Sequence[int], root: bytes) -> None:
-    """Be the newcomer: fetch the state of ``root``, put it together, compare."""
-    contacts, compute, reports = Contacts(RUN), Compute(), list[Report]()
+    """Be the newcomer: fetch the state of ``root``, assemble it, and compare its root."""
+    contacts = Contacts(RUN)
+    compute = Compute()
+    reports: list[Report] = []
     for number, port in enumerate(ports):
         contacts.learn(seal_contact(key(number), RUN, (Address("127.0.0.1", port),), 1))
     donors = [key(number).peer_id for number in range(DONORS)]
     length = blob_length(numbers, has_momentum=False)
     lengths = tuple(chunk_length(index, length, CHUNK) for index in range(chunk_count(length, CHUNK)))
 
-    def tell(headway: DownloadProgress) -> None:
-        say(here=headway.chunks, whole=headway.chunks_whole)
+    def show(progress: DownloadProgress) -> None:
+        write(here=progress.chunks, whole=progress.chunks_whole)
 
     async with HttpTransport(key(DONORS), RUN, b"", contacts) as transport, asyncio.TaskGroup() as tasks:
-        library = ChunkExchange(transport, compute, tasks, reports.append)
-        began, deadline = time.monotonic(), asyncio.get_running_loop().time() + SECONDS
+        exchange = ChunkExchange(transport, compute, tasks, reports.append)
+        began = time.monotonic()
+        deadline = asyncio.get_running_loop().time() + SECONDS
 
         def proves(hashes: tuple[bytes, ...]) -> bool:
             return state_root_from(ROUND, hashes, length) == root
 
-        hashes = await library.index(root, donors, len(lengths), proves, deadline)
-        fetched = await library.download(
-            Order("model", root, Wanted(hashes, lengths, deadline)), donors, tell
+        hashes = await exchange.index(root, donors, len(lengths), proves, deadline)
+        fetched = await exchange.download(
+            Order("model", root, Wanted(hashes, lengths, deadline)), donors, show
         )
         verified = False
         if fetched.complete:
-            state = assemble(
-                ROUND, [fetched.chunks[index] for index in range(len(lengths))], numbers, has_momentum=False
-            )
+            chunks = [fetched.chunks[index] for index in range(len(lengths))]
+            state = assemble(ROUND, chunks, numbers, has_momentum=False)
             verified = state_root(state) == root
         seconds = time.monotonic() - began
         named = [petname(report.peer) for report in reports if report.code == "bad-chunk" and report.peer]
-        say(seconds=seconds, verified=verified, named=named, bytes=length, bytes_down=transport.bytes_down)
+        write(seconds=seconds, verified=verified, named=named, bytes=length, bytes_down=transport.bytes_down)
     compute.close()
 
 
-# --- the stage ----------------------------------------------------------------------------------------------
+# --- the parent -------------------------------------------------------------------------------------------
 
 
 class Relay:
-    """The newcomer's line: what comes down through all its doors shares one bucket."""
+    """The newcomer's downlink: all connections through `forward` share one token bucket."""
 
     def __init__(self, bytes_per_second: float) -> None:
         self._bucket = TokenBucket(bytes_per_second, 2 * PIECE)
 
     @contextlib.asynccontextmanager
-    async def door(self, port: int) -> AsyncIterator[int]:
-        """A port that leads to ``port``."""
+    async def forward(self, port: int) -> AsyncIterator[int]:
+        """A new port, whose connections are passed on to ``port``."""
 
-        async def meet(inside: asyncio.StreamReader, inside_out: asyncio.StreamWriter) -> None:
+        async def accept(inside: asyncio.StreamReader, inside_out: asyncio.StreamWriter) -> None:
             try:
                 outside, outside_out = await asyncio.open_connection("127.0.0.1", port)
             except OSError:
@@ -176,7 +185,7 @@ class Relay:
             pumps = [self._pump(inside, outside_out, slow=False), self._pump(outside, inside_out, slow=True)]
             await asyncio.gather(*pumps, return_exceptions=True)
 
-        server = await asyncio.start_server(meet, "127.0.0.1", 0)
+        server = await asyncio.start_server(accept, "127.0.0.1", 0)
         try:
             yield server.sockets[0].getsockname()[1]
         finally:
@@ -190,23 +199,23 @@ class Relay:
                 sink.write(piece)
                 await sink.drain()
         finally:
-            sink.close()  # one direction has ended: so has the line
+            sink.close()  # where one direction ends, end the whole connection
 
 
 class Child:
-    """One process, read line by line."""
+    """A child process that writes lines of JSON."""
 
     def __init__(self, process: asyncio.subprocess.Process) -> None:
         self.process = process
 
     @classmethod
     async def start(cls, *words: object) -> Child:
-        """This very file in another role."""
+        """Run this module in another role."""
         command = [sys.executable, "-m", "benchmarks.join", *map(str, words)]
         pipe = asyncio.subprocess.PIPE
         return cls(await asyncio.create_subprocess_exec(*command, stdin=pipe, stdout=pipe))
 
-    async def line(self) -> LinkClaim | None:
+    async def line(self) -> Line | None:
         """The next line; None at the end."""
         async with asyncio.timeout(SECONDS):
             assert self.process.stdout
@@ -214,26 +223,28 @@ class Child:
         return json.loads(raw) if raw else None
 
     async def end(self) -> None:
-        """Kill it, if it still lives."""
+        """Kill it, if it still runs."""
         with contextlib.suppress(ProcessLookupError):
             self.process.kill()
         await self.process.wait()
 
 
-async def measure(model: str, mbit: float) -> LinkClaim:
-    """One join; what came of it."""
-    numbers, rate = count(presets[model]), mbit * 1e6 / 8
+async def measure(model: str, mbit: float) -> Line:
+    """One join, and its figures."""
+    numbers = count(presets[model])
+    rate = mbit * 1e6 / 8
     async with contextlib.AsyncExitStack() as stack:
         donors: list[Child] = []
         for number in range(DONORS):
             donors.append(await Child.start("--role", f"donor{number}", "--model", model))
             stack.push_async_callback(donors[-1].end)
         relay = Relay(rate)
-        ports, root = [], ""
+        ports = []
+        root = ""
         for donor in donors:
             line = await donor.line()
             assert line
-            ports.append(await stack.enter_async_context(relay.door(line["port"])))
+            ports.append(await stack.enter_async_context(relay.forward(line["port"])))
             root = line["root"]
         newcomer = await Child.start(
             "--role", "newcomer", "--model", model, "--root", root, "--ports", *ports
@@ -243,10 +254,10 @@ async def measure(model: str, mbit: float) -> LinkClaim:
         while line := await newcomer.line():
             if "seconds" in line:
                 break
-            if killed_at is None and line["here"] >= HALF * line["whole"]:
-                donors[VICTIM].process.send_signal(signal.SIGKILL)
+            if killed_at is None and line["here"] >= KILL_AT * line["whole"]:
+                donors[KILLED_DONOR].process.send_signal(signal.SIGKILL)
                 killed_at = line["here"] / line["whole"]
-        assert line, "the newcomer ended without a word"
+        assert line, "the newcomer ended without a result"
     return {
         "model": model,
         "parameters": numbers,
@@ -258,7 +269,7 @@ async def measure(model: str, mbit: float) -> LinkClaim:
         "verified": line["verified"],
         "killed_at": killed_at,
         "named": line["named"],
-        "liar": petname(key(LIAR).peer_id),
+        "liar": petname(key(CORRUPT_DONOR).peer_id),
     }
 
 
@@ -279,32 +290,30 @@ def main() -> None:
     torch.set_num_threads(1)
     numbers = count(presets[chosen.model])
     if chosen.role:
-        go_with_the_parent()
+        end_with_parent()
     if chosen.role.startswith("donor"):
         asyncio.run(donate(int(chosen.role.removeprefix("donor")), numbers))
     elif chosen.role == "newcomer":
         asyncio.run(join(numbers, chosen.ports, bytes.fromhex(chosen.root)))
     else:
-        _tell(
-            [
-                asyncio.run(measure(chosen.model, chosen.mbit))
-                for _ in range(1 if chosen.quick else chosen.runs)
-            ],
-            chosen.json,
-        )
+        runs = 1 if chosen.quick else chosen.runs
+        _show([asyncio.run(measure(chosen.model, chosen.mbit)) for _ in range(runs)], chosen.json)
 
 
-def _tell(rows: list[LinkClaim], to: Path | None) -> None:
+def _show(rows: list[Line], to: Path | None) -> None:
     print(
-        f"{'model':6} {'MB':>6} {'Mbit/s':>7} {'seconds':>8} {'of the link':>12} {'wasted':>7}  verified  named"
+        f"{'model':6} {'MB':>6} {'Mbit/s':>7} {'seconds':>8} {'of the link':>12} {'wasted':>7}  "
+        "verified  named"
     )
     for row in rows:
-        what = f"{row['model']:6} {row['bytes'] / 1e6:6.1f} {row['mbit']:7.0f} {row['seconds']:8.2f}"
-        named = f"{', '.join(row['named'])} (the liar: {row['liar']})"
-        print(f"{what} {row['share_of_link']:11.1%} {row['waste']:7.1%}  {row['verified']!s:8}  {named}")
+        start = f"{row['model']:6} {row['bytes'] / 1e6:6.1f} {row['mbit']:7.0f} {row['seconds']:8.2f}"
+        named = f"{', '.join(row['named'])} (corrupt: {row['liar']})"
+        print(f"{start} {row['share_of_link']:11.1%} {row['waste']:7.1%}  {row['verified']!s:8}  {named}")
     share = statistics.median(row["share_of_link"] for row in rows)
     is_well = all(row["verified"] and row["named"] == [row["liar"]] and row["killed_at"] for row in rows)
-    verdict = "every join verified, the liar and only the liar named" if is_well else "NOT as it should be"
+    verdict = (
+        "every join verified, the corrupt donor named, and no other" if is_well else "NOT as it should be"
+    )
     print(f"median {share:.1%} of the link; {verdict}")
     if to:
         to.write_text(json.dumps({"share_of_link": share, "is_well": is_well, "rows": rows}, indent=1))

@@ -17,7 +17,7 @@ _KIB = 1024
 
 
 def family(pid: int) -> list[psutil.Process]:
-    """The process and all its descendants, as far as they are still there."""
+    """The process and all its descendants, those that still run."""
     try:
         head = psutil.Process(pid)
         return [head, *head.children(recursive=True)]
@@ -26,7 +26,7 @@ def family(pid: int) -> list[psutil.Process]:
 
 
 def cpu_of(pids: Sequence[int]) -> float:
-    """Seconds of CPU that the families of ``pids`` have used so far, those that live (clock ticks of 10 ms)."""
+    """Seconds of CPU, in ticks of 10 ms, that the running processes of these families have used so far."""
     used = 0.0
     for pid in pids:
         for process in family(pid):
@@ -39,13 +39,16 @@ def cpu_of(pids: Sequence[int]) -> float:
 
 
 def busy() -> float:
-    """Seconds for which the cores of this machine have worked, all together."""
+    """Seconds for which the cores of this machine have worked, added up."""
     times = psutil.cpu_times()
     return float(times.user + times.nice + times.system + times.irq + times.softirq)
 
 
 def sent_bytes(interface: str = "lo") -> int:
-    """Bytes that ``interface`` has sent, packet heads included, whoever sent them. Raises `ValueError` where it is not there."""
+    """Bytes that ``interface`` has sent, packet heads included, from all programs.
+
+    Raises `ValueError` where there is no such interface.
+    """
     counters = psutil.net_io_counters(pernic=True)
     if interface not in counters:
         raise ValueError(f"there is no interface {interface}")
@@ -53,21 +56,21 @@ def sent_bytes(interface: str = "lo") -> int:
 
 
 def pss_of(pids: Sequence[int]) -> float:
-    """Proportional set size of processes in 10⁶ bytes: what they share with others is divided among them."""
+    """Proportional set size of processes in 10⁶ bytes: shared pages are divided among their users."""
     return sum(_figure(pid, "smaps_rollup", "Pss") for pid in pids)
 
 
 def peak_rss_of(pid: int) -> float:
-    """Largest resident sets since `forget_peaks`, of a family, in 10⁶ bytes."""
+    """Sum of a family's largest resident sets since `forget_peaks`, in 10⁶ bytes."""
     return sum(_figure(process.pid, "status", "VmHWM") for process in family(pid))
 
 
 def forget_peaks(pids: Sequence[int]) -> None:
-    """Let the kernel count peaks from here on."""
-    for process in (process for pid in pids for process in family(pid)):
+    """Have the kernel count peaks from now on."""
+    for process in [process for pid in pids for process in family(pid)]:
         try:
             Path(f"/proc/{process.pid}/clear_refs").write_text("5")
-        except OSError:  # it ended, or is not ours: then its peak is that of its whole life
+        except OSError:  # it ended, or belongs to another user: then its peak is that since its start
             continue
 
 
@@ -81,9 +84,9 @@ def _figure(pid: int, file: str, name: str) -> float:
 
 
 class MemoryWatch:
-    """Looks at families, as they are at first, until the context ends; ``peaks`` is each one's largest PSS in 10⁶ bytes.
+    """Reads the memory of families until the context ends; ``peaks``: each one's largest PSS in 10⁶ bytes.
 
-    Looking costs CPU: not in a timed round.
+    Only processes that run at the start count. Reading costs CPU: do not use it in a timed round.
     """
 
     def __init__(self, pids: Sequence[int], every: float = 0.05) -> None:

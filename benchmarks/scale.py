@@ -1,12 +1,13 @@
-"""What a larger swarm costs each of its peers: messages, bytes and looks at the DHT per round, rehearsed with more and more.
+"""What a larger swarm costs each of its peers: messages, bytes and reads of the DHT per round, rehearsed.
 
     python -m benchmarks.scale [--peers 64,128,256,512,1000] [--rounds 5] [--churn 0] [--json FILE]
 
-``mean`` is over all peers, ``most`` the peer that sent most: a leader, a delegate, an owner of parts. ``directory`` is what a peer
-reads of others' records in looks at the DHT: everybody keeps the whole membership, but a population looks less often. ``in average`` is
-the share of peers whose work is in the average of a round: the first one, before anybody knows how many there are, has 64 seats.
-``seconds`` are real ones: from 65 peers on two processes share the work.
-Bytes count 200 for the head of each message.
+``mean`` is over all peers, ``most`` the peer that sent most: a leader, a representative, an owner of parts.
+``directory`` is what a peer reads of others' records in the DHT: every peer keeps the whole membership, but
+reads it less often where the population is large. ``in average`` is the share of peers whose work is in the
+average of a round: in the first one, before any peer knows the population, a group has at most 64 members.
+``seconds`` are real ones: from 65 peers on two processes share the work. Every message counts 200 bytes for
+its head.
 """
 
 from __future__ import annotations
@@ -27,21 +28,21 @@ def measure(peers: int, rounds: int, churn: float) -> Row:
     """One rehearsal."""
     began = time.perf_counter()
     told = rehearse(scenario_of(peers, rounds, 0, churn=churn))
-    up, looked = (sorted(sent.values()) for sent in (told.sent, told.looked))
-    reports = [
+    sent = sorted(told.sent.values())
+    averaged = [
         report
-        for book in told.notebooks.values()
-        for report in book.rounds
-        if report.round not in book.missed
+        for notebook in told.notebooks.values()
+        for report in notebook.rounds
+        if report.round not in notebook.missed
     ]
     return {
         "peers": peers,
         "rounds": rounds,
         "messages": told.messages / peers / rounds,
-        "kilobytes_mean": statistics.fmean(up) / rounds / 1e3,
-        "kilobytes_most": up[-1] / rounds / 1e3,
-        "directory_kilobytes": statistics.fmean(looked) / rounds / 1e3,
-        "in_average": len(reports) / peers / rounds,
+        "kilobytes_mean": statistics.fmean(sent) / rounds / 1e3,
+        "kilobytes_most": sent[-1] / rounds / 1e3,
+        "directory_kilobytes": statistics.fmean(told.looked.values()) / rounds / 1e3,
+        "in_average": len(averaged) / peers / rounds,
         "virtual_seconds": told.virtual_seconds,
         "seconds": time.perf_counter() - began,
         "crashes": told.crashes,

@@ -1,15 +1,16 @@
-"""A swarm of real processes that is never left alone: somebody comes or is killed every 0.5 to 2 seconds.
+"""A swarm of real processes that is never left alone: a peer comes or is killed every 0.5 to 2 seconds.
 
     python -m benchmarks.soak [--minutes 30] [--peers 8] [--seed 0] [--only churn|calm] [--json FILE]
 
-Beside it, at the same time and so on an equally busy computer, runs the same without anybody coming or going, for the loss; both
-train one fresh tiny model on the same text. A round is ``decided`` where two thirds of those who told of it had an average of it.
+A second run without any churn goes beside it, for the loss: at the same time, so that both find an equally
+busy computer. Both train one fresh tiny model on the same text. A round is ``decided`` where two thirds of
+the peers that reported it had its average.
 
-``fd_growth`` and ``rss_growth``: how much the open files and the bytes of memory of its own of a peer grew over the second half, in
-percent. The run is as strong all the time (`SPREAD`), so whoever keeps nothing of those who have left grows by nothing. A peer is
-measured every second; the line through its measurements (least squares) says what it had at the middle and at the end, because
-a single look would find this or that connection by chance. Counted are those that lived through the whole half, and of these the
-median.
+``fd_growth`` and ``rss_growth``: how much a peer's open files, and its unshared memory,
+grew over the second half, in percent. The number of peers stays the same (`SPREAD`), so a peer that keeps
+nothing of those that left does not grow. Each peer is measured every second; the line through its
+measurements (least squares) gives the figures at the middle and at the end, because a single measurement may
+catch some connection by chance. Only peers that lived through the whole half count, and of these the median.
 """
 
 from __future__ import annotations
@@ -26,14 +27,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from benchmarks.nursery import (
+from benchmarks.peer_processes import (
     POLL_SECONDS,
     Event,
-    Nursery,
-    Nursling,
-    complaints,
+    PeerProcess,
+    PeerProcesses,
     die_with_parent,
     divergent,
+    errors_of,
     wait_for,
 )
 
@@ -50,28 +51,31 @@ RUN = (
     "5",
 )
 BETWEEN_SECONDS = (0.5, 2.0)
-"""From one spawn or kill to the next."""
+"""From one newcomer or kill to the next."""
 SPREAD = 1
-"""The most by which the living may be more or fewer than usual: who measures growth must not measure a growing swarm."""
-ELDERS = 2
-"""Peers that are never killed: somebody has to live through it all for its growth to be seen."""
-TELL_SECONDS = 10.0
+"""The most by which the peers may be more or fewer than usual: in a growing swarm every peer would grow."""
+NEVER_KILLED = 2
+"""Peers that live through the whole run, so that their growth can be measured."""
+FIRST_ROUND_SECONDS = 120.0
+"""How long a peer may take until its first round."""
+PRINT_SECONDS = 10.0
 MEASURE_SECONDS = 1.0
-Measured = list[tuple[float, int, int]]
+Measurements = list[tuple[float, int, int]]
 """Of one peer: seconds, open files, bytes of memory of its own."""
 
 
 @dataclass(slots=True)
-class Tally:
-    """What one run came to."""
+class Counts:
+    """What one run has shown so far."""
 
     kills: int = 0
     spawns: int = 0
-    measured: dict[str, Measured] = field(default_factory=dict)
+    measured: dict[str, Measurements] = field(default_factory=dict)
     """By peer, in the second half."""
     rounds: dict[int, list[bool]] = field(default_factory=dict)
-    """For each round whether each peer that told of it had an average."""
+    """For each round whether each peer that reported it had an average."""
     score: float = float("nan")
+    """The latest held-out bits per byte."""
 
     @property
     def decided(self) -> int:
@@ -80,144 +84,161 @@ class Tally:
 
 
 class Soak:
-    """One run of ``peers``, for ``seconds``; with ``chance`` somebody comes or goes all the time."""
+    """One run of ``peers``, without churn where ``chance`` is None."""
 
-    def __init__(self, nursery: Nursery, name: str, peers: int, chance: random.Random | None) -> None:
-        self._nursery, self._name, self._peers, self._chance = nursery, name, peers, chance
-        self.tally = Tally()
-        self.everybody: list[Nursling] = []
-        self._living: list[Nursling] = []
+    def __init__(self, processes: PeerProcesses, name: str, peers: int, chance: random.Random | None) -> None:
+        self._processes = processes
+        self._name = name
+        self._peers = peers
+        self._chance = chance
+        self.counts = Counts()
+        self._started: list[PeerProcess] = []
+        self._living: list[PeerProcess] = []
 
     def run(self, seconds: float) -> dict[str, Any]:
-        """All of it; the figures."""
-        founder, self._ticket = self._nursery.found(f"{self._name}-0", *RUN, "--start-with", str(self._peers))
+        """The whole run; its figures."""
+        founder, self._ticket = self._processes.new(f"{self._name}-0", *RUN, "--start-with", str(self._peers))
         self._add(founder)
         while len(self._living) < self._peers:
-            self._come()
+            self._spawn()
         for peer in self._living:
-            wait_for(peer, "round", 120)
-        began = told = measured = time.monotonic()
-        due, halfway = began + self._pause(), began + seconds / 2
+            wait_for(peer, "round", FIRST_ROUND_SECONDS)
+
+        began = time.monotonic()
+        halfway = began + seconds / 2
+        next_churn = began + self._pause()
+        next_print = began + PRINT_SECONDS
+        next_measurement = halfway
         while (now := time.monotonic()) < began + seconds:
-            self._hear()
-            if self._chance and now >= due:
-                self._disturb(self._chance)
-                due = now + self._pause()
-            if now >= max(halfway, measured + MEASURE_SECONDS):
-                measured = now
+            self._read_events()
+            if self._chance and now >= next_churn:
+                self._churn(self._chance)
+                next_churn = now + self._pause()
+            if now >= next_measurement:
+                next_measurement = now + MEASURE_SECONDS
                 self._measure(now - halfway)
-            if now >= told + TELL_SECONDS:
-                told = now
-                self._tell(now - began)
+            if now >= next_print:
+                next_print = now + PRINT_SECONDS
+                self._print(now - began)
             time.sleep(POLL_SECONDS)
-        self._hear()
+        self._read_events()
         return self._figures(seconds / 2)
 
-    def _add(self, peer: Nursling) -> None:
-        self.everybody.append(peer)
+    def _add(self, peer: PeerProcess) -> None:
+        self._started.append(peer)
         self._living.append(peer)
 
-    def _come(self) -> None:
-        self._add(self._nursery.join(f"{self._name}-{len(self.everybody)}", self._ticket))
+    def _spawn(self) -> None:
+        self._add(self._processes.join(f"{self._name}-{len(self._started)}", self._ticket))
 
     def _pause(self) -> float:
         return self._chance.uniform(*BETWEEN_SECONDS) if self._chance else 0.0
 
-    def _disturb(self, chance: random.Random) -> None:
-        """A spawn or a ``kill -9``."""
-        more = len(self._living) - self._peers
-        if len(self._living) > ELDERS and (more >= SPREAD or (more > -SPREAD and chance.random() < 0.5)):
-            victim = chance.choice(self._living[ELDERS:])
+    def _churn(self, chance: random.Random) -> None:
+        """Start a peer, or kill one (``kill -9``)."""
+        surplus = len(self._living) - self._peers
+        may_kill = len(self._living) > NEVER_KILLED
+        if may_kill and (surplus >= SPREAD or (surplus > -SPREAD and chance.random() < 0.5)):
+            victim = chance.choice(self._living[NEVER_KILLED:])
             self._living.remove(victim)
             victim.kill()
-            self.tally.kills += 1
+            self.counts.kills += 1
         else:
-            self._come()
-            self.tally.spawns += 1
+            self._spawn()
+            self.counts.spawns += 1
 
     def _measure(self, seconds: float) -> None:
         for peer in self._living:
             if size := peer.size():
-                self.tally.measured.setdefault(peer.name, []).append((seconds, *size))
+                self.counts.measured.setdefault(peer.name, []).append((seconds, *size))
 
-    def _hear(self) -> None:
+    def _read_events(self) -> None:
         for peer in self._living:
             for event in peer.poll():
-                self._note(peer, event)
+                self._count(peer, event)
         for peer in [peer for peer in self._living if not peer.is_alive]:
             self._living.remove(peer)
             print(
                 f"{peer.name} has ended by itself: {peer.events[-1:]} {peer.stderr[-500:]}", file=sys.stderr
             )
 
-    def _note(self, peer: Nursling, event: Event) -> None:
+    def _count(self, peer: PeerProcess, event: Event) -> None:
         if event["event"] == "round":
-            self.tally.rounds.setdefault(event["round"], []).append(event["round"] not in peer.missed)
+            self.counts.rounds.setdefault(event["round"], []).append(event["round"] not in peer.missed)
             if event["bits_per_byte"] is not None:
-                self.tally.score = event["bits_per_byte"]
+                self.counts.score = event["bits_per_byte"]
 
-    def _tell(self, seconds: float) -> None:
-        tally, latest = self.tally, max(self.tally.rounds, default=0)
+    def _print(self, seconds: float) -> None:
+        counts = self.counts
+        latest = max(counts.rounds, default=0)
         members = max((event["members"] for peer in self._living for event in peer.decided()[-1:]), default=0)
         print(
-            f"{self._name} {seconds:5.0f} s  round {latest}  decided {tally.decided}/{len(tally.rounds)}  "
+            f"{self._name} {seconds:5.0f} s  round {latest}  decided {counts.decided}/{len(counts.rounds)}  "
             f"peers {len(self._living)} ({members} in the last average)  "
-            f"kills {tally.kills}  spawns {tally.spawns}  bits/byte {tally.score:.3f}",
+            f"kills {counts.kills}  spawns {counts.spawns}  bits/byte {counts.score:.3f}",
             flush=True,
         )
 
     def _figures(self, half: float) -> dict[str, Any]:
-        here = {peer.name for peer in self._living}
-        whole = [
-            all_
-            for name, all_ in self.tally.measured.items()
-            if name in here and all_[0][0] < 2 * MEASURE_SECONDS
+        living = {peer.name for peer in self._living}
+        whole_half = [
+            measured
+            for name, measured in self.counts.measured.items()
+            if name in living and measured[0][0] < 2 * MEASURE_SECONDS
         ]
-        files, memory = ([growth(all_, what, half) for all_ in whole] for what in (1, 2))
+        files = [growth(measured, 1, half) for measured in whole_half]
+        memory = [growth(measured, 2, half) for measured in whole_half]
         return {
-            "rounds": len(self.tally.rounds),
-            "decided": self.tally.decided,
-            "divergent_roots": len(divergent(self.everybody)),
-            "kills": self.tally.kills,
-            "spawns": self.tally.spawns,
+            "rounds": len(self.counts.rounds),
+            "decided": self.counts.decided,
+            "divergent_roots": len(divergent(self._started)),
+            "kills": self.counts.kills,
+            "spawns": self.counts.spawns,
             "fd_growth": statistics.median(files) if files else None,
             "rss_growth": statistics.median(memory) if memory else None,
-            "bits_per_byte": self.tally.score,
+            "bits_per_byte": self.counts.score,
         }
 
 
-def growth(measured: Measured, what: int, seconds: float) -> float:
-    """By how many percent column ``what`` grows in ``seconds``, by the line through all of it."""
+def growth(measured: Measurements, column: int, seconds: float) -> float:
+    """By how many percent ``column`` grows in ``seconds``, by the line through all measurements."""
     if len(measured) < 2:
         return 0.0
-    line = statistics.linear_regression([row[0] for row in measured], [float(row[what]) for row in measured])
+    times = [row[0] for row in measured]
+    line = statistics.linear_regression(times, [float(row[column]) for row in measured])
     return 100 * line.slope * seconds / line.intercept
 
 
 def soak(name: str, peers: int, seconds: float, chance: random.Random | None) -> dict[str, Any]:
-    """One run, in a nursery of its own; what its peers wrote to standard error is shown."""
-    with Nursery() as nursery:
-        figures = Soak(nursery, name, peers, chance).run(seconds)
-        if said := complaints(nursery.everybody):
-            print(f"standard error of the peers of {name!r}:\n{said}", file=sys.stderr)
+    """One run, with a fork server of its own. Prints what its peers wrote to standard error."""
+    with PeerProcesses() as processes:
+        figures = Soak(processes, name, peers, chance).run(seconds)
+        if errors := errors_of(processes.all):
+            print(f"standard error of the peers of {name!r}:\n{errors}", file=sys.stderr)
     return figures
 
 
-def calm_beside(chosen: argparse.Namespace, file: Path) -> subprocess.Popen[bytes]:
-    """The calm run, in a process of its own that goes with us; its figures come into ``file``."""
+def churn_beside_calm(chosen: argparse.Namespace) -> dict[str, Any]:
+    """Both runs at the same time: the figures of the one with churn, and the loss of the other."""
+    seconds = 60 * chosen.minutes
+    with tempfile.TemporaryDirectory(prefix="swarm-soak-") as folder:
+        file = Path(folder) / "calm.json"
+        calm = start_calm(chosen, file)
+        try:
+            figures = soak("churn", chosen.peers, seconds, random.Random(chosen.seed))
+            calm.wait(seconds)
+        finally:
+            calm.terminate()
+            calm.wait()
+        calm_figures = json.loads(file.read_text())
+    return {**figures, "bits_per_byte_without_churn": calm_figures["bits_per_byte"]}
+
+
+def start_calm(chosen: argparse.Namespace, file: Path) -> subprocess.Popen[bytes]:
+    """Start the run without churn in a process that ends with this one; it writes its figures to ``file``."""
     sizes = ["--minutes", str(chosen.minutes), "--peers", str(chosen.peers)]
-    command = [
-        sys.executable,
-        "-m",
-        "benchmarks.soak",
-        *sizes,
-        "--only",
-        "calm",
-        "--beside",
-        "--json",
-        str(file),
-    ]
-    return subprocess.Popen(command)
+    options = ["--only", "calm", "--beside", "--json", str(file)]
+    return subprocess.Popen([sys.executable, "-m", "benchmarks.soak", *sizes, *options])
 
 
 def main() -> None:
@@ -228,36 +249,26 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=30.0)
     parser.add_argument("--peers", type=int, default=8)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--only", choices=("churn", "calm"), help="one of both runs")
+    parser.add_argument("--only", choices=("churn", "calm"), help="only one of the two runs")
     parser.add_argument("--beside", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--json", type=Path)
     chosen = parser.parse_args()
     if chosen.beside:
         die_with_parent()
     seconds = 60 * chosen.minutes
-    told: dict[str, Any] = {"minutes": chosen.minutes}
+    result: dict[str, Any] = {"minutes": chosen.minutes}
     try:
         if chosen.only == "calm":
-            told |= soak("calm", chosen.peers, seconds, None)
+            result |= soak("calm", chosen.peers, seconds, None)
         elif chosen.only == "churn":
-            told |= soak("churn", chosen.peers, seconds, random.Random(chosen.seed))
+            result |= soak("churn", chosen.peers, seconds, random.Random(chosen.seed))
         else:
-            with tempfile.TemporaryDirectory(prefix="swarm-soak-") as folder:
-                beside = calm_beside(chosen, Path(folder) / "calm.json")
-                try:
-                    told |= soak("churn", chosen.peers, seconds, random.Random(chosen.seed))
-                    beside.wait(seconds)
-                finally:
-                    beside.terminate()
-                    beside.wait()
-                told["bits_per_byte_without_churn"] = json.loads((Path(folder) / "calm.json").read_text())[
-                    "bits_per_byte"
-                ]
+            result |= churn_beside_calm(chosen)
     except KeyboardInterrupt:
         raise SystemExit(130) from None
-    print(json.dumps(told, indent=1))
+    print(json.dumps(result, indent=1))
     if chosen.json:
-        chosen.json.write_text(json.dumps(told, indent=1) + "\n")
+        chosen.json.write_text(json.dumps(result, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
-"""Bytes-to-loss and time-to-loss of four peers on real text, ours beside synchronous data parallel, hivemind and DiLoCo.
+"""Bytes and seconds to a loss on real text: Swarm beside synchronous data parallel, hivemind and DiLoCo.
 
     python -m benchmarks.loss [--quick] [--links 1000,100,20] [--seeds 0,1,2] [--methods NAME,…] [--json FILE]
-    python -m benchmarks.loss --only curves --curves FILE [--jobs N]        loss alone: no network, on as many cores as there are
-    python -m benchmarks.loss --curves FILE                                  the rest, on the curves of that file
+    python -m benchmarks.loss --only curves --curves FILE [--jobs N]    loss alone: no network, on all cores
+    python -m benchmarks.loss --curves FILE                              the rest, on the curves of that file
 
 Shaped links need root (network namespaces); without it everything crosses loopback, and the table says so.
 """
@@ -18,13 +18,13 @@ import statistics
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from benchmarks.cast import NotMeasured
+from benchmarks.worker_pool import NotMeasured
 from peer.config.run import RunSettings, manifest_of
 from peer.data import corpus as corpora
 from peer.models.registry import presets
@@ -33,23 +33,26 @@ from swarm.identity import KeyPair
 from . import sweep, table, wire
 from .curves import Curve, step_seconds, text_name
 from .lab import Lab
-from .methods import METHODS, QUICK
+from .methods import BATCH, METHODS, PEERS, QUICK
 from .table import Finding, Row
 from .wire import Cost, Effort
 
-STEPS, QUICK_STEPS = 600, 100
-LARGE_MODEL, LARGE_LINK = "small", 20.0
-"""10.7 million parameters, and the link on which they must not cost more than a tenth of the time."""
+STEPS = 600
+QUICK_STEPS = 100
+LARGE_MODEL = "small"
+"""10.7 million parameters."""
+LARGE_LINK = 20.0
+"""Mbit/s: the link on which waiting for the large model's averages must not take more than a tenth of the
+time."""
 UNITS = "s       MB"
 LARGE_PRESETS = {"swarm-int4": "safe", "swarm-sparse256": "wan"}
-"""By method the preset of `swarm new` that it is."""
+"""By method, the preset of `swarm new` that it measures."""
 
 
 def main() -> int:
     """The command."""
-    signal.signal(
-        signal.SIGINT, signal.default_int_handler
-    )  # also where a shell started us in the background, deaf to it
+    # a shell that starts us in the background has us ignore SIGINT
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(143))
     chosen = _arguments()
     try:
@@ -107,10 +110,8 @@ def _run(chosen: argparse.Namespace) -> int:
     costs: list[Cost] = []
     shares: dict[str, float] = {}
     settings = _settings(chosen)
-    print(
-        f"A step of {chosen.model} takes {chosen.step_ms:g} ms by assumption, {settings['step_ms_here']:.1f} ms here",
-        flush=True,
-    )
+    here = f"{settings['step_ms_here']:.1f} ms here"
+    _show(f"A step of {chosen.model} takes {chosen.step_ms:g} ms by assumption, {here}")
     if chosen.only != "curves":
         costs, shares = _wire(chosen, settings)
     targets = dict.fromkeys(chosen.seeds, chosen.target) if chosen.target else table.targets_of(curves)
@@ -125,19 +126,20 @@ def _run(chosen: argparse.Namespace) -> int:
     if chosen.steps < STEPS:
         print(f"The promises are about runs of {STEPS} steps; after {chosen.steps} they are only a sign.")
     if chosen.json:
-        told = {"rows": made, "costs": costs, "findings": found}
-        lists = {name: [asdict(one) for one in those] for name, those in told.items()}
+        lists = {
+            "rows": [asdict(row) for row in made],
+            "costs": [asdict(cost) for cost in costs],
+            "findings": [asdict(finding) for finding in found],
+        }
         chosen.json.write_text(json.dumps({**lists, "settings": settings}, indent=1))
     print(f"{time.monotonic() - began:.0f} s")
     return 0
 
 
 def _curves(chosen: argparse.Namespace) -> Mapping[str, Sequence[Curve]]:
-    print(
-        f"Loss by step: {len(chosen.methods)} methods, {len(chosen.seeds)} seeds, {chosen.steps} steps of every peer",
-        flush=True,
-    )
-    known = sweep.load(chosen.curves, _tell) if chosen.curves else {}
+    sizes = f"{len(chosen.methods)} methods, {len(chosen.seeds)} seeds"
+    _show(f"Loss by step: {sizes}, {chosen.steps} steps of every peer")
+    known = sweep.load(chosen.curves, _show) if chosen.curves else {}
     wanted = sweep.Wanted(
         methods=chosen.methods,
         seeds=chosen.seeds,
@@ -145,60 +147,56 @@ def _curves(chosen: argparse.Namespace) -> Mapping[str, Sequence[Curve]]:
         model=chosen.model,
         rates={name: METHODS[name].rate for name in chosen.methods} if chosen.quick else {},
     )
-    return sweep.sweep(
-        wanted, known, chosen.jobs, _tell, lambda: sweep.save(chosen.curves, known) if chosen.curves else None
-    )
+
+    def keep() -> None:
+        if chosen.curves:
+            sweep.save(chosen.curves, known)
+
+    return sweep.sweep(wanted, known, chosen.jobs, sweep.Reporter(_show, keep))
 
 
 def _wire(chosen: argparse.Namespace, settings: dict[str, Any]) -> tuple[list[Cost], dict[str, float]]:
-    """What a round costs on every link, and the share of its time that a large model waits."""
+    """The costs of a round on every link, and by method the share of its time that a large model waits."""
     effort = Effort(model=chosen.model, step_seconds=chosen.step_ms / 1000)
     if chosen.quick:
-        effort = Effort(
-            model=chosen.model, step_seconds=chosen.step_ms / 1000, rounds=4, optimizer_seconds=6.0
-        )
+        effort = replace(effort, rounds=4, optimizer_seconds=6.0)
     shares: dict[str, float] = {}
-    with Lab(wire.PEERS) as lab:
+    with Lab(PEERS) as lab:
         links = chosen.links if lab.shaped else [0.0]
-        print(
-            f"Seconds and bytes of a round, a peer: {f'links of {links} Mbit/s' if lab.shaped else 'loopback'}",
-            flush=True,
-        )
+        where = f"links of {links} Mbit/s" if lab.shaped else "loopback"
+        _show(f"Seconds and bytes of a round, a peer: {where}")
         if not lab.shaped:
-            print(
-                f"  links cannot be shaped here: {lab.why_not}. Seconds are those of this machine's loopback, without a limit."
-            )
+            _show(f"  links cannot be shaped here: {lab.why_not}.")
+            _show("  Seconds are those of this machine's loopback, without a limit.")
         settings |= {
             "shaped": lab.shaped,
             "why_not": lab.why_not,
             "congestion": lab.congestion(),
             "effort": asdict(effort),
         }
-        costs = wire.measure(lab, chosen.methods, links, effort, _tell)
+        costs = wire.measure(lab, chosen.methods, links, effort, _show)
         if lab.shaped and not chosen.quick:
             shares = _shares(lab, [name for name in LARGE_PRESETS if name in chosen.methods])
     return costs, shares
 
 
 def _shares(lab: Lab, names: Sequence[str]) -> dict[str, float]:
-    print(
-        f"A model of 10.7 million parameters at {LARGE_LINK:g} Mbit/s, rounds as long as 'swarm new' makes them",
-        flush=True,
-    )
+    link = f"{LARGE_LINK:g} Mbit/s"
+    _show(f"A model of 10.7 million parameters at {link}, rounds as long as 'swarm new' makes them")
     shares = {}
     for name in names:
         seconds = _round_seconds(LARGE_PRESETS[name])
         try:
             shares[name], cost = wire.share_of_round(lab, name, LARGE_LINK, LARGE_MODEL, seconds)
             size = f"{cost.seconds:6.2f} s, {cost.bytes / 1e6:.2f} MB"
-            _tell(f"  {name:28} {size}: {shares[name]:.1%} of the time, rounds of {seconds:g} s")
+            _show(f"  {name:28} {size}: {shares[name]:.1%} of the time, rounds of {seconds:g} s")
         except NotMeasured as error:
-            _tell(f"  {name:28} not measured ({error})")
+            _show(f"  {name:28} not measured ({error})")
     return shares
 
 
 def _round_seconds(preset: str) -> float:
-    """How long the rounds of a run of that preset are with the large model."""
+    """The seconds of a round of the large model, in a run with that preset."""
     settings = RunSettings(model=LARGE_MODEL, preset=preset, rounds=500)
     return manifest_of(settings, corpora.build(None).spec, KeyPair.generate()).round.seconds
 
@@ -218,17 +216,20 @@ def _settings(chosen: argparse.Namespace) -> dict[str, Any]:
         name: getattr(chosen, name)
         for name in ("quick", "links", "seeds", "methods", "steps", "model", "step_ms")
     }
-    about = {"peers": wire.PEERS, "batch": wire.BATCH, "text": text_name(), "cores": os.cpu_count()}
+    about = {"peers": PEERS, "batch": BATCH, "text": text_name(), "cores": os.cpu_count()}
     versions = {"python": platform.python_version(), "torch": torch.__version__}
-    how = "loss by step in one process; seconds and bytes of a round measured on sockets; time = steps * step_ms + rounds * seconds"
+    how = (
+        "loss by step in one process; seconds and bytes of a round measured on sockets; "
+        "time = steps * step_ms + rounds * seconds"
+    )
     here = {"step_ms_here": step_seconds(chosen.model) * 1000}
     return {**kept, **here, **about, **versions, "time": how}
 
 
-# --- on the terminal ----------------------------------------------------------------------------------------
+# --- on the terminal --------------------------------------------------------------------------------------
 
 
-def _tell(text: str) -> None:
+def _show(text: str) -> None:
     print(text, flush=True)
 
 
@@ -247,26 +248,22 @@ def _print_table(
         ends = [curve.final for curve in drawn]
         spread = f" ±{statistics.stdev(ends):.3f}" if len(ends) > 1 else ""
         cells = "".join(f"{_cell(made, name, mbit):>20}" for mbit in links)
-        print(
-            f"{name:28} {f'{statistics.fmean(ends):.3f}{spread}':>15} {drawn[0].task.rate:>8g}{cells}   {METHODS[name].says}"
-        )
+        end = f"{statistics.fmean(ends):.3f}{spread}"
+        print(f"{name:28} {end:>15} {drawn[0].task.rate:>8g}{cells}   {METHODS[name].says}")
 
 
 def _cell(made: Sequence[Row], name: str, mbit: float) -> str:
     mine = [row for row in made if row.method == name and row.link_mbit == mbit]
-    when, size = (
-        table.mean_of(row.seconds_to_target for row in mine),
-        table.mean_of(row.bytes_to_target for row in mine),
-    )
+    when = table.mean_of(row.seconds_to_target for row in mine)
+    size = table.mean_of(row.bytes_to_target for row in mine)
     return "-" if when is None or size is None else f"{when:.1f} {size / 1e6:8.2f}"
 
 
 def _print_findings(found: Sequence[Finding]) -> None:
+    marks = {True: "yes", False: "NO ", None: "-  "}
     print()
     for finding in found:
-        print(
-            f"{ {True: 'yes', False: 'NO ', None: '-  '}[finding.holds] }  {finding.promise}: {finding.found}"
-        )
+        print(f"{marks[finding.holds]}  {finding.promise}: {finding.found}")
 
 
 if __name__ == "__main__":

@@ -1,11 +1,12 @@
-"""Loss by step, with the code that peers run: `Learner`, `Averager` with its codecs and error feedback, the outer step.
+"""Loss by step, with the code that peers run: `Learner`, `Averager` with codecs and feedback, the outer step.
 
-The peers of one run share a process; where they average they do so as in a rehearsal, on the simulated network and virtual time.
-So a curve is a function of its `Task`: no clock, no socket, no other process has a say in it.
+The peers of one run share a process. They average as in a rehearsal, on the simulated network and virtual
+time, so a curve is a function of its `Task`: it depends on no clock, no socket and no other process.
 
-What is not ours is written out here as plainly as it can be, and where it is idealised it is in the rival's favour:
-- synchronous: one model and four batches at once are the same sum as four gradients averaged, up to rounding; float16 rounds once.
-- hivemind-local: rounds are of exactly the steps asked for, and everybody is in all of them.
+The rivals' arithmetic is written out here in the plainest form. Where it is idealised, it favours the rival:
+- synchronous: one model with four batches at once gives the same sum as four gradients averaged, up to
+  rounding; float16 rounds once.
+- hivemind-local: rounds have exactly the steps asked for, and all peers are in all of them.
 - hivemind-gradients: as synchronous, with the batches of a whole round for one update.
 """
 
@@ -23,8 +24,13 @@ from itertools import islice
 import torch
 from torch import Tensor, nn
 
-from averaging.averager import FORMS, Averaged, Averager, Company, Update
+from averaging.averager import Averager
 from averaging.layout import Layout
+from averaging.messages import FORMS
+from averaging.outcome import Decided, Outcome
+from averaging.runner import Ports
+from averaging.terms import Attendance
+from averaging.update import Update
 from peer.data import corpus as corpora
 from peer.data.corpus import Corpus
 from peer.data.shards import assign, shard_count
@@ -43,12 +49,12 @@ from swarm.simulation.network import Link, SimulatedNetwork
 from swarm.transport.post import Post
 from swarm.wire import PROTOCOL
 
-from .methods import BATCH, METHODS, PEERS, Kind, Method
+from .methods import BATCH, PEERS, Kind, Method, method_of
 
 EVERY = 20
 """Steps between evaluations."""
 WINDOWS = 512
-"""Of held-out text that an evaluation scores; the same ones for all runs of one seed."""
+"""Windows of held-out text that an evaluation scores, the same ones for all runs of one seed."""
 DRAW_STEPS = 10
 """Steps after which a synchronous run draws new shards of the text."""
 
@@ -60,7 +66,7 @@ Points = list[tuple[int, float]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Task:
-    """One run: everything that its curve depends on."""
+    """One run: all that its curve depends on."""
 
     method: str
     seed: int
@@ -71,7 +77,7 @@ class Task:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Curve:
-    """What a run has shown: (steps of every peer, held-out bits per byte of the shared model), from step 0."""
+    """The result of a run: (steps of every peer, held-out bits per byte of the shared model), from step 0."""
 
     task: Task
     points: Points
@@ -85,14 +91,21 @@ class Curve:
 def draw(task: Task) -> Curve:
     """Run ``task``. Deterministic on one machine and one thread."""
     torch.set_num_threads(1)
-    return Curve(task=task, points=_Stage(task).play())
+    return Curve(task=task, points=_play(Setting.of(task)).points)
+
+
+def bytes_of_round(method: str, model: str = "nano", rounds: int = 6) -> float:
+    """Bytes that one peer sends in a round of ``method`` (`Kind.ROUNDS`), on the simulated network."""
+    torch.set_num_threads(1)
+    steps = rounds * method_of(method).steps
+    played = _play(Setting.of(Task(method=method, seed=0, rate=1e-3, steps=steps, model=model)))
+    return played.bytes_sent / rounds
 
 
 def step_seconds(model: str, steps: int = 20) -> float:
-    """What a local step takes on one core of this machine: the fastest of ``steps``, since others may be using the core as well."""
+    """Seconds of a local step on one core here: the fastest of ``steps``, as other programs run, too."""
     torch.set_num_threads(1)
-    task = Task(method="alone", seed=0, rate=1e-3, steps=100, model=model)
-    manifest = manifest_of(task, METHODS["alone"], _corpus())
+    manifest = Setting.of(Task(method="alone", seed=0, rate=1e-3, steps=100, model=model)).manifest
     inner = Inner(build(manifest.model, 0), manifest.inner)
     stream = batches(_corpus(), Draw(bytes(32), 0, MEMBERS[0]), [0], BATCH, manifest.model.context)
     taken = []
@@ -109,200 +122,259 @@ def _corpus() -> Corpus:
 
 
 def text_name() -> str:
-    """The name of the text that curves are drawn on: another version of Python has another standard library."""
+    """The name of the text that curves are drawn on: the standard library of this version of Python."""
     return _corpus().spec.root.hex()
 
 
-class _Stage:
-    """The set of one run."""
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """A task with all that follows from it: the manifest, the text, and the seed of all draws of data."""
 
-    def __init__(self, task: Task) -> None:
-        self._task, self._method = task, METHODS[task.method]
-        self._corpus = _corpus()
-        self._manifest = manifest_of(task, self._method, self._corpus)
-        self._draw = derive_bytes(self._corpus.spec.root, "data", task.seed)
-        self._model = build(self._manifest.model, task.seed)
-        context = self._manifest.model.context
-        self._windows_WU = held_out(self._corpus, context, WINDOWS, derive(self._draw, "held out"))
-        self._points: Points = []
+    task: Task
+    method: Method
+    manifest: RunManifest
+    corpus: Corpus
+    data_seed: bytes
 
-    def play(self) -> Points:
-        """The whole run."""
-        match self._method.kind:
-            case Kind.ROUNDS:
-                simulate(self._rounds())
-            case Kind.ALONE:
-                self._alone()
-            case Kind.PAIRS:
-                self._pairs()
-            case Kind.HIVEMIND_LOCAL:
-                self._local_updates()
-            case Kind.SYNCHRONOUS | Kind.HIVEMIND_GRADIENTS:
-                self._synchronous()
-        return self._points
+    @classmethod
+    def of(cls, task: Task) -> Setting:
+        """The setting of ``task``, on the built-in text."""
+        method = method_of(task.method)
+        corpus = _corpus()
+        data_seed = derive_bytes(corpus.spec.root, "data", task.seed)
+        return cls(task, method, manifest_of(task, method, corpus), corpus, data_seed)
 
-    # --- ours -----------------------------------------------------------------------------------------------
+    @property
+    def rounds(self) -> int:
+        """The rounds of the whole run."""
+        return self.task.steps // self.method.steps
 
-    async def _rounds(self) -> None:
-        """Four learners and four averagers, round after round."""
-        network = SimulatedNetwork(self._task.seed, Link(latency=0.01, jitter=0.002, bandwidth=1e9))
-        async with asyncio.TaskGroup() as tasks:
-            learners = [Learner(self._manifest, self._corpus, me) for me in MEMBERS]
-            averagers = [
-                Averager(
-                    self._manifest,
-                    key,
-                    Post(network.attach(key.peer_id), key, self._manifest.run_id, tasks, FORMS),
-                    Inline(lambda job: 0.0),
-                    tasks,
-                    lambda told: None,
-                )
-                for key in KEYS
-            ]
-            self._score(0, learners[0].state.anchor_P)
-            for round_ in range(self._task.steps // self._method.steps):
-                works = [self._work(learner) for learner in learners]
-                cuts = self._cut(network, round_)
-                averages = await asyncio.gather(*map(self._average, averagers, learners, works))
-                for one, other in cuts:
-                    network.heal(one, other)
-                self._conclude(learners, averages)
-                self._score((round_ + 1) * self._method.steps, learners[0].state.anchor_P)
+    def learner(self, me: PeerId) -> Learner:
+        """The peer ``me``, with a fresh model."""
+        return Learner(self.manifest, self.corpus, me)
 
-    def _work(self, learner: Learner) -> Work:
+    def work(self, learner: Learner) -> Work:
+        """The local steps of one round."""
         task = Assignment(
             members=MEMBERS,
-            max_steps=self._method.steps,
+            max_steps=self.method.steps,
             until=lambda: False,
             on_step=lambda step, loss: None,
         )
         return learner.work(task)
 
-    async def _average(self, averager: Averager, learner: Learner, work: Work) -> Averaged:
-        round_ = learner.state.round
-        update = Update(
-            round=round_,
-            vector_P=work.update_P,
-            tokens=work.trained.tokens,
-            seed=learner.seed_of(round_),
-            state_root=derive_bytes(self._manifest.run_id, "state", round_),
-            tensors=learner.fragment(learner.state.round).tensors,
-            fragment=learner.fragment(learner.state.round).index,
-        )
-        loop = asyncio.get_running_loop()
-        return await averager.average(update, Company(MEMBERS, loop.time() + 1.0, alone_is_fine=False))
 
-    def _cut(self, network: SimulatedNetwork, round_: int) -> list[tuple[PeerId, PeerId]]:
-        """Choose who is dropped in ``round_``, and when; the lines to heal afterwards."""
-        count = round(self._method.dropped * PEERS)
-        if not count:
-            return []
-        first = derive(self._draw, "dropped", round_)
-        victims = {MEMBERS[(first + n) % PEERS] for n in range(count)}
-        cuts = [(victim, other) for victim in sorted(victims) for other in MEMBERS if other != victim]
-        moment = self._method.cut_within * (derive(self._draw, "moment", round_) % 1000) / 1000
-        for cut in cuts:
-            asyncio.get_running_loop().call_later(moment, network.cut, *cut)
-        return cuts
+class Scores:
+    """Evaluates the shared model every `EVERY` steps (or every round, if longer), and at the end."""
 
-    def _conclude(self, learners: Sequence[Learner], averages: Sequence[Averaged]) -> None:
-        """The outer step; whoever has no average takes the model from those who have. Raises `AssertionError` for unequal bits."""
-        states: dict[int, SharedState] = {
-            seat: learners[seat].conclude(averaged.average_P)
-            for seat, averaged in enumerate(averages)
-            if averaged.average_P is not None
-        }
-        if not states:
-            for learner in learners:
-                learner.conclude(None)
-            return
-        standing = next(iter(states.values()))
-        for seat, learner in enumerate(learners):
-            if seat not in states:
-                learner.adopt(standing)
-            assert torch.equal(learner.state.anchor_P, standing.anchor_P), "two peers hold different models"
+    def __init__(self, setting: Setting) -> None:
+        self._last_step = setting.task.steps
+        self._every = max(EVERY, setting.method.steps)
+        self._model = build(setting.manifest.model, setting.task.seed)
+        seed = derive(setting.data_seed, "held out")
+        self._windows_WU = held_out(setting.corpus, setting.manifest.model.context, WINDOWS, seed)
+        self.points: Points = []
 
-    # --- the others -----------------------------------------------------------------------------------------
-
-    def _alone(self) -> None:
-        learner = Learner(self._manifest, self._corpus, MEMBERS[0])
-        self._score(0, learner.state.anchor_P)
-        for round_ in range(self._task.steps // self._method.steps):
-            learner.conclude(self._work(learner).update_P)
-            self._score((round_ + 1) * self._method.steps, learner.state.anchor_P)
-
-    def _local_updates(self) -> None:
-        """`hivemind.Optimizer`: everybody sends its weights in float16 and gets back, in float16, what the average adds."""
-        learners = [Learner(self._manifest, self._corpus, me) for me in MEMBERS]
-        self._score(0, learners[0].state.anchor_P)
-        for round_ in range(self._task.steps // self._method.steps):
-            trained = [learner.state.anchor_P - self._work(learner).update_P for learner in learners]
-            sent = [weights_P.half().float() for weights_P in trained]
-            mean_P = torch.stack(sent).mean(0)
-            for learner, weights_P, sent_P in zip(learners, trained, sent, strict=True):
-                learner.state = SharedState(round_ + 1, weights_P + (mean_P - sent_P).half().float(), None)
-            self._score((round_ + 1) * self._method.steps, learners[0].state.anchor_P)
-
-    def _pairs(self) -> None:
-        """Everybody averages its weights with one other, with another one each time; the mean of all is what would be exported."""
-        learners = [Learner(self._manifest, self._corpus, me) for me in MEMBERS]
-        self._score(0, learners[0].state.anchor_P)
-        for round_ in range(self._task.steps // self._method.steps):
-            sent = [
-                (learner.state.anchor_P - self._work(learner).update_P).half().float() for learner in learners
-            ]
-            for seat, learner in enumerate(learners):
-                other = sent[seat ^ (1 + round_ % (PEERS - 1))]
-                learner.state = SharedState(round_ + 1, (sent[seat] + other) / 2, None)
-            self._score(
-                (round_ + 1) * self._method.steps,
-                torch.stack([learner.state.anchor_P for learner in learners]).mean(0),
-            )
-
-    def _synchronous(self) -> None:
-        """One model that sees what all peers see; an update may take the batches of several steps."""
-        model, method = build(self._manifest.model, self._task.seed), self._method
-        if method.half:
-            for weight in model.parameters():
-                weight.register_post_accumulate_grad_hook(_round_to_half)
-        inner, layout = Inner(model, self._manifest.inner), Layout.of(model.named_parameters())
-        stream, done = self._together(method.steps), 0
-        self._score(0, layout.flatten(dict(model.named_parameters())))
-        while done < self._task.steps:
-            inner.run(stream, max_steps=1)
-            done += method.steps
-            if done % EVERY == 0 or done >= self._task.steps:
-                self._score(done, layout.flatten(dict(model.named_parameters())))
-
-    def _together(self, steps: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """The batches that the four peers would draw in ``steps`` steps, as one; shards change every `DRAW_STEPS` steps."""
-        context = self._manifest.model.context
-        shards = shard_count(self._corpus.spec, context)
-        round_ = 0
-        while True:
-            streams = [
-                batches(
-                    self._corpus,
-                    Draw(self._draw, round_, me),
-                    assign(self._draw, round_, MEMBERS, me, shards),
-                    BATCH,
-                    context,
-                )
-                for me in MEMBERS
-            ]
-            for _ in range(max(1, DRAW_STEPS // steps)):
-                drawn = [pair for stream in streams for pair in islice(stream, steps)]
-                yield torch.cat([x_BT for x_BT, _ in drawn]), torch.cat([y_BT for _, y_BT in drawn])
-            round_ += 1
-
-    # --- what it came to ------------------------------------------------------------------------------------
-
-    def _score(self, step: int, weights_P: Tensor) -> None:
-        if step % max(EVERY, self._method.steps) and step < self._task.steps:
+    def add(self, step: int, weights_P: Tensor) -> None:
+        """Evaluate ``weights_P`` after ``step`` steps of every peer, if that is due."""
+        if step % self._every and step < self._last_step:
             return
         named = dict(self._model.named_parameters())
         Layout.of(named.items()).write(weights_P, named)
-        self._points.append((step, bits_per_byte(self._model, self._windows_WU)))
+        self.points.append((step, bits_per_byte(self._model, self._windows_WU)))
+
+
+@dataclass(frozen=True, slots=True)
+class Played:
+    """A run that is over. ``bytes_sent``: by one peer, 0 for a method without Swarm's averager."""
+
+    points: Points
+    bytes_sent: float = 0.0
+
+
+def _play(setting: Setting) -> Played:
+    """The whole run."""
+    scores = Scores(setting)
+    bytes_sent = 0.0
+    match setting.method.kind:
+        case Kind.ROUNDS:
+            bytes_sent = simulate(_rounds(setting, scores))
+        case Kind.ALONE:
+            _alone(setting, scores)
+        case Kind.PAIRS:
+            _pairs(setting, scores)
+        case Kind.HIVEMIND_LOCAL:
+            _local_updates(setting, scores)
+        case Kind.SYNCHRONOUS | Kind.HIVEMIND_GRADIENTS:
+            _synchronous(setting, scores)
+    return Played(scores.points, bytes_sent)
+
+
+# --- Swarm ------------------------------------------------------------------------------------------------
+
+
+async def _rounds(setting: Setting, scores: Scores) -> float:
+    """Four learners and four averagers, round after round. Returns the bytes that one peer has sent."""
+    network = SimulatedNetwork(setting.task.seed, Link(latency=0.01, jitter=0.002, bandwidth=1e9))
+    manifest = setting.manifest
+    async with asyncio.TaskGroup() as tasks:
+        learners = [setting.learner(me) for me in MEMBERS]
+        averagers = [
+            Averager(
+                manifest,
+                key,
+                Ports(
+                    Post(network.attach(key.peer_id), key, manifest.run_id, tasks, FORMS),
+                    Inline(lambda job: 0.0),
+                    tasks,
+                    lambda report: None,
+                ),
+            )
+            for key in KEYS
+        ]
+        scores.add(0, learners[0].state.anchor_P)
+        for round_ in range(setting.rounds):
+            works = [setting.work(learner) for learner in learners]
+            cuts = _cut(setting, network, round_)
+            pairs = zip(averagers, learners, works, strict=True)
+            outcomes = await asyncio.gather(*(_average(manifest, *pair) for pair in pairs))
+            for one, other in cuts:
+                network.heal(one, other)
+            _conclude(learners, outcomes)
+            scores.add((round_ + 1) * setting.method.steps, learners[0].state.anchor_P)
+    return sum(network.sent.values()) / PEERS
+
+
+async def _average(manifest: RunManifest, averager: Averager, learner: Learner, work: Work) -> Outcome:
+    round_ = learner.state.round
+    fragment = learner.fragment(round_)
+    update = Update(
+        round=round_,
+        vector_P=work.update_P,
+        tokens=work.trained.tokens,
+        seed=learner.seed_of(round_),
+        state_root=derive_bytes(manifest.run_id, "state", round_),
+        tensors=fragment.tensors,
+        fragment=fragment.index,
+    )
+    close_at = asyncio.get_running_loop().time() + 1.0
+    attendance = Attendance(near=MEMBERS, close_at=close_at, has_others=True)
+    return await averager.average(update, attendance)
+
+
+def _cut(setting: Setting, network: SimulatedNetwork, round_: int) -> list[tuple[PeerId, PeerId]]:
+    """Choose the peers that are dropped in ``round_``, and when. Returns the links to heal afterwards."""
+    method = setting.method
+    count = round(method.dropped * PEERS)
+    if not count:
+        return []
+    first = derive(setting.data_seed, "dropped", round_)
+    victims = {MEMBERS[(first + n) % PEERS] for n in range(count)}
+    cuts = [(victim, other) for victim in sorted(victims) for other in MEMBERS if other != victim]
+    moment = method.cut_within * (derive(setting.data_seed, "moment", round_) % 1000) / 1000
+    for cut in cuts:
+        asyncio.get_running_loop().call_later(moment, network.cut, *cut)
+    return cuts
+
+
+def _conclude(learners: Sequence[Learner], outcomes: Sequence[Outcome]) -> None:
+    """Take the outer step; peers without an average take over the model of those that have it.
+
+    Raises `AssertionError` where two peers hold different bits.
+    """
+    states: dict[int, SharedState] = {
+        seat: learners[seat].conclude(outcome.average_P)
+        for seat, outcome in enumerate(outcomes)
+        if isinstance(outcome, Decided)
+    }
+    if not states:
+        for learner in learners:
+            learner.conclude(None)
+        return
+    shared = next(iter(states.values()))
+    for seat, learner in enumerate(learners):
+        if seat not in states:
+            learner.adopt(shared)
+        assert torch.equal(learner.state.anchor_P, shared.anchor_P), "two peers hold different models"
+
+
+# --- the other methods ------------------------------------------------------------------------------------
+
+
+def _alone(setting: Setting, scores: Scores) -> None:
+    learner = setting.learner(MEMBERS[0])
+    scores.add(0, learner.state.anchor_P)
+    for round_ in range(setting.rounds):
+        learner.conclude(setting.work(learner).update_P)
+        scores.add((round_ + 1) * setting.method.steps, learner.state.anchor_P)
+
+
+def _local_updates(setting: Setting, scores: Scores) -> None:
+    """`hivemind.Optimizer`: each peer sends its float16 weights and gets back what the average adds."""
+    learners = [setting.learner(me) for me in MEMBERS]
+    scores.add(0, learners[0].state.anchor_P)
+    for round_ in range(setting.rounds):
+        trained = [learner.state.anchor_P - setting.work(learner).update_P for learner in learners]
+        sent = [weights_P.half().float() for weights_P in trained]
+        mean_P = torch.stack(sent).mean(0)
+        for learner, weights_P, sent_P in zip(learners, trained, sent, strict=True):
+            learner.state = SharedState(round_ + 1, weights_P + (mean_P - sent_P).half().float(), None)
+        scores.add((round_ + 1) * setting.method.steps, learners[0].state.anchor_P)
+
+
+def _pairs(setting: Setting, scores: Scores) -> None:
+    """Each peer averages its weights with one other, with another one each round.
+
+    Scored: the mean of all, as for an export.
+    """
+    learners = [setting.learner(me) for me in MEMBERS]
+    scores.add(0, learners[0].state.anchor_P)
+    for round_ in range(setting.rounds):
+        sent = [
+            (learner.state.anchor_P - setting.work(learner).update_P).half().float() for learner in learners
+        ]
+        for seat, learner in enumerate(learners):
+            other = sent[seat ^ (1 + round_ % (PEERS - 1))]
+            learner.state = SharedState(round_ + 1, (sent[seat] + other) / 2, None)
+        mean_P = torch.stack([learner.state.anchor_P for learner in learners]).mean(0)
+        scores.add((round_ + 1) * setting.method.steps, mean_P)
+
+
+def _synchronous(setting: Setting, scores: Scores) -> None:
+    """One model that sees the batches of all peers; an update may take the batches of several steps."""
+    model = build(setting.manifest.model, setting.task.seed)
+    method = setting.method
+    if method.half:
+        for weight in model.parameters():
+            weight.register_post_accumulate_grad_hook(_round_to_half)
+    inner = Inner(model, setting.manifest.inner)
+    layout = Layout.of(model.named_parameters())
+    stream = _joint_batches(setting, method.steps)
+    done = 0
+    scores.add(0, layout.flatten(dict(model.named_parameters())))
+    while done < setting.task.steps:
+        inner.run(stream, max_steps=1)
+        done += method.steps
+        if done % EVERY == 0 or done >= setting.task.steps:
+            scores.add(done, layout.flatten(dict(model.named_parameters())))
+
+
+def _joint_batches(setting: Setting, steps: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """The batches of all peers in ``steps`` steps, as one; shards change every `DRAW_STEPS` steps."""
+    corpus = setting.corpus
+    seed = setting.data_seed
+    context = setting.manifest.model.context
+    shards = shard_count(corpus.spec, context)
+    round_ = 0
+    while True:
+        streams = [
+            batches(corpus, Draw(seed, round_, me), assign(seed, round_, MEMBERS, me, shards), BATCH, context)
+            for me in MEMBERS
+        ]
+        for _ in range(max(1, DRAW_STEPS // steps)):
+            drawn = [pair for stream in streams for pair in islice(stream, steps)]
+            yield torch.cat([x_BT for x_BT, _ in drawn]), torch.cat([y_BT for _, y_BT in drawn])
+        round_ += 1
 
 
 def manifest_of(task: Task, method: Method, corpus: Corpus) -> RunManifest:

@@ -10,21 +10,21 @@ import torch
 import torch.distributed as distributed
 
 from benchmarks.meters import sent_bytes
-from benchmarks.rivals.stage import act
+from benchmarks.worker import serve
 
 
 class GlooPeer:
-    """Joins once; `exchange` is one step's communication."""
+    """One rank; `exchange` is the communication of one step."""
 
     def join(self, *, seat: int, hosts: list[str], port: int, interface: str) -> None:
-        """Become rank ``seat``; rank 0 is where the others meet."""
+        """Become rank ``seat``; all ranks meet at rank 0."""
         self._interface = interface
         os.environ["GLOO_SOCKET_IFNAME"] = interface
         meeting = f"tcp://{hosts[0]}:{port}"
         distributed.init_process_group("gloo", init_method=meeting, rank=seat, world_size=len(hosts))
 
     def open(self, *, numbers: int, half: bool) -> None:
-        """Gradients of ``numbers`` values from now on."""
+        """Exchange gradients of ``numbers`` values from now on."""
         self._gradient_P = torch.randn(numbers).to(torch.float16 if half else torch.float32)
 
     def exchange(self) -> dict[str, Any]:
@@ -35,10 +35,10 @@ class GlooPeer:
         return {"seconds": time.monotonic() - began, "fault": ""}
 
     def sent(self) -> int:
-        """Bytes so far."""
+        """Bytes that this host has sent so far."""
         return sent_bytes(self._interface)
 
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    act(GlooPeer())
+    serve(GlooPeer())

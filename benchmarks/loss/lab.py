@@ -1,14 +1,15 @@
-"""A few hosts behind links of a chosen rate, on one machine: network namespaces that vanish with the processes that hold them.
+"""A few hosts behind links of a chosen rate, on one machine: network namespaces held by processes.
 
     host 0 ─ eth0 ══ port0 ─┐
-    host 1 ─ eth0 ══ port1 ─┼─ bridge, in a namespace of its own        ══ a veth pair, a token bucket (tbf) at either end
+    host 1 ─ eth0 ══ port1 ─┼─ bridge, in its own namespace   ══ a veth pair, a token bucket (tbf) at each end
     host 2 ─ eth0 ══ port2 ─┘
 
-Rule 1: nothing has a name outside: a namespace lives as long as its holder, and a holder reads from a pipe of ours until it closes.
-        So an interrupt, and even a kill, leaves no namespace, link or process behind.
-Rule 2: a bucket holds a millisecond, so that small messages are not sent on credit. There is no delay besides that of the bytes:
-        emulating distance would need more than a token bucket. That is kind to whoever speaks often.
-Rule 3: where namespaces are not allowed all hosts are loopback, unshaped, and `Lab.shaped` says so.
+Rule 1: no namespace has a name. It lives as long as its holder, a process that reads from our pipe until the
+        pipe closes. So an interrupt, and even a kill, leaves no namespace, link or process behind.
+Rule 2: a bucket holds the bytes of one millisecond, so that small messages have to wait as well. Links
+        have no delay besides that of the bytes: emulating distance would need more than a token bucket. That
+        favours methods that send many messages.
+Rule 3: where namespaces are not allowed, all hosts are on loopback, unlimited, and `Lab.shaped` is false.
 """
 
 from __future__ import annotations
@@ -23,15 +24,20 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 from types import TracebackType
 
-from benchmarks.cast import Actor, NotMeasured
+from benchmarks.worker_pool import NotMeasured, Worker
 
 SUBNET = "10.77.0"
-_SMALLEST_BUCKET = 3_000
-_COMMAND_SECONDS = 20.0
+SMALLEST_BUCKET = 3_000
+"""Bytes: two full packets."""
+COMMAND_SECONDS = 20.0
+"""The most that a command may take."""
 
 
 class Lab:
-    """A context manager with ``hosts`` hosts. `shape` sets their links, `crew` starts a process on each."""
+    """A context manager with ``hosts`` hosts.
+
+    `shape` sets their links, `start_workers` starts a process on each.
+    """
 
     def __init__(self, hosts: int) -> None:
         self._count = hosts
@@ -53,7 +59,8 @@ class Lab:
                 self._build()
             except (NotMeasured, OSError) as error:
                 self._stack.close()
-                self._holders, self.why_not = [], str(error)
+                self._holders = []
+                self.why_not = str(error)
         self._folder = Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix="swarm-benchmark-")))
         return self
 
@@ -72,31 +79,31 @@ class Lab:
         return "eth0" if self.shaped else "lo"
 
     def shape(self, mbit: float) -> None:
-        """Give every host ``mbit`` Mbit/s up and as much down. Without namespaces nothing happens."""
+        """Give every host ``mbit`` Mbit/s up and as much down. Does nothing without namespaces."""
         if not self.shaped:
             return
-        bucket = max(_SMALLEST_BUCKET, int(mbit * 125))
+        bucket = max(SMALLEST_BUCKET, int(mbit * 125))
         limits = ["rate", f"{mbit}mbit", "burst", str(bucket), "latency", "300ms"]
         for host in range(self._count):
             self._inside(host + 1, "tc", "qdisc", "replace", "dev", "eth0", "root", "tbf", *limits)
             self._inside(0, "tc", "qdisc", "replace", "dev", f"port{host}", "root", "tbf", *limits)
 
-    def crew(self, module: str) -> list[Actor]:
-        """``python -m module`` on every host; `dismiss` ends them, and so does the end of the lab."""
+    def start_workers(self, module: str) -> list[Worker]:
+        """Start ``python -m module`` on every host; `end_all` ends them, and so does the end of the lab."""
         workers = []
         for host in range(self._count):
-            log, self._started = self._folder / f"{self._started}.log", self._started + 1
-            through = self._door(host + 1) if self.shaped else []
-            workers.append(
-                Actor(module, log, through=through, HIVEMIND_LOGLEVEL="INFO", HIVEMIND_COLORS="False")
-            )
-            self._stack.callback(workers[-1].end)
+            log = self._folder / f"{self._started}.log"
+            self._started += 1
+            through = self._enter_command(host + 1) if self.shaped else []
+            worker = Worker(module, log, through=through, HIVEMIND_LOGLEVEL="INFO", HIVEMIND_COLORS="False")
+            workers.append(worker)
+            self._stack.callback(worker.end)
         return workers
 
-    # --- building -------------------------------------------------------------------------------------------
+    # --- building ------------------------------------------------------------------------------------------
 
     def _build(self) -> None:
-        """The bridge's namespace is holder 0, that of host n is holder n + 1."""
+        """Start holder 0, of the bridge's namespace, and for each host n holder n + 1; then connect them."""
         for _ in range(self._count + 1):
             command = ["unshare", "--net", "cat"]
             holder = subprocess.Popen(
@@ -106,14 +113,15 @@ class Lab:
             self._stack.callback(_release, holder)
             assert holder.stdin
             assert holder.stdout
-            holder.stdin.write(b"\n")  # what cat repeats proves that the namespace stands
+            holder.stdin.write(b"\n")  # cat repeats it once the namespace exists
             holder.stdin.flush()
             if holder.stdout.readline() != b"\n":
                 raise NotMeasured("this user may not make network namespaces (root may)")
         self._inside(0, "ip", "link", "add", "bridge", "type", "bridge")
         self._inside(0, "ip", "link", "set", "bridge", "up")
         for host in range(self._count):
-            port, pid = f"port{host}", str(self._holders[host + 1].pid)
+            port = f"port{host}"
+            pid = str(self._holders[host + 1].pid)
             self._inside(0, "ip", "link", "add", port, "type", "veth", "peer", "name", "eth0", "netns", pid)
             self._inside(0, "ip", "link", "set", port, "master", "bridge", "up")
             self._inside(host + 1, "ip", "address", "add", f"{self.address(host)}/24", "dev", "eth0")
@@ -121,20 +129,20 @@ class Lab:
             self._inside(host + 1, "ip", "link", "set", "lo", "up")
 
     def congestion(self) -> str:
-        """TCP congestion control of the hosts, where a program does not choose its own: the machine's."""
+        """The machine's TCP congestion control, which all hosts use unless a program chooses its own."""
         command = ["sysctl", "-n", "net.ipv4.tcp_congestion_control"]
         return (self._inside(1, *command) if self.shaped else _run(command)).strip()
 
     def _inside(self, holder: int, *command: str) -> str:
-        return _run([*self._door(holder), *command])
+        return _run([*self._enter_command(holder), *command])
 
-    def _door(self, holder: int) -> list[str]:
-        """What a command begins with that is to run in a namespace."""
+    def _enter_command(self, holder: int) -> list[str]:
+        """The start of a command that runs in the namespace of ``holder``."""
         return ["nsenter", f"--net=/proc/{self._holders[holder].pid}/ns/net"]
 
 
-def dismiss(workers: Sequence[Actor]) -> None:
-    """End all of them, side by side."""
+def end_all(workers: Sequence[Worker]) -> None:
+    """End all workers at the same time."""
     threads = [threading.Thread(target=worker.end) for worker in workers]
     for thread in threads:
         thread.start()
@@ -151,7 +159,7 @@ def _obstacle() -> str:
 
 def _run(command: Sequence[str]) -> str:
     try:
-        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=_COMMAND_SECONDS)
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=COMMAND_SECONDS)
     except subprocess.TimeoutExpired as error:
         raise NotMeasured(str(error)) from error
     if done.returncode:

@@ -1,6 +1,7 @@
-"""The contestants: how each trains, what it exchanges, and how often.
+"""The methods: how each trains, what it exchanges, and how often.
 
-A step is one local batch of every peer, so at equal steps all methods have seen equal tokens and have computed for equally long.
+A step is one local batch of every peer, so at equal steps all methods have seen equal tokens and have
+computed for equally long.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from types import MappingProxyType
 
 import msgspec
 
+from averaging.codecs import is_sparse
 from swarm.manifest import Codec, Exchange, OuterOptimiser, OuterSpec, RoundSpec
 
 PEERS = 4
@@ -20,23 +22,27 @@ BATCH = 4
 
 
 class Kind(Enum):
-    """How the peers come together."""
+    """How the peers combine what they have learnt."""
 
     ALONE = auto()
-    """Not at all: one of them, without the others."""
+    """Not at all: one peer trains alone."""
     SYNCHRONOUS = auto()
     """Gradients are averaged every step (gloo)."""
     ROUNDS = auto()
-    """Ours: local steps, then the averager."""
+    """Swarm: local steps, then the averager."""
     PAIRS = auto()
-    """Local steps, then weights are averaged with one other peer, in rotating pairs (gossip): no two models are ever the same."""
+    """Local steps, then weights are averaged with one other peer, in rotating pairs (gossip): no two models
+    are ever equal."""
     HIVEMIND_LOCAL = auto()
-    """`hivemind.Optimizer` with ``use_local_updates``, as in its quickstart: local steps, then weights are averaged."""
+    """`hivemind.Optimizer` with ``use_local_updates``, as in its quickstart: local steps, then weights are
+    averaged."""
     HIVEMIND_GRADIENTS = auto()
-    """`hivemind.Optimizer` as in its albert example: the gradients of a round are averaged, and used for one update."""
+    """`hivemind.Optimizer` as in its albert example: the gradients of a round are averaged, and used for one
+    update."""
 
 
-_PLAIN, _AVERAGING = RoundSpec(), OuterSpec()
+PLAIN_ROUND = RoundSpec()
+PLAIN_AVERAGING = OuterSpec()
 
 RIVALS = frozenset({Kind.HIVEMIND_LOCAL, Kind.HIVEMIND_GRADIENTS})
 
@@ -49,18 +55,20 @@ class Method:
     kind: Kind
     says: str
     rate: float
-    """Learning rate that a sweep over a whole run has found best: for runs that do not sweep."""
+    """The best learning rate of an earlier sweep over whole runs, for runs that do not sweep."""
     steps: int = 1
     """Local steps of a round."""
-    round: RoundSpec = _PLAIN
-    """Of `Kind.ROUNDS`."""
-    outer: OuterSpec = _AVERAGING
+    round: RoundSpec = PLAIN_ROUND
+    """For `Kind.ROUNDS`."""
+    outer: OuterSpec = PLAIN_AVERAGING
     dropped: float = 0.0
-    """Fraction of the peers that are cut off in every round, other ones each time; then they take the model from the others."""
+    """Fraction of the peers that are cut off in every round, other ones each time; afterwards they take over
+    the others' model."""
     cut_within: float = 0.0
-    """When: at a moment drawn from so many virtual seconds after the begin of the averaging, which takes about 0.25."""
+    """They are cut off at a random moment within so many virtual seconds of the start of the averaging, which
+    takes about 0.25."""
     half: bool = False
-    """float16 on the wire, where it is not ``round`` that says so."""
+    """Whether float16 is on the wire, for the kinds that have no ``round``."""
 
     @property
     def updates_per_step(self) -> float:
@@ -83,7 +91,7 @@ _SYNCHRONOUS = Method(
 _OURS = Method(
     name="swarm-fp32",
     kind=Kind.ROUNDS,
-    says="ours, fp32 butterfly",
+    says="Swarm, fp32 butterfly",
     rate=8e-3,
     steps=10,
     round=_round(Codec.FP32),
@@ -170,6 +178,51 @@ METHODS: Mapping[str, Method] = MappingProxyType({method.name: method for method
 """By name, in the order of the table."""
 
 PRESETS = ("swarm-fp16", "swarm-fp16-h5", "swarm-int4", "swarm-int4-h30", "swarm-sparse256")
-"""What an organiser may choose between."""
+"""The presets among which an organiser chooses."""
 QUICK = ("alone", "synchronous-fp16", "swarm-fp32", "swarm-int4", "swarm-sparse256", "hivemind-local")
-"""What `--quick` has time for."""
+"""The methods of `--quick`."""
+
+
+# --- averages every few steps -----------------------------------------------------------------------------
+
+FREQUENT_STEPS = (1, 2, 5, 10, 20)
+"""Local steps between two averages."""
+FREQUENT_CODECS = (
+    Codec.FP32,
+    Codec.FP16,
+    Codec.INT8,
+    Codec.INT4,
+    Codec.SPARSE256,
+    Codec.SPARSE128,
+    Codec.SPARSE64,
+    Codec.MASKED,
+)
+
+
+def _frequent(codec: Codec, steps: int) -> Method:
+    """A line of `benchmarks.frequent`. Sparse updates go to all peers, others in parts to their owners."""
+    sparse = is_sparse(codec)
+    goes_to_all = sparse and codec is not Codec.MASKED
+    return Method(
+        name=f"{codec.name.lower()}-every-{steps}",
+        kind=Kind.ROUNDS,
+        says=f"{codec.name.lower()}, an average every {steps} steps",
+        rate=8e-3,
+        steps=steps,
+        round=_round(codec, Exchange.GATHER if goes_to_all else Exchange.BUTTERFLY, 0.95 if sparse else 1.0),
+    )
+
+
+FREQUENT: Mapping[str, Method] = MappingProxyType(
+    {
+        method.name: method
+        for codec in FREQUENT_CODECS
+        for method in (_frequent(codec, steps) for steps in FREQUENT_STEPS)
+    }
+)
+"""The methods of `benchmarks.frequent`, by name."""
+
+
+def method_of(name: str) -> Method:
+    """The method of that name. Raises `KeyError` where there is none."""
+    return METHODS[name] if name in METHODS else FREQUENT[name]

@@ -1,7 +1,8 @@
-"""One of our peers on a link: real `HttpTransport`, `Post` and `Averager`, and an update with the shape of a real model's.
+"""One Swarm peer on a link: real `HttpTransport`, `Post` and `Averager`, an update of a real shape.
 
-`exchange` is what a round of training waits for: from the call with the update, before any group stands, to the average.
-The event loop has a thread of its own, so that what the others still have to say is heard between two rounds as well.
+`exchange` is what a round of training waits for: from the call with the update, before the group forms, to
+the average. The event loop has a thread of its own, so that messages of other peers are handled between two
+rounds as well.
 """
 
 from __future__ import annotations
@@ -9,21 +10,29 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
+from collections.abc import Callable
 from concurrent.futures import Future
+from dataclasses import dataclass
 from typing import Any
 
 import msgspec
 import torch
 
-from averaging.averager import FORMS, Averager, Company, Update
+from averaging.averager import Averager
 from averaging.fragments import fragment_of
 from averaging.layout import Layout
+from averaging.messages import FORMS
+from averaging.outcome import Decided, Outcome
+from averaging.runner import Ports
+from averaging.terms import Attendance
+from averaging.update import Update
 from benchmarks.loss.curves import KEYS, MEMBERS
 from benchmarks.loss.methods import METHODS
 from benchmarks.meters import sent_bytes
-from benchmarks.rivals.stage import act
+from benchmarks.worker import serve
 from peer.models.registry import build, presets
 from peer.training.compute import Compute
+from swarm.machine import Report
 from swarm.manifest import DataSpec, InnerSpec, RunManifest
 from swarm.membership.contacts import Contacts, seal_contact
 from swarm.seeds import derive_bytes
@@ -34,6 +43,68 @@ from swarm.wire import PROTOCOL
 
 UPDATE_SIZE = 0.01
 """Standard deviation of the numbers that are exchanged: about that of a small model's update."""
+START_SECONDS = 20.0
+"""How long the transport may take to listen."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """Number ``seat`` of ``hosts``; peer n listens at ``port`` + n. ``interface`` is that of its link."""
+
+    seat: int
+    hosts: list[str]
+    port: int
+    interface: str
+
+    def address(self, seat: int) -> Address:
+        """Where the peer of ``seat`` listens."""
+        return Address(self.hosts[seat], self.port + seat)
+
+
+class Connection:
+    """The transport and the averager of one run, in the event loop ``loop`` of another thread."""
+
+    def __init__(
+        self,
+        manifest: RunManifest,
+        place: Place,
+        loop: asyncio.AbstractEventLoop,
+        arithmetic: Compute,
+        report: Callable[[Report], None],
+    ) -> None:
+        self._manifest = manifest
+        self._place = place
+        self._report = report
+        self._arithmetic = arithmetic
+        self._listening: Future[Averager] = Future()
+        self._loop = loop
+        self._life = asyncio.run_coroutine_threadsafe(self._live(), loop)
+        self.averager = self._listening.result(START_SECONDS)
+
+    def close(self) -> None:
+        """Close all connections, some time later."""
+        self._loop.call_soon_threadsafe(self._life.cancel)
+
+    async def _live(self) -> None:
+        """Keep the transport and all tasks until this task is cancelled."""
+        run = self._manifest.run_id
+        key = KEYS[self._place.seat]
+        async with (
+            HttpTransport(key, run, b"", self._contacts()) as transport,
+            asyncio.TaskGroup() as tasks,
+        ):
+            await transport.listen(self._place.address(self._place.seat))
+            post = Post(transport, key, run, tasks, FORMS)
+            averager = Averager(self._manifest, key, Ports(post, self._arithmetic, tasks, self._report))
+            self._listening.set_result(averager)
+            await asyncio.Event().wait()
+
+    def _contacts(self) -> Contacts:
+        run = self._manifest.run_id
+        contacts = Contacts(run)
+        for seat, key in enumerate(KEYS):
+            contacts.learn(seal_contact(key, run, (self._place.address(seat),), 1))
+        return contacts
 
 
 class SwarmPeer:
@@ -43,63 +114,36 @@ class SwarmPeer:
         self._loop = asyncio.new_event_loop()
         threading.Thread(target=self._loop.run_forever, daemon=True, name="loop").start()
         self._arithmetic = Compute()
-        self._life: Future[None] | None = None
+        self._connection: Connection | None = None
+        self._reports: list[str] = []
 
-    def open(self, *, method: str, model: str, seat: int, hosts: list[str], port: int, interface: str) -> int:
-        """Be a peer of a run that averages as ``method`` does; peer n listens at ``port`` + n. The parameters of the model."""
-        if self._life:
-            self._loop.call_soon_threadsafe(self._life.cancel)
-        self._interface, self._key, self._round = interface, KEYS[seat], 0
+    def open(self, *, method: str, model: str, **place: Any) -> int:
+        """Be a peer of a run that averages as ``method`` does, at a `Place`.
+
+        Returns the parameters of the model.
+        """
+        if self._connection:
+            self._connection.close()
+        here = Place(**place)
+        self._interface = here.interface
+        self._round = 0
         layout = Layout.of(build(presets[model], 0).named_parameters())
         self._tensors = tuple(place.numbers for place in layout.places)
-        self._update_P = (
-            torch.randn(layout.numbers, generator=torch.Generator().manual_seed(seat)) * UPDATE_SIZE
-        )
-        spec = METHODS[method]
-        name, owner = f"{method} {model} {port}", KEYS[0].public
-        round_ = msgspec.structs.replace(spec.round, average_seconds=240.0)
-        self._manifest = RunManifest(
-            PROTOCOL,
-            name,
-            owner,
-            0,
-            presets[model],
-            DataSpec(bytes(32), 1000),
-            round_,
-            InnerSpec(),
-            spec.outer,
-        )
-        self._contacts = Contacts(self._manifest.run_id)
-        for number, (key, host) in enumerate(zip(KEYS, hosts, strict=True)):
-            self._contacts.learn(seal_contact(key, self._manifest.run_id, (Address(host, port + number),), 1))
-        stands = threading.Event()
-        self._life = asyncio.run_coroutine_threadsafe(
-            self._live(Address(hosts[seat], port + seat), stands), self._loop
-        )
-        if not stands.wait(20):
-            raise TimeoutError("the transport did not start")
+        numbers = torch.randn(layout.numbers, generator=torch.Generator().manual_seed(here.seat))
+        self._update_P = numbers * UPDATE_SIZE
+        self._manifest = _manifest_of(f"{method} {model} {here.port}", method, model)
+        self._connection = Connection(self._manifest, here, self._loop, self._arithmetic, self._note)
         return layout.numbers
 
-    async def _live(self, address: Address, stands: threading.Event) -> None:
-        """Owns the transport and everything that is sent, until it is cancelled."""
-        run = self._manifest.run_id
-        async with (
-            HttpTransport(self._key, run, b"", self._contacts) as transport,
-            asyncio.TaskGroup() as tasks,
-        ):
-            await transport.listen(address)
-            post = Post(transport, self._key, run, tasks, FORMS)
-            self._told: list[str] = []
-            report = lambda told: self._told.append(f"{told.code}: {told.fact}")  # noqa: E731
-            self._averager = Averager(self._manifest, self._key, post, self._arithmetic, tasks, report)
-            stands.set()
-            await asyncio.Event().wait()
+    def _note(self, report: Report) -> None:
+        self._reports.append(f"{report.code}: {report.fact}")
 
     def exchange(self) -> dict[str, Any]:
-        """One round with everybody."""
+        """One round with all peers: its seconds, and what was wrong with it."""
         return asyncio.run_coroutine_threadsafe(self._exchange(), self._loop).result()
 
     async def _exchange(self) -> dict[str, Any]:
+        assert self._connection
         self._round += 1
         fragment = fragment_of(self._tensors, self._manifest.round.fragments, self._round)
         update = Update(
@@ -112,24 +156,47 @@ class SwarmPeer:
             fragment=fragment.index,
         )
         began = time.monotonic()
-        averaged = await self._averager.average(
-            update, Company(MEMBERS, self._loop.time() + 30.0, alone_is_fine=False)
+        attendance = Attendance(
+            near=MEMBERS,
+            close_at=self._loop.time() + 30.0,
+            has_others=True,
         )
-        whole = (
-            averaged.average_P is not None and len(averaged.members) == len(MEMBERS) and not averaged.missing
-        )
-        fault = averaged.reason or (
-            "" if whole else f"{len(averaged.members)} members, {len(averaged.missing)} missing"
-        )
-        fault = ", ".join([fault, *self._told]) if fault else ""
-        self._told.clear()
+        outcome = await self._connection.averager.average(update, attendance)
+        fault = _fault_of(outcome)
+        if fault:
+            fault = ", ".join([fault, *self._reports])
+        self._reports.clear()
         return {"seconds": time.monotonic() - began, "fault": fault}
 
     def sent(self) -> int:
-        """Bytes so far."""
+        """Bytes that this host has sent so far."""
         return sent_bytes(self._interface)
+
+
+def _manifest_of(name: str, method: str, model: str) -> RunManifest:
+    spec = METHODS[method]
+    return RunManifest(
+        PROTOCOL,
+        name,
+        KEYS[0].public,
+        0,
+        presets[model],
+        DataSpec(bytes(32), 1000),
+        msgspec.structs.replace(spec.round, average_seconds=240.0),
+        InnerSpec(),
+        spec.outer,
+    )
+
+
+def _fault_of(outcome: Outcome) -> str:
+    """Why there is no average, or why it lacks peers; empty where all are in it."""
+    if not isinstance(outcome, Decided):
+        return outcome.reason
+    if len(outcome.present) == len(MEMBERS):
+        return ""
+    return f"{len(outcome.group.members)} members, {len(outcome.missing)} missing"
 
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    act(SwarmPeer())
+    serve(SwarmPeer())

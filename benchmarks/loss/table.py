@@ -1,4 +1,7 @@
-"""From curves and costs to what was reached when, and which promises hold. Pure: nothing here runs or measures anything."""
+"""When each method reaches the target, and which promises hold, from curves and costs.
+
+Nothing here runs or measures anything.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,10 @@ from .wire import Cost
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """One method on one link, one seed. ``bits_per_byte`` at the end of the run; None for what was never reached."""
+    """One method on one link, one seed.
+
+    ``bits_per_byte`` at the end of the run; None for a target that was never reached.
+    """
 
     method: str
     link_mbit: float
@@ -26,7 +32,7 @@ class Row:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
-    """One promise, beside what was found; ``holds`` is None where it could not be looked at."""
+    """One promise, beside what was found; ``holds`` is None where it was not measured."""
 
     promise: str
     found: str
@@ -34,7 +40,7 @@ class Finding:
 
 
 def crossing(points: Points, target: float) -> float | None:
-    """The step at which a curve first is at ``target`` or below, linear between its points; None where it never is."""
+    """The step at which a curve is first at ``target`` or below, linear between points; None where never."""
     before: tuple[int, float] | None = None
     for step, bits in points:
         if bits <= target:
@@ -46,14 +52,15 @@ def crossing(points: Points, target: float) -> float | None:
 
 
 def targets_of(curves: Mapping[str, Sequence[Curve]]) -> dict[int, float]:
-    """The default target of each seed: the lowest loss that every preset comes to with it, rounded up to a hundredth.
+    """The default target of each seed: the lowest loss that every preset reaches, rounded up to a hundredth.
 
-    Of a higher one all would be compared in the first steps of a run, where it matters least how often they average. Seeds draw
-    other text, so what is low for one is high for another.
+    A higher target would compare them in the first steps of a run, where it matters least how often they
+    average. Seeds draw other text, so a loss that is low for one seed is high for another.
     """
     ends: dict[int, list[float]] = {}
-    for curve in (curve for name in PRESETS for curve in curves.get(name, ())):
-        ends.setdefault(curve.task.seed, []).append(curve.final)
+    for name in PRESETS:
+        for curve in curves.get(name, ()):
+            ends.setdefault(curve.task.seed, []).append(curve.final)
     return {seed: math.ceil(max(finals) * 100) / 100 for seed, finals in sorted(ends.items())}
 
 
@@ -63,7 +70,7 @@ def rows(
     targets: Mapping[int, float],
     step_seconds: float,
 ) -> list[Row]:
-    """A row for every seed of every method on every link; a lone peer talks to nobody and is the same on all."""
+    """A row for every seed of every method on every link; for a lone peer all links are alike."""
     costs = list(costs)
     links = sorted({cost.mbit for cost in costs}, reverse=True)
     made = []
@@ -81,10 +88,10 @@ def rows(
 def _row(curve: Curve, mbit: float, cost: Cost | None, target: float, step_seconds: float) -> Row:
     reached = crossing(curve.points, target)
     each = METHODS[curve.task.method].steps
-    rounds = (
-        None if reached is None else math.ceil(reached / each - 1e-9)
-    )  # the shared model changes at the ends of rounds only
-    wait, size = (cost.seconds, cost.bytes) if cost else (0.0, 0.0)
+    wait = cost.seconds if cost else 0.0
+    size = cost.bytes if cost else 0.0
+    # the shared model changes at the ends of rounds only
+    rounds = None if reached is None else math.ceil(reached / each - 1e-9)
     return Row(
         method=curve.task.method,
         link_mbit=mbit,
@@ -96,7 +103,7 @@ def _row(curve: Curve, mbit: float, cost: Cost | None, target: float, step_secon
 
 
 def mean_of(values: Iterable[float | None]) -> float | None:
-    """The mean; None where there is nothing, or one of them was never reached."""
+    """The mean; None where there are no values, or one of them is None (never reached)."""
     found = list(values)
     reached = [value for value in found if value is not None]
     return statistics.fmean(reached) if reached and len(reached) == len(found) else None
@@ -108,12 +115,12 @@ def seconds(table: Sequence[Row], method: str, mbit: float) -> float | None:
 
 
 def fastest(table: Sequence[Row], methods: Iterable[str], mbit: float) -> tuple[str, float] | None:
-    """Who of ``methods`` reaches the target first on a link, and when; None where nobody does."""
+    """The first of ``methods`` to reach the target on a link, and its seconds; None where none does."""
     times = [(when, method) for method in methods if (when := seconds(table, method, mbit)) is not None]
     return (min(times)[1], min(times)[0]) if times else None
 
 
-# --- promises -----------------------------------------------------------------------------------------------
+# --- promises ---------------------------------------------------------------------------------------------
 
 
 def findings(
@@ -147,7 +154,8 @@ def _about_loss(final: Final) -> list[Finding]:
     promise = "sparse 256 keeps at least 40 % of what data parallel gains over a lone peer"
     if together and {"alone", "swarm-sparse256"} <= final.keys():
         kept = (final["alone"] - final["swarm-sparse256"]) / (final["alone"] - min(together))
-        found = f"{kept:.0%} (alone {final['alone']:.3f}, sparse {final['swarm-sparse256']:.3f}, data parallel {min(together):.3f})"
+        losses = f"alone {final['alone']:.3f}, sparse {final['swarm-sparse256']:.3f}"
+        found = f"{kept:.0%} ({losses}, data parallel {min(together):.3f})"
         first = Finding(promise=promise, found=found, holds=kept >= 0.4)
     else:
         first = Finding(promise=promise, found="not run", holds=None)
@@ -184,12 +192,14 @@ def _about_bytes(curves: Mapping[str, Sequence[Curve]], costs: Sequence[Cost]) -
     if not {"synchronous-fp32", "swarm-sparse256"} <= whole.keys():
         return [Finding(promise=promise, found="not measured", holds=None)]
     ratio = whole["synchronous-fp32"] / whole["swarm-sparse256"]
-    found = f"{ratio:.0f} times ({whole['synchronous-fp32'] / 1e6:.1f} MB, {whole['swarm-sparse256'] / 1e6:.2f} MB a peer)"
+    sizes = f"{whole['synchronous-fp32'] / 1e6:.1f} MB, {whole['swarm-sparse256'] / 1e6:.2f} MB a peer"
+    found = f"{ratio:.0f} times ({sizes})"
     return [Finding(promise=promise, found=found, holds=ratio >= 100)]
 
 
 def _about_links(table: Sequence[Row], links: Sequence[float]) -> list[Finding]:
-    slow, fast = links[0], links[-1]
+    slow = links[0]
+    fast = links[-1]
     rivals = [name for name, method in METHODS.items() if method.kind in RIVALS]
     found = [
         _sooner(table, slow, rivals, 4, "hivemind.Optimizer in float16, at its best"),
@@ -197,7 +207,7 @@ def _about_links(table: Sequence[Row], links: Sequence[float]) -> list[Finding]:
         _sooner(table, slow, ["synchronous-fp16"], 5, "synchronous data parallel in fp16"),
     ]
     winners = {mbit: best for mbit in links if (best := fastest(table, PRESETS, mbit))}
-    said = "; ".join(
+    text = "; ".join(
         f"{name} at {mbit:g} Mbit/s ({_times(table, winners, mbit)})" for mbit, (name, _) in winners.items()
     )
     differ = winners[slow][0] != winners[fast][0] if slow != fast and {slow, fast} <= winners.keys() else None
@@ -205,23 +215,24 @@ def _about_links(table: Sequence[Row], links: Sequence[float]) -> list[Finding]:
         *found,
         Finding(
             promise="another preset wins on the fastest link than on the slowest",
-            found=said or "none",
+            found=text or "none",
             holds=differ,
         ),
     ]
 
 
 def _times(table: Sequence[Row], winners: Mapping[float, tuple[str, float]], mbit: float) -> str:
-    """How long all who win somewhere take on one link."""
+    """How long the winners of all links take on one of them."""
     names = sorted({name for name, _ in winners.values()})
     return ", ".join(
         f"{name} {when:.1f} s" for name in names if (when := seconds(table, name, mbit)) is not None
     )
 
 
-def _sooner(table: Sequence[Row], mbit: float, rivals: Sequence[str], times: float, who: str) -> Finding:
-    promise = f"at {mbit:g} Mbit/s the best preset is at the target {times:g} times sooner than {who}"
-    ours, theirs = fastest(table, PRESETS, mbit), _at_their_best(table, rivals, mbit)
+def _sooner(table: Sequence[Row], mbit: float, rivals: Sequence[str], times: float, label: str) -> Finding:
+    promise = f"at {mbit:g} Mbit/s the best preset is at the target {times:g} times sooner than {label}"
+    ours = fastest(table, PRESETS, mbit)
+    theirs = _at_their_best(table, rivals, mbit)
     if ours is None or not any(row.method in rivals and row.link_mbit == mbit for row in table):
         return Finding(promise=promise, found="not measured", holds=None)
     if theirs is None:
@@ -231,7 +242,7 @@ def _sooner(table: Sequence[Row], mbit: float, rivals: Sequence[str], times: flo
 
 
 def _at_their_best(table: Sequence[Row], rivals: Sequence[str], mbit: float) -> tuple[str, float] | None:
-    """Mean seconds to the target if each seed takes the one of ``rivals`` that is first with it; None if one seed has none."""
+    """Mean seconds to the target if each seed takes its fastest of ``rivals``; None if one has none."""
     firsts: dict[int, tuple[float, str]] = {}
     seeds = {row.seed for row in table}
     for row in table:
@@ -239,6 +250,5 @@ def _at_their_best(table: Sequence[Row], rivals: Sequence[str], mbit: float) -> 
             firsts[row.seed] = min(firsts.get(row.seed, (math.inf, "")), (row.seconds_to_target, row.method))
     if not seeds or firsts.keys() != seeds:
         return None
-    return " or ".join(sorted({method for _, method in firsts.values()})), statistics.fmean(
-        when for when, _ in firsts.values()
-    )
+    methods = sorted({method for _, method in firsts.values()})
+    return " or ".join(methods), statistics.fmean(when for when, _ in firsts.values())

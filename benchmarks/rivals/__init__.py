@@ -1,6 +1,5 @@
-"""The contestants of `benchmarks.allreduce`: each module is one peer in a process of its own, told by its parent what to do.
+"""The systems of `benchmarks.allreduce`: each module is one peer in a process of its own.
 
-stage           what they share: orders come in on standard input, answers go out, and nobody outlives the parent
 numbers         what they average, and how far from the true mean an answer is
 swarm_peer      ours: real transport, post, assembly and round
 hivemind_peer   the stock `DecentralizedAverager` with its own p2pd

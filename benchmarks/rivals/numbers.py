@@ -1,7 +1,8 @@
-"""What the peers of a benchmark average: random numbers that every process can make again, and so check the mean.
+"""What the peers average: random numbers from a seed, so that every process can compute the true mean.
 
-A block of a million normal numbers, drawn from the seat, is repeated to the length that is asked for. No system under test looks
-for repetitions, so this changes nothing but the time it takes to prepare 50 million of them.
+A block of a million normal numbers, drawn from the seat, is repeated to the length that is asked for. No
+system under test looks for repetitions, so this changes only the time that it takes to prepare 50 million of
+them.
 """
 
 from __future__ import annotations
@@ -20,12 +21,13 @@ def update_of(seat: int, numbers: int) -> Tensor:
 def error_of(average_P: Tensor, peers: int) -> float:
     """Relative L2 distance of ``average_P`` from the mean of the updates of seats 0 to ``peers`` − 1."""
     mean = torch.stack([_block(seat) for seat in range(peers)]).double().mean(0)
-    off, whole = 0.0, 0.0
+    error = 0.0
+    whole = 0.0
     for piece in torch.split(average_P, BLOCK):
         truth = mean[: len(piece)]
-        off += float((piece.double() - truth).square().sum())
+        error += float((piece.double() - truth).square().sum())
         whole += float(truth.square().sum())
-    return (off / whole) ** 0.5
+    return (error / whole) ** 0.5
 
 
 def _block(seat: int) -> Tensor:

@@ -1,7 +1,8 @@
-"""The floor: the bytes of a butterfly over mutual TLS 1.3, `sendall` and `recv_into` in threads, one connection per direction.
+"""The floor: the bytes of a butterfly over mutual TLS 1.3, with `sendall` and `recv_into` in threads.
 
-Each peer sends every other one its share of the update and of the result, 2 · size(P / n) bytes at once, and receives as much.
-Buffers are there beforehand and nobody looks into them: no hash, no sum, no protocol. The certificates are those of a real run.
+Each peer sends every other one its share of the update and of the result, 2 · size(P / n) bytes at once, and
+receives as much. Buffers are allocated beforehand and never read: no hash, no sum, no protocol. The
+certificates are those of a real run.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from benchmarks.rivals.stage import Scene, Times, Verdict, act
+from benchmarks.worker import Check, Times, Trial, serve
 from swarm.identity import KeyPair
 from swarm.transport.tls import client_context, server_context
 
@@ -24,40 +25,40 @@ _RUN = bytes(32)
 class TlsPeer:
     """One peer of the floor."""
 
-    def prepare(self, scene: Scene) -> Any:
-        """Listen; the port is what the others have to know."""
-        self._scene = scene
-        self._key = KeyPair.from_seed(bytes([scene.seat]) * 32)
-        self._outgoing = os.urandom(scene.share)
-        self._incoming = [bytearray(scene.share) for _ in range(scene.peers - 1)]
+    def prepare(self, trial: Trial) -> Any:
+        """Listen; returns the port."""
+        self._trial = trial
+        self._key = KeyPair.from_seed(bytes([trial.seat]) * 32)
+        self._outgoing = os.urandom(trial.share)
+        self._incoming = [bytearray(trial.share) for _ in range(trial.peers - 1)]
         self._listener = socket.create_server(("127.0.0.1", 0))
         return self._listener.getsockname()[1]
 
-    def meet(self, cards: list[Any]) -> None:
-        """Connect to everybody, and let everybody connect."""
+    def connect(self, contacts: list[Any]) -> None:
+        """Connect to all peers, and accept the connections of all."""
         self._sources: list[ssl.SSLSocket] = []
-        self._threads = ThreadPoolExecutor(2 * (self._scene.peers - 1))
-        door = self._threads.submit(self._accept)
+        self._threads = ThreadPoolExecutor(2 * (self._trial.peers - 1))
+        accepting = self._threads.submit(self._accept)
         context = client_context(self._key, _RUN)
-        ports = [port for seat, port in enumerate(cards) if seat != self._scene.seat]
+        ports = [port for seat, port in enumerate(contacts) if seat != self._trial.seat]
         self._targets = [
             context.wrap_socket(_tuned(socket.create_connection(("127.0.0.1", port)))) for port in ports
         ]
-        door.result()
+        accepting.result()
         self._sent = 0
 
     def _accept(self) -> None:
         context = server_context(self._key, _RUN)
-        for _ in range(self._scene.peers - 1):
+        for _ in range(self._trial.peers - 1):
             accepted, _ = self._listener.accept()
             self._sources.append(context.wrap_socket(_tuned(accepted), server_side=True))
         self._listener.close()
 
-    def refill(self) -> None:
-        """Nothing: the bytes stay what they are."""
+    def reset(self) -> None:
+        """Does nothing: the bytes stay the same."""
 
     def average(self) -> Times:
-        """Everything to everybody, at once."""
+        """Send to all peers and receive from all, at the same time."""
         began = time.monotonic()
         sending = [self._threads.submit(self._send, target) for target in self._targets]
         receiving = [
@@ -73,19 +74,22 @@ class TlsPeer:
         for start in range(0, len(view), CHUNK):
             target.sendall(view[start : start + CHUNK])
 
-    def check(self) -> Verdict:
-        """Nothing was averaged; that all bytes came is what `average` waited for."""
-        return Verdict(error=0.0)
+    def check(self) -> Check:
+        """Always without error: nothing is averaged, and `average` has waited for all bytes."""
+        return Check(error=0.0)
 
-    def drop(self) -> None:
-        """Close everything."""
+    def release(self) -> None:
+        """Close the connections and end the threads."""
         for connection in (*self._targets, *self._sources):
             connection.close()
         self._threads.shutdown()
-        self._targets, self._sources, self._incoming, self._outgoing = [], [], [], b""
+        self._targets = []
+        self._sources = []
+        self._incoming = []
+        self._outgoing = b""
 
     def close(self) -> None:
-        """Nothing is left."""
+        """Does nothing: `release` has closed everything."""
 
 
 def _receive(source: ssl.SSLSocket, buffer: bytearray) -> None:
@@ -104,4 +108,4 @@ def _tuned(connection: socket.socket) -> socket.socket:
 
 
 if __name__ == "__main__":
-    act(TlsPeer())
+    serve(TlsPeer())

@@ -90,7 +90,6 @@ class Coordinator:
         departed = [peer for peer in known if not roster.is_present(peer, now)]
         still_here = set(self._position.companions) - set(departed)
         return Attendance(
-            me=self._membership.me,
             near=still_here | set(self._position.same_head),
             at_round=roster.at_round(update.round, now),
             present=roster.peers(now),

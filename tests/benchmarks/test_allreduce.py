@@ -1,4 +1,4 @@
-"""What becomes of a measurement in which somebody fails: a rival is out, and ours is the end."""
+"""A rival that fails is left out of the benchmark; where Swarm fails, the benchmark ends."""
 
 from __future__ import annotations
 
@@ -9,66 +9,66 @@ import pytest
 from rich.console import Console
 from rich.progress import Progress
 
-from benchmarks.allreduce import Stage
-from benchmarks.cast import Cast, NotMeasured
-from benchmarks.rivals.stage import Scene, Times, Verdict, act
+from benchmarks.allreduce import Runner
+from benchmarks.worker import Check, Times, Trial, serve
+from benchmarks.worker_pool import NotMeasured, WorkerPool
 
-FAILS_AT_THE_END = "tests.benchmarks.test_cast"
+FAILING = "tests.benchmarks.test_worker_pool"
 
 
 class Steady:
-    """A rival that averages nothing, and does so every time."""
+    """A system that averages nothing and never fails."""
 
-    def prepare(self, scene: Scene) -> Any:
-        return scene.seat
+    def prepare(self, trial: Trial) -> Any:
+        return trial.seat
 
-    def meet(self, cards: list[Any]) -> None:
+    def connect(self, contacts: list[Any]) -> None:
         self._sent = 0
 
-    def refill(self) -> None:
+    def reset(self) -> None:
         pass
 
     def average(self) -> Times:
         self._sent += 100
         return Times(called=1.0, began=2.0, ended=3.0, sent=self._sent)
 
-    def check(self) -> Verdict:
-        return Verdict(error=0.0, digest="the same")
+    def check(self) -> Check:
+        return Check(error=0.0, digest="the same")
 
-    def drop(self) -> None:
+    def release(self) -> None:
         pass
 
     def close(self) -> None:
         pass
 
 
-def stage_of(said: io.StringIO) -> Stage:
-    console = Console(file=said, width=300)
+def runner_of(output: io.StringIO) -> Runner:
+    console = Console(file=output, width=300)
     progress = Progress(console=console, disable=True)
     progress.add_task("", total=None)
-    return Stage(console, progress, rounds=2)
+    return Runner(console, progress, rounds=2)
 
 
 def test_a_rival_that_fails_is_out_and_the_others_go_on() -> None:
-    said = io.StringIO()
-    stage = stage_of(said)
-    with Cast("dancer", FAILS_AT_THE_END, 2) as dancer, Cast("swarm", __name__, 2) as steady:
+    output = io.StringIO()
+    runner = runner_of(output)
+    with WorkerPool("rival", FAILING, 2) as rival, WorkerPool("swarm", __name__, 2) as steady:
         for _ in range(2):
-            stage.play([dancer, steady], 1, "fp32")
-        assert not dancer.is_here
-    assert [(row.system, row.seconds, row.peers) for row in stage.rows] == [("swarm", 1.0, 2)] * 2
-    assert said.getvalue().count("dancer is out") == 1
-    assert "the process has ended" in said.getvalue()
+            runner.run([rival, steady], 1, "fp32")
+        assert not rival.is_running
+    assert [(row.system, row.timing.seconds, row.peers) for row in runner.rows] == [("swarm", 1.0, 2)] * 2
+    assert output.getvalue().count("rival is out") == 1
+    assert "the process has ended" in output.getvalue()
 
 
-def test_where_ours_fails_nothing_is_measured() -> None:
+def test_where_swarm_fails_nothing_is_measured() -> None:
     with (
-        Cast("swarm", FAILS_AT_THE_END, 2) as ours,
+        WorkerPool("swarm", FAILING, 2) as ours,
         pytest.raises(NotMeasured, match="the process has ended"),
     ):
-        stage_of(io.StringIO()).play([ours], 1, "fp32")
-    assert not ours.is_here
+        runner_of(io.StringIO()).run([ours], 1, "fp32")
+    assert not ours.is_running
 
 
 if __name__ == "__main__":
-    act(Steady())
+    serve(Steady())

@@ -1,4 +1,4 @@
-"""The codec benchmark: every codec of the manifest has a row, and whoever fails is named beside the rows."""
+"""The codec benchmark: every codec of the manifest has a row, and failing ones are named."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import torch
 from torch import Tensor
 
 from averaging.codecs import ONE_TENSOR, bytes_per_parameter
-from benchmarks.codecs import Entrant, measure, ours, update
+from benchmarks.codecs import Entrant, measure, swarm_codecs, update
 from swarm.manifest import Codec as CodecName
 
 
 def test_every_codec_has_a_row_with_its_bytes_and_its_error() -> None:
     vector_N = torch.linspace(-1, 1, 1 << 16)
-    rows, failed = measure(ours(ONE_TENSOR, len(vector_N)), vector_N, 1)
+    rows, failed = measure(swarm_codecs(ONE_TENSOR, len(vector_N)), vector_N, 1)
     assert failed == {}
     assert [row.codec for row in rows] == [name.name.lower() for name in CodecName]
     for row, name in zip(rows, CodecName, strict=True):
@@ -21,7 +21,7 @@ def test_every_codec_has_a_row_with_its_bytes_and_its_error() -> None:
         assert row.relative_error < 1
 
 
-def test_an_entrant_that_fails_has_no_row_and_its_reason_is_told() -> None:
+def test_a_codec_that_fails_has_no_row_and_its_reason_is_named() -> None:
     def refuse(payload: bytes) -> Tensor:
         raise TypeError("not with this library")
 

@@ -1,4 +1,4 @@
-"""What the benchmark of all-reduce makes of its measurements: rows, ratios, and the file that others read."""
+"""What the benchmark of all-reduce computes from its measurements: rows, ratios, and the file."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import json
 
 import pytest
 
-from benchmarks.figures import Round, Row, cell_name, document, ratios, sent_by_one, summary
-from benchmarks.rivals.stage import Times
+from benchmarks.figures import Round, Row, Timing, Usage, cell_name, document, ratios, sent_by_one, summary
+from benchmarks.worker import Times
 
 
 def times(called: float, began: float, ended: float, sent: int = 0, fault: str = "") -> Times:
@@ -24,21 +24,19 @@ def row(system: str, codec: str, seconds: float, peers: int = 4, parameters: int
         peers=peers,
         parameters=parameters,
         codec=codec,
-        seconds=seconds,
-        cpu_seconds=1.0,
-        memory_mb=2.0,
-        bytes=3,
+        timing=Timing(seconds=seconds, cpu_seconds=1.0, bytes=3),
+        usage=Usage(memory_mb=2.0),
     )
 
 
-def test_a_round_lasts_from_the_first_standing_group_to_the_last_average() -> None:
+def test_a_round_lasts_from_the_first_complete_group_to_the_last_average() -> None:
     measured = round_of(times(10.0, 10.5, 11.0), times(10.2, 10.4, 11.5))
     assert measured.seconds == pytest.approx(1.1)
     assert measured.assembly == pytest.approx(0.2)
     assert measured.whole == pytest.approx(1.5)
 
 
-def test_a_group_that_stood_before_the_last_one_called_took_no_time() -> None:
+def test_a_group_that_was_complete_before_the_last_call_took_no_time() -> None:
     assert round_of(times(0.0, 1.0, 2.0), times(1.5, 1.6, 2.0)).assembly == 0.0
 
 
@@ -49,22 +47,18 @@ def test_the_summary_is_of_complete_rounds_only_and_per_peer() -> None:
     ]
     bad = round_of(times(0, 0, 100, 130), times(0, 0, 100, 130, fault="a group of 1 instead of 2"), cpu=50.0)
     figures = summary([*good, bad])
-    assert (figures["seconds"], figures["cpu_seconds"], figures["rounds"], figures["failed"]) == (
-        3,
-        1.0,
-        3,
-        1,
-    )
-    assert figures["bytes"] == 10
+    assert (figures.seconds, figures.cpu_seconds) == (3, 1.0)
+    assert (figures.rounds, figures.failed) == (3, 1)
+    assert figures.bytes == 10
 
 
-def test_without_one_complete_round_the_faults_are_told() -> None:
+def test_without_a_complete_round_the_faults_are_raised() -> None:
     with pytest.raises(ValueError, match="a group of 1 instead of 2"):
         summary([round_of(times(0, 0, 1, fault="a group of 1 instead of 2"))])
 
 
 def test_bytes_come_from_the_interface_where_peers_do_not_count() -> None:
-    """Other programs only add to it, so the least is nearest."""
+    """Other programs only add to it, so the least figure is nearest."""
     rounds = [round_of(times(0, 0, 1), times(0, 0, 1), loopback=total) for total in (500, 400, 900)]
     assert sent_by_one(rounds) == 200
 

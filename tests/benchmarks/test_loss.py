@@ -1,4 +1,4 @@
-"""The arithmetic of `benchmarks.loss`: when a target was reached, what it cost, and which rate a sweep tries next."""
+"""The arithmetic of `benchmarks.loss`: when a target is reached, its cost, the rates of a sweep."""
 
 from __future__ import annotations
 
@@ -57,13 +57,13 @@ def test_a_target_within_a_round_is_reached_at_its_end() -> None:
     assert (row.seconds_to_target, row.bytes_to_target) == (pytest.approx(2 * (3 + 0.5)), 2000)
 
 
-def test_who_exchanges_every_step_pays_every_step() -> None:
+def test_an_exchange_every_step_costs_every_step() -> None:
     drawn = {"synchronous-fp32": [curve("synchronous-fp32", FALLING)]}
     (row,) = rows(drawn, [cost("synchronous-fp32", 20, 0.5, 1000)], {0: 3.5}, 0.1)
     assert (row.seconds_to_target, row.bytes_to_target) == (pytest.approx(30 * 0.6), pytest.approx(30_000))
 
 
-def test_a_lone_peer_is_on_every_link_and_pays_nothing_there() -> None:
+def test_a_lone_peer_has_a_row_on_every_link_and_no_costs() -> None:
     drawn = {"alone": [curve("alone", FALLING)], "swarm-int4": [curve("swarm-int4", FALLING)]}
     costs = [cost("swarm-int4", mbit, 0.5, 1000) for mbit in (20, 100)]
     alone = [row for row in rows(drawn, costs, {0: 3.5}, 0.1) if row.method == "alone"]
@@ -85,7 +85,7 @@ def test_a_mean_needs_every_seed() -> None:
     assert mean_of([]) is None
 
 
-def test_the_fastest_is_who_reaches_the_target_on_all_seeds() -> None:
+def test_the_fastest_reaches_the_target_with_all_seeds() -> None:
     slow: Points = [(0, 8.0), (80, 2.0)]
     drawn = {
         "swarm-int4": [curve("swarm-int4", FALLING), curve("swarm-int4", FALLING, seed=1)],
@@ -121,8 +121,8 @@ def test_rivals_are_taken_at_the_best_of_them_with_each_seed() -> None:
         for name, both in ends.items()
     }
     table = rows(drawn, [cost(method, 20, 0.1, 10) for method in drawn], {0: 3.5, 1: 3.5}, 0.1)
-    told = next(finding.found for finding in findings(drawn, [], table) if "hivemind" in finding.promise)
-    assert told == "1.5 times (swarm-int4 1.1 s, hivemind-local or hivemind-local-h20 1.6 s)"
+    found = next(finding.found for finding in findings(drawn, [], table) if "hivemind" in finding.promise)
+    assert found == "1.5 times (swarm-int4 1.1 s, hivemind-local or hivemind-local-h20 1.6 s)"
 
 
 def final(**ends: float) -> dict[str, list[Curve]]:
@@ -132,7 +132,7 @@ def final(**ends: float) -> dict[str, list[Curve]]:
     }
 
 
-def test_promises_hold_or_not_or_were_not_looked_at() -> None:
+def test_promises_hold_or_not_or_were_not_measured() -> None:
     drawn = final(
         alone=3.5,
         synchronous_fp32=3.0,
@@ -164,8 +164,8 @@ def test_another_preset_may_win_on_another_link() -> None:
         *(cost("hivemind-local", mbit, 1.0, 500) for mbit in (20, 1000)),
         *(cost("synchronous-fp32", mbit, each, 800) for mbit, each in ((20, 0.2), (1000, 0.01))),
     ]
-    told = findings(drawn, costs, rows(drawn, costs, {0: 2.0}, 0.01))
-    by_promise = {finding.promise: finding for finding in told}
+    found = findings(drawn, costs, rows(drawn, costs, {0: 2.0}, 0.01))
+    by_promise = {finding.promise: finding for finding in found}
     hivemind = next(finding for promise, finding in by_promise.items() if "hivemind" in promise)
     assert (hivemind.holds, hivemind.found.split()[0]) == (True, "5.5")
     assert next(

@@ -25,9 +25,9 @@ def test_a_calm_soak_decides_its_rounds_and_grows_by_nothing_to_speak_of() -> No
 def test_nobody_outlives_a_benchmark_that_is_killed() -> None:
     told = """
 import os, sys, time
-from benchmarks.nursery import Nursery
-with Nursery() as nursery:
-    peer, ticket = nursery.found("alone", "--model", "tiny", "--rounds", "1000")
+from benchmarks.peer_processes import PeerProcesses
+with PeerProcesses() as processes:
+    peer, ticket = processes.new("alone", "--model", "tiny", "--rounds", "1000")
     import psutil
     print(*[child.pid for child in psutil.Process().children(recursive=True)], flush=True)
     time.sleep(60)
