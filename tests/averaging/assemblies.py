@@ -1,4 +1,4 @@
-"""Six peers, their signed messages, and the assemblies that they start: what tests of `averaging.assembly` share."""
+"""Six peers, their signed messages, and the assemblies that they start, for tests of `averaging.assembly`."""
 
 from __future__ import annotations
 

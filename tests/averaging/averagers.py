@@ -1,4 +1,4 @@
-"""Averagers on the simulated network, in virtual time: what the tests of one call of `Averager.average` share."""
+"""Averagers on the simulated network, in virtual time, for tests of `Averager.average`."""
 
 # Axes: P parameters of the whole model
 
@@ -61,7 +61,10 @@ def manifest_with(**changes: object) -> RunManifest:
 
 
 class Slow:
-    """Arithmetic that takes a hundredth of a second per job. Keeps the kinds of jobs that were brief, and those that were not."""
+    """Arithmetic that takes a hundredth of a second per job.
+
+    Keeps the kinds of jobs that were brief, and those that were not.
+    """
 
     def __init__(self) -> None:
         self.jobs: dict[bool, set[str]] = {False: set(), True: set()}

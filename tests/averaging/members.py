@@ -1,7 +1,7 @@
-"""A round played without an event loop, a network or keys: real machines, real (tiny) arithmetic, drawn weather.
+"""A round without event loop, network or keys: real machines, real (tiny) arithmetic, drawn weather.
 
-A heap holds the events, and one seed decides everything that is drawn. So hundreds of rounds take seconds, and in them messages
-overtake each other, come twice or never, and members vanish between any two of them.
+A heap holds the events, and one seed decides everything that is drawn. So hundreds of rounds take seconds. In
+them messages overtake each other, come twice or never, and members vanish at any time.
 """
 
 # Axes: P parameters of the whole model
@@ -259,7 +259,7 @@ class Stage:
         return self.play.lie(self, sender, receiver, command) if self.play.lie else command
 
     def _carry(self, sender: Member, to: PeerId, event: Event, failure: Event, now: float) -> None:
-        """``event`` reaches ``to``, maybe late, maybe twice; or never, and then the sender learns of it, at once or at the end."""
+        """``event`` reaches ``to``, maybe late, maybe twice; or never: then the sender gets ``failure``."""
         weather = self._weather
         chance = self._chance
         arrives = now + weather.slowest * chance.random()

@@ -1,4 +1,4 @@
-"""What holds in every round, in whatever order things happen and whichever members vanish: hundreds of drawn rounds."""
+"""What holds in every round, in any order of events, whichever members vanish: hundreds of drawn rounds."""
 
 # Axes: P parameters of the whole model, N numbers of one part
 
@@ -43,7 +43,10 @@ STORM = Weather(slowest=5.0, lost=0.2, twice=0.3, crash=0.3, skew=2.0)
 
 
 def check(stage: Stage, liars: Iterable[PeerId] = ()) -> list[Member]:
-    """Check what a round promises to all honest members that live to see its end. Returns those that have an average."""
+    """Check what a round promises to all honest members that live to see its end.
+
+    Returns those that have an average.
+    """
     honest = [member for member in stage.members.values() if member.id not in liars]
     ended = [member for member in honest if member.outcome]
     assert all(member.outcome or member.crash_at <= member.fetched + JOB_SECONDS for member in honest), (
@@ -212,7 +215,7 @@ def test_in_any_weather_averages_agree_and_nothing_is_lost(
     assert averages < rounds, "nothing has gone wrong, so nothing is proven"
 
 
-# --- liars --------------------------------------------------------------------------------------------------------
+# --- liars --------------------------------------------------------------------------------------------------
 
 
 def two_stories(liars: frozenset[PeerId]) -> Lie:
@@ -246,7 +249,7 @@ def wrong_bytes(liars: frozenset[PeerId]) -> Lie:
 
 
 def two_commits(liars: frozenset[PeerId]) -> Lie:
-    """Liars claim ten times the tokens and another norm to every other member, with the same hash: the coefficients differ."""
+    """To every other member, liars commit to ten times the tokens and twice the norm, with the same hash."""
 
     def lie(stage: Stage, sender: PeerId, receiver: PeerId, command: Any) -> Any:
         if sender not in liars or stage.group.members.index(receiver) % 2:

@@ -52,7 +52,7 @@ def declined(reason: str = "come with the next", *, by: PeerId) -> Declined:
     return Declined(reason, 9, by)
 
 
-# --- the usual way ------------------------------------------------------------------------------------------------
+# --- the usual way ------------------------------------------------------------------------------------------
 
 
 def test_the_leader_waits_for_all_that_are_expected_and_then_proposes() -> None:
@@ -92,7 +92,7 @@ def test_a_peer_without_others_is_a_group() -> None:
 
 
 def test_messages_that_came_before_it_began_are_heard_before_anything_is_decided() -> None:
-    """Else a leader that knows nobody would be a group by itself, although newcomers have told it that they are ready."""
+    """Else a leader that expects nobody would be a group by itself, although newcomers have come."""
     (_, _, wake) = play(
         assembly(A, ()),
         (0, None, [WakeAt(0)]),
@@ -114,7 +114,7 @@ def test_a_vote_that_comes_before_the_proposal_counts() -> None:
     )
 
 
-# --- absent peers -------------------------------------------------------------------------------------------------
+# --- absent peers -------------------------------------------------------------------------------------------
 
 
 def test_nobody_waits_for_a_peer_that_cannot_be_reached() -> None:
@@ -191,7 +191,7 @@ def test_a_deputy_that_waits_for_a_peer_asks_the_leader_for_a_sign_of_life_as_we
 
 
 def test_an_unexpected_peer_that_may_lead_is_told_that_we_are_ready() -> None:
-    """A newcomer knows only some of the others, and tells the leaders among these; the real leader may be one it does not know."""
+    """A newcomer tells the leaders among the peers that it knows; it may not know the real leader."""
     play(
         assembly(D, (B, C)),
         (0, None, [Send((B, C), Ready(ROOT)), WakeAt]),
@@ -266,7 +266,7 @@ def test_a_peer_that_is_not_among_the_first_never_proposes() -> None:
     assert list(machine.handle(Woken(), 1 + 3 * PATIENCE / 4)) == [WakeAt(END)]
 
 
-# --- votes --------------------------------------------------------------------------------------------------------
+# --- votes --------------------------------------------------------------------------------------------------
 
 
 def test_a_peer_votes_once_per_round() -> None:
@@ -396,7 +396,7 @@ def test_a_late_peer_with_another_model_hears_only_that_we_are_not_in_its_round(
     )
 
 
-# --- peers that are turned away ------------------------------------------------------------------------------------
+# --- peers that are turned away -----------------------------------------------------------------------------
 
 
 def test_the_group_knows_what_each_member_claims_about_its_link() -> None:
@@ -521,7 +521,7 @@ def test_an_absent_peer_is_not_waited_for_and_turns_nobody_away() -> None:
 
 
 def test_a_leader_that_comes_after_all_hears_again_who_is_ready() -> None:
-    """It has lost what it was told while it was still catching up: it would wait for everybody, and everybody for it."""
+    """It has lost what it was told while it caught up: it would wait for everybody, and everybody for it."""
     absent = sent(A, Decline(ROUND, "still catching up", DeclineReason.ABSENT))
     again = Send((A,), Ready(ROOT))
     begin = [(0, None, [Send((A, B, C), Ready(ROOT)), WakeAt]), (0, Woken(), [WakeAt])]
@@ -668,7 +668,7 @@ def test_a_refusal_after_our_vote_changes_nothing() -> None:
     )
 
 
-# --- the end ------------------------------------------------------------------------------------------------------
+# --- the end ------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("me", [A, B, C, D, E])

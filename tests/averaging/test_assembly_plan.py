@@ -1,4 +1,4 @@
-"""The decisions of an assembly that need no events: which groups are plausible, who leads, whose votes still count."""
+"""Decisions of an assembly that need no events: which groups are plausible, who leads, which votes count."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from tests.averaging.assemblies import (
     votes,
 )
 
-# --- the plan -------------------------------------------------------------------------------------------------
+# --- the plan -----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -105,7 +105,7 @@ def test_the_answer_to_a_late_peer_depends_on_its_model() -> None:
     assert plan.give_up_at == END
 
 
-# --- presence -------------------------------------------------------------------------------------------------
+# --- presence -----------------------------------------------------------------------------------------------
 
 
 def test_a_peer_that_may_lead_tells_everybody_and_the_others_tell_the_leaders() -> None:
@@ -149,7 +149,7 @@ def test_an_unexpected_peer_is_noted_only_if_it_is_among_the_first() -> None:
     assert len(peers.leading) == DEPUTIES
 
 
-# --- votes ----------------------------------------------------------------------------------------------------
+# --- votes --------------------------------------------------------------------------------------------------
 
 
 def vote(voting: Voting, peer: str, *members: str) -> None:
@@ -204,7 +204,7 @@ def test_only_so_many_rivals_are_kept(kept: int, is_remembered: bool) -> None:
     assert voting.possible({B, C}) == (last if is_remembered else None)
 
 
-# --- signs of life --------------------------------------------------------------------------------------------
+# --- signs of life ------------------------------------------------------------------------------------------
 
 
 def test_each_pause_between_signs_of_life_is_twice_as_long() -> None:

@@ -31,7 +31,7 @@ from tests.averaging.averagers import (
 
 
 def test_jobs_of_a_short_update_are_brief_except_the_sum_of_whole_updates() -> None:
-    """That job grows with the group and would hold up the event loop: 64 updates of `BRIEF` numbers take 40 ms to sum."""
+    """It grows with the group and would block the event loop: 64 updates of `BRIEF` numbers take 40 ms."""
     kinds = {"EncodeParts", "CheckPart", "ReducePart", "CheckResult", "DecodeResults"}
 
     async def scene(network: SimulatedNetwork, peers: list[Peer]) -> None:
@@ -172,7 +172,7 @@ def test_without_a_decision_the_whole_update_is_carried_over() -> None:
 
 
 def test_a_peer_that_is_late_itself_still_listens_before_it_leads() -> None:
-    """Its time to wait for the others has passed before it began: they are present, and are not left behind."""
+    """Its time to wait for the others was over before it began: they are present, and not left behind."""
 
     async def scene(network: SimulatedNetwork, peers: list[Peer]) -> None:
         await asyncio.sleep(100)

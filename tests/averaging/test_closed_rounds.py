@@ -76,7 +76,7 @@ def test_a_peer_that_had_a_group_turns_others_away() -> None:
 
 
 def test_a_peer_that_is_ready_with_another_model_hears_only_that_we_train_from_ours() -> None:
-    """Both sides of a partition count the same rounds: one side's round says nothing about the other side's."""
+    """Both sides of a partition count the same rounds: one side's are not the other side's."""
 
     async def scene(network: SimulatedNetwork, peers: list[Peer]) -> None:
         a, b = peers

@@ -1,4 +1,4 @@
-"""A peer that was turned away waits for the record of the group that stands without it, and takes the same step."""
+"""A peer that was turned away waits for the record of the group that stands, and takes the same step."""
 
 from __future__ import annotations
 

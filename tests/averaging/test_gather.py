@@ -114,7 +114,7 @@ def test_a_member_that_is_gone_costs_its_own_update_and_nothing_else() -> None:
 
 
 def test_an_applied_update_that_we_lack_comes_from_any_holder_even_without_its_commit() -> None:
-    """Its length is not known then: the holders are asked, one after the other, for each length that it may have."""
+    """Its length is not known then: we ask the holders, one after the other, for each length it may have."""
     mine = seat()
     mine.tell(commit(B), commit(C), update(B), update(C), Woken(), now=AT.results)
     told = mine.tell(*holdings(HASHES, B, C), *ballots(HASHES, B, C, D), now=3.1)
@@ -129,7 +129,7 @@ def test_an_applied_update_that_we_lack_comes_from_any_holder_even_without_its_c
 
 
 def test_two_commits_to_one_hash_do_not_make_two_averages() -> None:
-    """D commits to another norm to us than to the others: its update does not fit, and is then fetched from those that hold it."""
+    """To us D commits to another norm: its update does not fit, and is fetched from a holder."""
     mine = seat()
     told = mine.tell(commit(B), commit(C), commit(D, norm=9.0), update(B), update(C), update(D))
     assert [report.code for report in told if isinstance(report, Report)] == ["bad-update"]
@@ -196,7 +196,7 @@ def test_nobody_sends_more_than_the_run_allows() -> None:
         Round(PLAN, A, Contribution(vector_P=VECTORS[A], weight=1, seed=bytes(32), codec=Codec.FP32))
 
 
-# --- codecs and blobs ---------------------------------------------------------------------------------------------
+# --- codecs and blobs ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("codec", list(Codec))

@@ -1,4 +1,4 @@
-"""What every member computes for itself: the same leader, the same seats, the same owners, whatever the order of the ids."""
+"""What every member computes for itself: the same leader, seats and owners."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The level-1 groups and representatives of a large population: all peers compute the same, few move, and one level-2 group is formed."""
+"""Level-1 groups and representatives: all peers compute the same, few move, one level-2 group is formed."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def test_more_than_half_form_a_group_and_after_every_missed_round_half_as_many()
     assert [least(16, missed) for missed in range(5)] == [9, 4, 2, 1, 0]
 
 
-# --- the level-2 group ----------------------------------------------------------------------------------------
+# --- the level-2 group --------------------------------------------------------------------------------------
 
 
 def level2(me: PeerId, expected: list[PeerId], least: int = 1) -> Assembly:

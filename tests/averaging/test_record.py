@@ -1,9 +1,4 @@
-"""Records of what a group has decided, for peers that were not in it: the same bits.
-
-Whatever bytes a stranger sends, they lead to a vector of our size, or are `Malformed`.
-"""
-
-# Axes: P parameters of the whole model
+"""A replayed record gives the members' bits; bytes from any peer give a vector of our size or `Malformed`."""
 
 from __future__ import annotations
 
@@ -31,7 +26,7 @@ from tests.averaging.averagers import KEYS, NUMBERS, ROUND, Peer, decided, drawn
 
 CODECS = (Codec.FP32, Codec.INT8, Codec.INT4, Codec.SPARSE256)
 TENSORS = (300, 7, 693)
-"""Lengths of the tensors of a model. Parts are cut inside the last one."""
+"""Lengths of the tensors of a model: cuts of parts go through the last one."""
 STRANGER = bytes(32)
 
 
@@ -47,7 +42,10 @@ def shape_of(exchange: Exchange, codec: Codec) -> UpdateShape:
 def round_of(
     exchange: Exchange, codec: Codec, vanishes_at: float | None = None
 ) -> tuple[list[Decided], list[Tensor]]:
-    """What three members have of a round, and their residuals; if the last one ``vanishes_at`` a moment in it, only the other two."""
+    """Return the averages of the three members of a round, and their residuals.
+
+    If the last member ``vanishes_at`` a moment of the round, return those of the other two.
+    """
     averages: list[Decided] = []
     residuals: list[Tensor] = []
 
@@ -72,8 +70,8 @@ def record_of(exchange: Exchange, codec: Codec) -> Record:
     return opened(packed(record))
 
 
-def lost(vector_P: Tensor, record: Record, shape: UpdateShape) -> Tensor:
-    """What the encoding of each part leaves out."""
+def lost_in_encoding(vector_P: Tensor, record: Record, shape: UpdateShape) -> Tensor:
+    """What each part's encoding leaves out."""
     decoded_P = torch.empty_like(vector_P)
     for part in shape.parts(record):
         codec = codec_of(shape.spec.codec, part.shape)
@@ -125,13 +123,12 @@ def test_a_record_of_a_fragment_gives_its_average_and_that_of_no_other(
     shape = UpdateShape(spec=spec, tensors=(1024, *TENSORS))
     second = msgspec.structs.replace(record, round=1)
     assert shape.fragment(second).tensors == TENSORS
-    average_P = averages[0].average_P
-    assert torch.equal(ReplayRecord(second, shape).run(), average_P)
+    assert torch.equal(ReplayRecord(second, shape).run(), averages[0].average_P)
     with pytest.raises(Malformed):
         ReplayRecord(record, shape).run()
 
 
-def test_a_void_round_has_a_record_that_says_so_and_nothing_to_replay() -> None:
+def test_a_void_round_has_a_record_that_says_so_and_cannot_be_replayed() -> None:
     record = opened(packed(Record(7, population=30)))
     assert record == Record(7, population=30)
     assert record.is_void
@@ -140,87 +137,86 @@ def test_a_void_round_has_a_record_that_says_so_and_nothing_to_replay() -> None:
         ReplayRecord(record, shape_of(Exchange.GATHER, Codec.INT8)).run()
 
 
-# --- what a level-2 group has not applied -----------------------------------------------------------------------
+# --- the residual of a level-2 round ------------------------------------------------------------------------
 
 
 @every_way
-def test_the_members_of_an_included_representative_carry_over_what_its_encoding_lost(
+def test_where_a_representative_was_included_the_residual_is_what_the_encoding_lost(
     exchange: Exchange, codec: Codec
 ) -> None:
-    """To the bit what the representative would carry over if the level-1 average were its own update."""
+    """It has the bits of the residual that the representative would have from an update of its own."""
     _, residuals = round_of(exchange, codec)
     record = record_of(exchange, codec)
     shape = shape_of(exchange, codec)
     for seat, key in enumerate(KEYS):
-        left_P = RecordResidual(record, shape, drawn(seat), key.peer_id).run()
-        assert torch.equal(left_P, residuals[seat])
-        assert torch.equal(left_P, lost(drawn(seat), record, shape))
-        decoded_P = drawn(seat) - lost(drawn(seat), record, shape)
-        assert torch.allclose(left_P + decoded_P, drawn(seat), atol=1e-6)
-        assert bool(left_P.any()) == (codec is not Codec.FP32)
+        residual_P = RecordResidual(record, shape, drawn(seat), key.peer_id).run()
+        assert torch.equal(residual_P, residuals[seat])
+        assert torch.equal(residual_P, lost_in_encoding(drawn(seat), record, shape))
+        assert torch.allclose(
+            residual_P + (drawn(seat) - lost_in_encoding(drawn(seat), record, shape)), drawn(seat), atol=1e-6
+        )
+        assert bool(residual_P.any()) == (codec is not Codec.FP32)
 
 
 @every_way
-def test_the_members_of_a_representative_that_was_not_included_carry_everything_over(
+def test_where_a_representative_was_not_included_the_residual_is_everything(
     exchange: Exchange, codec: Codec
 ) -> None:
     record = record_of(exchange, codec)
     shape = shape_of(exchange, codec)
-    brought_P = drawn(0)
-    strangers = msgspec.structs.replace(record, members=(STRANGER, *record.members[1:]))
-    assert torch.equal(RecordResidual(strangers, shape, brought_P, KEYS[0].peer_id).run(), brought_P)
-    unheard = msgspec.structs.replace(record, items=tuple(b"" for _ in record.items))
-    assert torch.equal(RecordResidual(unheard, shape, brought_P, KEYS[0].peer_id).run(), brought_P)
-    assert not ReplayRecord(unheard, shape).run().any()
+    update_P = drawn(0)
+    other_members = msgspec.structs.replace(record, members=(STRANGER, *record.members[1:]))
+    assert torch.equal(RecordResidual(other_members, shape, update_P, KEYS[0].peer_id).run(), update_P)
+    not_included = msgspec.structs.replace(record, items=tuple(b"" for _ in record.items))
+    assert torch.equal(RecordResidual(not_included, shape, update_P, KEYS[0].peer_id).run(), update_P)
+    assert not ReplayRecord(not_included, shape).run().any()
 
 
 @pytest.mark.parametrize("codec", CODECS)
-def test_everything_is_carried_over_of_each_part_whose_result_is_without_the_representative(
-    codec: Codec,
-) -> None:
-    """Of three parts one was not applied at all, one without the representative's share, and one with it."""
+def test_in_a_part_without_the_representative_the_residual_is_everything(codec: Codec) -> None:
+    """The first part was not applied, the second was applied without the share, the third with it."""
     record = record_of(Exchange.BUTTERFLY, codec)
     shape = shape_of(Exchange.BUTTERFLY, codec)
-    brought_P = drawn(1)
+    update_P = drawn(1)
     _, late, here = shape.parts(record)
-    without = bits([True, False, True]) + record.items[1][4:]
-    record = msgspec.structs.replace(record, items=(b"", without, record.items[2]))
-    left_P = RecordResidual(record, shape, brought_P, KEYS[1].peer_id).run()
-    assert torch.equal(left_P[: late.stop], brought_P[: late.stop])
-    assert torch.equal(left_P[here.start :], lost(brought_P, record, shape)[here.start :])
+    without_it = bits([True, False, True]) + record.items[1][4:]
+    record = msgspec.structs.replace(record, items=(b"", without_it, record.items[2]))
+    residual_P = RecordResidual(record, shape, update_P, KEYS[1].peer_id).run()
+    assert torch.equal(residual_P[: late.stop], update_P[: late.stop])
+    assert torch.equal(residual_P[here.start :], lost_in_encoding(update_P, record, shape)[here.start :])
 
 
 @both_exchanges
-def test_what_is_carried_over_decays_as_the_manifest_says_only_where_something_was_applied(
+def test_the_residual_decays_as_the_manifest_says_and_only_where_something_was_applied(
     exchange: Exchange,
 ) -> None:
     record = record_of(exchange, Codec.INT4)
     shape = shape_of(exchange, Codec.INT4)
-    brought_P = drawn(0)
+    update_P = drawn(0)
     halved = UpdateShape(spec=msgspec.structs.replace(shape.spec, feedback=0.5), tensors=TENSORS)
-    left_P = RecordResidual(record, halved, brought_P, KEYS[0].peer_id).run()
-    assert torch.equal(left_P, lost(brought_P, record, shape) * 0.5)
-    unheard = msgspec.structs.replace(record, items=tuple(b"" for _ in record.items))
-    assert torch.equal(RecordResidual(unheard, halved, brought_P, KEYS[0].peer_id).run(), brought_P)
+    residual_P = RecordResidual(record, halved, update_P, KEYS[0].peer_id).run()
+    assert torch.equal(residual_P, lost_in_encoding(update_P, record, shape) * 0.5)
+    not_included = msgspec.structs.replace(record, items=tuple(b"" for _ in record.items))
+    assert torch.equal(RecordResidual(not_included, halved, update_P, KEYS[0].peer_id).run(), update_P)
 
 
-# --- strangers ----------------------------------------------------------------------------------------------------
+# --- bytes from any peer ------------------------------------------------------------------------------------
 
 
-def raw_of(record: Record, **changes: object) -> bytes:
-    """The bytes of ``record`` with other fields, which need not make a valid `Record`."""
+def raw_of(record: Record, **values: object) -> bytes:
+    """Return the bytes of ``record`` with some fields changed to values that `Record` would refuse."""
     return msgspec.msgpack.encode(
-        [changes.get(name, getattr(record, name)) for name in Record.__struct_fields__]
+        [values.get(name, getattr(record, name)) for name in Record.__struct_fields__]
     )
 
 
 def replayed(raw: bytes, shape: UpdateShape) -> Tensor:
-    """The average that a stranger's bytes lead to. Raises `Malformed`."""
+    """Return the average that ``raw`` leads to. Raises `Malformed`."""
     return ReplayRecord(opened(raw), shape).run()
 
 
 @pytest.mark.parametrize(
-    "changes",
+    "values",
     [
         {"round": 1 << 32},
         {"population": MAX_POPULATION + 1},
@@ -237,14 +233,14 @@ def replayed(raw: bytes, shape: UpdateShape) -> Tensor:
         {"items": [b""] * 4},
         {"items": [None] * 3},
     ],
-    ids=lambda changes: " ".join(f"{name} {value}"[:40] for name, value in changes.items()),
+    ids=lambda values: " ".join(f"{name} {value}"[:40] for name, value in values.items()),
 )
 @both_exchanges
 def test_a_record_that_no_group_can_have_decided_is_malformed(
-    changes: dict[str, object], exchange: Exchange
+    values: dict[str, object], exchange: Exchange
 ) -> None:
     with pytest.raises(Malformed):
-        replayed(raw_of(record_of(exchange, Codec.INT8), **changes), shape_of(exchange, Codec.INT8))
+        replayed(raw_of(record_of(exchange, Codec.INT8), **values), shape_of(exchange, Codec.INT8))
 
 
 @every_way
@@ -258,29 +254,28 @@ def test_an_item_has_exactly_the_bytes_that_its_numbers_take(exchange: Exchange,
 
 
 @every_way
-def test_bytes_that_encode_no_numbers_are_malformed(exchange: Exchange, codec: Codec) -> None:
-    """All bits are ones: NaN as number or scale, codes and places out of range."""
+def test_an_item_whose_bytes_are_no_numbers_is_malformed(exchange: Exchange, codec: Codec) -> None:
+    """All bits are ones: NaN as a number or a scale, codes and positions out of range."""
     record = record_of(exchange, codec)
     shape = shape_of(exchange, codec)
     first, *rest = record.items
-    header_bytes = HEAD.size if exchange is Exchange.GATHER else flag_bytes(3)
-    numbers = b"\xff" * (len(first) - header_bytes)
+    head = HEAD.size if exchange is Exchange.GATHER else flag_bytes(3)
     with pytest.raises(Malformed):
-        replayed(raw_of(record, items=[first[:header_bytes] + numbers, *rest]), shape)
+        replayed(raw_of(record, items=[first[:head] + b"\xff" * (len(first) - head), *rest]), shape)
 
 
-def test_an_update_with_a_header_that_no_member_may_send_is_malformed() -> None:
+def test_an_update_with_an_invalid_header_is_malformed() -> None:
     record = record_of(Exchange.GATHER, Codec.INT8)
     shape = shape_of(Exchange.GATHER, Codec.INT8)
     first, *rest = record.items
-    headers = [HEAD.pack(3, 0, 1.0), HEAD.pack(3, MAX_WEIGHT, 1.0), HEAD.pack(250, 1, 1.0)]
-    headers += [HEAD.pack(Codec.INT8, 1, bad) for bad in (float("nan"), float("inf"), -1.0)]
-    headers += [
+    heads = [HEAD.pack(3, 0, 1.0), HEAD.pack(3, MAX_WEIGHT, 1.0), HEAD.pack(250, 1, 1.0)]
+    heads += [HEAD.pack(Codec.INT8, 1, bad) for bad in (float("nan"), float("inf"), -1.0)]
+    heads += [
         UpdateHeader(codec, 1, 1.0).pack() for codec in (Codec.FP32, Codec.SPARSE256, Codec.INT4)
     ]  # the last one: other bytes
-    for header in headers:
+    for head in heads:
         with pytest.raises(Malformed):
-            replayed(raw_of(record, items=[header + first[HEAD.size :], *rest]), shape)
+            replayed(raw_of(record, items=[head + first[HEAD.size :], *rest]), shape)
 
 
 @both_exchanges
@@ -293,13 +288,13 @@ def test_the_record_of_a_run_with_another_codec_is_malformed(exchange: Exchange)
                     replayed(packed(record_of(exchange, theirs)), shape_of(exchange, ours))
 
 
-def test_a_gather_has_one_part() -> None:
+def test_a_record_of_a_gather_with_several_parts_is_malformed() -> None:
     with pytest.raises(Malformed):
         replayed(packed(record_of(Exchange.BUTTERFLY, Codec.INT8)), shape_of(Exchange.GATHER, Codec.INT8))
 
 
 @both_exchanges
-def test_bytes_that_end_too_early_or_too_late_are_malformed(exchange: Exchange) -> None:
+def test_bytes_that_end_too_early_or_too_late_are_no_record(exchange: Exchange) -> None:
     raw = packed(record_of(exchange, Codec.SPARSE256))
     for cut in (*(raw[:end] for end in range(len(raw))), raw + b"\0", raw[1:]):
         with pytest.raises(Malformed):
@@ -310,7 +305,7 @@ def test_bytes_that_end_too_early_or_too_late_are_malformed(exchange: Exchange) 
 @given(
     st.sampled_from([(e, c) for e in Exchange for c in CODECS]), st.integers(0, 1 << 32), st.integers(1, 12)
 )
-def test_whatever_is_changed_in_a_record_it_is_a_tensor_of_our_size_or_malformed(
+def test_a_record_with_random_changes_gives_a_vector_of_our_size_or_is_malformed(
     way: tuple[Exchange, Codec], seed: int, changes: int
 ) -> None:
     raw = bytearray(packed(record_of(*way)))

@@ -83,7 +83,7 @@ def part_of(member: PeerId, owner: PeerId = A) -> Delivered:
 
 
 def result(owner: PeerId, *included: PeerId) -> bytes:
-    """The result of the part of ``owner`` with the updates of ``included``; with those of all members if none is named."""
+    """The result of the part of ``owner`` with the updates of ``included``, or of all members."""
     index = GROUP.members.index(owner)
     members = [member for member in GROUP.members if member in (included or GROUP.members)]
     codec = codec_of(Codec.INT8)
@@ -110,7 +110,10 @@ WITHOUT_D = (*HASHES[:3], NONE)
 
 
 class Seat:
-    """One member's machine. The jobs that it asks for are done at once; those of the ``slow`` kind wait in ``waiting``."""
+    """One member's machine.
+
+    The jobs that it asks for are done at once; those of the ``slow`` kind wait in ``waiting``.
+    """
 
     def __init__(self, me: PeerId = A, slow: type | None = None, machine: Round | None = None) -> None:
         contribution = Contribution(vector_P=VECTORS[me], weight=WEIGHTS[me], seed=bytes(32))
@@ -185,7 +188,7 @@ def ballots(hashes: tuple[bytes, ...], *members: PeerId) -> list[Event]:
     return [heard(member, Ballot(hashes)) for member in members]
 
 
-# --- 1, 2: commit and exchange ------------------------------------------------------------------------------------
+# --- 1, 2: commit and exchange ------------------------------------------------------------------------------
 
 
 def test_the_commit_comes_first_and_a_part_only_after_its_owners_commit() -> None:
@@ -211,7 +214,7 @@ def test_a_part_that_comes_before_its_commit_is_kept_and_checked_after() -> None
     assert messages(seat.tell(*commits(B, C, D)), Receipt) == [Receipt(0, HASHES[0])]
 
 
-# --- 3: receipts --------------------------------------------------------------------------------------------------
+# --- 3: receipts --------------------------------------------------------------------------------------------
 
 
 def test_an_owner_reduces_in_member_order_whatever_came_first() -> None:
@@ -293,7 +296,7 @@ def test_of_two_parts_of_one_sender_the_first_counts() -> None:
     assert messages(seat.tell(part_of(D)), Receipt) == [Receipt(0, HASHES[0])]
 
 
-# --- 4: holdings and ballots --------------------------------------------------------------------------------------
+# --- 4: holdings and ballots --------------------------------------------------------------------------------
 
 
 def test_holdings_are_sent_when_everything_that_can_come_is_here() -> None:
@@ -352,7 +355,7 @@ def test_a_member_that_sees_the_decision_before_it_has_voted_votes_with_it() -> 
     assert applied_items(applied(told)) == (True,) * 4
 
 
-# --- 5: apply -----------------------------------------------------------------------------------------------------
+# --- 5: apply -----------------------------------------------------------------------------------------------
 
 
 def test_the_average_is_that_of_the_decided_results() -> None:
@@ -439,7 +442,7 @@ def test_of_two_ballots_of_one_member_the_first_counts() -> None:
     assert applied_items(applied(seat.tell(*ballots(HASHES, C)))) == (True,) * 4
 
 
-# --- the end ------------------------------------------------------------------------------------------------------
+# --- the end ------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

@@ -176,7 +176,7 @@ def test_the_inbox_is_closed_after_an_error_as_well() -> None:
     assert post.did[-1] == ("close", (3, GROUP))
 
 
-# --- what goes on the shelf -----------------------------------------------------------------------------------
+# --- what goes on the shelf ---------------------------------------------------------------------------------
 
 SHARES = (Share(bytes(32), Codec.FP32, 1.0),)
 MINE = EncodedPart(b"blob", HASH, 1.0, None)

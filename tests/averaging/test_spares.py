@@ -1,4 +1,6 @@
-"""Plays of the spares: which one takes a part over, when, and what becomes of two results. Then kills in every phase of whole rounds.
+"""Plays of the spares: which one takes a part over, when, and what becomes of two results.
+
+Then kills in every phase of whole rounds.
 
 A and B are the spares of D's part; A comes first.
 """
@@ -186,7 +188,7 @@ def test_an_item_that_has_no_place_is_refused_and_a_copy_waits_for_its_receipt()
     assert machine.expect(B, f"copy.3.{HASHES[3].hex()}") == len(result(D))
 
 
-# --- kills --------------------------------------------------------------------------------------------------------
+# --- kills --------------------------------------------------------------------------------------------------
 
 
 Phase = Callable[[Command], bool]
@@ -220,7 +222,7 @@ PHASES = {
 
 
 def dies(victims: tuple[int, ...], phase: str) -> Play:
-    """The owners at these places in the order of the parts die just before they first do what the phase is about."""
+    """The owners of these parts die just before they first do what the phase is about."""
 
     def kill(stage: Stage, member: PeerId, command: Command) -> bool:
         owners = [part.owner for part in stage.parts]
@@ -232,7 +234,7 @@ def dies(victims: tuple[int, ...], phase: str) -> Play:
 @pytest.mark.parametrize("phase", PHASES)
 @pytest.mark.parametrize("victims", [(0,), (0, 1), (2, 5)], ids=["owner", "owner and spare", "two owners"])
 def test_a_killed_owner_costs_no_part_of_the_average(victims: tuple[int, ...], phase: str) -> None:
-    """Every part is applied with all survivors in it, well before the deadlines, whichever owner dies in whichever phase."""
+    """Every part is applied with all survivors in it, well before the deadlines."""
     whole = 0
     rounds = 0
     for seed in range(12):

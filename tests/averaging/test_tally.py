@@ -1,4 +1,4 @@
-"""What one member has heard: the first message of a kind counts, those of strangers do not, and what is settled stays settled."""
+"""What one member has heard: first messages count, strangers' do not, and settled items stay settled."""
 
 from __future__ import annotations
 

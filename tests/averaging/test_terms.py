@@ -1,4 +1,4 @@
-"""What a peer expects of a round, from what it knows of the others: one group, a level-1 group, the level-2 group."""
+"""What a peer expects of one group, of its level-1 group and of the level-2 group, by what it knows."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ ATTENDANCE = Attendance(
 )
 
 
-# --- one group ------------------------------------------------------------------------------------------------
+# --- one group ----------------------------------------------------------------------------------------------
 
 
 def test_one_group_expects_the_near_peers_and_those_that_say_they_come() -> None:
@@ -84,7 +84,7 @@ def test_more_than_half_of_those_that_may_still_be_there_must_come_and_half_as_m
     assert attendance.one_group().least_participants == needed
 
 
-# --- two levels -----------------------------------------------------------------------------------------------
+# --- two levels ---------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("population", "count"), [(12, 1), (48, 1), (80, 4)])
@@ -95,7 +95,7 @@ def test_the_population_decides_how_many_groups_there_are(population: int, count
 
 
 def test_a_peer_that_misses_round_after_round_looks_for_one_group_of_all() -> None:
-    """If most of the population is gone, every level-1 group may have one member, which is not enough by itself."""
+    """If most of the population is gone, every level-1 group may have one member, which is not enough."""
     counts = [replace(ATTENDANCE, missed=missed).hierarchy(RUN, 0, 64).count for missed in range(6)]
     assert counts == [4] * LOST_AFTER + [1] * (6 - LOST_AFTER)
     lost = replace(ATTENDANCE, at_round=PEERS, missed=LOST_AFTER).one_group()

@@ -1,6 +1,7 @@
-"""One call in a large population: level-1 groups, their representatives, and the level-2 group's record for all others.
+"""One call in a large population: level-1 groups, representatives, and the level-2 group's record.
 
-First from one peer's side, with groups that come to what the test says; then with twelve real averagers in two level-1 groups.
+First from one peer's side, with groups that come to what the test says; then with twelve real averagers in
+two level-1 groups.
 """
 
 # Axes: P parameters of the whole model
@@ -194,7 +195,7 @@ def round_of(
 NO_REPRESENTATIVE = Decline(0, "we are no representative now", DeclineReason.ABSENT)
 
 
-# --- the representative ---------------------------------------------------------------------------------------
+# --- the representative -------------------------------------------------------------------------------------
 
 
 def test_the_representative_takes_the_average_of_its_group_to_the_level2_group() -> None:
@@ -263,7 +264,7 @@ def test_a_representative_that_is_turned_away_and_hears_no_record_has_nothing_me
     assert torch.equal(scene.residual_P, OURS_P)
 
 
-# --- the other members ----------------------------------------------------------------------------------------
+# --- the other members --------------------------------------------------------------------------------------
 
 
 def test_a_member_takes_the_record_of_its_representative() -> None:
@@ -348,7 +349,7 @@ def test_without_a_record_that_holds_all_members_carry_the_average_of_their_grou
 
 @pytest.mark.parametrize("exchange", list(Exchange))
 def test_what_is_carried_over_of_the_level1_average_comes_on_top_of_the_residual(exchange: Exchange) -> None:
-    """Our own update was not applied in the level-1 group, and the level-2 group's codec has lost something of its average."""
+    """Our update was not applied in the level-1 group, and the level-2 codec lost some of its average."""
     ours_P = drawn(0)
     vector_P = drawn(6)
     decided_record = record_of(exchange, Codec.INT8)
@@ -371,7 +372,7 @@ def test_what_is_carried_over_of_the_level1_average_comes_on_top_of_the_residual
     assert torch.equal(failed.residual_P, vector_P + ours_P)
 
 
-# --- no level-1 average ---------------------------------------------------------------------------------------
+# --- no level-1 average -------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("me", [REPRESENTATIVE, MEMBER])
@@ -401,7 +402,7 @@ def test_a_peer_that_its_level1_group_turns_away_follows_what_is_decided_without
     assert scene.elsewhere.announced == []
 
 
-# --- twelve averagers -----------------------------------------------------------------------------------------
+# --- twelve averagers ---------------------------------------------------------------------------------------
 
 SMALL = manifest_with(codec=Codec.FP32, group_size=9)
 TWELVE = [KEYS[peer] for peer in PEERS[:12]]
