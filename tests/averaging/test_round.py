@@ -511,17 +511,3 @@ def test_a_job_that_takes_longer_than_the_round_ends_it_at_once() -> None:
     seat = Seat(slow=EncodeParts)
     assert seat.tell(*commits(B, C, D), Woken(), now=AT.fetched) == []
     assert no_decision(seat.tell(seat.waiting[0], now=6.0))
-
-
-def test_the_phases_of_a_schedule_follow_each_other_and_end_in_time() -> None:
-    schedule = Schedule.within(100.0, 30.0)
-    times = [getattr(schedule, name) for name in Schedule.__slots__ if name != "patience"]
-    assert times == sorted(times)
-    assert [schedule.next(time) for time in times[:-1]] == times[1:]
-    assert times[0] > 100.0
-    assert times[-1] == 130.0
-
-
-def test_a_plan_knows_the_length_of_every_result() -> None:
-    assert PLAN.result_size(PARTS[0]) == len(result(A))
-    assert replace(PLAN, group=group_of(33)).header_bytes == 8

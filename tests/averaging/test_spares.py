@@ -26,8 +26,6 @@ from tests.averaging.test_round import (
     AT,
     GROUP,
     HASHES,
-    PARTS,
-    PLAN,
     A,
     B,
     C,
@@ -54,12 +52,6 @@ def before_d_publishes(me: PeerId = A) -> Seat:
     seat.tell(*commits(*others), *(part_of(member, me) for member in others))
     seat.tell(*(event for member in others if member != D for event in publishes(member)))
     return seat
-
-
-def test_every_part_has_an_owner_and_two_spares() -> None:
-    assert [PLAN.chain(part) for part in PARTS] == [(A, B, C), (B, C, D), (C, D, A), (D, A, B)]
-    alone = replace(PLAN, parts=PARTS[:1])
-    assert len(set(alone.chain(PARTS[0]))) == 3
 
 
 def test_the_first_spare_asks_for_the_part_of_an_owner_that_is_gone_reduces_and_publishes() -> None:
