@@ -1,4 +1,4 @@
-# One peer in a container: small, without root, with a read-only system. See docs/docker.md for what the arguments are for.
+# One peer in a container: small, without root, with a read-only system. docs/docker.md explains the arguments.
 #
 #   docker build -t swarm:local .
 #   docker build -t swarm:local --build-arg TORCH_INDEX=URL_OF_PYTORCHS_CPU_WHEELS .     (much smaller: no CUDA)
@@ -10,8 +10,8 @@ ARG TORCH_INDEX=
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1 PIP_NO_COMPILE=1
 RUN python -m venv /opt/swarm
 WORKDIR /src
-# torch first and alone: the largest layer changes only when its version does. A wheel from PyTorch's index is called
-# 2.13.0+cpu, which the pin 2.13.0 accepts.
+# Install torch first and alone: then the largest layer changes only when the version of torch does. A wheel from
+# PyTorch's index is called 2.13.0+cpu, which the pin 2.13.0 accepts.
 COPY constraints.txt ./
 RUN /opt/swarm/bin/pip install --constraint constraints.txt ${TORCH_INDEX:+--extra-index-url "${TORCH_INDEX}"} torch
 COPY pyproject.toml README.md LICENSE ./

@@ -1,36 +1,41 @@
-"""Who averages together in this round: every peer says that it is ready, a leader lists them, and they co-sign the list.
+"""Who averages together in this round: every peer says that it is ready, a leader lists them, and they
+co-sign the list.
 
-    every peer --- Ready ------------> the leader and its deputies      (drawn by hash from the roster)
-    leader     --- Proposal ---------> everybody on it                  (their own Ready frames: who did not come cannot be listed)
-    every peer --- Vote -------------> everybody on it                  (one vote per round)
+    every peer --- Ready -------> the leader and its deputies   (drawn by hash from the roster)
+    leader     --- Proposal ----> all peers on it               (their own Ready frames, nobody else's)
+    every peer --- Vote --------> all peers on it               (one vote per round)
     2/3 of the votes: the group stands
 
-    state        event                          leads to
-    -----------  -----------------------------  ----------------------------------------------------------------------
-    listening    anything                       noted; nothing is decided before the first `Woken` (rule 5)
-    gathering    Ready                          the peer has come; if it may lead, it is told that we are ready, too
-                 Unreached                      the peer is gone; whoever leads in its place is told that we are ready
-                 Decline (formed, too few)      from a peer we would follow, or from two that may lead: finished without a group
-                 Decline (absent)               as Unreached
-                 all are here, or close_at      if it is our turn: proposing, else waiting for a leader's proposal
-    proposing    (at once)                      Proposal to the members, Decline to the others: voted
-    voted        Vote                           noted; with 2/3 of the votes: finished with the group
-                 Proposal                       kept as a rival, for the case that our group cannot stand any more
-                 Unreached, Decline             the member's vote will not come; if 2/3 are out of reach: finished, `Unanswered`
-    any          close_at + 2 patience          finished without a group
+    state      event                       leads to
+    ---------  --------------------------  -------------------------------------------------------------------
+    listening  anything                    noted; nothing is decided before the first `Woken` (rule 5)
+    gathering  Ready                       the peer has come; if it may lead, it hears that we are ready, too
+               Unreached                   the peer is gone; the peer that leads in its place hears of us
+               Decline (formed, too few)   from a peer we would follow, or from two that may lead: no group
+               Decline (absent)            as Unreached
+               all are here, or close_at   if it is our turn: proposing; else we wait for a proposal
+    proposing  (at once)                   Proposal to the members, Decline to the others: voted
+    voted      Vote                        noted; with 2/3 of the votes: finished with the group
+               Proposal                    kept as a rival, in case our group cannot stand any more
+               Unreached, Decline          that vote will not come; if 2/3 are out of reach: `Unanswered`
+    any        close_at + 2 patience       finished without a group
 
-Rule 1: a peer signs one vote per round, so it is never in two groups and no cycle of waiting can form. Where the group that has its
-        vote cannot stand any more, it joins another that lists it and stands by the votes of the others.
-Rule 2: the leader waits for the peers it expects until ``close_at``; it does not wait for those it cannot reach. It asks for a sign of
-        life now and then, first soon and then ever more seldom: a peer that has died since refuses the connection.
-Rule 3: a silent leader is replaced: deputy k proposes k/4 of ``patience`` after the leader should have. It proposes at once if it knows
-        that all before it are gone, and it asks them for signs of life. (Not earlier if only some of them are gone: the one before it
-        may not know that, and votes would split.) A peer that nobody expected may lead as well: it then hears who else has come.
-Rule 4: a peer that comes late or with another model gets a reason, keeps its update, and comes again in the next round.
-        It gives up only if a leader says so, or if nobody is left that could still come.
+Rule 1: a peer signs one vote per round, so it is never in two groups and no cycle of waiting can form. Where
+        the group that has its vote cannot stand any more, it joins another that lists it and stands by the
+        votes of the others.
+Rule 2: the leader waits for the peers it expects until ``close_at``; it does not wait for those it cannot
+        reach. It asks for a sign of life now and then, first soon and then ever more seldom: a peer that has
+        died since refuses the connection.
+Rule 3: a silent leader is replaced: deputy k proposes k/4 of ``patience`` after the leader should have. It
+        proposes at once if it knows that all before it are gone, and it asks them for signs of life. (Not
+        earlier if only some of them are gone: the one before it may not know that, and votes would split.) A
+        peer that nobody expected may lead as well: it then hears who else has come.
+Rule 4: a peer that comes late or with another model gets a reason, keeps its update, and comes again in the
+        next round. It gives up only if a leader says so, or if nobody is left that could still come.
 Rule 5: messages that came before we began are heard before anything is decided.
-Rule 6: fewer than ``least`` peers are no group, whoever proposes them: a few peers that do not see the others must not go on without
-        them. A level-2 group has at most one representative of each level-1 group (`hierarchy`).
+Rule 6: fewer than ``least`` peers are no group, whoever proposes them: a few peers that do not see the others
+        must not go on without them. A level-2 group has at most one representative of each level-1 group
+        (`hierarchy`).
 """
 
 from __future__ import annotations
@@ -55,9 +60,11 @@ from .terms import GroupTerms
 DEPUTIES = 3
 """How many of the first in the order of leaders get every `Ready`."""
 RIVALS = 4
-"""Proposals that are kept besides the one that has our vote: a peer that leads twice cannot fill our memory."""
+"""Proposals that are kept besides the one that has our vote: a peer that leads twice cannot fill our memory.
+"""
 WITNESSES = 2
-"""If so many of the peers that may lead say that there is a group without us, it is believed, whoever leads."""
+"""If so many of the peers that may lead say that there is a group without us, it is believed, whoever leads.
+"""
 GROWTH = 2
 """A claimed population is not believed if it is more than this many times those that we know of ..."""
 YOUNG = 512
@@ -79,7 +86,10 @@ class AssemblyPlan:
     patience: float
     """Seconds that the others wait for a leader beyond ``terms.close_at``."""
     first_look: float
-    """Seconds until the leader first asks the missing peers for a sign of life. Each further pause is twice as long."""
+    """Seconds until the leader first asks the missing peers for a sign of life.
+
+    Each further pause is twice as long.
+    """
     group_size: int
     """The most members of a group."""
     hierarchy: Hierarchy | None = None
@@ -101,7 +111,8 @@ class AssemblyPlan:
         return self.terms.close_at + 2 * self.patience
 
     def fits(self, seated: Sequence[Signed[Ready]], unseated: int) -> bool:
-        """Whether the ``seated`` peers may be a group: neither too few nor too many, and none represents peers it must not."""
+        """Whether the ``seated`` peers may be a group: neither too few nor too many, and none represents
+        peers it must not."""
         claims = [signed.message for signed in seated]
         known = max(YOUNG, self.terms.population, self.terms.present)
         if self.hierarchy:
@@ -113,10 +124,11 @@ class AssemblyPlan:
         return may_represent and is_plausible and self.suffices(claims) and len(seated) <= self.group_size
 
     def claimed(self, seated: Sequence[Signed[Ready]], unseated: int) -> int:
-        """How many peers to name beside the ``seated``: those without a seat, and in a level-2 group those of absent groups.
+        """How many peers to name beside the ``seated``: those without a seat, and in a level-2 group those of
+        absent groups.
 
-        Assume that absent groups have the mean size of those present: most likely they are only late. Never name more than the
-        other members will believe, however few peers they know.
+        Assume that absent groups have the mean size of those present: most likely they are only late. Never
+        name more than the other members will believe, however few peers they know.
         """
         represented = sum(signed.message.peers for signed in seated)
         if self.hierarchy:
@@ -130,7 +142,8 @@ class AssemblyPlan:
         return len(claims) >= self.terms.least and participants >= self.terms.least_participants
 
     def seated_by(self, proposal: Proposal) -> list[Signed[Ready]] | None:
-        """The members of a proposal that we may sign: genuine, of this round and level, with our model, and with us among them."""
+        """The members of a proposal that we may sign: genuine, of this round and level, with our model, and
+        with us among them."""
         seated: list[Signed[Ready]] = []
         for raw in proposal.ready:
             try:
@@ -156,7 +169,10 @@ class AssemblyPlan:
         return [first, *(peer for peer in drawn if peer != first)] if first in drawn else drawn
 
     def too_late(self, ready: Ready) -> Decline:
-        """The answer to ``ready`` once our list is made. To a peer with another model it only says that we are not in its round."""
+        """The answer to ``ready`` once our list is made.
+
+        To a peer with another model it only says that we are not in its round.
+        """
         if not self.has_our_model(ready):
             return Decline(self.round, "we train from another model", DeclineReason.ABSENT)
         return Decline(self.round, "the group of this round is formed; come with the next")
@@ -175,8 +191,10 @@ class Presence:
 
     @property
     def deputies(self) -> int:
-        """How many of the first hear of everybody. In a level-2 group all do: it is small, and nobody knows beforehand who of the
-        other groups comes."""
+        """How many of the first hear of everybody.
+
+        In a level-2 group all do: it is small, and nobody knows beforehand who of the other groups comes.
+        """
         return len(self.order) if self._plan.hierarchy else DEPUTIES
 
     @property
@@ -201,11 +219,13 @@ class Presence:
 
     @property
     def before_us(self) -> set[PeerId]:
-        """The peers that lead before us, as far as we know: they may have come, and died before they could propose."""
+        """The peers that lead before us, as far as we know: they may have come, and died before they could
+        propose."""
         return set(self.order[: self.order.index(self._plan.me)]) - self.gone
 
     def audience(self) -> list[PeerId]:
-        """The peers that first hear that we are ready: the leaders, or, if we may lead, everybody (which shows who is gone)."""
+        """The peers that first hear that we are ready: the leaders, or, if we may lead, everybody (which
+        shows who is gone)."""
         audience = [peer for peer in self.order if peer != self._plan.me]
         if self._plan.me not in self.order[: self.deputies]:
             audience = self.order[: self.deputies]
@@ -213,7 +233,10 @@ class Presence:
         return audience
 
     def add_if_leading(self, peer: PeerId) -> bool:
-        """A peer with our model that we did not expect: note it if it may lead. Others cost us nothing more."""
+        """A peer with our model that we did not expect: note it if it may lead.
+
+        Others cost us nothing more.
+        """
         may_lead = peer in self._plan.ordered([*self.leading, peer])[:DEPUTIES]
         if may_lead:
             self.order = self._plan.ordered([*self.order, peer])
@@ -248,7 +271,8 @@ class Voting:
             self._rivals.append(group)
 
     def possible(self, gone: set[PeerId]) -> Group | None:
-        """The group that we may be in: the one that has our vote, or, where that cannot stand any more, another that lists us."""
+        """The group that we may be in: the one that has our vote, or, where that cannot stand any more,
+        another that lists us."""
         candidates = [self.group, *self._rivals] if self.group else []
         return next((group for group in candidates if self._can_stand(group, gone)), None)
 
@@ -258,7 +282,8 @@ class Voting:
         return tuple(vote for vote in votes if vote.stamp.group == group.id)
 
     def has_quorum(self, group: Group) -> bool:
-        """Whether two thirds of its members have voted for ``group``, our own vote included if it was for this one."""
+        """Whether two thirds of its members have voted for ``group``, our own vote included if it was for
+        this one."""
         return len(self.votes_for(group)) + (group is self.group) >= group.quorum
 
     def _can_stand(self, group: Group, gone: set[PeerId]) -> bool:
@@ -326,7 +351,7 @@ class Assembly:
         if self._ended or not self._is_listening:
             yield from self._decide(now)
 
-    # --- what comes in --------------------------------------------------------------------------------------------
+    # --- what comes in --------------------------------------------------------------------------------------
 
     def _hear(self, signed: Signed[Message]) -> Iterator[Command]:
         match signed.message:
@@ -360,7 +385,10 @@ class Assembly:
             yield from self._tell_leaders()
 
     def _tell_again(self, peer: PeerId) -> Iterator[Command]:
-        """What we told ``peer`` before it was here is lost, and it may lead. Only once: peers may come and go often."""
+        """What we told ``peer`` before it was here is lost, and it may lead.
+
+        Only once: peers may come and go often.
+        """
         if peer in self._peers.told:
             self._peers.told.discard(peer)
             yield Send((peer,), self._plan.ready.message)
@@ -377,7 +405,8 @@ class Assembly:
             yield Send(untold, self._plan.ready.message)
 
     def _hear_decline(self, peer: PeerId, decline: Decline) -> Iterator[Command]:
-        """A peer that we would follow has turned us away, or several that may lead; or nobody is left that could still come."""
+        """A peer that we would follow has turned us away, or several that may lead; or nobody is left that
+        could still come."""
         peers = self._peers
         if decline.because is DeclineReason.ABSENT:
             has_come_since = (
@@ -406,7 +435,10 @@ class Assembly:
         return me not in leading or leading.index(peer) < leading.index(me)
 
     def _hear_proposal(self, proposer: PeerId, proposal: Proposal) -> Iterator[Command]:
-        """Vote for it. If our vote is given already, say for which group, so that nobody waits for it here."""
+        """Vote for it.
+
+        If our vote is given already, say for which group, so that nobody waits for it here.
+        """
         voted = self._voting.group
         if voted:
             yield Send((proposer,), Vote(), voted.id)
@@ -428,7 +460,7 @@ class Assembly:
         if others:
             yield Send(others, Vote(), group.id)
 
-    # --- deciding, after every event ------------------------------------------------------------------------------
+    # --- deciding, after every event ------------------------------------------------------------------------
 
     def _decide(self, now: float) -> Iterator[Command]:
         """Finish if the group stands or cannot stand any more; else lead if it is our turn, or wait."""
@@ -468,7 +500,8 @@ class Assembly:
         yield WakeAt(wake_at)
 
     def _wait_until(self, rank: int, now: float) -> float:
-        """When it is our turn to propose: once all are here, or at ``close_at``; a deputy gives those before it some time."""
+        """When it is our turn to propose: once all are here, or at ``close_at``; a deputy gives those before
+        it some time."""
         close_at = self._plan.terms.close_at
         if self._peers.missing and now < close_at:
             self._complete_since = None
@@ -488,13 +521,14 @@ class Assembly:
             yield Send(tuple(sorted(peers)), self._plan.ready.message)
 
     def _turn_away_latecomers(self, group: Group) -> Iterator[Command]:
-        """Tell the peers that came to us after the list was made. (A proposer has told them when it proposed.)"""
+        """Tell the peers that came to us after the list was made. (A proposer has told them when it
+        proposed.)"""
         if self._has_proposed:
             return
         for peer in sorted(self._peers.ready.keys() - set(group.members) - self._peers.gone):
             yield Send((peer,), self._plan.too_late(self._peers.ready[peer].message))
 
-    # --- leading --------------------------------------------------------------------------------------------------
+    # --- leading --------------------------------------------------------------------------------------------
 
     def _propose(self) -> Iterator[Command]:
         """List the peers with the model of the majority, and tell the others why they are not listed."""
@@ -527,7 +561,8 @@ class Assembly:
         return "your model differs from the majority's; fetch theirs"
 
     def _give_up(self, claims: Sequence[Ready]) -> Iterator[Command]:
-        """Tell the peers that came that they are too few; or, if one of them knows of a group, that the round is over."""
+        """Tell the peers that came that they are too few; or, if one of them knows of a group, that the round
+        is over."""
         plan = self._plan
         participants = sum(claim.is_participant for claim in claims)
         reason = f"only {len(claims)} came, {plan.terms.least} are needed"

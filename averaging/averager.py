@@ -1,15 +1,17 @@
 """The one call a peer makes: its update in, the average of its group, or of the whole population, out.
 
-    a small population       one group                                                                    `Decided`
-    a large population       level-1 group ──► representative: level-2 group                    ──►       `Decided`
-                                           └─► the others: wait for its record (`following`)    ──►       `Decided`
-    turned away by a leader  wait for the record of the group that stands without us            ──►       `Followed`
-    anything else            the update is carried over to the next round                                 one of `Missed`
+    a small population       one group                                                    ──►  `Decided`
+    a large population       level-1 group ──► representative: level-2 group              ──►  `Decided`
+                                           └─► the others: follow its record              ──►  `Decided`
+    turned away by a leader  follow the record of the group that stands without us        ──►  `Followed`
+    anything else            the update is carried over to the next round                 ──►  one of `Missed`
 
-Rule 1: what a round has not applied of an update is never lost: the residual rides with the next update of the same fragment.
-Rule 2: before following a record, a peer compares what it leads to with the state of those who should have decided it.
-Rule 3: if nothing comes of the level-2 group, or it cannot be heard, nothing is lost: all members of the level-1 group carry its
-        average over.
+Rule 1: what a round has not applied of an update is never lost: the residual rides with the next update of
+        the same fragment.
+Rule 2: before following a record, a peer compares what it leads to with the state of those who should have
+        decided it.
+Rule 3: if nothing comes of the level-2 group, or it cannot be heard, nothing is lost: all members of the
+        level-1 group carry its average over.
 """
 
 # Axes: P parameters of the whole model
@@ -61,7 +63,10 @@ class _Confirmed:
 
 
 class Averager:
-    """Averages one update per round. Keeps the residual, and answers peers that come to rounds which are over."""
+    """Averages one update per round.
+
+    Keeps the residual, and answers peers that come to rounds which are over.
+    """
 
     def __init__(self, manifest: RunManifest, key: KeyPair, ports: Ports) -> None:
         self._manifest = manifest
@@ -73,7 +78,8 @@ class Averager:
         """By fragment."""
 
     def residual(self, fragment: int = 0) -> Tensor | None:
-        """What has not been applied yet of the updates of ``fragment``, ``[P]``; None before the first of them. Do not write into it."""
+        """What has not been applied yet of the updates of ``fragment``, ``[P]``; None before the first of
+        them. Do not write into it."""
         return self._feedbacks[fragment].residual if fragment in self._feedbacks else None
 
     def restore(self, residual_P: Tensor, fragment: int = 0) -> None:
@@ -88,10 +94,11 @@ class Averager:
     async def average(
         self, update: Update, attendance: Attendance, elsewhere: DecidedElsewhere | None = None
     ) -> Outcome:
-        """Average ``update`` with the peers of the ``attendance``, or follow what others decide ``elsewhere``.
+        """Average ``update`` with the peers of the ``attendance``, or follow what others decide
+        ``elsewhere``.
 
-        Always returns: without following at the latest 2 × ``assemble_seconds`` + ``average_seconds`` after ``attendance.close_at``.
-        The average that the last call has returned must not be used any more.
+        Always returns: without following at the latest 2 × ``assemble_seconds`` + ``average_seconds`` after
+        ``attendance.close_at``. The average that the last call has returned must not be used any more.
         """
         self._groups.recycle()
         run = self._manifest.run_id
@@ -112,7 +119,7 @@ class Averager:
             return NotMerged(followed)
         return followed
 
-    # --- one group ------------------------------------------------------------------------------------------------
+    # --- one group ------------------------------------------------------------------------------------------
 
     async def _in_group(self, update: Update, terms: GroupTerms) -> Decided | Missed:
         """Form one group, average in it, and keep what was not applied of our update."""
@@ -155,12 +162,12 @@ class Averager:
         )
         await self._arithmetic.run(lambda: feedback.settle(settled), is_brief=is_brief)
 
-    # --- two levels -----------------------------------------------------------------------------------------------
+    # --- two levels -----------------------------------------------------------------------------------------
 
     async def _in_two_levels(
         self, update: Update, attendance: Attendance, hierarchy: Hierarchy, elsewhere: DecidedElsewhere
     ) -> Decided | Missed:
-        """First our level-1 group; then its representative joins the level-2 group, which the others follow."""
+        """First our level-1 group; then its representative joins the level-2 group, and the others follow."""
         ours = await self._in_group(update, attendance.level1(hierarchy))
         if not isinstance(ours, Decided):
             self._closed.skip_level2(update.round)
@@ -205,7 +212,8 @@ class Averager:
         close_at: float,
         elsewhere: DecidedElsewhere,
     ) -> Decided | NotMerged:
-        """As a member that is not the representative: wait for the level-2 group's record, and take the same step."""
+        """As a member that is not the representative: wait for the level-2 group's record, and take the same
+        step."""
         spec = self._manifest.round
         deadline = close_at + spec.assemble_seconds + spec.average_seconds
         loop = asyncio.get_running_loop()
@@ -238,12 +246,13 @@ class Averager:
         return average_P
 
     def _carry_over(self, update: Update, left_P: Tensor) -> None:
-        """``left_P`` of our level-1 average was not applied: it rides with the next updates of all members of the group."""
+        """``left_P`` of our level-1 average was not applied: it rides with the next updates of all members of
+        the group."""
         feedback = self._feedbacks.get(update.fragment)
         if feedback:
             feedback.adopt(feedback.residual + left_P)
 
-    # --- following ------------------------------------------------------------------------------------------------
+    # --- following ------------------------------------------------------------------------------------------
 
     async def _follow(
         self, update: Update, declined: Declined, by: PeerId, elsewhere: DecidedElsewhere
@@ -273,7 +282,8 @@ class Averager:
     async def _confirmed(
         self, update: Update, donors: Sequence[PeerId], deadline: float, elsewhere: DecidedElsewhere
     ) -> _Confirmed | None:
-        """The record of this round, once those who decided it confirm what it leads to; None if that does not happen by ``deadline``."""
+        """The record of this round, once those who decided it confirm what it leads to; None if that does not
+        happen by ``deadline``."""
         record = await elsewhere.record(update.state_root, donors, deadline)
         if record is None or record.is_void:
             return None

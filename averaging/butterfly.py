@@ -1,20 +1,25 @@
-"""The butterfly exchange: every member sends part j to its owner, and the owner sends its average of it to all.
+"""The butterfly exchange: every member sends part j to its owner, and the owner sends its average of it to
+all.
 
-    part.j.c    our part j, encoded with codec c, to its owner, once         (so it is known to be in the round)
-                the owner's commit is here
-    result.j    the owner reduces in member order; receipt and result        to all members
-                result = which members are included (a bit each) ‖ numbers   so a member that applies it knows that, too
-    takeover    a spare that has lost the owner asks for part j              to all members; those with the result send a copy
+    part.j.c    our part j, encoded with codec c, to its owner, once the owner's commit is here
+    result.j    the owner reduces in member order, and sends receipt and result to all members
+                result = which members are included (a bit each) ‖ numbers
+    takeover    a spare that has lost the owner asks all members for part j; those with the result send a copy
     copy.j.h    a result that we hold, to a spare that has asked
 
-An item is the result of a part. A peer sends and receives about twice the bytes of its update, whatever the size of the group.
+An item is the result of a part. A peer sends and receives about twice the bytes of its update, whatever the
+size of the group.
 
-Rule 1: coefficients come from commits alone; an owner only multiplies and adds. So a spare with the same inputs makes the same bits.
-Rule 2: an owner is replaced when it cannot be reached, has not committed in time, or has not signed a result by ``takeover``.
-        Then the first of its spares that is not out gets our part: we still have the encoded bytes.
-Rule 3: an owner that we took for gone and a spare may both come to a result. These are two items, of which the round applies at most
-        one. Of those that we hold we name the one whose maker comes first in the chain, as all other members do.
-Rule 4: what an average loses in its own encoding is lost: every way of handing it back costs more than it brings (decision 12).
+Rule 1: coefficients come from commits alone; an owner only multiplies and adds. So a spare with the same
+        inputs makes the same bits.
+Rule 2: an owner is replaced when it cannot be reached, has not committed in time, or has not signed a result
+        by ``takeover``. Then the first of its spares that is not out gets our part: we still have the encoded
+        bytes.
+Rule 3: an owner that we took for gone and a spare may both come to a result. These are two items, of which
+        the round applies at most one. Of those that we hold we name the one whose maker comes first in the
+        chain, as all other members do.
+Rule 4: what an average loses in its own encoding is lost: every way of handing it back costs more than it
+        brings (decision 12).
 """
 
 # Axes: P parameters of the whole model, N numbers of one part
@@ -86,10 +91,13 @@ class Butterfly:
         for reducer in self._reducers.values():
             reducer.begin()
 
-    # --- what comes in --------------------------------------------------------------------------------------------
+    # --- what comes in --------------------------------------------------------------------------------------
 
     def expect(self, sender: PeerId, item: str) -> int:
-        """The exact bytes of a part for us, of a result, or of a copy. Raises `Busy` for a copy whose receipt is not here yet."""
+        """The exact bytes of a part for us, of a result, or of a copy.
+
+        Raises `Busy` for a copy whose receipt is not here yet.
+        """
         if sender in self._plan.group.members:
             if self._is_part_for_us(item):
                 part, codec = self._part_names[item]
@@ -119,7 +127,8 @@ class Butterfly:
         return {f"copy.{part.index}.{hash_.hex()}": hash_ for hash_ in hashes}
 
     def receive(self, sender: PeerId, item: str, payload: Raw) -> Iterator[Command]:
-        """A part for us waits for its sender's commit, a result for its receipt; a copy has a receipt already."""
+        """A part for us waits for its sender's commit, a result for its receipt; a copy has a receipt
+        already."""
         if self._is_part_for_us(item):
             part, _ = self._part_names[item]
             self._reducers[part.index].receive(sender, payload)
@@ -138,7 +147,7 @@ class Butterfly:
             case ReducePart(), Reduced():
                 yield from self._reducers[job.part.index].publish(result)
 
-    # --- doing what has become possible ---------------------------------------------------------------------------
+    # --- doing what has become possible ---------------------------------------------------------------------
 
     def advance(self, now: float) -> Iterator[Command]:
         """Ship, check, reduce, publish; take over where we must."""
@@ -161,7 +170,8 @@ class Butterfly:
                 yield from reducer.reduce(now)
 
     def awaited(self, now: float) -> set[PeerId]:
-        """The members whose part we are to reduce, and those that reduce the parts whose results are not here."""
+        """The members whose part we are to reduce, and those that reduce the parts whose results are not
+        here."""
         present = self._tally.awaited(frozenset(), now)
         lacking = [part for part in self._plan.parts if part.index not in self._state.held]
         current = {part.index: self._current_reducer(part, present, now) for part in lacking}
@@ -171,7 +181,8 @@ class Butterfly:
         return {peer for peer in current.values() if peer}.union(*ours) - {self._state.me}
 
     def _current_reducer(self, part: Part, present: Set[PeerId], now: float) -> PeerId | None:
-        """The member that reduces ``part`` as far as we can tell: the first of its chain that is ``present`` and not late."""
+        """The member that reduces ``part`` as far as we can tell: the first of its chain that is ``present``
+        and not late."""
         takeover = self._plan.schedule.takeover
         is_late = now >= takeover and (part.index, part.owner) not in self._tally.receipts
         for peer in self._tally.chains[part.index]:
@@ -180,7 +191,8 @@ class Butterfly:
         return None
 
     def _ship(self, part: Part, current: PeerId | None) -> Iterator[Command]:
-        """Send our part to the current reducer and to spares that have asked for it; the spares get the result if we hold it."""
+        """Send our part to the current reducer and to spares that have asked for it; the spares get the
+        result if we hold it."""
         index = part.index
         hash_ = self.held_hash(index)
         receivers = set(self._tally.takeovers.get(index, ()))
@@ -199,11 +211,14 @@ class Butterfly:
         if hash_ not in self._state.held.get(index, ()):
             yield self._state.begin_check(index, self.check(index, hash_, payload, source))
 
-    # --- items ----------------------------------------------------------------------------------------------------
+    # --- items ----------------------------------------------------------------------------------------------
 
     def may_still_come(self, index: int, now: float) -> bool:
-        """Results come from the current reducer. A spare's result matters only while the holdings leave open what is applied: once
-        two thirds hold the owner's result, which we can fetch, nobody needs another one."""
+        """Results come from the current reducer.
+
+        A spare's result matters only while the holdings leave open what is applied: once two thirds hold the
+        owner's result, which we can fetch, nobody needs another one.
+        """
         part = self._plan.parts[index]
         current = self._current_reducer(part, self._tally.awaited(frozenset(), now), now)
         return current == part.owner or (current is not None and not self._tally.is_settled(index))
@@ -251,7 +266,10 @@ class Butterfly:
         )
 
     def _included(self, part: Part, hash_: bytes) -> set[PeerId]:
-        """The members included in the applied result. Its header says so, and the decision was on the hash of both."""
+        """The members included in the applied result.
+
+        Its header says so, and the decision was on the hash of both.
+        """
         if not hash_:
             return set()
         members = self._plan.group.members

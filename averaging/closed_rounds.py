@@ -1,4 +1,5 @@
-"""What to answer a peer that comes to a round which is not open here: it is over, or this peer does not take part in it."""
+"""What to answer a peer that comes to a round which is not open here: it is over, or this peer does not take
+part in it."""
 
 from __future__ import annotations
 
@@ -17,7 +18,7 @@ REMEMBERED = 64
 
 
 class ClosedRounds:
-    """Answers `Ready` and `Proposal` messages for rounds and levels in which this peer has no open assembly."""
+    """Answers `Ready` and `Proposal` messages for rounds and levels for which this peer has no assembly."""
 
     def __init__(self, manifest: RunManifest, post: Post) -> None:
         self._run = manifest.run_id
@@ -55,7 +56,8 @@ class ClosedRounds:
     def rejoin(self, round_: int) -> None:
         """It is now in ``round_``, possibly for the second time, with another model.
 
-        Peers that are ready for that round are no longer told that it is over, and are heard as soon as we are ready.
+        Peers that are ready for that round are no longer told that it is over, and are heard as soon as we
+        are ready.
         """
         self._round = round_
         self._last_formed = min(self._last_formed, round_ - 1)
@@ -73,8 +75,10 @@ class ClosedRounds:
             self._decline(signed, self._over(signed))
 
     def _over(self, signed: Signed[Message]) -> Decline:
-        """The answer to a peer that comes when our group of its round stands. To a peer with another model this says nothing about its
-        round, only that we will not join it."""
+        """The answer to a peer that comes when our group of its round stands.
+
+        To a peer with another model this says nothing about its round, only that we will not join it.
+        """
         round_ = signed.stamp.round
         message = signed.message
         if isinstance(message, Ready) and self._roots.get(round_, message.state_root) != message.state_root:

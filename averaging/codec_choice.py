@@ -1,7 +1,8 @@
-"""How strongly a member may compress its update: as the run's codec says, or more so.
+"""Which codec a member may use for its update: the run's, or a smaller one of the same family.
 
-A slow uplink may send a sparser or coarser update than a fast one in the same round: what it leaves out stays in its residual. Only
-codecs of one family go together, because the others are made for other updates (a mask without the others' mask adds nothing).
+In one round, a peer with a slow uplink may send a sparser or coarser update than a fast one; what its codec
+leaves out stays in its residual. Codecs of different families cannot be mixed: under a mask, for example, the
+average adds up numbers that all members send, and an update without the mask has others.
 """
 
 from __future__ import annotations
@@ -16,24 +17,27 @@ FAMILIES = (
     (Codec.INT8, Codec.INT4),
     (Codec.SPARSE512, Codec.SPARSE256, Codec.SPARSE128, Codec.SPARSE64),
 )
-"""Most bytes first."""
+"""In each family the codec with most bytes comes first."""
 
 
 def allowed(codec: Codec) -> tuple[Codec, ...]:
-    """The codecs that an update may have in a run of ``codec``: that one first, then smaller ones of its family."""
+    """Return the codecs that updates may have in a run of ``codec``: first itself, then smaller ones."""
     smaller = (other for family in FAMILIES if codec in family for other in family[family.index(codec) :])
     return tuple(dict.fromkeys((codec, *smaller)))
 
 
 def copies(exchange: Exchange, members: int) -> float:
-    """How many times a peer sends its own update in a group of so many ``members``: to all, or each part to its owner."""
+    """Return how many copies of its own update a peer sends in a group of ``members``.
+
+    In a gather exchange it sends one to every other member; in a butterfly each part goes to its owner only.
+    """
     return float(members - 1) if exchange is Exchange.GATHER else (members - 1) / max(1, members)
 
 
 def fitting(codec: Codec, numbers: float, bytes_per_second: float, seconds: float) -> Codec:
-    """The first of what is `allowed` in which ``numbers`` numbers cross a line within ``seconds``; where none does, the smallest.
+    """Return the first `allowed` codec that gets ``numbers`` numbers across a link within ``seconds``.
 
-    ``codec`` itself where nobody knows how fast the line is (0 bytes per second).
+    That is the smallest if none is small enough, and ``codec`` if the rate is unknown (0 bytes per second).
     """
     codecs = allowed(codec)
     if bytes_per_second <= 0:

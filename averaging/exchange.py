@@ -1,12 +1,14 @@
-"""The port between the round, which decides about items, and the two ways of exchanging updates that produce them.
+"""The port between the round, which decides about items, and the two ways of exchanging updates that produce
+them.
 
-    Round          commits, holdings, ballots, decision, fetching by hash, deadlines         the same for every exchange
-    Exchange       encode, ship, check, combine: `Butterfly` (an item is the result of a part) or `Gather` (an item is an update)
+    Round          commits, holdings, ballots, decision, fetching by hash, deadlines: the same for both
+    Exchange       encode, ship, check, combine: `Butterfly` (an item is the result of a part)
+                                                 or `Gather` (an item is a member's update)
     ExchangeState  what both of them share: the plan, the contribution, the messages heard, the items held
 
-An item is (index, hash). An exchange holds only items that it has checked. The round tells the others which items it holds, counts
-what they hold, and decides which items are applied. The exchange guarantees that equal items make equal bits; so members that make
-the same decision have the same average.
+An item is (index, hash). An exchange holds only items that it has checked. The round tells the others which
+items it holds, counts what they hold, and decides which items are applied. The exchange guarantees that equal
+items make equal bits; so members that make the same decision have the same average.
 """
 
 # Axes: P parameters of the whole model, N numbers of one part
@@ -45,7 +47,10 @@ class ExchangeState:
     encoded: tuple[EncodedPart, ...] = ()
     """Our own update as it travels; empty until it is encoded."""
     held: dict[int, dict[bytes, Raw]] = field(default_factory=dict)
-    """By item: hash and checked bytes. Two reducers may have come to two results of one part; then we may hold both."""
+    """By item: hash and checked bytes.
+
+    Two reducers may have come to two results of one part; then we may hold both.
+    """
     decoded: dict[tuple[int, bytes], Tensor] = field(default_factory=dict)
     """By item and hash: the numbers, if a check or a reduction has decoded them."""
     pending: Counter[int] = field(default_factory=Counter)
@@ -90,16 +95,23 @@ class Exchange(Protocol):
     """One way to exchange updates, as one member sees it. Changes only while the round handles an event."""
 
     def encode(self) -> Compute:
-        """Encode our update: the answer is a tuple of `EncodedPart`, which the round keeps in the state and commits to."""
+        """Encode our update: the answer is a tuple of `EncodedPart`, which the round keeps in the state and
+        commits to."""
 
     def begin(self) -> None:
         """Our update is encoded."""
 
     def expect(self, sender: PeerId, item: str) -> int:
-        """The exact bytes of ``item`` from ``sender``. Raises `Refused` for an item that has no place in this exchange."""
+        """The exact bytes of ``item`` from ``sender``.
+
+        Raises `Refused` for an item that has no place in this exchange.
+        """
 
     def receive(self, sender: PeerId, item: str, payload: Raw) -> Iterator[Command]:
-        """Bulk bytes came, of the right length and from the right peer. Whether they are what was promised is arithmetic."""
+        """Bulk bytes came, of the right length and from the right peer.
+
+        Whether they are what was promised is arithmetic.
+        """
 
     def computed(self, job: Job, result: object) -> Iterator[Command]:
         """The answer of a job of this exchange."""
@@ -114,16 +126,23 @@ class Exchange(Protocol):
         """Whether an item that we do not hold may still come without our asking."""
 
     def held_hash(self, index: int) -> bytes:
-        """The hash of the item that we hold; of several the one that most others will name as well. Empty if we hold none."""
+        """The hash of the item that we hold; of several the one that most others will name as well.
+
+        Empty if we hold none.
+        """
 
     def check(self, index: int, hash_: bytes, payload: Raw, source: PeerId) -> Job:
-        """The job that checks the bytes that ``source`` gave us for an item by its hash. Its answer is a `Checked`."""
+        """The job that checks the bytes that ``source`` gave us for an item by its hash.
+
+        Its answer is a `Checked`.
+        """
 
     def possible_sizes(self, index: int) -> Sequence[int]:
         """The lengths that an item may have: several if we have not heard how its maker encoded it."""
 
     def combine(self, decision: Decision) -> Job:
-        """The job that makes the average from the items of ``decision``, all of which we hold: ``[P]``, equal bits on all members."""
+        """The job that makes the average from the items of ``decision``, all of which we hold: ``[P]``, equal
+        bits on all members."""
 
     def applied(self, decision: Decision, average_P: Tensor) -> Applied:
         """What the round has come to."""

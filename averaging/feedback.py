@@ -1,20 +1,23 @@
-"""Nothing is lost: what a round did not apply of our update rides with the next one (error feedback, Seide et al. 2014).
+"""Error feedback (Seide et al. 2014): what a round did not apply of an update is added to the next one.
 
-    sent     = update + residual                      carried: changes nothing, so a round that fails may be asked again
-    residual = β · (sent − decode(encoded))           settle, parts that were applied with us: what the codec left out
-             = sent                                   all other parts: everything, whatever β
+    sent     = update + residual              `carried`: changes no state, so a failed round may ask again
+    residual = β · (sent − decode(encoded))   `settle`, parts that were applied with our update in them
+             = sent                           `settle`, all other parts: everything, whatever β is
 
-Two phases, because only the end of a round tells whether a part was applied. Between them the old residual stands untouched.
-β (`RoundSpec.feedback`) below 1 forgets what has waited for many rounds, as very sparse codecs want it (0.95 in SparseLoCo,
-arXiv:2508.15706). It is taken where something was applied, so ``sent`` = update + β · what the codec left out, as there; but a
-round that fails costs nothing.
+There are two phases, because only the end of a round tells whether a part was applied. Until then the old
+residual stays as it is. β (`RoundSpec.feedback`) below 1 lets the residual of many rounds fade, as very
+sparse codecs need it (0.95 in SparseLoCo, arXiv:2508.15706). It is applied only where something was averaged:
+as in that paper, ``sent`` is then update + β · what the codec has left out, but a failed round costs nothing.
 
-Memory: 12 bytes per parameter where a codec loses something: the residual, ``sent``, and what the others read in it, which becomes
-the next residual. The three change places from round to round, for fresh memory costs more than what is done with it. 8 for int8
-and int4, whose bytes are as quickly read again: ``sent`` becomes the residual where it lies. 4 at most where nothing is lost.
+Memory, in bytes per parameter:
+    12   for a codec with loss: the residual, ``sent``, and what the others decode of it (the next residual)
+     8   for int8 and int4, whose payload is decoded again instead: ``sent`` itself becomes the residual
+     4   at most for a codec without loss
+The vectors are scratch buffers that change roles from round to round, because new memory costs more time than
+the arithmetic on it.
 """
 
-# Axes: P parameters of the whole model
+# Axes: P parameters of the whole model, N numbers of one part
 
 from __future__ import annotations
 
@@ -28,16 +31,17 @@ from swarm.manifest import Codec as CodecName
 from .codecs import Quantised, Raw, codec_of
 from .partition import Part
 
-_ROOMS = 2
-"""Vectors that wait for their next use: what was sent, and the residual before this one."""
+_SCRATCH_VECTORS = 2
+"""Scratch buffers to keep: the memory of what was sent, and of the residual before this one."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Settle:
-    """The second phase as a job: what stays behind of ``sent_P``. Equal to another one over the same tensor object.
+    """The second phase as a job: it computes the residual of ``sent_P``.
 
-    ``encoded`` and ``applied`` go with ``parts``: the bytes we sent, and whether the group applied the part with our share in it.
-    ``decay`` is β.
+    ``encoded`` and ``applied`` go with ``parts``: the payload that we sent, and whether the group applied the
+    part with our update in it. ``decay`` is β. Two jobs are equal only if they have the same tensor object,
+    not equal numbers.
     """
 
     sent_P: Tensor
@@ -47,7 +51,7 @@ class Settle:
     codec: CodecName
     decay: float = 1.0
     decoded: tuple[Tensor | None, ...] = ()
-    """By part: what ``encoded`` decodes to, where it is known already."""
+    """By part: what ``encoded`` decodes to, if it is already known."""
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Settle):
@@ -55,17 +59,16 @@ class Settle:
         return self.sent_P is other.sent_P and self._values == other._values
 
     def __hash__(self) -> int:
-        return hash(
-            (id(self.sent_P), self.parts, self.applied, self.codec, self.decay)
-        )  # not all bytes have a hash
+        # without ``encoded``, whose bytearrays have no hash
+        return hash((id(self.sent_P), self.parts, self.applied, self.codec, self.decay))
 
     @property
     def _values(self) -> tuple[object, ...]:
         return self.encoded, self.parts, self.applied, self.codec, self.decay
 
     @property
-    def leaves_nothing(self) -> bool:
-        """Whether everything was applied as it was: then the residual is zero, and nobody has to compute it."""
+    def is_lossless(self) -> bool:
+        """Whether all numbers were applied exactly as they were: then the residual is zero."""
         if not all(self.applied) or len(self.decoded) != len(self.parts):
             return False
         sent = (self.sent_P[part.start : part.stop] for part in self.parts)
@@ -76,129 +79,148 @@ class Settle:
         return is_same and sum(part.numbers for part in self.parts) == len(self.sent_P)
 
     @property
-    def lies_apart(self) -> bool:
-        """Whether what travels shares no memory with ``sent_P``, which may then become the residual where it lies."""
+    def may_overwrite_sent(self) -> bool:
+        """Whether no payload shares memory with ``sent_P``, so that it can be overwritten by the residual."""
         return bool(self.decoded) and all(vector_N is None for vector_N in self.decoded)
 
     @property
-    def spent_P(self) -> Tensor | None:
-        """The vector whose pieces ``decoded`` are, in the places of the parts: room for the residual once nobody reads them."""
+    def decoded_P(self) -> Tensor | None:
+        """The vector of which all of ``decoded`` are slices, each in its part's place; None if there is none.
+
+        Nobody reads it after this job, so the residual can be written into it.
+        """
         if not self.decoded or len(self.decoded) != len(self.parts):
             return None
         first_N = self.decoded[0]
-        whole = first_N is not None and first_N.untyped_storage().nbytes() == self.sent_P.nbytes
-        if (
-            first_N is None
-            or not whole
-            or first_N.untyped_storage().data_ptr() == self.sent_P.untyped_storage().data_ptr()
-        ):
+        if first_N is None:
             return None
-        spent_P = first_N.as_strided(self.sent_P.shape, (1,), 0)
-        places = (spent_P[part.start : part.stop].data_ptr() for part in self.parts)
-        lie_there = all(
-            vector_N is not None and vector_N.data_ptr() == place
-            for vector_N, place in zip(self.decoded, places, strict=True)
+        storage = first_N.untyped_storage()
+        is_whole = storage.nbytes() == self.sent_P.nbytes
+        if not is_whole or storage.data_ptr() == self.sent_P.untyped_storage().data_ptr():
+            return None
+
+        whole_P = first_N.as_strided(self.sent_P.shape, (1,), 0)
+        starts = (whole_P[part.start : part.stop].data_ptr() for part in self.parts)
+        are_in_place = all(
+            vector_N is not None and vector_N.data_ptr() == start
+            for vector_N, start in zip(self.decoded, starts, strict=True)
         )
-        return spent_P if lie_there else None
+        return whole_P if are_in_place else None
 
-    def run(self, room_P: Tensor | None = None) -> Tensor:
-        """The residual, ``[P]`` float32, in ``room_P`` (`spent_P`, or any other) or a new tensor; what no part covers stays whole.
+    def run(self, scratch_P: Tensor | None = None) -> Tensor:
+        """Return the residual, ``[P]`` float32, in ``scratch_P`` if given, else in a new tensor.
 
-        Raises `ValueError` for unequal lengths.
+        ``scratch_P`` may be ``sent_P`` or `decoded_P`, since every number is read before it is overwritten.
+        Numbers that no part covers stay in the residual whole. Raises `ValueError` for unequal lengths, and
+        what decoding raises.
         """
-        residual_P = torch.empty_like(self.sent_P) if room_P is None else room_P
+        residual_P = torch.empty_like(self.sent_P) if scratch_P is None else scratch_P
         stop = 0
         known = self.decoded or (None,) * len(self.parts)
         for payload, vector_N, part, applied in zip(
             self.encoded, known, self.parts, self.applied, strict=True
         ):
-            left_N, sent_N = residual_P[part.start : part.stop], self.sent_P[part.start : part.stop]
+            residual_N = residual_P[part.start : part.stop]
+            sent_N = self.sent_P[part.start : part.stop]
             residual_P[stop : part.start] = self.sent_P[stop : part.start]
             if applied:
-                self._take_away(sent_N, payload, vector_N, part, left_N)
+                self._subtract(sent_N, payload, vector_N, part, residual_N)
                 if self.decay != 1:
-                    left_N.mul_(self.decay)
-            elif left_N.data_ptr() != sent_N.data_ptr():
-                left_N.copy_(sent_N)
+                    residual_N.mul_(self.decay)
+            elif residual_N.data_ptr() != sent_N.data_ptr():
+                residual_N.copy_(sent_N)
             stop = part.stop
         residual_P[stop:] = self.sent_P[stop:]
         return residual_P
 
-    def _take_away(
-        self, sent_N: Tensor, payload: Raw, vector_N: Tensor | None, part: Part, left_N: Tensor
+    def _subtract(
+        self, sent_N: Tensor, payload: Raw, vector_N: Tensor | None, part: Part, residual_N: Tensor
     ) -> None:
-        """Into ``left_N`` what the codec left out of ``sent_N``, which may be the same memory."""
+        """Write ``sent_N`` − its decoded payload into ``residual_N``, which may be the same memory."""
         codec = codec_of(self.codec, part.shape)
         if vector_N is not None:
-            torch.sub(sent_N, vector_N, out=left_N)
+            torch.sub(sent_N, vector_N, out=residual_N)
         elif isinstance(codec, Quantised):
-            if left_N.data_ptr() != sent_N.data_ptr():
-                left_N.copy_(sent_N)
-            codec.subtract(payload, left_N)
+            if residual_N.data_ptr() != sent_N.data_ptr():
+                residual_N.copy_(sent_N)
+            codec.subtract(payload, residual_N)
         else:
-            torch.sub(sent_N, codec.decode(payload, part.numbers), out=left_N)
+            torch.sub(sent_N, codec.decode(payload, part.numbers), out=residual_N)
 
 
 class ErrorFeedback:
-    """The residual of one peer: one float32 vector of P ``numbers``, none while nothing is owed; and room for two more."""
+    """The residual of one peer, a float32 vector of P ``numbers``, and up to two scratch buffers."""
 
     def __init__(self, numbers: int) -> None:
         self._numbers = numbers
         self._residual_P: Tensor | None = None
         self._carried_P: Tensor | None = None
-        self._rooms: list[Tensor] = []
+        self._scratch: list[Tensor] = []
 
     @property
     def residual(self) -> Tensor:
-        """What is still owed, ``[P]`` float32: for checkpoints and figures, until the next round. Do not write into it."""
+        """What is carried over to the next update, ``[P]`` float32.
+
+        Valid until the next round, and only to be read.
+        """
         return (
             torch.zeros(self._numbers, dtype=torch.float32) if self._residual_P is None else self._residual_P
         )
 
     def carried(self, update_P: Tensor) -> Tensor:
-        """What to send this round, ``[P]``: ``update_P`` itself where nothing is owed, so nobody may write into either.
+        """Return what to send in this round, ``[P]``: ``update_P`` plus the residual. It is only to be read.
 
-        Changes no state. Raises `ValueError` for another length.
+        Without a residual it is ``update_P`` itself. Changes no residual. Raises `ValueError` for another
+        length.
         """
         if self._residual_P is None:
-            return self._fitting(update_P)
-        self._carried_P = torch.add(self._fitting(update_P), self._residual_P, out=self.room())
+            return self._checked(update_P)
+        self._carried_P = torch.add(self._checked(update_P), self._residual_P, out=self.room())
         return self._carried_P
 
     def room(self) -> Tensor | None:
-        """A vector ``[P]`` that nobody reads any more, for what the others will read in an update; None where there is none yet."""
-        return self._rooms.pop() if self._rooms else None
+        """Return a scratch buffer ``[P]`` for the caller to keep, or None if there is none.
+
+        It is meant for what the others decode of our update: `settle` gets it back.
+        """
+        return self._scratch.pop() if self._scratch else None
 
     def settle(self, settled: Settle) -> None:
-        """Keep what was not applied, in the memory of what was decoded. After an error the residual is as it was before."""
-        if settled.leaves_nothing:
+        """Compute the new residual and keep it, if possible in the memory of a vector no longer needed.
+
+        After an error the residual is as it was before.
+        """
+        if settled.is_lossless:
             self.reset()
             return
-        spent_P, is_ours = settled.spent_P, settled.sent_P is self._carried_P
-        if is_ours and settled.lies_apart:
-            spent_P = self._carried_P
-        self.adopt(settled.run(spent_P))
-        if (
-            is_ours and spent_P is not None and self._carried_P is not spent_P
-        ):  # what travels lies elsewhere, so nobody needs it
-            self._leave(settled.sent_P)
+        is_ours = settled.sent_P is self._carried_P
+        can_reuse_sent = is_ours and settled.may_overwrite_sent
+        scratch_P = self._carried_P if can_reuse_sent else settled.decoded_P
+        self.adopt(settled.run(scratch_P))
+        # a separate decoded vector means that the payload has its own memory: what was sent is not read again
+        if is_ours and scratch_P is not None and self._carried_P is not scratch_P:
+            self._keep_as_scratch(settled.sent_P)
         self._carried_P = None
 
     def adopt(self, residual_P: Tensor) -> None:
-        """Take the residual that a `Settle` job computed elsewhere, or one from a checkpoint; the tensor becomes ours."""
-        before_P, self._residual_P = self._residual_P, self._fitting(residual_P)
-        if before_P is not None and before_P is not residual_P:
-            self._leave(before_P)
+        """Replace the residual with ``residual_P``, which was computed elsewhere or comes from a checkpoint.
 
-    def _leave(self, vector_P: Tensor) -> None:
-        if len(self._rooms) < _ROOMS:
-            self._rooms.append(vector_P)
+        The tensor belongs to this object from now on. Raises `ValueError` for another length or dtype.
+        """
+        before_P = self._residual_P
+        self._residual_P = self._checked(residual_P)
+        if before_P is not None and before_P is not residual_P:
+            self._keep_as_scratch(before_P)
 
     def reset(self) -> None:
-        """Owe nothing: after the model was replaced, what was learnt on the old one no longer fits."""
+        """Set the residual to zero, for example after the model was replaced: it belongs to the old one."""
         self._residual_P = None
 
-    def _fitting(self, vector_P: Tensor) -> Tensor:
+    def _keep_as_scratch(self, vector_P: Tensor) -> None:
+        if len(self._scratch) < _SCRATCH_VECTORS:
+            self._scratch.append(vector_P)
+
+    def _checked(self, vector_P: Tensor) -> Tensor:
         if vector_P.shape != (self._numbers,) or vector_P.dtype != torch.float32:
             raise ValueError(f"{self._numbers} float32 numbers were expected")
         return vector_P

@@ -1,4 +1,7 @@
-"""Following: taking over what others have decided, instead of averaging oneself. The port through which averaging learns of it."""
+"""Following: taking over what others have decided, instead of averaging oneself.
+
+The port through which averaging learns of it.
+"""
 
 from __future__ import annotations
 
@@ -11,24 +14,30 @@ from .record import Record, UpdateShape
 
 
 class DecidedElsewhere(Protocol):
-    """How this peer learns what others have decided. `peer.rounds` implements it with the peer's connections and its model."""
+    """How this peer learns what others have decided.
+
+    `peer.rounds` implements it with the peer's connections and its model.
+    """
 
     @property
     def shape(self) -> UpdateShape:
         """What every peer of the run knows of its updates."""
 
     def donors(self, first: PeerId, among: Sequence[PeerId] | None = None) -> Sequence[PeerId]:
-        """The peers to ask for a record: ``first``, then some of those ``among``, or of all that are present."""
+        """The peers to ask for a record: ``first``, then some of ``among``, or of all present peers."""
 
     def announce(self, round_: int) -> None:
-        """A peer that is in ``round_`` has turned us away: tell the leaders of the next round that we follow this one, if we will be in
-        time for it."""
+        """A peer that is in ``round_`` has turned us away: tell the leaders of the next round that we follow
+        this one, if we will be in time for it."""
 
     async def record(self, root: bytes, donors: Sequence[PeerId], deadline: float) -> Record | None:
-        """The record of the round that began with the state ``root``; None if no donor has it by ``deadline``."""
+        """The record of the round that began with the state ``root``; None if no donor has it by
+        ``deadline``."""
 
     async def confirm(self, record: Record, deadline: float) -> int | None:
-        """The tokens of the round, if the peers that should have decided it hold the state to which ``record`` leads; else None.
+        """The tokens of the round, if the peers that should have decided it hold the state to which
+        ``record`` leads; else None.
 
-        A record proves nothing by itself. Raises `Malformed` for one that no group of the run can have decided.
+        A record proves nothing by itself. Raises `Malformed` for one that no group of the run can have
+        decided.
         """

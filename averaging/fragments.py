@@ -1,11 +1,12 @@
-"""Which numbers a round averages, in a run that averages a fragment at a time (Streaming DiLoCo, arXiv:2501.18512).
+"""Which numbers a round averages in a run with fragments (Streaming DiLoCo, arXiv:2501.18512).
 
-    round       0   1   2   3   4   5  …          three fragments: each is averaged in every third round
-    fragment    0   1   2   0   1   2             with what its numbers have learnt since
+    round       0   1   2   3   4   5  …          with three fragments, each is averaged in every third round,
+    fragment    0   1   2   0   1   2             with the update that it has gathered since
 
-A round then costs a third of the bytes, at equal quality as long as a fragment's turn comes often enough; what the other fragments
-have learnt meanwhile stays with each peer until their turn. A fragment is a stretch of the vector, so that it is sent from where it
-lies; all are as long as each other, to a block.
+A round then costs a third of the bytes, at equal quality as long as each fragment's turn comes often enough.
+Until its turn, the local changes of a fragment stay with each peer. A fragment is a contiguous stretch of the
+vector, so it is sent from where it lies without a copy. All fragments have the same length, up to one
+quantisation block.
 """
 
 from __future__ import annotations
@@ -14,12 +15,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
 
-from .partition import ALIGN, pieces
+from .partition import ALIGN, stretch_lengths
 
 
 @dataclass(frozen=True, slots=True)
 class Fragment:
-    """Numbers ``start`` to ``stop`` (exclusive) of the vector; ``tensors`` are the lengths of those of the model that lie in it."""
+    """Numbers ``start`` to ``stop`` (exclusive) of the vector; ``tensors`` are the lengths of those in it."""
 
     index: int
     start: int
@@ -28,7 +29,7 @@ class Fragment:
 
     @property
     def place(self) -> slice:
-        """Where it lies in the vector."""
+        """The fragment as a slice of the vector."""
         return slice(self.start, self.stop)
 
     @property
@@ -38,19 +39,22 @@ class Fragment:
 
 
 def fragments_of(tensors: Sequence[int], count: int) -> tuple[Fragment, ...]:
-    """The vector of ``tensors`` (their lengths, in order) in ``count`` fragments; fewer where it has not so many blocks."""
+    """Return the vector cut into ``count`` fragments, but at most one per block.
+
+    ``tensors`` are the lengths of the tensors in the order of the vector.
+    """
     borders = list(accumulate(tensors, initial=0))
     numbers = borders[-1]
     blocks = max(1, -(-numbers // ALIGN))
     count = min(count, blocks)
     cuts = [min(numbers, blocks * turn // count * ALIGN) for turn in range(count + 1)]
     return tuple(
-        Fragment(index, start, stop, pieces(borders, start, stop))
+        Fragment(index, start, stop, stretch_lengths(borders, start, stop))
         for index, (start, stop) in enumerate(pairwise(cuts))
     )
 
 
 def fragment_of(tensors: Sequence[int], count: int, round_: int) -> Fragment:
-    """The one whose turn it is in ``round_``."""
+    """Return the fragment that is averaged in ``round_``. See `fragments_of` for the other parameters."""
     fragments = fragments_of(tensors, count)
     return fragments[round_ % len(fragments)]

@@ -1,11 +1,14 @@
-"""The gather exchange: every member sends its whole update to all others, and each computes the average for itself.
+"""The gather exchange: every member sends its whole update to all others, and each computes the average for
+itself.
 
     update.c    our update, encoded with codec c, to every member whose commit is here
-    item        one member's update (`whole_update`: the bytes need nothing beside them), held once it matches its commit
+    item        one member's update (`whole_update`: the bytes need nothing beside them);
+                we hold it once it matches its commit
 
-No member has to trust an owner, nothing is encoded twice, and a member that dies takes nothing with it but its own update. A member
-that could not be reached directly gets an applied update by its hash from any holder. The bytes grow with the size of the group:
-for very small updates and small groups they are fewer than those of a butterfly exchange, which sends everything twice.
+No member has to trust an owner, nothing is encoded twice, and a member that dies takes nothing with it but
+its own update. A member that could not be reached directly gets an applied update by its hash from any
+holder. The bytes grow with the size of the group: for very small updates and small groups they are fewer than
+those of a butterfly exchange, which sends everything twice.
 
 Memory: the encoded updates of all members, the sum, and one decoded update.
 """
@@ -54,10 +57,11 @@ class Gather:
         (mine,) = self._state.encoded
         self._state.hold(self._seats[self._state.me], mine.hash, mine.payload)
 
-    # --- what comes in --------------------------------------------------------------------------------------------
+    # --- what comes in --------------------------------------------------------------------------------------
 
     def expect(self, sender: PeerId, item: str) -> int:
-        """The exact bytes of an update: its name says how it is encoded, so its length is known before its commit is here."""
+        """The exact bytes of an update: its name says how it is encoded, so its length is known before its
+        commit is here."""
         codec = next((codec for codec in allowed(self._plan.codec) if item == _name(codec)), None)
         if codec is None or sender not in self._seats:
             raise Refused("that item has no place in this round")
@@ -73,7 +77,7 @@ class Gather:
         """This exchange has no jobs besides those of the round."""
         yield from ()
 
-    # --- doing what has become possible ---------------------------------------------------------------------------
+    # --- doing what has become possible ---------------------------------------------------------------------
 
     def advance(self, now: float) -> Iterator[Command]:
         """Ship our update to the members that have committed, and check what has come from them."""
@@ -98,7 +102,7 @@ class Gather:
         """The members whose update is not here."""
         return self._tally.awaited(self._checked | self._unchecked.keys(), now)
 
-    # --- items ----------------------------------------------------------------------------------------------------
+    # --- items ----------------------------------------------------------------------------------------------
 
     def may_still_come(self, index: int, now: float) -> bool:
         """Updates come from members that can be reached and have committed in time."""
@@ -109,7 +113,10 @@ class Gather:
         return next(iter(self._state.held.get(index, ())), b"")
 
     def check(self, index: int, hash_: bytes, payload: Raw, source: PeerId) -> Job:
-        """Check a well-formed update of this hash. What its sender has committed to does not matter any more."""
+        """Check a well-formed update of this hash.
+
+        What its sender has committed to does not matter any more.
+        """
         return CheckUpdate(source, index, self._whole, payload, hash_, self._plan.codec)
 
     def possible_sizes(self, index: int) -> Sequence[int]:

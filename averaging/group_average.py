@@ -30,7 +30,8 @@ from .update import Update
 LOOKS = 16
 """First looks for missing peers that would fit into ``assemble_seconds``."""
 BRIEF = 1 << 17
-"""Numbers of an update whose jobs take a millisecond or two each (the sum of whole updates excepted, which grows with the group)."""
+"""Numbers of an update whose jobs take a millisecond or two each (the sum of whole updates excepted, which
+grows with the group)."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -79,7 +80,10 @@ class GroupAverage:
     async def assemble(
         self, update: Update, terms: GroupTerms, hierarchy: Hierarchy | None = None
     ) -> Group | NoGroup:
-        """The group of this round, at most 2 × ``assemble_seconds`` after ``terms.close_at``. ``hierarchy``: form the level-2 group."""
+        """The group of this round, at most 2 × ``assemble_seconds`` after ``terms.close_at``.
+
+        ``hierarchy``: form the level-2 group.
+        """
         spec = self._manifest.round
         level = LEVEL_2 if hierarchy else NO_GROUP
         stamp = Stamp(self._manifest.run_id, update.round, level)
@@ -101,7 +105,8 @@ class GroupAverage:
     async def exchange(
         self, update: Update, group: Group, vector_P: Tensor, decoded_scratch_P: Tensor | None = None
     ) -> GroupResult:
-        """Average ``vector_P`` (the update with its residual) in ``group``; takes at most ``average_seconds``."""
+        """Average ``vector_P`` (the update with its residual) in ``group``; takes at most
+        ``average_seconds``."""
         spec = self._manifest.round
         loop = asyncio.get_running_loop()
         began = loop.time()

@@ -25,8 +25,8 @@ CLAIM_CAP = 4
 class LinkClaim:
     """What a peer claims about its own link.
 
-    ``uplink`` is in kilobytes per second, 0 if not measured yet. ``dialable``: whether others can open connections to it. ``peers``
-    is how many peers it represents.
+    ``uplink`` is in kilobytes per second, 0 if not measured yet. ``dialable``: whether others can open
+    connections to it. ``peers`` is how many peers it represents.
     """
 
     uplink: int = 0
@@ -39,7 +39,10 @@ NO_CLAIMS: Mapping[PeerId, LinkClaim] = MappingProxyType({})
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """The peers that average together in one round. ``members`` are in the order of their ids, which is the order of every reduction."""
+    """The peers that average together in one round.
+
+    ``members`` are in the order of their ids, which is the order of every reduction.
+    """
 
     id: bytes
     round: int
@@ -60,7 +63,8 @@ class Group:
 
     @property
     def dialable(self) -> tuple[PeerId, ...]:
-        """The members that all others can open connections to; all members if none claims that it can be dialled."""
+        """The members that all others can open connections to; all members if none claims that it can be
+        dialled."""
         claims = zip(self.members, self.links, strict=False)
         return tuple(member for member, link in claims if link.dialable) or self.members
 
@@ -83,10 +87,12 @@ def form(
     links: Mapping[PeerId, LinkClaim] = NO_CLAIMS,
     unseated: int = 0,
 ) -> Group:
-    """The group of ``members``. Its id (16 bytes) commits to the run, the round, the model, the members, and their ``links``.
+    """The group of ``members``.
 
-    So a peer that claims one thing to the leader and another to a deputy makes two groups, and not one group whose members cut the
-    vector in two ways.
+    Its id (16 bytes) commits to the run, the round, the model, the members, and their ``links``.
+
+    So a peer that claims one thing to the leader and another to a deputy makes two groups, and not one group
+    whose members cut the vector in two ways.
     """
     ordered = tuple(sorted(set(members)))
     claims = tuple(links.get(member, LinkClaim()) for member in ordered)
@@ -98,7 +104,7 @@ def form(
 
 
 def formed(run: bytes, ready: Sequence[Signed[Ready]], unseated: int = 0) -> Group:
-    """The group of the peers that are ``ready``: at least one, and all for the same round, model and level."""
+    """The group of the peers that are ``ready``: one or more, all for the same round, model and level."""
     links = {
         signed.signer: LinkClaim(signed.message.uplink, signed.message.dialable, signed.message.peers)
         for signed in ready
@@ -115,14 +121,17 @@ def _at_level(digest: bytes, level: bytes) -> bytes:
 
 
 def leaders(run: bytes, round_: int, candidates: Iterable[PeerId]) -> list[PeerId]:
-    """The order in which ``candidates`` lead a round: the first proposes the group, and the next replace it where it fails."""
+    """The order in which ``candidates`` lead a round: the first proposes the group, and the next replace it
+    where it fails."""
     return [PeerId(peer) for peer in shuffled(run, candidates, "leader", round_)]
 
 
 def seats(
     run: bytes, ready: Sequence[Signed[Ready]], size: int, leader: PeerId | None = None
 ) -> list[Signed[Ready]]:
-    """Up to ``size`` of the peers that are ``ready``, drawn by hash if there are more. The others keep their updates.
+    """Up to ``size`` of the peers that are ``ready``, drawn by hash if there are more.
+
+    The others keep their updates.
 
     The ``leader`` always gets a seat, because the peers without one ask it what came of the round.
     """
@@ -137,7 +146,8 @@ def seats(
 
 
 def one_per_level1_group(hierarchy: Hierarchy, ready: Iterable[Signed[Ready]]) -> list[Signed[Ready]]:
-    """Of the peers that came to a level-2 group the representative of each level-1 group, in the order of their ids."""
+    """Of the peers that came to a level-2 group the representative of each level-1 group, in the order of
+    their ids."""
     by_group: dict[int, dict[PeerId, Signed[Ready]]] = {}
     for signed in ready:
         by_group.setdefault(hierarchy.group_index(signed.signer), {})[signed.signer] = signed
@@ -146,15 +156,17 @@ def one_per_level1_group(hierarchy: Hierarchy, ready: Iterable[Signed[Ready]]) -
 
 
 def owners(run: bytes, group: Group, at_most: int) -> tuple[PeerId, ...]:
-    """The members that own a part in this round, in the order of the parts: drawn from those that all others can dial."""
+    """The members that own a part in this round, in the order of the parts: drawn from those that all others
+    can dial."""
     return tuple(PeerId(peer) for peer in shuffled(run, group.dialable, "owner", group.id)[:at_most])
 
 
 def shares(group: Group, owners: Sequence[PeerId]) -> tuple[Fraction, ...]:
     """How much of the vector each of ``owners`` reduces, so that all links are done at about the same time.
 
-    A peer that has not measured its uplink counts like the median of those that have. Claims are not believed, only worth a bounded
-    share: none counts for more than `CLAIM_CAP` medians. All shares are equal if nobody has measured.
+    A peer that has not measured its uplink counts like the median of those that have. Claims are not
+    believed, only worth a bounded share: none counts for more than `CLAIM_CAP` medians. All shares are equal
+    if nobody has measured.
     """
     known = sorted(link.uplink for link in group.links if link.uplink)
     if not known:

@@ -1,15 +1,14 @@
 """Named tensors as one flat vector and back: the only place that knows where in the vector a tensor lies.
 
-    {"embed": [256, 64], "head": [64, 256], ...}  ──flatten──►  [P] float32  ──unflatten, write──►  the same names and shapes
+    {"embed": [256, 64], "head": [64, 256], …} ──flatten──► [P] float32 ──unflatten, write──► the same tensors
 
-Everything between two layouts (feedback, codecs, parts, reduction) sees the vector only.
+Everything between the two (error feedback, codecs, parts, reduction) sees only the vector.
 """
 
 # Axes: P parameters of the whole model
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -18,12 +17,10 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from swarm.wire import pack
-
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where one tensor lies: numbers ``start`` to ``start + numbers`` of the vector, in row-major order."""
+    """Where one tensor lies in the vector: ``numbers`` numbers from ``start`` on, in row-major order."""
 
     name: str
     shape: tuple[int, ...]
@@ -37,13 +34,19 @@ class Place:
 
 @dataclass(frozen=True)
 class Layout:
-    """Names and shapes in a fixed order. Devices and dtypes are no part of it: every peer may keep its model as it likes."""
+    """Names and shapes in a fixed order.
+
+    Devices and dtypes are not part of it: they may differ from peer to peer.
+    """
 
     places: tuple[Place, ...]
 
     @classmethod
     def of(cls, named: Iterable[tuple[str, Tensor]]) -> Layout:
-        """The layout of ``named`` in the order given (``model.named_parameters()``). Raises `ValueError` for a name twice."""
+        """Return the layout of ``named`` in the order given, as in ``Layout.of(model.named_parameters())``.
+
+        Raises `ValueError` if a name occurs twice.
+        """
         places: list[Place] = []
         start = 0
         for name, tensor in named:
@@ -58,22 +61,22 @@ class Layout:
         """P, the length of the vector."""
         return sum(place.numbers for place in self.places)
 
-    @cached_property
-    def fingerprint(self) -> bytes:
-        """32 bytes that are equal on two peers exactly where names, shapes and their order are."""
-        return hashlib.sha256(
-            b"swarm-layout-v1" + pack([(place.name, place.shape) for place in self.places])
-        ).digest()
-
     def flatten(self, tensors: Mapping[str, Tensor]) -> Tensor:
-        """``[P]`` float32 on the CPU, a copy. Raises `ValueError` where a tensor is missing or misshapen; more are ignored."""
+        """Return a copy of ``tensors`` as one vector, ``[P]`` float32 on the CPU.
+
+        Tensors that the layout does not have are ignored. Raises `ValueError` if one is missing or has
+        another shape.
+        """
         vector_P = torch.empty(self.numbers, dtype=torch.float32)
         for view, tensor in self._pairs(vector_P, tensors):
             view.copy_(tensor.detach())
         return vector_P
 
     def unflatten(self, vector_P: Tensor) -> dict[str, Tensor]:
-        """The tensors inside ``vector_P``, by name: views, which share its memory."""
+        """Return the tensors inside ``vector_P``, by name, as views of its memory.
+
+        Raises `ValueError` for another length.
+        """
         if vector_P.shape != (self.numbers,):
             raise ValueError(
                 f"a vector of {self.numbers} numbers was expected, not one of shape {tuple(vector_P.shape)}"
@@ -84,13 +87,16 @@ class Layout:
         }
 
     def write(self, vector_P: Tensor, into: Mapping[str, Tensor]) -> None:
-        """Copy ``vector_P`` into existing tensors, which keep device and dtype. Where it raises `ValueError`, none was changed."""
+        """Copy ``vector_P`` into existing tensors, which keep their devices and dtypes.
+
+        Raises `ValueError` if a tensor is missing or has another shape; then no tensor has been changed.
+        """
         with torch.no_grad():
             for view, tensor in self._pairs(vector_P, into):
                 tensor.copy_(view)
 
     def _pairs(self, vector_P: Tensor, tensors: Mapping[str, Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
-        """Each view of the vector beside the tensor of its name; every name and shape is checked before the first pair is made."""
+        """Check all names and shapes, then return pairs of a view of the vector and a tensor."""
         for place in self.places:
             if place.name not in tensors or tensors[place.name].shape != place.shape:
                 raise ValueError(f"no tensor {place.name!r} of shape {place.shape}")

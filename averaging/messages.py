@@ -1,4 +1,6 @@
-"""The messages that members exchange in a round. Bulk bytes travel beside them; the messages carry the hashes of those bytes.
+"""The messages that members exchange in a round.
+
+Bulk bytes travel beside them; the messages carry the hashes of those bytes.
 
 Ready, Proposal, Vote, Decline      who averages together        (`assembly`)
 Commit, Holdings, Ballot            what the average is          (`round`)
@@ -26,9 +28,12 @@ MAX_WEIGHT = 1 << 50
 
 
 class Ready(Message, frozen=True):
-    """The sender has an update for the stamp's round, made from the model with ``state_root``. Describes the sender's link as well.
+    """The sender has an update for the stamp's round, made from the model with ``state_root``.
 
-    The proposal hands these signed claims to all members, so all of them cut the vector in the same way (`groups.shares`).
+    Describes the sender's link as well.
+
+    The proposal hands these signed claims to all members, so all of them cut the vector in the same way
+    (`groups.shares`).
     """
 
     kind: ClassVar[Kind] = Kind.READY
@@ -50,7 +55,8 @@ class Ready(Message, frozen=True):
 
 
 class Proposal(Message, frozen=True):
-    """A leader's list of members, as their own signed `Ready` frames: a peer that did not come cannot be listed."""
+    """A leader's list of members, as their own signed `Ready` frames: a peer that did not come cannot be
+    listed."""
 
     kind: ClassVar[Kind] = Kind.PROPOSAL
 
@@ -66,7 +72,10 @@ class Proposal(Message, frozen=True):
 
 
 class Vote(Message, frozen=True):
-    """The sender takes part in the group named by the stamp. A peer signs at most one per round, so it is never in two groups."""
+    """The sender takes part in the group named by the stamp.
+
+    A peer signs at most one per round, so it is never in two groups.
+    """
 
     kind: ClassVar[Kind] = Kind.VOTE
 
@@ -83,7 +92,10 @@ class DeclineReason(IntEnum):
 
 
 class Decline(Message, frozen=True):
-    """The receiver is not in the group of the stamp's round, and why. ``round`` is the newest round that the sender knows of."""
+    """The receiver is not in the group of the stamp's round, and why.
+
+    ``round`` is the newest round that the sender knows of.
+    """
 
     kind: ClassVar[Kind] = Kind.DECLINE
 
@@ -97,10 +109,11 @@ class Decline(Message, frozen=True):
 
 
 class Commit(Message, frozen=True):
-    """Hash and L2 norm of every part of the sender's encoded update, and its weight, before any of it is sent.
+    """Hash and L2 norm of every part of the sender's encoded update, and its weight, before any of it is
+    sent.
 
-    In a gather exchange the whole update is one part. ``seed`` names the data behind the update, so that an auditor can repeat
-    the work.
+    In a gather exchange the whole update is one part. ``seed`` names the data behind the update, so that an
+    auditor can repeat the work.
     """
 
     kind: ClassVar[Kind] = Kind.COMMIT
@@ -126,7 +139,8 @@ class Commit(Message, frozen=True):
 
 
 class Receipt(Message, frozen=True):
-    """The signature of an owner or a spare under its result of ``part``: a hash over the included members and the encoded numbers."""
+    """The signature of an owner or a spare under its result of ``part``: a hash over the included members and
+    the encoded numbers."""
 
     kind: ClassVar[Kind] = Kind.RECEIPT
 
@@ -140,7 +154,8 @@ class Receipt(Message, frozen=True):
 
 
 class Takeover(Message, frozen=True):
-    """The sender, a spare of ``part``, cannot reach its owner: please send it your part, or the result if you hold it."""
+    """The sender, a spare of ``part``, cannot reach its owner: please send it your part, or the result if you
+    hold it."""
 
     kind: ClassVar[Kind] = Kind.TAKEOVER
 
@@ -170,7 +185,10 @@ class Holdings(_Items, frozen=True):
 
 
 class Ballot(_Items, frozen=True):
-    """The items to apply, by all holdings that the sender has heard. One per member and round: two decisions cannot both get 2/3."""
+    """The items to apply, by all holdings that the sender has heard.
+
+    One per member and round: two decisions cannot both get 2/3.
+    """
 
     kind: ClassVar[Kind] = Kind.BALLOT
 

@@ -1,7 +1,10 @@
-"""What is signed of numbers, their hash and their L2 norm, and the one walk over the memory where they lie that finds both.
+"""The hash and the L2 norm of a payload, found in one pass over its memory.
 
-A part is larger than a core's cache: to hash it, then to measure it, then to copy it is to fetch it from memory three times, and
-four peers on two cores have no memory to spare. So a piece at a time is fetched, and everything is done with it.
+Both are signed: the hash of the bytes as they travel, the norm of the numbers that they decode to.
+
+A part is larger than a core's cache. Hashing it, then measuring it, then copying it would fetch it from
+memory three times, and memory bandwidth is what limits four peers on two cores. So each piece is fetched
+once, and everything is done with it while it is in the cache.
 """
 
 # Axes: N numbers of one part
@@ -15,80 +18,92 @@ from torch import Tensor
 
 from swarm.hashing import Hasher
 
-from .codecs import Packed, Raw, pieces
+from .codecs import LazyVector, Raw, pieces
 
-Vector = Tensor | Packed
-"""N numbers, or what they can be read in, piece by piece."""
+Vector = Tensor | LazyVector
+"""N numbers, in memory or decoded piece by piece."""
 
 NORM_TOLERANCE = 1e-4
-"""Relative difference between a committed and a measured norm that is still honest: summation order differs between machines."""
+"""Relative difference up to which a measured norm confirms a committed one: orders of summation differ."""
 
 _ROW = 512
-"""Numbers whose squares are summed in float32: an order of summation cannot be further than 512 roundings from another one."""
-_NARROW = (1e-10, math.inf)
-"""Between these a norm was computed in float32 without anything of weight falling out of its range."""
+"""Numbers whose squares are summed in float32: two orders of summation differ by at most 512 roundings."""
+
+_SMALLEST = 1e-10
+"""Above this, a norm that was computed in float32 has not lost squares that matter to underflow."""
 
 
 def norm(vector_N: Vector) -> float:
-    """The L2 norm of ``vector_N``, to 2e-5 of itself: finite for all finite numbers, NaN or infinite where one of them is not."""
-    return _root(sum(squares(vector_N[here]) for here in pieces(len(vector_N))), vector_N)
+    """Return the L2 norm of ``vector_N``, to 2e-5 of itself.
+
+    It is finite for all finite numbers, and NaN or infinite if one of them is.
+    """
+    return _root(sum(_sum_of_squares(vector_N[here]) for here in pieces(len(vector_N))), vector_N)
 
 
 def hash_and_norm(payload: Raw, numbers_N: Tensor, out_N: Tensor | None = None) -> tuple[bytes, float]:
-    """`digest` of ``payload`` and `norm` of the float32 numbers that are its end, which are copied to ``out_N`` where given."""
-    walk = Walk(payload, numbers_N)
+    """Return the hash of ``payload`` and the `norm` of the float32 numbers at its end, ``numbers_N``.
+
+    Also copies the numbers to ``out_N`` if given.
+    """
+    measure = HashAndNorm(payload, numbers_N)
     for here in pieces(len(numbers_N)):
-        walk.look(here)
+        measure.update(here)
         if out_N is not None:
             out_N[here] = numbers_N[here]
-    return walk.hash, walk.norm
+    return measure.hash, measure.norm
 
 
-class Walk:
-    """`hash_and_norm` for somebody who comes by all the pieces anyway, and looks at each of them in its turn."""
+class HashAndNorm:
+    """`hash_and_norm` piece by piece, for a caller whose own loop goes over the pieces of ``numbers_N``.
+
+    The caller calls `update` with each of the `pieces` in order, and then reads `hash` and `norm`.
+    """
 
     def __init__(self, payload: Raw, numbers_N: Tensor) -> None:
-        self._raw, self._numbers_N = memoryview(payload).cast("B"), numbers_N
-        self._head, self._squares = len(self._raw) - numbers_N.nbytes, 0.0
+        self._raw = memoryview(payload).cast("B")
+        self._numbers_N = numbers_N
+        self._head_size = len(self._raw) - numbers_N.nbytes
+        self._squares = 0.0
         self._hasher = Hasher()
-        self._hasher.update(self._raw[: self._head])
+        self._hasher.update(self._raw[: self._head_size])
 
-    def look(self, here: slice) -> None:
-        """At the next of the `pieces`."""
-        self._hasher.update(self._raw[self._head + 4 * here.start : self._head + 4 * here.stop])
-        self._squares += squares(self._numbers_N[here])
+    def update(self, here: slice) -> None:
+        """Hash and measure the next of the `pieces`."""
+        self._hasher.update(self._raw[self._head_size + 4 * here.start : self._head_size + 4 * here.stop])
+        self._squares += _sum_of_squares(self._numbers_N[here])
 
     @property
     def hash(self) -> bytes:
-        """Of the whole payload, once all of it has been looked at."""
+        """The hash of the whole payload, after the last piece."""
         return self._hasher.digest()
 
     @property
     def norm(self) -> float:
-        """Of all the numbers, likewise."""
+        """The norm of all the numbers, after the last piece."""
         return _root(self._squares, self._numbers_N)
 
 
-def squares(piece_N: Tensor) -> float:
-    """The sum of the squares of ``piece_N``. Infinite where a row of them is too large for float32."""
+def _sum_of_squares(piece_N: Tensor) -> float:
+    """Return the sum of the squares of ``piece_N``; infinite if those of a row are too large for float32."""
     rows = len(piece_N) // _ROW
-    wide = torch.linalg.vector_norm(piece_N[: rows * _ROW].view(rows, _ROW), dim=1).to(torch.float64)
-    found = float(torch.dot(wide, wide))
+    row_norms = torch.linalg.vector_norm(piece_N[: rows * _ROW].view(rows, _ROW), dim=1).to(torch.float64)
+    found = float(torch.dot(row_norms, row_norms))
     if rows * _ROW == len(piece_N):
         return found
-    last = piece_N[rows * _ROW :].to(torch.float64)
-    return found + float(torch.dot(last, last))
+    rest = piece_N[rows * _ROW :].to(torch.float64)
+    return found + float(torch.dot(rest, rest))
 
 
 def is_near(claimed: float, measured: float) -> bool:
-    """Whether a norm that was signed is the one that was measured."""
+    """Return whether a measured norm confirms the claimed one, within `NORM_TOLERANCE`."""
     return abs(measured - claimed) <= NORM_TOLERANCE * measured
 
 
 def _root(total: float, vector_N: Vector) -> float:
-    """The norm behind a sum of squares; computed once more where its numbers have squares that no float32 can hold."""
+    """Return the norm for a sum of squares; summed again in float64 if float32 may have been too narrow."""
     found = math.sqrt(total)
-    if _NARROW[0] < found < _NARROW[1]:
+    if _SMALLEST < found < math.inf:
         return found
     wide = (vector_N[here].to(torch.float64) for here in pieces(len(vector_N)))
     return math.sqrt(sum(float(torch.dot(piece_N, piece_N)) for piece_N in wide))

@@ -49,7 +49,8 @@ class Decided:
     record: Record | None = None
     """What was decided, for peers that were not in the group; None where this peer was alone."""
     is_counted: bool = True
-    """Whether our group had a part in the average: a level-2 group may have decided without our representative."""
+    """Whether our group had a part in the average: a level-2 group may have decided without our
+    representative."""
 
     @property
     def present(self) -> tuple[PeerId, ...]:
@@ -71,7 +72,10 @@ class Followed:
 
 @dataclass(frozen=True, slots=True)
 class Declined:
-    """A group was formed without this peer. ``round`` is where the run is, according to the peer that declined."""
+    """A group was formed without this peer.
+
+    ``round`` is where the run is, according to the peer that declined.
+    """
 
     reason: str
     round: int
@@ -124,7 +128,8 @@ class Void:
 
 @dataclass(frozen=True, slots=True)
 class NotMerged:
-    """The level-1 group decided, but its average did not become part of the run's next state, as far as this peer knows.
+    """The level-1 group decided, but its average did not become part of the run's next state, as far as this
+    peer knows.
 
     The average rides with the next updates of all its members. ``cause`` is what became of the level-2 group.
     """

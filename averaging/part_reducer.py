@@ -1,9 +1,11 @@
-"""Reducing one part, as its owner or as one of its spares: collect the members' parts, check them, average them, publish the result.
+"""Reducing one part, as its owner or as one of its spares: collect the members' parts, check them, average
+them, publish the result.
 
     part.j.c from a member  ──►  checked against its commit  ──►  inputs  ──►  reduced, in member order
 
-A spare gets parts only from members that miss the result. If it has the owner's result, from the owner or as a copy, it passes that
-on instead of making another one. So the members that had the result already and those that get it now hold the same item.
+A spare gets parts only from members that miss the result. If it has the owner's result, from the owner or as
+a copy, it passes that on instead of making another one. So the members that had the result already and those
+that get it now hold the same item.
 """
 
 # Axes: N numbers of one part
@@ -36,7 +38,8 @@ class PartReducer:
         self._inputs: dict[PeerId, Raw] = {}
         """The checked bytes by member; empty bytes once they are being reduced."""
         self._vectors: dict[PeerId, Tensor | None] = {}
-        """The same, decoded, unless they stay packed: kept from the check to the reduction, as many numbers as the part has."""
+        """The same, decoded, unless they stay packed: kept from the check to the reduction, as many numbers
+        as the part has."""
         self._unchecked: dict[PeerId, Raw] = {}
         self._checked: set[PeerId] = {state.me}
         self._served: set[PeerId] = {state.me}
@@ -78,7 +81,10 @@ class PartReducer:
             yield Report("bad-part", f"left out of our part: {verdict.reason}", verdict.sender)
 
     def reduce(self, now: float) -> Iterator[Command]:
-        """Reduce once every member's part is here, or the time for parts has passed. A spare first asks the members for them."""
+        """Reduce once every member's part is here, or the time for parts has passed.
+
+        A spare first asks the members for them.
+        """
         schedule = self._state.plan.schedule
         if self.rank and not self._has_called:
             self._has_called = True
@@ -113,7 +119,7 @@ class PartReducer:
             self._checked - self._inputs.keys() - self._tally.gone
         )  # being checked: the answer is certain to come
         if self.rank:
-            # A member that holds no result has given up on this part; one that holds a result will send a copy.
+            # A member without a result has given up on this part; a member with one will send a copy.
             holdings = self._tally.holdings.items()
             awaited -= {member for member, held in holdings if not held.hashes[self.part.index]}
         return awaited
@@ -127,7 +133,8 @@ class PartReducer:
             yield Ship(member, f"result.{index}", reduced.payload)
 
     def pass_on(self, hash_: bytes) -> Iterator[Command]:
-        """Send another reducer's result that we hold to the members that have sent us their part because they miss it."""
+        """Send another reducer's result that we hold to the members that have sent us their part because they
+        miss it."""
         index = self.part.index
         senders = (self._unchecked.keys() | self._checked) - self._served
         if not self.rank or not senders or self._is_reducing:

@@ -1,9 +1,12 @@
-"""Many to one, the same bits everywhere, and the jobs that carry the round's arithmetic to its thread.
+"""The average of a part, with the same bits on every member, and a round's arithmetic as jobs for a thread.
 
-Rule 1: ``acc = x · c``, then ``acc += x · c``: a multiply, then an add, in member order. A fused multiply-add (``add_`` with
-        ``alpha``) or a sum over a stacked axis rounds differently from machine to machine, thread count to thread count.
-Rule 2: what is hashed is what was received; what is measured (norms) is what was decoded.
-Rule 3: jobs are values. Equal jobs give equal results, so a round can be tested without running one.
+Rule 1: ``acc = x · c``, then ``acc += x · c``: a separate multiply and add, in the order of the members. A
+        fused multiply-add (``add_`` with ``alpha``) or a sum over a stacked axis rounds differently from
+        machine to machine, or with another count of threads.
+Rule 2: What is hashed is the bytes that were received; what is measured (norms) is the numbers that they
+        decode to.
+Rule 3: Jobs are values. Equal jobs give equal results, so a test of a round can compare jobs without running
+        them.
 """
 
 # Axes: P parameters of the whole model, N numbers of one part
@@ -22,8 +25,8 @@ from swarm.hashing import digest
 from swarm.identity import PeerId
 from swarm.manifest import Codec as CodecName
 
-from .codecs import PIECE, Packed, Quantised, Raw, codec_of, exact_codec, pieces, room_for
-from .one_pass import Vector, Walk, hash_and_norm, is_near, norm
+from .codecs import PIECE, LazyVector, Quantised, Raw, codec_of, output_for, pieces, zero_copy_codec
+from .one_pass import HashAndNorm, Vector, hash_and_norm, is_near, norm
 from .partition import Part
 
 
@@ -33,14 +36,15 @@ def weighted_sum(
     *,
     piece: int | None = None,
     out_N: Tensor | None = None,
-    look: Callable[[slice], None] | None = None,
+    on_piece: Callable[[slice], None] | None = None,
 ) -> Tensor:
-    """``Σ coefficient · vector_N`` in the order given, bit for bit the same on every peer (rule 1). ``[N]`` float32.
+    """Return ``Σ coefficient · vector_N``, ``[N]`` float32, summed in the order given (rule 1).
 
-    Coefficients must be float32 values, as `robust.coefficients` makes them. The sum is put into ``out_N``, which may be the first
-    of the vectors, or into a new tensor; ``piece`` (numbers per step: what has been read once stays in the cache) changes no bit.
-    ``look`` is called with each piece of the sum while it is near. Raises `ValueError` for no vectors, unequal lengths, or another
-    number of coefficients.
+    Coefficients must be float32 values, as `robust.coefficients` returns them. The sum is written into
+    ``out_N``, which may be the first of the vectors, or into a new tensor. ``piece`` is how many numbers are
+    summed at a time, so that they stay in the cache; it does not change the bits. ``on_piece`` is called with
+    each piece of the sum while it is in the cache. Raises `ValueError` for no vectors, unequal lengths, or
+    another number of coefficients than of vectors.
     """
     terms = [(vector_N, np.float32(count)) for vector_N, count in zip(vectors, coefficients, strict=True)]
     if not terms:
@@ -50,7 +54,7 @@ def weighted_sum(
         raise ValueError(
             f"vectors of {', '.join(str(len(vector_N)) for vector_N, _ in terms)} numbers have no sum"
         )
-    total_N = room_for(numbers, out_N)
+    total_N = output_for(numbers, out_N)
     piece = piece or PIECE
     product = np.empty(min(piece, numbers), np.float32)
     for here in pieces(numbers, piece):
@@ -59,41 +63,44 @@ def weighted_sum(
         np.multiply(first_N[here].numpy(), count, out=total)
         for vector_N, count in others:
             total += np.multiply(vector_N[here].numpy(), count, out=product[: len(total)])
-        if look:
-            look(here)
+        if on_piece:
+            on_piece(here)
     return total_N
 
 
-# --- results ------------------------------------------------------------------------------------------------------
+# --- results ------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
 class EncodedPart:
-    """One part of our update as it travels; ``norm`` is that of the decoded numbers, which is what the others can measure."""
+    """One part of our update as it travels.
+
+    ``norm`` is that of the decoded numbers, which is what others can measure.
+    """
 
     payload: Raw
     hash: bytes
     norm: float
     vector_N: Tensor | None = field(compare=False, repr=False)
-    """What the others will read in the payload, unless it is quicker to read it again. Where nothing is lost both are views of our
-    own vector: nobody may write to it."""
+    """What the payload decodes to; None for codecs that decode it again as quickly. For a codec without loss,
+    payload and vector are both views of our own update: they must only be read."""
 
 
 @dataclass(frozen=True, slots=True)
 class Checked:
-    """Whether the bytes of ``sender`` for a part are what it had signed; ``reason`` says why not."""
+    """Whether the bytes that ``sender`` sent for a part are what had been signed; ``reason`` says why not."""
 
     sender: PeerId
     part_index: int
     ok: bool
     reason: str = ""
     vector_N: Tensor | None = field(default=None, compare=False, repr=False)
-    """What was decoded to find out: nobody needs to do it again."""
+    """The numbers that were decoded for the check, so that they need not be decoded again."""
 
 
 @dataclass(frozen=True, slots=True)
 class Reduced:
-    """The average of one part, as whoever reduces it sends it to all."""
+    """The average of one part, as its reducer sends it to all members."""
 
     payload: Raw
     hash: bytes
@@ -103,31 +110,36 @@ class Reduced:
 
 @dataclass(frozen=True, slots=True)
 class Share:
-    """One member's encoded numbers of a part, and how much they count."""
+    """One member's encoded numbers of a part, and the coefficient with which they count."""
 
     payload: Raw
     codec: CodecName
     coefficient: float
     vector_N: Tensor | None = field(default=None, compare=False, repr=False)
-    """The decoded numbers, where somebody has them."""
+    """The decoded numbers, if they are known."""
 
-    def numbers(self, part: Part, room: Tensor) -> Vector:
-        """``[N]`` float32, or what they are read in, in ``room``, where they are needed."""
-        return read(self.payload, part, self.codec, room) if self.vector_N is None else self.vector_N
+    def numbers(self, part: Part, scratch: Tensor) -> Vector:
+        """Return the numbers, ``[N]`` float32: decoded, or a `LazyVector` over ``scratch``."""
+        if self.vector_N is not None:
+            return self.vector_N
+        return decode_or_defer(self.payload, part, self.codec, scratch)
 
 
-# --- jobs ---------------------------------------------------------------------------------------------------------
+# --- jobs ---------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class EncodeParts:
-    """Encode our update part by part. Equal to another one over the same tensor object, not over equal numbers."""
+    """Encode our update part by part.
+
+    Two jobs are equal only if they have the same tensor object, not equal numbers.
+    """
 
     vector_P: Tensor
     parts: tuple[Part, ...]
     codec: CodecName
-    room_P: Tensor | None = None
-    """Where what the others will read may be put, unless it is ``vector_P`` itself."""
+    scratch_P: Tensor | None = None
+    """A buffer for what the payloads decode to, unless that is ``vector_P`` itself."""
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, EncodeParts):
@@ -138,22 +150,25 @@ class EncodeParts:
         return hash((id(self.vector_P), self.parts, self.codec))
 
     def run(self) -> tuple[EncodedPart, ...]:
-        """One `EncodedPart` per part. Raises `ValueError` for NaN or infinity."""
-        room_P = self.room_P
-        if room_P is None and not (exact_codec(self.codec) or isinstance(codec_of(self.codec), Quantised)):
-            room_P = torch.empty_like(self.vector_P)
-        made = []
+        """Return one `EncodedPart` per part. Raises `ValueError` for NaN or infinity."""
+        scratch_P = self.scratch_P
+        if scratch_P is None and self._needs_scratch:
+            scratch_P = torch.empty_like(self.vector_P)
+        encoded = []
         for part in self.parts:
             here = slice(part.start, part.stop)
-            made.append(
-                encoded(self.vector_P[here], part, self.codec, None if room_P is None else room_P[here])
-            )
-        return tuple(made)
+            scratch_N = None if scratch_P is None else scratch_P[here]
+            encoded.append(encode_part(self.vector_P[here], part, self.codec, scratch_N))
+        return tuple(encoded)
+
+    @property
+    def _needs_scratch(self) -> bool:
+        return not (zero_copy_codec(self.codec) or isinstance(codec_of(self.codec), Quantised))
 
 
 @dataclass(frozen=True, slots=True)
 class CheckPart:
-    """Hold what ``sender`` delivered for our part against the hash and the norm of its commit."""
+    """Check what ``sender`` sent of a part that we reduce against the hash and the norm of its commit."""
 
     sender: PeerId
     part: Part
@@ -163,70 +178,75 @@ class CheckPart:
     codec: CodecName
 
     def run(self) -> Checked:
-        """The verdict; never raises because of what the sender sent."""
+        """Return whether it is what was signed. Nothing that a sender can send raises an error."""
+        index = self.part.index
         try:
             vector_N, measured = self._measured()
         except Malformed as error:
-            return Checked(self.sender, self.part.index, False, error.fact)
+            return Checked(self.sender, index, False, error.fact)
         if not is_near(self.norm, measured):
-            return Checked(
-                self.sender, self.part.index, False, f"the norm is {measured:.6g}, {self.norm:.6g} was signed"
-            )
-        return Checked(
-            self.sender, self.part.index, True, vector_N=None if isinstance(vector_N, Packed) else vector_N
-        )
+            reason = f"the norm is {measured:.6g}, {self.norm:.6g} was signed"
+            return Checked(self.sender, index, False, reason)
+        decoded_N = None if isinstance(vector_N, LazyVector) else vector_N
+        return Checked(self.sender, index, True, vector_N=decoded_N)
 
     def _measured(self) -> tuple[Vector, float]:
-        """The numbers and their norm. Raises `Malformed` for other bytes than were signed, and what `encoded` cannot have made."""
-        if exact := exact_codec(self.codec):
-            vector_N = exact.numbers_in(self.payload, self.part.numbers)
+        """Return the numbers and their norm.
+
+        Raises `Malformed` for bytes with another hash, and for bytes that `encode_part` cannot have made.
+        """
+        if codec := zero_copy_codec(self.codec):
+            vector_N = codec.vector_view(self.payload, self.part.numbers)
             found, measured = hash_and_norm(self.payload, vector_N)
             require_hash(found, self.hash)
-            if measured <= exact.limit:
+            if measured <= codec.limit:
                 return vector_N, measured
         else:
             require_hash(digest(self.payload), self.hash)
-        read_N = read(self.payload, self.part, self.codec)
-        return read_N, norm(read_N)
+        decoded_N = decode_or_defer(self.payload, self.part, self.codec)
+        return decoded_N, norm(decoded_N)
 
 
 @dataclass(frozen=True, slots=True)
 class ReducePart:
-    """Average one part: the members' ``shares`` of it (checked before) in member order, into a result encoded with ``codec``."""
+    """Average one part: the members' ``shares`` of it, already checked, in member order.
+
+    ``codec`` is that of the result.
+    """
 
     part: Part
     shares: tuple[Share, ...]
     codec: CodecName
     head: bytes = b""
-    """What stands before the numbers in the result: whose they are."""
+    """The bytes of the result in front of the numbers: flags that say whose shares are in it."""
 
     def run(self) -> Reduced:
-        """The encoded average, bit for bit what every other member would get."""
-        room = torch.empty(PIECE)
-        vectors, counts = (
-            [share.numbers(self.part, room) for share in self.shares],
-            [share.coefficient for share in self.shares],
-        )
-        if exact := exact_codec(self.codec):
-            payload, sum_N = exact.room(self.head, self.part.numbers)
-            walk = Walk(payload, sum_N)
-            weighted_sum(vectors, counts, out_N=sum_N, look=walk.look)
-            if walk.norm <= exact.limit:
-                return Reduced(payload, walk.hash, sum_N)
+        """Return the encoded average, with the same bits on every member that reduces the part."""
+        scratch = torch.empty(PIECE)
+        vectors = [share.numbers(self.part, scratch) for share in self.shares]
+        coefficients = [share.coefficient for share in self.shares]
+        if zero_copy := zero_copy_codec(self.codec):
+            payload, sum_N = zero_copy.empty_payload(self.head, self.part.numbers)
+            measure = HashAndNorm(payload, sum_N)
+            weighted_sum(vectors, coefficients, out_N=sum_N, on_piece=measure.update)
+            if measure.norm <= zero_copy.limit:
+                return Reduced(payload, measure.hash, sum_N)
         else:
-            sum_N = weighted_sum(vectors, counts)
+            sum_N = weighted_sum(vectors, coefficients)
+
         codec = codec_of(self.codec, self.part.shape)
-        read_N = sum_N if isinstance(codec, Quantised) else torch.empty_like(sum_N)
-        numbers = codec.encode(sum_N, read_N)
+        decoded_N = sum_N if isinstance(codec, Quantised) else torch.empty_like(sum_N)
+        numbers = codec.encode(sum_N, decoded_N)
         payload = memoryview(b"".join((self.head, numbers)))
-        return Reduced(payload, digest(payload), read_N)
+        return Reduced(payload, digest(payload), decoded_N)
 
 
 @dataclass(frozen=True, slots=True)
 class CheckResult:
-    """Hold the average that came for ``part``, from its owner or any other ``source``, against the hash of the owner's receipt.
+    """Check the average that came for ``part`` against the hash in the receipt of its owner.
 
-    The hash is that of the whole payload; the numbers begin after ``head`` bytes.
+    ``source`` is the peer that sent it, by default the owner. The hash is that of the whole payload; the
+    numbers begin after ``head`` bytes.
     """
 
     part: Part
@@ -236,24 +256,29 @@ class CheckResult:
     head: int = 0
     source: PeerId | None = None
     out_N: Tensor | None = field(default=None, compare=False, repr=False)
-    """Where in the average the numbers may be put at once."""
+    """The slice of the whole average that the numbers may be written into."""
 
     def run(self) -> Checked:
-        """The verdict on who sent it; never raises because of what was sent."""
+        """Return whether it is what was signed. Nothing that a sender can send raises an error."""
         source = self.source or self.part.owner
         try:
-            vector_N = self._read()
+            vector_N = self._decoded()
         except Malformed as error:
             return Checked(source, self.part.index, False, error.fact)
         return Checked(source, self.part.index, True, vector_N=vector_N)
 
-    def _read(self) -> Tensor:
-        """The numbers. Raises `Malformed` for other bytes than were signed, and for what no `ReducePart` can have made."""
-        numbers, out_N = memoryview(self.payload)[self.head :], room_for(self.part.numbers, self.out_N)
-        if exact := exact_codec(self.codec):
-            found, measured = hash_and_norm(self.payload, exact.numbers_in(numbers, self.part.numbers), out_N)
+    def _decoded(self) -> Tensor:
+        """Return the numbers.
+
+        Raises `Malformed` for bytes with another hash, and for bytes that no `ReducePart` can have made.
+        """
+        numbers = memoryview(self.payload)[self.head :]
+        out_N = output_for(self.part.numbers, self.out_N)
+        if codec := zero_copy_codec(self.codec):
+            vector_N = codec.vector_view(numbers, self.part.numbers)
+            found, measured = hash_and_norm(self.payload, vector_N, out_N)
             require_hash(found, self.hash)
-            if measured <= exact.limit:
+            if measured <= codec.limit:
                 return out_N
         else:
             require_hash(digest(self.payload), self.hash)
@@ -262,13 +287,16 @@ class CheckResult:
 
 @dataclass(frozen=True, slots=True)
 class DecodeResults:
-    """Put the group's average together from the applied results, by part, as they were decoded when they were checked or made."""
+    """Put the average together from the applied ``results``, which are decoded already."""
 
     results: tuple[tuple[Part, Tensor], ...]
     average_P: Tensor
 
     def run(self) -> Tensor:
-        """``average_P``, zero wherever nothing was applied. Most results lie in it already."""
+        """Return ``average_P`` with all results in it, zero where nothing was applied.
+
+        Results that were decoded into ``average_P`` already are not copied again.
+        """
         applied = {part.start: (part, vector_N) for part, vector_N in self.results}
         stop = 0
         for start in sorted(applied):
@@ -281,34 +309,42 @@ class DecodeResults:
         return self.average_P
 
 
-def encoded(vector_N: Tensor, part: Part, codec: CodecName, out_N: Tensor | None = None) -> EncodedPart:
-    """``vector_N`` as it travels, its hash, the norm of what the others will decode, and these numbers.
+def encode_part(
+    vector_N: Tensor, part: Part, codec: CodecName, scratch_N: Tensor | None = None
+) -> EncodedPart:
+    """Return ``vector_N`` as it travels, its hash, and the norm of what the others will decode.
 
-    The numbers are put into ``out_N``, where given, unless they are ``vector_N`` itself, or of a codec that reads them as quickly.
+    What they will decode goes into ``scratch_N`` or a new tensor, unless it is ``vector_N`` itself or the
+    codec decodes it again as quickly. Raises `ValueError` for NaN or infinity.
     """
-    codec_ = codec_of(codec, part.shape)
-    if isinstance(codec_, Quantised):
-        numbers, measured = codec_.measured(vector_N)
-        return EncodedPart(numbers, digest(numbers), measured, None)
-    if exact := exact_codec(codec):
-        payload = exact.bytes_of(vector_N)
+    if zero_copy := zero_copy_codec(codec):
+        payload = zero_copy.payload_view(vector_N)
         hash_, measured = hash_and_norm(payload, vector_N)
-        if measured <= exact.limit:
+        if measured <= zero_copy.limit:
             return EncodedPart(payload, hash_, measured, vector_N)
-    decoded_N = torch.empty_like(vector_N) if out_N is None else out_N
-    numbers = codec_.encode(vector_N, decoded_N)
+
+    part_codec = codec_of(codec, part.shape)
+    if isinstance(part_codec, Quantised):
+        numbers, measured = part_codec.encode_with_norm(vector_N)
+        return EncodedPart(numbers, digest(numbers), measured, None)
+    decoded_N = torch.empty_like(vector_N) if scratch_N is None else scratch_N
+    numbers = part_codec.encode(vector_N, decoded_N)
     return EncodedPart(numbers, digest(numbers), norm(decoded_N), decoded_N)
 
 
-def read(payload: Raw, part: Part, codec: CodecName, room: Tensor | None = None) -> Vector:
-    """The numbers of ``payload``, or what they are read in piece by piece (`Packed`). Both raise `Malformed`, the latter late."""
-    codec_ = codec_of(codec, part.shape)
-    if isinstance(codec_, Quantised):
-        return Packed(codec_, payload, part.numbers, room)
-    return codec_.decode(payload, part.numbers)
+def decode_or_defer(payload: Raw, part: Part, codec: CodecName, scratch: Tensor | None = None) -> Vector:
+    """Return the decoded numbers of ``payload``, or for a quantised codec a `LazyVector` over ``scratch``.
+
+    Raises `Malformed` for bytes that no encoder can have made; a `LazyVector` raises it for a code when it is
+    read.
+    """
+    part_codec = codec_of(codec, part.shape)
+    if isinstance(part_codec, Quantised):
+        return LazyVector(part_codec, payload, part.numbers, scratch)
+    return part_codec.decode(payload, part.numbers)
 
 
 def require_hash(found: bytes, signed: bytes) -> None:
-    """Raise `Malformed` where the bytes are not those that were signed."""
+    """Raise `Malformed` unless the two hashes are equal."""
     if found != signed:
         raise Malformed("the bytes do not have the hash that was signed")

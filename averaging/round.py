@@ -1,32 +1,34 @@
 """One averaging round: from every member's update to the same average, bit for bit, on all of them.
 
-    1 commit    hash and norm of every part, weight, state root               to all members
-    2 exchange  as the manifest has chosen (`exchange`): items come           `butterfly`, `gather`
-    3 decide    holdings: which items the sender holds and has verified       to all members
-                ballot: the items that 2/3 of the members hold                to all members, one per member
+    1 commit    hash and norm of every part, weight, state root            to all members
+    2 exchange  as the manifest has chosen (`exchange`): items come        `butterfly`, `gather`
+    3 decide    holdings: which items the sender holds and has verified    to all members
+                ballot: the items that 2/3 of the members hold             to all members, one per member
     4 apply     the ballot that 2/3 cast; a missing item is fetched by its hash from any member that holds it
 
-    state         event                                          leads to
-    ------------  ---------------------------------------------  ------------------------------------------------------
-    encoding      Computed (our encoded update)                  Commit to all: exchanging
-    exchanging    Received, Delivered, Unreached, Computed       noted; the exchange ships, checks, reduces (`Exchange`)
-                  every item is here, or will not come           Holdings to all: holding
-                  ``schedule.results`` has passed                the same
-    holding       no message can change what 2/3 hold            Ballot to all: voting
-                  ``schedule.holdings`` has passed               the same
-    voting        2/3 of the ballots are equal                   applying (a member without a ballot casts this one now)
-                  too many members are dead for 2/3              finished, `Void`
-                  ``schedule.fetched`` has passed                finished, `Undecided`
-    applying      an applied item is missing                     Fetch from its holders, one after the other
-                  all applied items are here                     Compute the average; then finished, `Applied`
-                  no holder is left, or time has passed          finished, `Undecided`
-    any           silence for ``schedule.patience``              the silent members are asked for a sign of life
+    state       event                                     leads to
+    ----------  ----------------------------------------  ---------------------------------------------------
+    encoding    Computed (our encoded update)             Commit to all: exchanging
+    exchanging  Received, Delivered, Unreached, Computed  noted; the exchange ships, checks, reduces
+                every item is here, or will not come      Holdings to all: holding
+                ``schedule.results`` has passed           the same
+    holding     no message can change what 2/3 hold       Ballot to all: voting
+                ``schedule.holdings`` has passed          the same
+    voting      2/3 of the ballots are equal              applying (a member without a ballot casts this one)
+                too many members are dead for 2/3         finished, `Void`
+                ``schedule.fetched`` has passed           finished, `Undecided`
+    applying    an applied item is missing                Fetch from its holders, one after the other
+                all applied items are here                Compute the average; then finished, `Applied`
+                no holder is left, or time has passed     finished, `Undecided`
+    any         silence for ``schedule.patience``         the silent members are asked for a sign of life
 
-Rule 1: every wait has a deadline from the `Schedule`; nobody waits for a member that cannot be reached, or that has not committed in
-        time. A silent member is asked for a sign of life, so its death is known long before the deadlines. If too few members are
-        left for a decision, the round is given up. The others cannot decide it either, unless they have heard messages of the dead
-        that we missed: then they are further than we are, which we find out as after any missed round.
-Rule 2: an item is (index, hash). A decision needs 2/3 of the ballots and each member casts one, so there is at most one decision.
+Rule 1: every wait has a deadline from the `Schedule`; nobody waits for a member that cannot be reached, or
+        that has not committed in time. A silent member is asked for a sign of life, so its death is known
+        long before the deadlines. If too few members are left for a decision, the round is given up. The
+        others cannot decide it either, unless they have heard messages of the dead that we missed: then they
+        are further than we are, which we find out as after any missed round.
+Rule 2: an item is (index, hash). A decision needs 2/3 of the ballots and each member casts one, so there is
+        at most one decision.
 Rule 3: what is not applied counts as zero for all members and stays in the sender's residual.
 Rule 4: the average follows from the items alone, so equal decisions make equal bits.
 """
@@ -104,7 +106,10 @@ class Round:
         yield self._exchange.encode()
 
     def expect(self, sender: PeerId, item: str) -> int:
-        """The exact bytes that bulk ``item`` from ``sender`` must have. Raises `Refused` for an item that has no place here."""
+        """The exact bytes that bulk ``item`` from ``sender`` must have.
+
+        Raises `Refused` for an item that has no place here.
+        """
         return self._exchange.expect(sender, item)
 
     def handle(self, event: Event, now: float) -> Iterable[Command]:
@@ -121,7 +126,7 @@ class Round:
         if self._state.encoded and not self._is_combining:
             yield from self._advance(now)
 
-    # --- taking note ----------------------------------------------------------------------------------------------
+    # --- taking note ----------------------------------------------------------------------------------------
 
     def _receive(self, sender: PeerId, item: str, payload: Raw) -> Iterator[Command]:
         """Check what we have fetched by its hash; all other bulk bytes belong to the exchange."""
@@ -178,7 +183,7 @@ class Round:
         if not item and self._doubted.get(peer) == math.inf:
             self._tally.dead.add(peer)
 
-    # --- doing what has become possible ---------------------------------------------------------------------------
+    # --- doing what has become possible ---------------------------------------------------------------------
 
     def _advance(self, now: float) -> Iterator[Command]:
         yield from self._exchange.advance(now)
@@ -189,7 +194,10 @@ class Round:
         yield from self._decide(now)
 
     def _ask_the_silent(self, now: float) -> Iterator[Command]:
-        """Ask the members that keep us waiting for a sign of life: a dead one will not be reached. Sending our commit again is harmless."""
+        """Ask the members that keep us waiting for a sign of life: a dead one will not be reached.
+
+        Sending our commit again is harmless.
+        """
         if now < self._patient_until or self._me in self._tally.ballots:
             return
         self._patient_until = now + self._plan.schedule.patience
@@ -203,7 +211,8 @@ class Round:
             yield Send(tuple(sorted(silent)), self._tally.commits[self._me], self._plan.group.id)
 
     def _ask_the_gone(self, now: float) -> Iterator[Command]:
-        """Try the members that cannot be reached once more, a little later, before we believe that too few are left."""
+        """Try the members that cannot be reached once more, a little later, before we believe that too few
+        are left."""
         gone = self._tally.gone
         if gone and self._tally.can_decide_without(gone):
             gone = set()
@@ -215,7 +224,8 @@ class Round:
             yield Send(tuple(due), self._tally.commits[self._me], self._plan.group.id)
 
     def _tell_holdings(self, now: float) -> Iterator[Command]:
-        """Say once what we hold: when no other item can come any more, or when the time for results has passed."""
+        """Say once what we hold: when no other item can come any more, or when the time for results has
+        passed."""
         if self._me in self._tally.holdings:
             return
         lacking = (index for index in range(self._plan.items) if index not in self._state.held)
@@ -228,7 +238,8 @@ class Round:
         return self._state.pending[index] > 0 or self._exchange.may_still_come(index, now)
 
     def _vote(self, now: float) -> Iterator[Command]:
-        """Cast our ballot once: when no message can change it any more, or when the time for holdings has passed."""
+        """Cast our ballot once: when no message can change it any more, or when the time for holdings has
+        passed."""
         tally = self._tally
         items = range(self._plan.items)
         if self._me in tally.ballots or self._me not in tally.holdings:
@@ -262,7 +273,8 @@ class Round:
         return f"{votes} of {len(group.members)} members agree on the round, {group.quorum} are needed{dead}"
 
     def _complete(self, now: float) -> Iterator[Command]:
-        """With a decision: combine its items if all are here; ask for each missing one at its holders, one after the other."""
+        """With a decision: combine its items if all are here; ask for each missing one at its holders, one
+        after the other."""
         held = self._state.held
         decided = [(index, hash_) for index, hash_ in enumerate(self._decision) if hash_]
         wanted = [index for index, hash_ in decided if hash_ not in held.get(index, ())]

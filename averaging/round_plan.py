@@ -1,4 +1,5 @@
-"""The values of a round: what its members know before it begins, what each of them contributes, and what was applied."""
+"""The values of a round: what its members know before it begins, what each of them contributes, and what was
+applied."""
 
 # Axes: P parameters of the whole model
 
@@ -22,7 +23,10 @@ SPARES = 2
 
 @dataclass(frozen=True, slots=True)
 class Schedule:
-    """The deadlines of a round's phases, in the clock of ``now``. Only ``patience`` is a number of seconds."""
+    """The deadlines of a round's phases, in the clock of ``now``.
+
+    Only ``patience`` is a number of seconds.
+    """
 
     patience: float
     """Seconds after which a member that keeps us waiting is asked for a sign of life."""
@@ -39,7 +43,10 @@ class Schedule:
 
     @classmethod
     def within(cls, now: float, seconds: float) -> Schedule:
-        """The phases of a round that may take ``seconds``. Most of that time is for the phases that carry bytes."""
+        """The phases of a round that may take ``seconds``.
+
+        Most of that time is for the phases that carry bytes.
+        """
         shares = (0.15, 0.45, 0.5, 0.62, 0.75, 0.82, 1.0)
         return cls(seconds / 15, *(now + seconds * share for share in shares))
 
@@ -75,7 +82,7 @@ class RoundPlan:
 
     @property
     def header_bytes(self) -> int:
-        """Bytes before the numbers of a result: one bit per member, set for those whose update is included."""
+        """Bytes before the numbers of a result: one bit per member, set if its update is included."""
         return flag_bytes(len(self.group.members))
 
     def result_size(self, part: Part) -> int:
@@ -96,7 +103,8 @@ class RoundPlan:
 class Contribution:
     """What we bring to the round.
 
-    ``vector_P`` is our update plus the residual, float32; ``weight`` is in tokens; ``seed`` names the data behind the update.
+    ``vector_P`` is our update plus the residual, float32; ``weight`` is in tokens; ``seed`` names the data
+    behind the update.
     """
 
     vector_P: Tensor

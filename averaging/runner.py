@@ -1,4 +1,5 @@
-"""Runs the machines of a round: signs and sends what they want sent, and has their arithmetic done away from the event loop."""
+"""Runs the machines of a round: signs and sends what they want sent, and has their arithmetic done away from
+the event loop."""
 
 from __future__ import annotations
 
@@ -56,9 +57,11 @@ class MachineRunner:
         expect: Expect | None = None,
         is_brief: bool = False,
     ) -> T:
-        """Run ``machine`` to its end under the topic of ``stamp``; its messages are offered until ``deadline``.
+        """Run ``machine`` to its end under the topic of ``stamp``; its messages are offered until
+        ``deadline``.
 
-        ``expect`` says which bulk items it accepts, None for none. ``is_brief``: its jobs take a millisecond or two each.
+        ``expect`` says which bulk items it accepts, None for none. ``is_brief``: its jobs take a millisecond
+        or two each.
         """
         post = self._ports.post
         topic = (stamp.round, stamp.group)
@@ -90,7 +93,8 @@ class MachineRunner:
                 )  # the other half is for the holders after this one
                 post.fetch(source, item, name, length, deadline=halfway, inbox=running.inbox)
             case Compute():
-                self._ports.tasks.create_task(self._compute(command, running))
+                tasks = self._ports.tasks
+                tasks.create_task(self._compute(command, running))
             case Report():
                 self._ports.report(command)
 
@@ -109,7 +113,7 @@ class MachineRunner:
 
 
 def shelved(job: object, result: object) -> tuple[bytes, Raw] | None:
-    """(hash, payload) if a job has made or verified an item that members which missed it may fetch from us."""
+    """(hash, payload) if a job has made or verified an item that other members may fetch from us."""
     match job, result:
         case _, Reduced(payload, hash_):
             return hash_, payload

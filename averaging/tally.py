@@ -1,4 +1,7 @@
-"""What one member has heard from the others in a round. The first message of a kind counts: a member cannot say two things."""
+"""What one member has heard from the others in a round.
+
+The first message of a kind counts: a member cannot say two things.
+"""
 
 from __future__ import annotations
 
@@ -47,7 +50,8 @@ class Tally:
         return self.plan.group
 
     def hear(self, sender: PeerId, message: Message) -> None:
-        """Keep ``message`` if it fits the plan and is the first of its kind from ``sender``, which is evidently alive."""
+        """Keep ``message`` if it fits the plan and is the first of its kind from ``sender``, which is
+        evidently alive."""
         self.gone.discard(sender)
         self.written_off.discard(sender)
         self.dead.discard(sender)
@@ -76,7 +80,8 @@ class Tally:
         return {receipt.hash for receipt in receipts if receipt}
 
     def awaited(self, heard: Set[PeerId], now: float) -> set[PeerId]:
-        """The members worth waiting for: not in ``heard``, not gone, and, once commits are due, with a commit."""
+        """The members worth waiting for: not in ``heard``, not gone, and, once commits are due, with a
+        commit."""
         waited = set(self.group.members) - heard - self.gone
         return waited & self.commits.keys() if now >= self.plan.schedule.commits else waited
 
@@ -91,10 +96,12 @@ class Tally:
         return hash_ if count >= self.group.quorum else b""
 
     def is_settled(self, index: int) -> bool:
-        """Whether no message that may still come can change what is `supported`. Then all members that know this agree on it.
+        """Whether no message that may still come can change what is `supported`.
 
-        Nothing is expected of members that are ``written_off``. If one of them answers after all, ballots may differ: the round may
-        then end without a decision, but never with two.
+        Then all members that know this agree on it.
+
+        Nothing is expected of members that are ``written_off``. If one of them answers after all, ballots may
+        differ: the round may then end without a decision, but never with two.
         """
         count = self._most_held(index)[1]
         unheard = len(set(self.group.members) - self.holdings.keys() - self.written_off)
@@ -114,7 +121,8 @@ class Tally:
         return sorted(member for member, held in self.holdings.items() if held.hashes[index] == hash_)
 
     def is_split(self) -> bool:
-        """Whether the ballots that may still come, one of every member that is not ``dead``, cannot make a decision any more."""
+        """Whether the ballots that may still come, one of every member that is not ``dead``, cannot make a
+        decision any more."""
         return not self.can_decide_without(self.dead)
 
     def can_decide_without(self, silent: Set[PeerId]) -> bool:

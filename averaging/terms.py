@@ -1,4 +1,5 @@
-"""With whom a peer averages in a round: what it knows of the others, and what follows from that for the groups to form.
+"""With whom a peer averages in a round: what it knows of the others, and what follows from that for the
+groups to form.
 
 Attendance   what this peer knows of the others when the averaging begins (its caller fills it)
 GroupTerms   for one group: who should come, how long to wait, and how few are too few
@@ -14,7 +15,8 @@ from swarm.identity import PeerId
 from .hierarchy import LEVEL1_SIZE, Hierarchy, least
 
 LOST_AFTER = 3
-"""After so many missed rounds a peer tries one group of all peers: its level-1 group may have no other member left."""
+"""After so many missed rounds a peer tries one group of all peers: its level-1 group may have no other member
+left."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,11 +28,13 @@ class GroupTerms:
     close_at: float
     """When the leader stops waiting for peers that have not come, in the loop's clock."""
     alone_is_fine: bool = True
-    """Whether the average may be the peer's own update if nobody else comes; else the update is carried over."""
+    """Whether the average may be the peer's own update if nobody else comes; else the update is carried over.
+    """
     least: int = 1
     """The fewest members of a group."""
     least_participants: int = 0
-    """The fewest members that were in the last average: newcomers form no group beside the peers that go on."""
+    """The fewest members that were in the last average: newcomers form no group beside the peers that go on.
+    """
     population: int = 1
     """Peers of the last round; all who hold its model know the same number."""
     present: int = 1
@@ -45,7 +49,8 @@ class Attendance:
 
     me: PeerId
     near: Collection[PeerId]
-    """Peers that should come whatever their last message said: members of the last average, and peers with the same head."""
+    """Peers that should come whatever their last message said: members of the last average, and peers with
+    the same head."""
     at_round: Collection[PeerId]
     """Present peers that say they will take part in this round."""
     present: Sequence[PeerId]
@@ -72,8 +77,8 @@ class Attendance:
     def one_group(self) -> GroupTerms:
         """For a population that averages in one group.
 
-        Many newcomers arrive at once at a run that has no population yet. Then the organiser leads, which has waited longest, and
-        the group takes more time.
+        Many newcomers arrive at once at a run that has no population yet. Then the organiser leads, which has
+        waited longest, and the group takes more time.
         """
         is_first = self.population == 1
         return GroupTerms(
@@ -101,8 +106,8 @@ class Attendance:
     def level2(self, hierarchy: Hierarchy, average_seconds: float) -> GroupTerms:
         """For the level-2 group, if we are our group's representative.
 
-        Level-1 groups are not done at the same moment, so this waits as long as another one may take. A single failure does not
-        make fewer members enough, or there could be two level-2 groups.
+        Level-1 groups are not done at the same moment, so this waits as long as another one may take. A
+        single failure does not make fewer members enough, or there could be two level-2 groups.
         """
         return replace(
             self.level1(hierarchy),

@@ -17,7 +17,8 @@ from .groups import LinkClaim
 class Update:
     """A pseudo-gradient, called *update* from here on: ``vector_P`` = start − end of the round, float32.
 
-    Nobody ever writes into ``vector_P`` again: encoded as float32 it travels from where it lies, possibly after the round.
+    Nobody ever writes into ``vector_P`` again: encoded as float32 it travels from where it lies, possibly
+    after the round.
     """
 
     round: int
@@ -31,7 +32,8 @@ class Update:
     tensors: tuple[int, ...] = ()
     """Lengths of the tensors in the vector, in order; empty if it is a single one."""
     fragment: int = 0
-    """Which of the model's fragments this is: what is not applied of it is carried over to the next update of the same fragment."""
+    """Which of the model's fragments this is: what is not applied of it is carried over to the next update of
+    the same fragment."""
     codec: Codec | None = None
     """How to encode it, if not as the manifest says: smaller, for a slow uplink (`codec_choice.allowed`)."""
     link: LinkClaim = field(default_factory=LinkClaim)

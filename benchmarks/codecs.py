@@ -176,7 +176,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path, metavar="FILE")
     chosen = parser.parse_args()
     torch.set_num_threads(1)
-    memory.keep()  # as every peer does
+    memory.keep_freed_memory()  # as every peer does
     vector_N, pieces = update(20 if chosen.quick else 200)
     entrants = ours(Shape(pieces), len(vector_N)) + hiveminds()
     rows, failed = measure(entrants, vector_N, 4 if chosen.quick else 25)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import peer.app.node
-import peer.commands.cli
+import peer.commands.main
 import peer.config.run
 from benchmarks.nursery import die_with_parent
 from swarm.dht.node import load_hivemind

@@ -185,7 +185,7 @@ def _live(words: list[str], home: Path) -> None:
         os.dup2(out.fileno(), 1)
         os.dup2(errors.fileno(), 2)
     sys.argv = ["swarm", *words]
-    from peer.commands.cli import main
+    from peer.commands.main import main
 
     main()
 

@@ -9,12 +9,14 @@ from peer.training.evaluate import sample
 
 
 def main(path: Path, prompt: str, length: int = 400) -> None:
-    """Print ``prompt`` and what the model in ``path`` writes after it."""
+    """Print ``prompt`` and the ``length`` bytes that the model in the file ``path`` writes after it."""
     spec, tensors = load_export(path)
     model = build(spec, seed=0)
     model.load_state_dict(tensors)
-    sys.stdout.write(prompt + sample(model, prompt.encode(), length, seed=0) + "\n")
+    text = sample(model, prompt.encode(), length, seed=0)
+    sys.stdout.write(f"{prompt}{text}\n")
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), sys.argv[2] if len(sys.argv) > 2 else "def ")
+    prompt = sys.argv[2] if len(sys.argv) > 2 else "def "
+    main(Path(sys.argv[1]), prompt)

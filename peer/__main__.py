@@ -1,6 +1,6 @@
 """``python -m peer`` is ``swarm``."""
 
-from .commands.cli import main
+from .commands.main import main
 
 if __name__ == "__main__":
     main()

@@ -1,4 +1,7 @@
-"""The story of a round. Read this first; `peer.peer` composes a peer, and `peer.rounds.stages` has the stages."""
+"""The story of a round.
+
+Read this first; `peer.peer` composes a peer, and `peer.rounds.stages` has the stages.
+"""
 
 from __future__ import annotations
 

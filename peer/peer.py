@@ -1,4 +1,6 @@
-"""One peer of one run: composes the parts, owns every task, and ends cleanly. It decides nothing about rounds.
+"""One peer of one run: composes the parts, owns every task, and ends cleanly.
+
+It decides nothing about rounds.
 
 Everything from outside comes through `Ports`, so the same peer runs on sockets and in a rehearsal.
 """
@@ -51,7 +53,10 @@ LAST_SAVE_SECONDS = 3.0
 """For everything that is left to do after Ctrl-C."""
 OFTEN_SECONDS = 5.0
 SELDOM_SECONDS = 20.0
-"""Bounds of the time between two looks at the DHT; between them, the length of a round. A look costs some 10 kB per peer."""
+"""Bounds of the time between two looks at the DHT; between them, the length of a round.
+
+A look costs some 10 kB per peer.
+"""
 SAMPLE_SECONDS = 1.0
 """Between two samples of what crossed the wire."""
 
@@ -103,10 +108,13 @@ class Peer:
         rows = [(row, now - row.heard, roster.is_present(row.peer, now)) for row in roster.snapshot()]
         return self.metrics.snapshot(rows)
 
-    # --- life -----------------------------------------------------------------------------------------------------
+    # --- life -----------------------------------------------------------------------------------------------
 
     async def run(self) -> None:
-        """Join, train to the end of the run, leave. Cancelling it leaves cleanly; whatever else it raises is a `SwarmError`."""
+        """Join, train to the end of the run, leave.
+
+        Cancelling it leaves cleanly; whatever else it raises is a `SwarmError`.
+        """
         try:
             async with asyncio.TaskGroup() as tasks:
                 await self._live(tasks)
@@ -163,7 +171,7 @@ class Peer:
             await self._leave(post, stages, is_over=is_over)
 
     async def _make_learner(self, chunks: ChunkExchange, state_sync: StateSync) -> Learner:
-        """The model, and the text from which it learns: our own, kept from before a restart, or the others'."""
+        """The model, and the text from which it learns: ours, from before a restart, or the others'."""
         me = self._me
         corpus = me.corpus
         if corpus is None:
@@ -204,7 +212,8 @@ class Peer:
         return Shared(self.membership, averager, coordinator, announcer, catch_up, watch, round_log)
 
     async def _leave(self, post: Post, stages: RoundStages | None, *, is_over: bool) -> None:
-        """Stop training, keep what there is, say goodbye: all within the seconds that a person waits after Ctrl-C."""
+        """Stop training, keep what there is, say goodbye: all within the seconds that a person waits after
+        Ctrl-C."""
         if stages:
             stages.stop()
         self._activity.enter(Phase.LEAVING)
@@ -224,7 +233,7 @@ class Peer:
             fact = "no time for a last checkpoint; the one before it is still there"
             self._events.warn("checkpoint", fact)
 
-    # --- what others read -----------------------------------------------------------------------------------------
+    # --- what others read -----------------------------------------------------------------------------------
 
     def _observe_position(self, position: Position, state: SharedState) -> None:
         self.metrics.moved(position.round, position.state_root, position.tokens)
@@ -251,7 +260,7 @@ def _serve_state(chunks: ChunkExchange, position: Position, state: SharedState) 
 
 
 class _Over(Exception):
-    """Leaves the task group when the run is over: nothing that still waits for an answer is needed any more."""
+    """Leaves the task group when the run is over: answers that are still awaited are not needed."""
 
 
 def _first(errors: BaseExceptionGroup[SwarmError]) -> SwarmError:

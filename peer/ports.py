@@ -1,4 +1,5 @@
-"""What a peer needs from outside, as values: on sockets `peer.app.node` fills them, in a rehearsal `peer.simulation`."""
+"""What a peer needs from outside, as values: on sockets `peer.app.node` fills them, in a rehearsal
+`peer.simulation`."""
 
 from __future__ import annotations
 

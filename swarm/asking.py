@@ -1,4 +1,7 @@
-"""Ask many peers at once and collect their answers until a deadline. The dead, the slow and the liars cost only their own answer."""
+"""Ask many peers at once and collect their answers until a deadline.
+
+A peer that is dead, slow or lying costs its own answer only: the others are neither delayed nor lost.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,10 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Answers(Generic[T]):
-    """What came in time. Both dictionaries are in the order in which the peers were given; who was too slow is in neither."""
+    """The answers and the failures that came in time. A peer that was too slow is in neither dictionary.
+
+    Both dictionaries are in the order in which the peers were given to `ask_all`.
+    """
 
     given: dict[PeerId, T] = field(default_factory=dict)
     failed: dict[PeerId, SwarmError] = field(default_factory=dict)
@@ -30,10 +36,11 @@ async def ask_all(
     hurry: float = math.inf,
     enough: int | None = None,
 ) -> Answers[T]:
-    """Call ``ask`` for each of ``peers`` at once; whatever of `Weather` or `TheirFault` it raises is that peer's failure.
+    """Call ``ask`` for all ``peers`` at once. `Weather` or `TheirFault` from it is that peer's failure.
 
-    Stops waiting at ``deadline`` (the loop's clock), ``hurry`` seconds after the first answer (answers grow old while one waits
-    for a peer that the network has swallowed), and as soon as ``enough`` have answered. What still runs then is cancelled.
+    Stops waiting at ``deadline`` (the loop's clock), ``hurry`` seconds after the first answer (the answers
+    that are there grow old while we wait for a silent peer), or as soon as ``enough`` peers have answered,
+    whichever comes first. Calls that still run then are cancelled.
     """
 
     async def one(peer: PeerId) -> T | SwarmError:
@@ -45,28 +52,32 @@ async def ask_all(
     async with asyncio.TaskGroup() as group:
         tasks = {peer: group.create_task(one(peer)) for peer in dict.fromkeys(peers)}
         await _wait(tuple(tasks.values()), deadline, hurry, len(tasks) if enough is None else enough)
+
     answers: Answers[T] = Answers()
     for peer, task in tasks.items():
         if task.cancelled():
             continue
-        said = task.result()
-        if isinstance(said, SwarmError):
-            answers.failed[peer] = said
+        result = task.result()
+        if isinstance(result, SwarmError):
+            answers.failed[peer] = result
         else:
-            answers.given[peer] = said
+            answers.given[peer] = result
     return answers
 
 
 async def _wait(
     tasks: Sequence[asyncio.Task[T | SwarmError]], deadline: float, hurry: float, enough: int
 ) -> None:
-    """Wait as long as `ask_all` says, then cancel the rest."""
+    """Wait as long as `ask_all` says, then cancel the tasks that still run."""
     loop = asyncio.get_running_loop()
     waiting = set(tasks)
     answered = 0
-    while waiting and answered < enough and (now := loop.time()) < deadline:
-        patience = None if math.isinf(deadline) else deadline - now
-        done, waiting = await asyncio.wait(waiting, timeout=patience, return_when=asyncio.FIRST_COMPLETED)
+    while waiting and answered < enough:
+        now = loop.time()
+        if now >= deadline:
+            break
+        timeout = None if math.isinf(deadline) else deadline - now
+        done, waiting = await asyncio.wait(waiting, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
         succeeded = sum(not isinstance(task.result(), SwarmError) for task in done if not task.cancelled())
         if succeeded:
             answered += succeeded

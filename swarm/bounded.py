@@ -1,4 +1,4 @@
-"""A dictionary that forgets: for everything that strangers can make grow."""
+"""A dictionary with a limit, for everything that strangers could make grow without end."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ V = TypeVar("V")
 
 
 class LeastRecentlyUsed(OrderedDict[K, V]):
-    """At most ``limit`` entries. Writing an entry, or `touch`, makes it the newest; the oldest are dropped beyond the limit.
+    """A dictionary of at most ``limit`` entries that drops the oldest entries beyond the limit.
 
-    Reading changes nothing. Iteration goes from the oldest to the newest entry. Do not use `setdefault` or `update`.
+    Writing an entry, or `touch`, makes it the newest; reading changes nothing. Iteration goes from the oldest
+    to the newest entry. Do not use `setdefault` or `update`: they do not keep the limit.
     """
 
     def __init__(self, limit: int) -> None:

@@ -1,11 +1,12 @@
-"""Every error a person or a peer can meet, as one tree.
+"""All errors of this project, as one tree. The branch says who has to do something about the error.
 
     SwarmError
-     ├─ OurFault      a person must change something here        (config, ticket, port, disk, clock)
-     ├─ TheirFault    a stranger broke a rule                    costs the sender, never us
-     └─ Weather       expected every minute on the open internet (gone, late, no group) — try again
+     ├─ OurFault      a person must change something on this computer (config, ticket, port, disk)
+     ├─ TheirFault    another peer broke a rule of the protocol: its message is refused and counted against it
+     └─ Weather       nobody's fault, and common on the open internet (peer gone, deadline passed): try again
 
-Each class has a stable ``code`` for machines; each instance a ``fact`` (what is so) and an ``advice`` (what to do next).
+Each class has a ``code``, a stable name for programs. Each instance has a ``fact`` (what happened) and an
+``advice`` (what to do about it, may be empty), both for people. docs/errors.md lists all codes.
 """
 
 from __future__ import annotations
@@ -14,7 +15,11 @@ from typing import ClassVar
 
 
 class SwarmError(Exception):
-    """The root of the tree. ``code`` never changes once released; ``exit_status`` is what the process ends with."""
+    """The root of the tree.
+
+    ``code`` never changes once it is released. ``exit_status`` is the exit status of a process that this
+    error ends.
+    """
 
     code: ClassVar[str] = "swarm"
     exit_status: ClassVar[int] = 1
@@ -29,11 +34,11 @@ class SwarmError(Exception):
         return f"[{self.code}] {self.fact}{tail}"
 
 
-# --- our fault: a person must change something on this machine ----------------------------------------------------
+# --- our fault: a person must change something on this computer ---------------------------------------
 
 
 class OurFault(SwarmError):
-    """Something on this machine must be changed by a person."""
+    """A person must change something on this computer."""
 
     code = "local"
     exit_status = 3
@@ -53,7 +58,7 @@ class IdentityError(OurFault):
 
 
 class TicketError(OurFault):
-    """The ticket is not one, was cut short, or belongs to another version."""
+    """The text is not a ticket, or the ticket was cut short or has a typing error."""
 
     code = "ticket"
     exit_status = 2
@@ -66,7 +71,7 @@ class PortTaken(OurFault):
 
 
 class HomeInUse(OurFault):
-    """Another peer process lives in this home directory."""
+    """Another peer process uses this home directory."""
 
     code = "home"
 
@@ -84,18 +89,12 @@ class DiskTrouble(OurFault):
 
 
 class WrongVersion(OurFault):
-    """The run speaks another version of the protocol than this program."""
+    """The run uses another version of the protocol than this program."""
 
     code = "version"
 
 
-class NotAdmitted(OurFault):
-    """The run is by invitation, and this ticket does not carry the secret."""
-
-    code = "admission"
-
-
-# --- their fault: refused, counted against the sender --------------------------------------------------------------
+# --- their fault: the message is refused and counted against its sender -------------------------------
 
 
 class TheirFault(SwarmError):
@@ -106,19 +105,19 @@ class TheirFault(SwarmError):
 
 
 class Oversized(TheirFault):
-    """More bytes than this place accepts."""
+    """The message has more bytes than its receiver accepts."""
 
     code = "oversized"
 
 
 class Malformed(TheirFault):
-    """The bytes do not have the form of the message they claim to be."""
+    """The bytes are not a valid message of the kind that they claim to be."""
 
     code = "malformed"
 
 
 class BadSignature(TheirFault):
-    """The signature does not belong to the bytes and the key that came with it."""
+    """The signature does not verify with the bytes and the public key that came with it."""
 
     code = "signature"
 
@@ -130,34 +129,34 @@ class WrongRun(TheirFault):
 
 
 class WrongContent(TheirFault):
-    """The bytes do not hash to what was promised."""
+    """The bytes do not have the hash that was promised."""
 
     code = "content"
 
 
 class Impostor(TheirFault):
-    """Whoever answered does not hold the key of the peer that was called."""
+    """The peer that answered does not hold the key of the peer that was called."""
 
     code = "impostor"
 
 
 class Flooding(TheirFault):
-    """More requests or bytes per second than one peer may send."""
+    """A peer sent more requests or bytes per second than one peer may send."""
 
     code = "flooding"
 
 
 class Refused(TheirFault):
-    """The other side refused the request; ``fact`` is its reason."""
+    """The other peer refused the request; ``fact`` is the reason it gave."""
 
     code = "refused"
 
 
-# --- weather: happens every minute, nobody is to blame -------------------------------------------------------------
+# --- weather: common on the open internet, nobody is to blame -----------------------------------------
 
 
 class Weather(SwarmError):
-    """Expected on the open internet; the caller tries again or goes on without."""
+    """Expected on the open internet: the caller tries again or goes on without the answer."""
 
     code = "weather"
     exit_status = 5
@@ -176,19 +175,13 @@ class TooLate(Weather):
 
 
 class Busy(Weather):
-    """The other side has no room just now (too many bytes in flight)."""
+    """The other peer cannot take the request now (too many bytes in flight)."""
 
     code = "busy"
 
 
 class NobodyThere(Weather):
-    """No entry of the ticket answers."""
+    """None of the peers that the ticket names answers."""
 
     code = "nobody"
     exit_status = 6
-
-
-class NoMajority(Weather):
-    """The peers that answered do not agree on the state of the run."""
-
-    code = "majority"

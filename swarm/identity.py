@@ -1,4 +1,4 @@
-"""Who a peer is: an Ed25519 key. Its hash is the name everybody calls it by (RFC 8032; TRUST: identity)."""
+"""The identity of a peer: an Ed25519 key pair (RFC 8032). The peer's id is a hash of its public key."""
 
 from __future__ import annotations
 
@@ -18,37 +18,38 @@ from .errors import IdentityError
 PeerId = NewType("PeerId", str)
 """52 characters of lower-case base32: ``sha256("swarm-peer-v1" ‖ public key)``."""
 
-_FORM = re.compile(r"[a-z2-7]{52}")
+_PEER_ID = re.compile(r"[a-z2-7]{52}")
 _ANIMALS = (
-    "ant bat bee boar bull carp cat clam cod crab crane crow deer dove duck eel elk emu finch fly fox frog gnat goat goose gull "
-    "hare hawk hen heron horse ibis jay kiwi koala lark lion loon lynx mink mole moth mouse mule newt orca otter owl ox panda "
-    "perch pike pony puma quail ram raven robin seal shark sheep shrew skunk slug snail snake squid stork swan swift tiger toad "
-    "trout tuna viper vole wasp whale wolf wren yak zebra"
+    "ant bat bee boar bull carp cat clam cod crab crane crow deer dove duck eel elk emu finch fly fox "
+    "frog gnat goat goose gull hare hawk hen heron horse ibis jay kiwi koala lark lion loon lynx mink "
+    "mole moth mouse mule newt orca otter owl ox panda perch pike pony puma quail ram raven robin seal "
+    "shark sheep shrew skunk slug snail snake squid stork swan swift tiger toad trout tuna viper vole "
+    "wasp whale wolf wren yak zebra"
 ).split()
 
 
 @lru_cache(maxsize=1 << 12)
 def peer_id_of(public: bytes) -> PeerId:
-    """The id of the holder of ``public`` (32 raw bytes)."""
+    """The id of the peer whose public key is ``public`` (32 raw bytes)."""
     return peer_id_from_digest(hashlib.sha256(b"swarm-peer-v1" + public).digest())
 
 
 @lru_cache(maxsize=1 << 12)
 def peer_id_from_digest(digest: bytes) -> PeerId:
-    """The id whose hash is ``digest`` (32 bytes), as it stands in tickets and DHT messages."""
+    """The id whose hash is ``digest`` (32 bytes). Tickets and DHT messages carry ids in this shorter form."""
     return PeerId(base64.b32encode(digest).decode().rstrip("=").lower())
 
 
 @lru_cache(maxsize=1 << 12)
 def digest_of(peer: PeerId) -> bytes:
-    """The 32 bytes behind an id. Raises `ValueError` where the text is not an id."""
-    if not _FORM.fullmatch(peer):
+    """The 32-byte hash that ``peer`` is the text of. Raises `ValueError` where the text is not a peer id."""
+    if not _PEER_ID.fullmatch(peer):
         raise ValueError("not a peer id")
     return base64.b32decode(peer.upper() + "====")
 
 
 def petname(peer: PeerId) -> str:
-    """A short name for people, such as ``otter-7f3a``. Not unique: never decide anything by it."""
+    """A short name for people, such as ``otter-7f3a``. It is not unique: never decide anything by it."""
     digest = digest_of(peer)
     return f"{_ANIMALS[digest[0] % len(_ANIMALS)]}-{digest[1:3].hex()}"
 
@@ -57,7 +58,8 @@ def petname(peer: PeerId) -> str:
 def verify(public: bytes, signature: bytes, message: bytes) -> bool:
     """Whether ``signature`` (64 bytes) over ``message`` was made by the holder of ``public``.
 
-    Remembered for the last 16,384 questions: one broadcast is checked once, also where hundreds of rehearsed peers share a process.
+    The last 16,384 results are cached: a broadcast that comes from several peers is checked once, also where
+    hundreds of simulated peers share a process.
     """
     try:
         Ed25519PublicKey.from_public_bytes(public).verify(signature, message)
@@ -67,7 +69,7 @@ def verify(public: bytes, signature: bytes, message: bytes) -> bool:
 
 
 class KeyPair:
-    """An identity key. The private half never leaves this object except into a file of mode 0600 and the TLS context."""
+    """An identity key. Its private half leaves it only for the key file (mode 0600) and the TLS context."""
 
     def __init__(self, private: Ed25519PrivateKey) -> None:
         self._private = private
@@ -79,32 +81,44 @@ class KeyPair:
 
     @classmethod
     def generate(cls) -> KeyPair:
-        """A new identity, from the system's random numbers."""
+        """A new identity from the operating system's random numbers."""
         return cls(Ed25519PrivateKey.generate())
 
     @classmethod
     def from_seed(cls, seed: bytes) -> KeyPair:
-        """The identity that belongs to 32 secret bytes (rehearsals, and keys that a run derives)."""
+        """The identity that follows from 32 secret bytes; for simulations and for keys that a run derives."""
         return cls(Ed25519PrivateKey.from_private_bytes(seed))
 
     @classmethod
     def load_or_create(cls, path: Path) -> KeyPair:
-        """The identity kept in ``path`` (64 hex digits, mode 0600), made at the first call.
+        """The identity kept in the file ``path`` (64 hex digits, mode 0600), which the first call makes.
 
         Raises `IdentityError` where the file is not a key or other users of the machine can read it.
         """
+        if path.exists():
+            return cls._load(path)
+        key = cls.generate()
         try:
-            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        except FileExistsError:
+            key._save_new(path)
+        except FileExistsError:  # another process was faster: its key is the identity
             return cls._load(path)
         except OSError as error:
-            raise IdentityError(
-                f"cannot write the identity key {path}: {error.strerror}", "choose another --home"
-            ) from error
-        key = cls.generate()
-        with os.fdopen(descriptor, "w") as file:
-            file.write(key.private_bytes().hex() + "\n")
+            fact = f"cannot write the identity key {path}: {error.strerror}"
+            raise IdentityError(fact, "free some space, or choose another --home") from error
         return key
+
+    def _save_new(self, path: Path) -> None:
+        """Write the key file as a whole or not at all: a full disk must not leave an empty file behind."""
+        draft = path.with_name(f"{path.name}.{os.getpid()}.draft")
+        descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        try:
+            with os.fdopen(descriptor, "w") as file:
+                file.write(self.private_bytes().hex() + "\n")
+                file.flush()
+                os.fsync(file.fileno())
+            os.link(draft, path)
+        finally:
+            draft.unlink()
 
     @classmethod
     def _load(cls, path: Path) -> KeyPair:
@@ -118,9 +132,9 @@ class KeyPair:
             ) from error
 
     def private_bytes(self) -> bytes:
-        """The 32 secret bytes; for `swarm.transport.tls` and the key file only."""
+        """The 32 secret bytes, for `swarm.transport.tls` and the key file only."""
         return self._private.private_bytes_raw()
 
     def sign(self, message: bytes) -> bytes:
-        """64 bytes that `verify` accepts for this key and ``message``."""
+        """The signature of ``message`` by this key, 64 bytes; `verify` checks it."""
         return self._private.sign(message)

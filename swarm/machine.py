@@ -1,9 +1,24 @@
-"""Protocols are machines: they think, one driver acts.
+"""A protocol is a machine without I/O: it takes events and returns commands, and one driver carries them out.
 
     event  ──►  machine.handle(event, now)  ──►  commands  ──►  driver
 
-A machine never awaits, reads a clock, opens a socket or draws a random number; so every rule of a protocol can be tested as a
-play (event in, commands out) without waiting, and the same machine runs on sockets and in a rehearsal.
+    events     Received     a signed control message came
+               Delivered    bulk bytes came
+               Unreached    a send, a shipment or a fetch failed
+               Computed     a computation has its result
+               Woken        the time of the last WakeAt has come
+
+    commands   Send         a control message to some peers
+               Ship         bulk bytes to one peer
+               Fetch        bulk bytes from one peer
+               Compute      a computation, outside the event loop
+               WakeAt       an alarm
+               Report       a line for the log
+               Finish       the end of the machine, with its outcome
+
+A machine never awaits, reads a clock, opens a socket or draws a random number. So each rule of a protocol can
+be tested without waiting (an event in, commands out), and the same machine runs on sockets and in a
+simulation.
 """
 
 from __future__ import annotations
@@ -22,24 +37,24 @@ Outcome_co = TypeVar("Outcome_co", covariant=True)
 T = TypeVar("T")
 
 
-# --- events: what happens to a machine ----------------------------------------------------------------------------
+# --- events: what happens to a machine ----------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
 class Received:
-    """A signed control message came in; form, signature, run and group have been checked."""
+    """A signed control message came. Its form, signature, run and group have been checked."""
 
     signed: Signed[Message]
 
     @property
     def sender(self) -> PeerId:
-        """Who signed the message."""
+        """The peer that signed the message."""
         return self.signed.signer
 
 
 @dataclass(frozen=True, slots=True)
 class Delivered:
-    """Bulk bytes came in from ``sender``: ``item`` says which, their length has been checked, their content has not."""
+    """Bulk bytes came from ``sender``; ``item`` names them. Their length is checked, their content is not."""
 
     sender: PeerId
     item: str
@@ -48,9 +63,10 @@ class Delivered:
 
 @dataclass(frozen=True, slots=True)
 class Unreached:
-    """A message to ``peer`` could not be delivered; ``item`` names the bulk item, empty for a control message.
+    """A message to ``peer`` could not be delivered, or a fetch from it failed.
 
-    ``code`` is that of the error, for machines to whom a peer that is busy is another one than a peer that has gone.
+    ``item`` names the bulk bytes; it is empty for a control message. ``code`` is the error's code, for
+    machines that treat a busy peer differently from one that is gone.
     """
 
     peer: PeerId
@@ -60,7 +76,7 @@ class Unreached:
 
 @dataclass(frozen=True, slots=True)
 class Computed:
-    """The result of a `Compute` command; ``result`` is whatever ``job.run()`` returned."""
+    """A `Compute` command is done; ``result`` is what ``job.run()`` returned."""
 
     job: Job
     result: Any
@@ -68,20 +84,20 @@ class Computed:
 
 @dataclass(frozen=True, slots=True)
 class Woken:
-    """The time asked for by the last `WakeAt` has come."""
+    """The time that the last `WakeAt` asked for has come."""
 
 
 Event = Received | Delivered | Unreached | Computed | Woken
 
 
-# --- commands: what a machine asks for ----------------------------------------------------------------------------
+# --- commands: what a machine asks for ----------------------------------------------------------------
 
 
 class Job(Protocol):
-    """A piece of arithmetic as a value: a frozen dataclass whose ``run`` is pure and may take long."""
+    """A computation as a value: a frozen dataclass whose ``run`` is a pure function and may take long."""
 
     def run(self) -> Any:
-        """Do the work; called away from the event loop."""
+        """Compute the result. The driver calls this outside the event loop."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,9 +111,9 @@ class Send:
 
 @dataclass(frozen=True, slots=True)
 class Ship:
-    """Send bulk bytes, to which nobody writes any more; ``item`` names them for the receiver.
+    """Send bulk bytes to one peer; ``item`` names them for the receiver.
 
-    Comes back as `Unreached` with ``item`` where it fails.
+    Nobody may write to ``payload`` after this. A failure comes back as `Unreached` with the same ``item``.
     """
 
     to: PeerId
@@ -107,9 +123,10 @@ class Ship:
 
 @dataclass(frozen=True, slots=True)
 class Fetch:
-    """Ask ``source`` for bulk bytes of exactly ``length``. Comes back as `Delivered` or `Unreached` with the same ``item``.
+    """Ask ``source`` for bulk bytes of exactly ``length``.
 
-    ``by`` is when to give up on it, in the clock of ``now``; None where whoever carries it out knows.
+    Comes back as `Delivered` or `Unreached` with the same ``item``. ``by`` is the time to give up, in the
+    clock of ``now``; None leaves that to the code that carries the command out.
     """
 
     source: PeerId
@@ -120,21 +137,21 @@ class Fetch:
 
 @dataclass(frozen=True, slots=True)
 class Compute:
-    """Run ``job`` away from the event loop. Comes back as `Computed`."""
+    """Run ``job`` outside the event loop. Comes back as `Computed`."""
 
     job: Job
 
 
 @dataclass(frozen=True, slots=True)
 class WakeAt:
-    """Call back at ``time``, in the clock of ``now``. A later `WakeAt` replaces an earlier one."""
+    """Send `Woken` at ``time``, in the clock of ``now``. A later `WakeAt` replaces an earlier one."""
 
     time: float
 
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """Tell people: something worth a line in the log (``code`` is stable, ``fact`` is a sentence)."""
+    """Write a line to the log: ``code`` is a stable name for programs, ``fact`` a sentence for people."""
 
     code: str
     fact: str
@@ -143,7 +160,7 @@ class Report:
 
 @dataclass(frozen=True, slots=True)
 class Finish(Generic[Outcome_co]):
-    """The machine is done."""
+    """The machine is done; ``outcome`` is its result. Commands after this one are not carried out."""
 
     outcome: Outcome_co
 
@@ -152,30 +169,37 @@ Command = Send | Ship | Fetch | Compute | WakeAt | Report | Finish[Any]
 
 
 class Machine(Protocol[Outcome_co]):
-    """A protocol as a value that changes only in these two calls."""
+    """A protocol as an object that changes only in these two calls."""
 
     def start(self, now: float) -> Iterable[Command]:
-        """The first commands."""
+        """Begin, at time ``now``: the first commands."""
 
     def handle(self, event: Event, now: float) -> Iterable[Command]:
-        """What follows from ``event``. An event that is none of its business yields nothing."""
+        """The commands that follow from ``event``; none where the event does not concern this machine."""
 
 
 class Arithmetic(Protocol):
-    """The one place where arithmetic runs: a thread in real life, inline at a price in virtual seconds in a rehearsal."""
+    """The one place where long computations run.
+
+    A real peer runs them in a thread; a simulation runs them inline and charges virtual seconds for them.
+    """
 
     def run(self, job: Callable[[], T], *, is_brief: bool = False) -> Awaitable[T]:
-        """The result of ``job()``; its exceptions are raised here. ``is_brief``: it takes a millisecond or two."""
+        """The result of ``job()``; its exceptions are raised here. ``is_brief``: it takes 2 ms or less."""
 
 
 async def drive(
     machine: Machine[Outcome], act: Callable[[Command], None], inbox: asyncio.Queue[Event]
 ) -> Outcome:
-    """Run ``machine`` to its end. Starts no task: ``act`` hands every command but time and the end to owners that outlive it."""
+    """Run ``machine`` until it finishes, and return its outcome.
+
+    Handles `WakeAt` and `Finish` itself and gives all other commands to ``act``, which must not block. Events
+    come from ``inbox``. Starts no task, so nothing is left running when it ends or is cancelled.
+    """
     loop = asyncio.get_running_loop()
     alarm: asyncio.TimerHandle | None = None
 
-    def ring() -> None:
+    def wake() -> None:
         nonlocal alarm
         alarm = None
         inbox.put_nowait(Woken())
@@ -189,10 +213,10 @@ async def drive(
                     return outcome
                 if isinstance(command, WakeAt):
                     if alarm and alarm.when() == command.time:
-                        continue  # most events change nothing about it
+                        continue  # most events ask for the time that is set already
                     if alarm:
                         alarm.cancel()
-                    alarm = loop.call_at(command.time, ring)
+                    alarm = loop.call_at(command.time, wake)
                 else:
                     act(command)
             commands = machine.handle(await inbox.get(), loop.time())

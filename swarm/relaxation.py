@@ -1,13 +1,15 @@
-"""How far a run moves away from averaging every step of everybody, exactly and at once: the choices that go together.
+"""Presets of how a run averages, and the check that refuses combinations that are known to fail.
+
+Averaging every step of all peers exactly and at once needs a fast network. A run may relax that in five ways:
 
     how often       seconds of local training between two averages
     how much        the whole model, or one of its ``fragments`` in turn
-    with whom       everybody up to ``group_size``, reduced in parts by their owners, or every update to everybody
-    how exactly     the codec, and how much of what it loses comes back (error feedback)
-    when            at once, or a fraction of a round late, while training goes on (``overlap``)
+    with whom       groups of at most ``group_size``; parts to their owners, or each update to all members
+    how exactly     the codec, and how much of what it loses is carried over (error feedback)
+    when            at once, or a fraction of a round late while training goes on (``overlap``)
 
-After the system relaxations of Bagua (Gan et al. 2021, arXiv:2107.01499), whose lesson is that no choice is best on every network:
-so there are a few with names, for networks that people know, and combinations that are known to fail are refused with the reason.
+Bagua (Gan et al. 2021, arXiv:2107.01499) calls these system relaxations and finds that no choice is best on
+every network. So there are presets for common networks.
 """
 
 from __future__ import annotations
@@ -22,19 +24,22 @@ from .manifest import Codec, Exchange, OuterSpec, RoundSpec
 SPARSE_GROUPS: Mapping[Codec, int] = MappingProxyType(
     {Codec.SPARSE64: 36, Codec.SPARSE128: 18, Codec.SPARSE256: 9, Codec.SPARSE512: 4, Codec.MASKED: 36}
 )
-"""The largest group in which sending every sparse update to everybody costs about as much as int4 in parts: there a peer sends
-(members − 1) updates, here always about two vectors of half a byte per number."""
+"""Per sparse codec, the largest group in which gather costs about as many bytes as int4 with butterfly.
+With gather a member sends (members - 1) updates; with int4 and butterfly about one byte per number."""
+
 MASK_ROUNDS = 100
-"""Rounds below which a mask, which shows each number only now and then, does not come round often enough."""
+"""Fewest rounds for the masked codec: in a shorter run its mask selects each number too rarely."""
+
 FRAGMENT_TURNS = 10
-"""How often each fragment is averaged in a run, at least."""
+"""How often each fragment must be averaged in a run, at least."""
+
 SPARSE_MOMENTUM = 0.6
-"""From here on momentum adds up what error feedback brings late: both keep old updates."""
+"""From this outer momentum on, momentum and the error feedback of a sparse codec apply old updates twice."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Relaxation:
-    """One line of the table: resolved fields, as they go into the manifest's `RoundSpec`."""
+class Preset:
+    """Values for the fields of the manifest's `RoundSpec` that have the same names."""
 
     codec: Codec = Codec.INT4
     exchange: Exchange = Exchange.BUTTERFLY
@@ -45,76 +50,101 @@ class Relaxation:
     fragments: int = 1
 
     @classmethod
-    def of(cls, spec: RoundSpec) -> Relaxation:
-        """The line that a manifest's rounds follow."""
+    def of(cls, spec: RoundSpec) -> Preset:
+        """The values that ``spec`` has."""
         return cls(**{name: getattr(spec, name) for name in cls.__dataclass_fields__})
 
 
-PRESETS: Mapping[str, Relaxation] = MappingProxyType(
+PRESETS: Mapping[str, Preset] = MappingProxyType(
     {
-        "lan": Relaxation(codec=Codec.FP16, seconds=10.0),
-        "safe": Relaxation(),
-        "ahead": Relaxation(overlap=0.1),
-        "wan": Relaxation(
+        "lan": Preset(codec=Codec.FP16, seconds=10.0),
+        "safe": Preset(),
+        "ahead": Preset(overlap=0.1),
+        "wan": Preset(
             codec=Codec.SPARSE256, exchange=Exchange.GATHER, feedback=0.95, seconds=60.0, group_size=9
         ),
-        "thin": Relaxation(
+        "thin": Preset(
             codec=Codec.SPARSE64, exchange=Exchange.GATHER, feedback=0.95, seconds=60.0, group_size=36
         ),
     }
 )
-"""lan: computers in one house. safe: the default, and right where little is known. ahead: as safe, for models whose averaging takes
-a good part of a round. wan: homes with uplinks of some 20 Mbit/s. thin: long runs over lines that are slower still."""
+"""The presets by name.
+
+- lan: computers in one house.
+- safe: the default, for when little is known about the network.
+- ahead: like safe, for models whose averaging takes a good part of a round.
+- wan: homes with uplinks of about 20 Mbit/s.
+- thin: long runs over still slower uplinks.
+"""
 
 
 def name_of(spec: RoundSpec) -> str:
-    """The preset that a manifest's rounds follow, or "own" where somebody has chosen for themselves. Rounds of large models are
-    longer."""
-    mine = Relaxation.of(spec)
-    alike = (
-        name
-        for name, preset in PRESETS.items()
-        if replace(preset, seconds=max(preset.seconds, mine.seconds)) == mine
-    )
-    return next(alike, "own")
+    """The name of the preset that ``spec`` follows, or "own" where it follows none.
+
+    A spec with longer rounds than the preset still follows it: the rounds of large models are longer.
+    """
+    chosen = Preset.of(spec)
+    for name, preset in PRESETS.items():
+        if replace(preset, seconds=max(preset.seconds, chosen.seconds)) == chosen:
+            return name
+    return "own"
 
 
 def words_of(spec: RoundSpec) -> str:
-    """The same for people: "wan: sparse256, gather, every 60 s, feedback 0.95"."""
+    """The preset and its values for people, such as "wan: sparse256, gather, every 60 s, feedback 0.95"."""
     facts = [spec.codec.name.lower(), spec.exchange.name.lower(), f"every {spec.seconds:g} s"]
-    facts += [f"feedback {spec.feedback:g}"] if spec.feedback != 1 else []
-    facts += [f"overlap {spec.overlap:g}"] if spec.overlap else []
-    facts += [f"{spec.fragments} fragments"] if spec.fragments > 1 else []
+    if spec.feedback != 1:
+        facts.append(f"feedback {spec.feedback:g}")
+    if spec.overlap:
+        facts.append(f"overlap {spec.overlap:g}")
+    if spec.fragments > 1:
+        facts.append(f"{spec.fragments} fragments")
     return f"{name_of(spec)}: {', '.join(facts)}"
 
 
 def check(spec: RoundSpec, outer: OuterSpec, rounds: int) -> None:
-    """Raise `ConfigError` for what is known to fail, in a run of ``rounds`` (0: without a limit)."""
-    name = spec.codec.name.lower()
-    is_sparse = spec.codec in SPARSE_GROUPS
+    """Raise `ConfigError` for choices that are known to fail in a run of ``rounds`` (0: without a limit)."""
+    _check_sparse(spec, outer, rounds)
+    least_rounds = FRAGMENT_TURNS * spec.fragments
+    if spec.fragments > 1 and 0 < rounds < least_rounds:
+        raise ConfigError(
+            f"in {rounds} rounds each of {spec.fragments} fragments is averaged a few times only, "
+            "and the peers drift apart",
+            f"choose fewer fragments, or at least {least_rounds} rounds",
+        )
+    largest = SPARSE_GROUPS.get(spec.codec, spec.group_size)
+    if spec.exchange is Exchange.GATHER and spec.group_size > largest:
+        raise ConfigError(
+            f"in groups of {spec.group_size}, sending each {_codec_name(spec)} update to everybody "
+            "costs more than int4 in parts",
+            f"choose groups of at most {largest}, a sparser codec, or the butterfly exchange",
+        )
+
+
+def _check_sparse(spec: RoundSpec, outer: OuterSpec, rounds: int) -> None:
+    if spec.codec not in SPARSE_GROUPS:
+        return
+    name = _codec_name(spec)
     if spec.codec is Codec.MASKED and 0 < rounds < MASK_ROUNDS:
         raise ConfigError(
-            f"in {rounds} rounds the mask of {name} shows each number only a few times, and the model does not learn",
-            f"choose another codec (sparse256 is as small), or at least {MASK_ROUNDS} rounds",
+            f"in {rounds} rounds the mask of {name} shows each number only a few times, "
+            "and the model does not learn",
+            f"choose another codec (sparse64 is as small), or at least {MASK_ROUNDS} rounds",
         )
-    if is_sparse and spec.feedback == 0:
+    if spec.feedback == 0:
         raise ConfigError(
-            f"{name} without error feedback loses nearly all of every update: the swarm learns no more than a peer alone",
+            f"{name} without error feedback loses nearly all of every update: "
+            "the swarm learns no more than a peer alone",
             "set the feedback to 0.95",
         )
-    if is_sparse and outer.momentum >= SPARSE_MOMENTUM:
+    if outer.momentum >= SPARSE_MOMENTUM:
         raise ConfigError(
-            f"an outer momentum of {outer.momentum:g} with {name} applies old updates twice: error feedback brings them late, too",
-            f"choose a momentum below {SPARSE_MOMENTUM:g}, plain averaging, or a codec that sends every number (int4)",
+            f"an outer momentum of {outer.momentum:g} with {name} applies old updates twice: "
+            "error feedback brings them late, too",
+            f"choose a momentum below {SPARSE_MOMENTUM:g}, plain averaging, "
+            "or a codec that sends every number (int4)",
         )
-    if spec.fragments > 1 and 0 < rounds < FRAGMENT_TURNS * spec.fragments:
-        raise ConfigError(
-            f"in {rounds} rounds each of {spec.fragments} fragments is averaged a few times only, and the peers drift apart",
-            f"choose fewer fragments, or at least {FRAGMENT_TURNS * spec.fragments} rounds",
-        )
-    most = SPARSE_GROUPS.get(spec.codec, spec.group_size)
-    if spec.exchange is Exchange.GATHER and spec.group_size > most:
-        raise ConfigError(
-            f"in groups of {spec.group_size}, sending each {name} update to everybody costs more than int4 in parts",
-            f"choose groups of at most {most}, a sparser codec, or the butterfly exchange",
-        )
+
+
+def _codec_name(spec: RoundSpec) -> str:
+    return spec.codec.name.lower()

@@ -1,4 +1,11 @@
-"""The one string a volunteer needs: which run, whom to ask first, and the secret where the run is by invitation."""
+"""The ticket: the one string that a volunteer needs to join a run.
+
+    ticket  = "swarm1" ‖ base64url( content ‖ checksum 4 )
+    content = length of the secret 1 ‖ number of entries 1 ‖ run id 32 ‖ secret 0 or 16 ‖ entries
+    entry   = peer id 32 ‖ port u16 (little-endian) ‖ length of the host 1 ‖ host
+
+The checksum finds tickets that were cut short or typed wrong. A ticket has one spelling only.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +21,10 @@ from .identity import PeerId, digest_of, peer_id_from_digest
 
 PREFIX = "swarm1"
 MAX_ENTRIES = 8
-_HELP = "copy the whole ticket, from 'swarm1' to its end, or ask the organiser for a fresh one"
+"""Entries of a ticket; the string stays short enough for a mail or a chat."""
+
+_MAX_BYTES = 4096
+_ADVICE = "copy the whole ticket, from 'swarm1' to its end, or ask the organiser for a fresh one"
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -32,16 +42,15 @@ class Address:
         """Read ``host:port`` or ``[v6]:port``. Raises `ValueError`."""
         host, separator, port = text.rpartition(":")
         host = host.removeprefix("[").removesuffix("]")
-        if not (
-            separator and port.isascii() and port.isdigit() and int(port) < 1 << 16 and 1 <= len(host) <= 253
-        ):
+        is_port = port.isascii() and port.isdigit() and int(port) < 1 << 16
+        if not (separator and is_port and 1 <= len(host) <= 253):
             raise ValueError(f"{text!r} is not HOST:PORT")
         return cls(host, int(port))
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A peer to ask first: its id is pinned before the first byte is sent to its address."""
+    """A peer to ask first, and where. The id is checked before anything is sent to that address."""
 
     peer: PeerId
     address: Address
@@ -49,14 +58,14 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Ticket:
-    """Run id (32 bytes), up to 8 entries, and 16 secret bytes for a run by invitation (empty for an open run)."""
+    """The run id (32 bytes), up to 8 entries, and a secret of 16 bytes (empty where anybody may join)."""
 
     run_id: bytes
     entries: tuple[Entry, ...]
     secret: bytes = b""
 
     def pack(self) -> str:
-        """One line of URL-safe characters with a checksum; about 100 for one entry."""
+        """The ticket as one line of URL-safe characters with a checksum; about 100 for one entry."""
         raw = bytes([len(self.secret), len(self.entries)]) + self.run_id + self.secret
         for entry in self.entries:
             host = _pack_host(entry.address.host)
@@ -65,47 +74,54 @@ class Ticket:
 
     @classmethod
     def unpack(cls, text: str) -> Ticket:
-        """Read a ticket that a person pasted. Raises `TicketError` with what to do."""
+        """Read a ticket that a person pasted; white space is ignored. Raises `TicketError` with an advice."""
         text = "".join(text.split())
         if not text.startswith(PREFIX):
-            raise TicketError(f"a ticket begins with '{PREFIX}', this begins with {text[:12]!r}", _HELP)
+            raise TicketError(f"a ticket begins with '{PREFIX}', this begins with {text[:12]!r}", _ADVICE)
         encoded = text.removeprefix(PREFIX)
         try:
             raw = base64.b64decode(encoded + "=" * (-len(encoded) % 4), altchars=b"-_", validate=True)
         except (binascii.Error, ValueError) as error:
-            raise TicketError("the ticket has characters that no ticket has", _HELP) from error
-        if (
-            len(raw) > 4096 or _checksum(raw[:-4]) != raw[-4:] or _encode(raw) != encoded
-        ):  # one ticket, one spelling
+            raise TicketError("the ticket has characters that no ticket has", _ADVICE) from error
+        is_spelt_well = _encode(raw) == encoded  # base64 has several spellings of the same bytes
+        if len(raw) > _MAX_BYTES or _checksum(raw[:-4]) != raw[-4:] or not is_spelt_well:
             raise TicketError(
-                "the ticket is cut short or has a typing error (its checksum does not fit)", _HELP
+                "the ticket is cut short or has a typing error (its checksum does not fit)", _ADVICE
             )
         try:
             return cls._read(raw[:-4])
         except (struct.error, ValueError, IndexError, UnicodeDecodeError) as error:
-            raise TicketError(f"the ticket does not have the form of one ({error})", _HELP) from error
+            raise TicketError(f"the ticket does not have the form of one ({error})", _ADVICE) from error
 
     @classmethod
     def _read(cls, raw: bytes) -> Ticket:
-        secret_length, count = raw[0], raw[1]
-        run_id, secret, rest = raw[2:34], raw[34 : 34 + secret_length], raw[34 + secret_length :]
-        if (
-            secret_length not in (0, 16)
-            or len(run_id) != 32
-            or len(secret) != secret_length
-            or count > MAX_ENTRIES
-        ):
+        secret_length = raw[0]
+        count = raw[1]
+        run_id = raw[2:34]
+        secret = raw[34 : 34 + secret_length]
+        rest = raw[34 + secret_length :]
+        is_secret_valid = secret_length in (0, 16) and len(secret) == secret_length
+        if not is_secret_valid or len(run_id) != 32 or count > MAX_ENTRIES:
             raise ValueError("lengths do not fit")
+
         entries = []
         for _ in range(count):
-            port, length = struct.unpack_from("<HB", rest, 32)
-            host, digest, rest = rest[35 : 35 + length], rest[:32], rest[35 + length :]
-            if len(host) != length:
-                raise ValueError("an address is cut short")
-            entries.append(Entry(peer_id_from_digest(digest), Address(_unpack_host(host), port)))
+            entry, rest = _read_entry(rest)
+            entries.append(entry)
         if rest:
             raise ValueError("bytes are left over")
         return cls(run_id, tuple(entries), secret)
+
+
+def _read_entry(raw: bytes) -> tuple[Entry, bytes]:
+    """The first entry in ``raw``, and the bytes after it."""
+    digest = raw[:32]
+    port, length = struct.unpack_from("<HB", raw, 32)
+    host = raw[35 : 35 + length]
+    if len(host) != length:
+        raise ValueError("an address is cut short")
+    entry = Entry(peer_id_from_digest(digest), Address(_unpack_host(host), port))
+    return entry, raw[35 + length :]
 
 
 def _encode(raw: bytes) -> str:

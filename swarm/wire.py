@@ -1,12 +1,13 @@
-"""What peers say to each other, and the one function that a stranger's bytes meet.
+"""The frame around every control message, and `open_frame`, the only function that reads a stranger's frame.
 
-    frame = magic 4 ‖ kind 1 ‖ run 32 ‖ round u32 ‖ group 16 ‖ seq u64 ‖ public key 32 ‖ signature 64 ‖ body (MessagePack)
+    frame     = header ‖ signature 64 ‖ body (MessagePack)
+    header    = magic 4 ‖ kind 1 ‖ run 32 ‖ round u32 ‖ group 16 ‖ seq u64 ‖ public key 32
+    signature = Ed25519( domain ‖ header ‖ sha256(body) )
 
-    Ed25519( domain ‖ every header byte before the signature ‖ sha256(body) )
-
-Rule 1: size, then form, then signature, then meaning — in this order, in `open_frame`, for every frame.
-Rule 2: the signature is over received bytes; nothing is ever serialised again to check it.
-Rule 3: kinds are enums, unknown fields are refused, floats are finite. Freshness is (round, seq), never a clock.
+Rule 1: `open_frame` checks every frame in this order: size, form, signature, run, body.
+Rule 2: the signature covers the bytes as received; nothing is serialised again to check it.
+Rule 3: choices are enums, unknown fields are refused, floats are finite.
+Rule 4: of two messages of a peer the one with the higher (round, seq) is newer; no clock is compared.
 """
 
 from __future__ import annotations
@@ -25,36 +26,44 @@ from .errors import BadSignature, Malformed, Oversized, WrongRun
 from .identity import KeyPair, PeerId, peer_id_of, verify
 
 PROTOCOL = 1
-"""Version of everything on the wire. Pinned by the manifest: another number means "upgrade", never a decode error."""
+"""Version of the whole protocol. The manifest carries it, so that a peer with another version is told so
+instead of failing to decode a message."""
 
 CONTROL_LIMIT = 64 * 1024
 """Bytes of the largest control frame."""
 
 NO_GROUP = bytes(16)
-"""Where messages belong that form a group: the hall of a round."""
+"""The group in the stamp of messages that form a level-1 group: it has no id yet."""
+
 LEVEL_2 = b"\x80" + bytes(15)
-"""The other hall: where delegates form a group of theirs. The first bit of a group's id says in which hall it was formed."""
+"""The group in the stamp of messages that form a level-2 group.
+
+A large population averages in level-1 groups, whose representatives then form one level-2 group. The first
+bit of a group's id tells its level: 0 for level 1, 1 for level 2.
+"""
 
 _MAGIC = b"SWM1"
 _DOMAIN = b"swarm-frame-v1\0"
-_SIGNED = struct.Struct("<4sB32sI16sQ32s")
-_HEADER = _SIGNED.size + 64
-_SHORT = 2048
-"""Bytes of a frame that is remembered: so many of the longest would be a lot of memory."""
+_HEADER = struct.Struct("<4sB32sI16sQ32s")
+_BODY_START = _HEADER.size + 64
+_CACHED_BYTES = 2048
+"""Bytes of the longest frame that `_opened_cached` keeps, so that its 2,048 entries take at most 4 MiB."""
 
 
 def level_of(group: bytes) -> bytes:
-    """`NO_GROUP` or `LEVEL_2`: where ``group`` was formed."""
+    """`LEVEL_2` for the id of a level-2 group, `NO_GROUP` for that of a level-1 group."""
     return LEVEL_2 if group[0] & LEVEL_2[0] else NO_GROUP
 
 
 class Kind(IntEnum):
-    """What a frame's body is. The number is the wire format: never reuse one."""
+    """The type of the message in a frame. Each number is part of the wire format: never use one again.
+
+    4 is reserved: an older version gave it to a message that no longer exists.
+    """
 
     MANIFEST = 1
     CONTACT = 2
     PROGRESS = 3
-    RECORD = 4
     READY = 10
     PROPOSAL = 11
     VOTE = 12
@@ -68,7 +77,7 @@ class Kind(IntEnum):
 
 
 class Message(msgspec.Struct, frozen=True, forbid_unknown_fields=True, array_like=True):
-    """Base of everything that travels in a frame. Subclasses set ``kind`` and check their ranges in ``__post_init__``."""
+    """Base of all messages in frames. Subclasses set ``kind`` and check ranges in ``__post_init__``."""
 
     kind: ClassVar[Kind]
 
@@ -80,7 +89,10 @@ S = TypeVar("S", bound=msgspec.Struct)
 
 @dataclass(frozen=True, slots=True)
 class Stamp:
-    """What a signature is tied to besides the body, so that no frame can be replayed elsewhere."""
+    """Where a message belongs. It is signed, so a frame cannot be replayed in another run, round or group.
+
+    ``run`` is the run id (32 bytes), ``group`` a group id (16 bytes), ``seq`` the sender's own counter.
+    """
 
     run: bytes
     round: int = 0
@@ -90,7 +102,11 @@ class Stamp:
 
 @dataclass(frozen=True, slots=True)
 class Signed(Generic[M_co]):
-    """A message whose form, signature and run have been checked. ``raw`` is the frame as received, to pass on as evidence."""
+    """A message whose form, signature and run have been checked.
+
+    ``public`` is the signer's key (32 bytes). ``raw`` is the frame as received; it can be passed on as
+    evidence.
+    """
 
     message: M_co
     signer: PeerId
@@ -100,12 +116,12 @@ class Signed(Generic[M_co]):
 
 
 def pack(value: object) -> bytes:
-    """MessagePack of a plain value or `Message`; what `unpack` reads."""
+    """MessagePack of a plain value or a `Message`; `unpack` reads it."""
     return msgspec.msgpack.encode(value)
 
 
 def unpack(raw: bytes | bytearray | memoryview, form: type[S]) -> S:
-    """Decode a body strictly: unknown fields, wrong types and values out of range are `Malformed`."""
+    """Decode ``raw`` as ``form``. Raises `Malformed` for unknown fields, wrong types and bad values."""
     try:
         return msgspec.msgpack.decode(raw, type=form)
     except (msgspec.DecodeError, ValueError, RecursionError, OverflowError) as error:
@@ -113,62 +129,76 @@ def unpack(raw: bytes | bytearray | memoryview, form: type[S]) -> S:
 
 
 def finite(name: str, value: float, low: float, high: float) -> None:
-    """Refuse a float that is NaN, infinite or outside [low, high]. For ``__post_init__`` of messages."""
+    """Raise `ValueError` for a float that is NaN, infinite or outside [low, high]. For ``__post_init__``."""
     if not (math.isfinite(value) and low <= value <= high):
         raise ValueError(f"{name} must lie in [{low}, {high}]")
 
 
 def sized(name: str, value: bytes, length: int) -> None:
-    """Refuse bytes that are not exactly ``length`` long. For ``__post_init__`` of messages."""
+    """Raise `ValueError` for bytes that are not exactly ``length`` long. For ``__post_init__``."""
     if len(value) != length:
         raise ValueError(f"{name} must have {length} bytes, has {len(value)}")
 
 
 def seal(key: KeyPair, message: Message, stamp: Stamp) -> bytes:
-    """The signed frame that carries ``message``."""
+    """The frame that carries ``message``, signed by ``key``."""
     return seal_body(key, message.kind, pack(message), stamp)
 
 
 def seal_body(key: KeyPair, kind: Kind, body: bytes, stamp: Stamp) -> bytes:
-    """Like `seal`, for a body that is already bytes (a manifest must be signed over exactly the bytes whose hash names the run)."""
-    head = _SIGNED.pack(_MAGIC, kind, stamp.run, stamp.round, stamp.group, stamp.seq, key.public)
-    return head + key.sign(_DOMAIN + head + hashlib.sha256(body).digest()) + body
+    """Like `seal`, for a body that is already bytes.
+
+    A manifest needs this: its signature must cover exactly the bytes whose hash is the run id.
+    """
+    header = _HEADER.pack(_MAGIC, kind, stamp.run, stamp.round, stamp.group, stamp.seq, key.public)
+    signature = key.sign(_signed_bytes(header, body))
+    return header + signature + body
 
 
 def open_frame(raw: bytes, *expected: type[M], run: bytes, limit: int = CONTROL_LIMIT) -> Signed[M]:
-    """Turn a stranger's bytes into a `Signed` message of one of the ``expected`` types.
+    """Read a frame from a stranger: the checked message, which is of one of the ``expected`` types.
 
-    Raises `Oversized`, `Malformed`, `BadSignature` or `WrongRun`; the body is decoded only after the signature holds, so that
-    only a key holder can reach the decoder at all.
+    Raises `Oversized` (more than ``limit`` bytes), `Malformed`, `BadSignature` or `WrongRun`. The body is
+    decoded only after its signature has been verified, so each body that reaches the decoder can be blamed on
+    a key.
     """
     if len(raw) > limit:
         raise Oversized(f"{len(raw)} bytes, at most {limit} are allowed here")
-    opened = _opened_before if len(raw) <= _SHORT else _opened
+    opened = _opened_cached if len(raw) <= _CACHED_BYTES else _opened
     return cast("Signed[M]", opened(bytes(raw), expected, run))
 
 
 def _opened(raw: bytes, expected: tuple[type[Message], ...], run: bytes) -> Signed[Message]:
-    if len(raw) < _HEADER:
-        raise Malformed(f"a frame has at least {_HEADER} bytes, this one has {len(raw)}")
-    magic, kind, its_run, round_, group, seq, public = _SIGNED.unpack_from(raw)
+    if len(raw) < _BODY_START:
+        raise Malformed(f"a frame has at least {_BODY_START} bytes, this one has {len(raw)}")
+    header = raw[: _HEADER.size]
+    signature = raw[_HEADER.size : _BODY_START]
+    body = raw[_BODY_START:]
+
+    magic, kind, frame_run, round_, group, seq, public = _HEADER.unpack(header)
     if magic != _MAGIC:
         raise Malformed("not a frame of this protocol")
     form = next((form for form in expected if form.kind == kind), None)
     if form is None:
         raise Malformed(f"kind {kind} is not accepted here")
-    signature, body = raw[_SIGNED.size : _HEADER], raw[_HEADER:]
-    if not verify(public, signature, _DOMAIN + raw[: _SIGNED.size] + hashlib.sha256(body).digest()):
+    if not verify(public, signature, _signed_bytes(header, body)):
         raise BadSignature(f"the signature of a {form.__name__} does not hold")
-    if its_run != run:
-        raise WrongRun(f"a {form.__name__} of another run ({its_run.hex()[:12]})")
-    stamp = Stamp(its_run, round_, group, seq)
+    if frame_run != run:
+        raise WrongRun(f"a {form.__name__} of another run ({frame_run.hex()[:12]})")
+
+    stamp = Stamp(frame_run, round_, group, seq)
     return Signed(unpack(body, form), peer_id_of(public), public, stamp, raw)
 
 
-_opened_before = lru_cache(maxsize=1 << 11)(_opened)
-"""The same broadcast comes by several ways, in a list and by itself, and to hundreds of rehearsed peers in one process."""
+_opened_cached = lru_cache(maxsize=1 << 11)(_opened)
+"""A broadcast comes several times: by itself, in lists, and to all simulated peers of one process."""
+
+
+def _signed_bytes(header: bytes, body: bytes) -> bytes:
+    """The bytes that the signature of a frame covers."""
+    return _DOMAIN + header + hashlib.sha256(body).digest()
 
 
 def body_of(raw: bytes) -> bytes:
     """The body bytes of a frame that `open_frame` has accepted."""
-    return raw[_HEADER:]
+    return raw[_BODY_START:]

@@ -1,4 +1,6 @@
-"""Plays: a machine on a stage. Every step is (now, event, commands expected of it); the first event is None, the start.
+"""A machine in a test: `play` gives it events and compares its commands with those expected.
+
+Every step is (now, event, commands expected of it); the first event is None, the start.
 
     play(
         a_round(),
@@ -21,7 +23,10 @@ Step = tuple[float, Event | None, Sequence[Expected]]
 
 
 def play(machine: Machine[Any], *steps: Step) -> list[Command]:
-    """Act ``steps`` and compare; the commands of the last one. Raises `AssertionError` with the first step that goes otherwise."""
+    """Give the machine the events of ``steps`` and compare; returns the commands of the last step.
+
+    Raises `AssertionError` with the first step that goes otherwise.
+    """
     commands: list[Command] = []
     for number, (now, event, expected) in enumerate(steps):
         commands = list(machine.start(now) if event is None else machine.handle(event, now))

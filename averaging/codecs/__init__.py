@@ -1,13 +1,16 @@
-"""Numbers to bytes and back: the table from the manifest's enum to the codec.
+"""Numbers to bytes and back: the table from the manifest's codec name to the codec.
 
     dense.py       fp32, fp16, bf16: every number, one after another
     quantised.py   int8, int4: every number, as a small multiple of its block's scale
-    sparse.py      sparse64 to sparse512, masked: few numbers; a chain of stages that these codecs share
-                     select → places → values
-                     select.py the largest of each chunk of chunks.py · places.py where they lie · values.py what they are
-    bits.py        small numbers side by side in bytes
+    sparse.py      sparse64 to sparse512, masked: only some of the numbers, through a chain of stages
+                     select.py      keep the largest of each chunk; chunks.py says where the chunks lie
+                     positions.py   write the positions of the kept numbers
+                     values.py      write their values
+    bits.py        small integers side by side in bytes
+    port.py        the interface of all codecs, and the checks that they share
 
-Every codec has an exact length known beforehand, so a receiver knows how many bytes a part must have before it reads one.
+The exact length of every payload is known beforehand, so a receiver knows how many bytes a part must have
+before it reads one.
 """
 
 from __future__ import annotations
@@ -20,31 +23,31 @@ from types import MappingProxyType
 from swarm.manifest import Codec as CodecName
 
 from .dense import BFloat16, Float16, Float32
-from .places import BitMap, IndexList
-from .port import ONE_TENSOR, PIECE, Codec, Raw, Shape, pieces, room_for
-from .quantised import Packed, Quantised
+from .port import ONE_TENSOR, PIECE, Codec, Raw, Shape, output_for, pieces
+from .positions import BitMap, IndexList
+from .quantised import LazyVector, Quantised
 from .sparse import Sparse, Strided
-from .values import Blocks, SignAndSize
+from .values import QuantisedValues, SignMagnitude
 
 __all__ = [
     "ONE_TENSOR",
     "PIECE",
     "Codec",
-    "Packed",
+    "LazyVector",
     "Quantised",
     "Raw",
     "Shape",
     "bytes_per_parameter",
     "codec_of",
-    "exact_codec",
     "is_sparse",
+    "output_for",
     "pieces",
     "result_codec",
-    "room_for",
+    "zero_copy_codec",
 ]
 
 _MANY = 1 << 24
-"""Numbers of a part that is large enough for the ends not to count."""
+"""Numbers of a part so large that short chunks and blocks at its end do not matter."""
 
 _DENSE: Mapping[CodecName, Codec] = MappingProxyType(
     {
@@ -57,26 +60,31 @@ _DENSE: Mapping[CodecName, Codec] = MappingProxyType(
 )
 
 
-def _listed(share: int) -> Callable[[Shape], Codec]:
-    """SparseLoCo (arXiv:2508.15706): ``share`` of each 4096, with indices, as sign and size: 14 bits a number, 4 bytes a chunk."""
-    return partial(Sparse, share, IndexList(), SignAndSize())
+def _top_k(share: int) -> Callable[[Shape], Codec]:
+    """Return the codec after SparseLoCo (arXiv:2508.15706), still without its shape.
+
+    It keeps ``share`` of each 4096 numbers. A kept number takes 14 bits, and a chunk 4 bytes.
+    """
+    return partial(Sparse, share, IndexList(), SignMagnitude())
 
 
 def _masked(shape: Shape) -> Codec:
-    """CocktailSGD (Wang et al. 2023) in its published proportions: of a tenth of the numbers, the largest fifth, in 4 bits.
+    """Return the codec of CocktailSGD (Wang et al. 2023) for numbers of ``shape``.
 
-    Here an eighth: 8 divides the borders of parts (`partition.ALIGN`), so the rotation holds however rounds cut the vector. A fifth
-    is cheaper marked on a map than listed. In all (1 + 0.2 · 4.06) / 8 = 0.23 bits a number: what sparse64 costs.
+    The paper sends the largest fifth of a random tenth of the numbers, in 4 bits. Here it is an eighth: 8
+    divides the borders of parts (`partition.ALIGN`), so the rotation over the numbers holds however rounds
+    cut the vector. A fifth (819 of 4096) is shorter as a bit map than as a list of indices. In all (1 + 0.2 ·
+    4.06) / 8 = 0.23 bits a number, as much as sparse64.
     """
-    return Strided(8, shape, partial(Sparse, 819, BitMap(), Blocks(Quantised(bits=4, block=256))))
+    return Strided(8, shape, partial(Sparse, 819, BitMap(), QuantisedValues(Quantised(bits=4, block=256))))
 
 
 _SPARSE: Mapping[CodecName, Callable[[Shape], Codec]] = MappingProxyType(
     {
-        CodecName.SPARSE64: _listed(64),
-        CodecName.SPARSE128: _listed(128),
-        CodecName.SPARSE256: _listed(256),
-        CodecName.SPARSE512: _listed(512),
+        CodecName.SPARSE64: _top_k(64),
+        CodecName.SPARSE128: _top_k(128),
+        CodecName.SPARSE256: _top_k(256),
+        CodecName.SPARSE512: _top_k(512),
         CodecName.MASKED: _masked,
     }
 )
@@ -91,30 +99,40 @@ _RESULT: Mapping[CodecName, CodecName] = MappingProxyType(
 
 
 def codec_of(name: CodecName, shape: Shape = ONE_TENSOR) -> Codec:
-    """The codec that a manifest names, for numbers of ``shape``."""
+    """Return the codec that a manifest calls ``name``, for numbers of ``shape``."""
     return _DENSE[name] if name in _DENSE else _SPARSE[name](shape)
 
 
-def exact_codec(name: CodecName) -> Float32 | None:
-    """The codec of ``name`` if its bytes are the numbers as they lie in this machine's memory: none is made of the other."""
+def zero_copy_codec(name: CodecName) -> Float32 | None:
+    """Return the codec ``name`` if its payload has the numbers as this machine's memory has them, else None.
+
+    Such numbers can be sent, hashed and summed without a copy.
+    """
     codec = _DENSE.get(name)
     return codec if isinstance(codec, Float32) and sys.byteorder == "little" else None
 
 
 def is_sparse(name: CodecName) -> bool:
-    """Whether most numbers of an update stay behind, so that nothing is learnt without error feedback."""
+    """Return whether the codec sends only a few of the numbers.
+
+    Such a codec does not train without error feedback.
+    """
     return name in _SPARSE
 
 
 def result_codec(name: CodecName) -> CodecName:
-    """How an owner sends the average of updates that came as ``name``.
+    """Return the codec in which an owner sends the average of updates that came as ``name``.
 
-    Members select different numbers, so the average of a few has more of them than each has: the next larger share, as far as there
-    is one. Under a mask all members send numbers of the same eighth, and the average goes back the same way, as in CocktailSGD.
+    Members keep different numbers, so the average of several updates has more nonzero numbers than each of
+    them. It is sent with the next larger share, as far as there is one. A mask is different: all members send
+    numbers of the same eighth, and the average is sent in the same codec, as in CocktailSGD.
     """
     return _RESULT.get(name, name)
 
 
 def bytes_per_parameter(name: CodecName) -> float:
-    """What a number costs in a large tensor: fp32 4, int4 0.508, sparse64 0.028. Small tensors add a little."""
+    """Return the bytes per number of a large tensor: fp32 4, int4 0.508, sparse64 0.028.
+
+    Small tensors take a little more.
+    """
     return codec_of(name).size(_MANY) / _MANY

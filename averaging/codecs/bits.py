@@ -1,14 +1,15 @@
-"""Small whole numbers side by side in bytes, the first in the lowest bits.
+"""Small unsigned integers packed side by side into bytes, the first in the lowest bits.
 
     4 bits    bbbbaaaa                       two codes in a byte
-    2 bits    ddccbbaa                       four
-    12 bits   aaaaaaaa bbbbaaaa bbbbbbbb     two numbers in three bytes
-    1 bit     hgfedcba                       eight answers, 1 is yes
+    2 bits    ddccbbaa                       four codes in a byte
+    12 bits   aaaaaaaa bbbbaaaa bbbbbbbb     two integers in three bytes
+    1 bit     hgfedcba                       eight flags in a byte
 
-Bits that fill up the last byte are zero, and whoever unpacks holds a stranger to that: equal numbers have equal bytes.
+Unused bits of the last byte are zero, and the unpacking functions refuse anything else. So equal integers
+always have equal bytes, and no peer can send a second encoding of the same content, with another hash.
 """
 
-# Axes: N numbers in order
+# Axes: N integers in order
 
 from __future__ import annotations
 
@@ -23,25 +24,28 @@ Bytes = NDArray[np.uint8]
 Shorts = NDArray[np.int16]
 
 _MASK = {4: 0x0F0F, 2: 0x03030303}
-"""Where the codes of one byte lie once each has a byte of its own."""
+"""By bits per code: which bits of a word hold the codes, once each code has a byte of its own."""
 
 
 def packed_size(numbers: int, bits: int) -> int:
-    """Exact bytes of ``numbers`` codes of ``bits`` bits."""
+    """Return the exact bytes of ``numbers`` codes of ``bits`` bits each."""
     return -(-numbers * bits // 8)
 
 
 def pack(codes_N: Bytes, bits: int) -> Bytes:
-    """``codes_N``, all below 2^bits, in `packed_size` bytes; ``bits`` is 2 or 4."""
+    """Pack ``codes_N``, all below 2^bits, into ``packed_size(N, bits)`` bytes. ``bits`` is 2 or 4."""
     per_byte = 8 // bits
-    words = _filled(codes_N, per_byte).view(f"<u{per_byte}")
+    words = _zero_padded(codes_N, per_byte).view(f"<u{per_byte}")
     for shift in _shifts(bits):
         words = words | words >> shift
     return words.astype(np.uint8)
 
 
 def unpack(raw: Bytes, numbers: int, bits: int) -> Bytes:
-    """The ``numbers`` codes behind `pack`. Raises `Malformed` where the bits behind the last one are not zero."""
+    """Return the ``numbers`` codes that `pack` has packed.
+
+    Raises `Malformed` if a padding bit is not zero.
+    """
     per_byte = 8 // bits
     words: NDArray[Any] = raw.astype(f"<u{per_byte}")
     for shift in reversed(_shifts(bits)):
@@ -50,22 +54,23 @@ def unpack(raw: Bytes, numbers: int, bits: int) -> Bytes:
 
 
 def pack_twelve(values_N: Shorts) -> Bytes:
-    """``values_N``, all from 0 to 4095, in `packed_size` (…, 12) bytes."""
-    words = _filled(values_N, 2).astype("<u4")
+    """Pack ``values_N``, all from 0 to 4095, into ``packed_size(N, 12)`` bytes."""
+    words = _zero_padded(values_N, 2).astype("<u4")
     words[0::2] |= words[1::2] << 12
-    return (
-        words[0::2].copy().view(np.uint8).reshape(-1, 4)[:, :3].reshape(-1)[: packed_size(len(values_N), 12)]
-    )
+    words_of_four_bytes = words[0::2].copy().view(np.uint8).reshape(-1, 4)
+    return words_of_four_bytes[:, :3].reshape(-1)[: packed_size(len(values_N), 12)]
 
 
 def unpack_twelve(raw: Bytes, numbers: int) -> Shorts:
-    """The ``numbers`` values behind `pack_twelve`. Raises `Malformed` where the bits behind the last one are not zero."""
+    """Return the ``numbers`` values that `pack_twelve` has packed.
+
+    Raises `Malformed` if a padding bit is not zero.
+    """
     pairs = -(-len(raw) // 3)
     padded = np.zeros(3 * pairs + 1, np.uint8)
     padded[: len(raw)] = raw
-    words = np.ndarray(
-        pairs, "<u4", padded, strides=(3,)
-    ).copy()  # each begins with the three bytes of a pair
+    # each word begins with the three bytes of a pair, so neighbouring words overlap by one byte
+    words = np.ndarray(pairs, "<u4", padded, strides=(3,)).copy()
     high = words << 4
     high &= 0x0FFF0000
     words &= 0x0FFF
@@ -74,22 +79,25 @@ def unpack_twelve(raw: Bytes, numbers: int) -> Shorts:
 
 
 def pack_flags(flags_N: NDArray[np.bool_]) -> Bytes:
-    """One bit for each."""
+    """Pack ``flags_N`` into ``packed_size(N, 1)`` bytes."""
     return np.packbits(flags_N, bitorder="little")
 
 
 def unpack_flags(raw: Bytes, numbers: int) -> NDArray[np.bool_]:
-    """The ``numbers`` answers behind `pack_flags`. Raises `Malformed` where the bits behind the last one are not zero."""
+    """Return the ``numbers`` flags that `pack_flags` has packed.
+
+    Raises `Malformed` if a padding bit is not zero.
+    """
     return _without_padding(np.unpackbits(raw, bitorder="little").view(np.bool_), numbers)
 
 
 def _shifts(bits: int) -> tuple[int, ...]:
-    """How far neighbours slide together, then neighbouring pairs."""
+    """Return by how many bits to shift codes together: first neighbours, then neighbouring pairs."""
     return (4,) if bits == 4 else (6, 12)
 
 
-def _filled(values_N: NDArray[Any], multiple: int) -> NDArray[Any]:
-    """``values_N`` with zeros up to a multiple of ``multiple``."""
+def _zero_padded(values_N: NDArray[Any], multiple: int) -> NDArray[Any]:
+    """Return ``values_N``, padded with zeros to a multiple of ``multiple``."""
     missing = -len(values_N) % multiple
     return np.append(values_N, np.zeros(missing, values_N.dtype)) if missing else values_N
 

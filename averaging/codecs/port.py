@@ -1,4 +1,4 @@
-"""The port that every codec fills, and the checks that all of them share."""
+"""The interface that every codec implements, and the checks that all codecs share."""
 
 from __future__ import annotations
 
@@ -15,80 +15,93 @@ from swarm.errors import Malformed
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """What a codec may know of N numbers besides their values; every member knows it beforehand.
+    """What a codec may know of N numbers besides their values. Every member knows it before any bytes arrive.
 
-    ``pieces``: lengths of the stretches of different tensors among them, in order, N in all; empty: they are of one tensor. Scales
-    differ between tensors, so a codec that picks the largest numbers picks them tensor by tensor. ``phase``: the number of the
-    round, for codecs that send other numbers in every round.
+    ``tensor_lengths``: how many of the numbers belong to each tensor of the model, in order; their sum is N.
+    Empty means that all are of one tensor. Scales differ between tensors, so a codec that keeps the largest
+    numbers chooses them tensor by tensor.
+    ``round``: the number of the round, for codecs that send other numbers in every round.
     """
 
-    pieces: tuple[int, ...] = ()
-    phase: int = 0
+    tensor_lengths: tuple[int, ...] = ()
+    round: int = 0
 
 
 ONE_TENSOR = Shape()
-
+"""All numbers are of one tensor, and the round does not matter."""
 
 Raw = bytes | bytearray | memoryview
+"""Encoded numbers, whatever object holds them."""
+
 PIECE = 1 << 17
-"""Numbers handled at a time: half a megabyte is near for the next pass, and leaves room in a core's cache for as much again."""
+"""Numbers of one piece, the unit of all loops over a vector: half a megabyte of float32 stays in a core's
+cache for the next pass over it, beside as much again for a result."""
 
 
 class Codec(Protocol):
-    """One way to write N float32 numbers. Axes: N numbers of one part."""
+    """One way to write N float32 numbers as bytes. Axes: N numbers of one part."""
 
     def size(self, numbers: int) -> int:
-        """Exact bytes of ``numbers`` encoded values."""
+        """Return the exact bytes of ``numbers`` encoded values."""
 
     def encode(self, vector_N: Tensor, decoded: Tensor | None = None) -> Raw:
-        """``vector_N`` (float32, finite) as ``size(N)`` bytes. Deterministic: same bits in, same bytes out, on any thread count.
+        """Encode ``vector_N`` (float32, finite) into ``size(N)`` bytes.
 
-        Into ``decoded``, where given, goes what `decode` will read in them: cheaper than to decode them.
+        Deterministic: the same bits give the same bytes, for any count of threads. Where ``decoded`` is
+        given, the numbers that `decode` will read from these bytes are written into it, which is cheaper than
+        decoding them. Raises `ValueError` for NaN or infinity.
         """
 
     def decode(self, payload: Raw, numbers: int, out: Tensor | None = None) -> Tensor:
-        """``[numbers]`` float32, all finite; in ``out`` where given, which after an error holds anything.
+        """Decode ``payload``: ``[numbers]`` float32, all finite; in ``out`` if given, else in a new tensor.
 
-        Raises `Malformed` for a wrong length, NaN, infinity or a scale out of range.
+        Raises `Malformed` for a wrong length, NaN, infinity or a scale out of range; then the content of
+        ``out`` is undefined.
         """
 
 
 def pieces(numbers: int, piece: int | None = None) -> Iterator[slice]:
-    """The pieces of ``numbers`` numbers, `PIECE` each or as many as ``piece`` says, in order."""
+    """Return slices that cut ``numbers`` numbers into pieces of ``piece`` (default: `PIECE`), in order."""
     piece = piece or PIECE
     return (slice(start, min(start + piece, numbers)) for start in range(0, numbers, piece))
 
 
 def require_vector(vector_N: Tensor) -> Tensor:
-    """``vector_N`` contiguous and without gradient. Raises `ValueError` where it is not one axis of float32 on the CPU."""
+    """Return ``vector_N``, contiguous and detached.
+
+    Raises `ValueError` unless it is one axis of float32 on the CPU.
+    """
     if vector_N.dtype != torch.float32 or vector_N.dim() != 1 or vector_N.device.type != "cpu":
         raise ValueError("a codec takes one axis of float32 numbers on the CPU")
     return vector_N.detach().contiguous()
 
 
-def reach_of(vector_N: Tensor) -> float:
-    """The largest magnitude; NaN where there is one, 0 where there is nothing."""
+def largest_magnitude(vector_N: Tensor) -> float:
+    """Return the largest magnitude in ``vector_N``: NaN if it contains a NaN, 0 if it is empty."""
     return max(abs(float(end)) for end in torch.aminmax(vector_N)) if len(vector_N) else 0.0
 
 
 def require_finite(vector_N: Tensor) -> float:
-    """The largest magnitude of ``vector_N``. Raises `ValueError` for NaN or infinity."""
-    reach = reach_of(vector_N)
-    if not math.isfinite(reach):
+    """Return the largest magnitude in ``vector_N``. Raises `ValueError` for NaN or infinity."""
+    largest = largest_magnitude(vector_N)
+    if not math.isfinite(largest):
         raise ValueError("NaN or infinity must not leave this peer")
-    return reach
+    return largest
 
 
-def room_for(numbers: int, out: Tensor | None) -> Tensor:
-    """Where ``numbers`` decoded values go: ``out``, or a new vector. Raises `ValueError` where ``out`` is no such room."""
+def output_for(numbers: int, out: Tensor | None) -> Tensor:
+    """Return the tensor that ``numbers`` decoded values are written to: ``out``, or a new one if it is None.
+
+    Raises `ValueError` if ``out`` is not ``[numbers]`` contiguous float32.
+    """
     if out is None:
         return torch.empty(numbers, dtype=torch.float32)
     if out.shape != (numbers,) or out.dtype != torch.float32 or not out.is_contiguous():
-        raise ValueError(f"{numbers} float32 numbers do not go there")
+        raise ValueError(f"{numbers} float32 numbers do not fit the output tensor")
     return out
 
 
 def require_length(payload: Raw, size: int) -> None:
-    """Raise `Malformed` where ``payload`` does not have exactly ``size`` bytes."""
+    """Raise `Malformed` unless ``payload`` has exactly ``size`` bytes."""
     if len(payload) != size:
         raise Malformed(f"{len(payload)} bytes came where the numbers take {size}")

@@ -1,12 +1,13 @@
-"""Codecs that send part of the numbers, as chains of stages: select → place → value, and before them a mask that moves.
+"""Codecs that send only some of the numbers, as a chain of stages: select → positions → values.
 
-    Sparse    the largest numbers of each chunk        payload = places of those that travel  ‖  their values
-    Strided   every 8th number, in turn                payload = that of another codec for these
+    Sparse    the largest numbers of each chunk      payload = positions of the kept numbers  ‖  their values
+    Strided   every 8th number, others each round    payload = that of another codec for these numbers
 
-What does not travel decodes to zero and stays with the sender, in its error feedback: without that these codecs do not train.
+A number that is not sent decodes to zero. It stays in the sender's residual (error feedback); without error
+feedback these codecs do not train.
 """
 
-# Axes: N numbers of one part, M of them that travel
+# Axes: N numbers of one part, M kept numbers of the part
 
 from __future__ import annotations
 
@@ -17,58 +18,72 @@ from itertools import accumulate, pairwise
 import numpy as np
 from torch import Tensor
 
-from .chunks import cut_of
-from .places import Places
-from .port import Codec, Raw, Shape, require_finite, require_length, require_vector, room_for
+from .chunks import chunking_of
+from .port import Codec, Raw, Shape, output_for, require_finite, require_length, require_vector
+from .positions import PositionCodec
 from .select import largest
-from .values import Values
+from .values import ValueCodec
 
 
 @dataclass(frozen=True, slots=True)
 class Sparse:
-    """Of each chunk of 4096 numbers the ``share`` largest magnitudes, of a shorter chunk as many in proportion (see `chunks`)."""
+    """Keeps the ``share`` largest magnitudes of each 4096 numbers, the same proportion of a shorter chunk.
+
+    All methods raise `ValueError` if the numbers are not of ``shape``. See `chunks`.
+    """
 
     share: int
-    places: Places
-    values: Values
+    positions: PositionCodec
+    values: ValueCodec
     shape: Shape
 
     def size(self, numbers: int) -> int:
-        """Exact bytes of ``numbers`` encoded values. Raises `ValueError` where they are not of the shape, as all methods do."""
-        cut = cut_of(self.shape, numbers, self.share)
-        return self.places.size(cut) + self.values.size(cut)
+        """Return the exact bytes of ``numbers`` encoded values."""
+        chunking = chunking_of(self.shape, numbers, self.share)
+        return self.positions.size(chunking) + self.values.size(chunking)
 
     def encode(self, vector_N: Tensor, decoded: Tensor | None = None) -> bytes:
-        """Places and values of the largest of ``vector_N`` (float32). Raises `ValueError` for NaN or infinity."""
+        """Write positions and values of the largest of ``vector_N`` (float32).
+
+        Raises `ValueError` for NaN or infinity.
+        """
         numbers_N = require_vector(vector_N).numpy()
-        cut = cut_of(self.shape, len(numbers_N), self.share)
-        positions_M = largest(numbers_N, cut)
-        payload = self.places.encode(positions_M, cut) + self.values.encode(numbers_N[positions_M], cut)
+        chunking = chunking_of(self.shape, len(numbers_N), self.share)
+        positions_M = largest(numbers_N, chunking)
+        encoded_positions = self.positions.encode(positions_M, chunking)
+        encoded_values = self.values.encode(numbers_N[positions_M], chunking)
+        payload = encoded_positions + encoded_values
         if decoded is not None:
             self.decode(payload, len(numbers_N), decoded)
         return payload
 
     def decode(self, payload: Raw, numbers: int, out: Tensor | None = None) -> Tensor:
-        """``[numbers]`` float32, zero where nothing travelled. Raises `Malformed` for whatever `encode` cannot have made."""
-        cut = cut_of(self.shape, numbers, self.share)
-        head = self.places.size(cut)
-        require_length(payload, head + self.values.size(cut))
+        """Return ``[numbers]`` float32, zero where nothing was sent.
+
+        Raises `Malformed` for what `encode` cannot have made.
+        """
+        chunking = chunking_of(self.shape, numbers, self.share)
+        positions_size = self.positions.size(chunking)
+        require_length(payload, positions_size + self.values.size(chunking))
         raw = np.frombuffer(payload, np.uint8)
-        vector_N = room_for(numbers, out)
+        vector_N = output_for(numbers, out)
         numbers_N = vector_N.numpy()
-        places, values = self.places.decode(raw[:head], cut), self.values.decode(raw[head:], cut)
-        for run, positions, found in zip(cut.by_kept(), places, values, strict=True):
-            numbers_N[run.numbers] = 0
-            numbers_N[positions] = found
+        positions_by_run = self.positions.decode(raw[:positions_size], chunking)
+        values_by_run = self.values.decode(raw[positions_size:], chunking)
+        runs = chunking.batches_by_kept()
+        for run, positions, values in zip(runs, positions_by_run, values_by_run, strict=True):
+            numbers_N[run.span] = 0
+            numbers_N[positions] = values
         return vector_N
 
 
 @dataclass(frozen=True, slots=True)
 class Strided:
-    """Every ``stride``-th number, from another one on in every round, through the codec that ``inner`` makes for their shape.
+    """Sends every ``stride``-th number, beginning one further in every round, in the codec from ``inner``.
 
-    The mask of CocktailSGD (Wang et al. 2023): it costs no bytes, because the round says which numbers it leaves, and after
-    ``stride`` rounds all had their turn, also where rounds cut the vector differently, if ``stride`` divides the borders of parts.
+    This is the mask of CocktailSGD (Wang et al. 2023). It costs no bytes, because the round says which
+    numbers it covers. After ``stride`` rounds every number has been covered once; if ``stride`` divides the
+    borders of parts, also where rounds cut the vector differently.
     """
 
     stride: int
@@ -76,11 +91,17 @@ class Strided:
     inner: Callable[[Shape], Codec]
 
     def size(self, numbers: int) -> int:
-        """Exact bytes of ``numbers`` encoded values; it may differ from round to round by those of one number per tensor."""
+        """Return the exact bytes of ``numbers`` encoded values.
+
+        The size of one number per tensor varies by the round.
+        """
         return self._codec.size(self._count(numbers))
 
     def encode(self, vector_N: Tensor, decoded: Tensor | None = None) -> Raw:
-        """What the inner codec makes of this round's numbers. Raises `ValueError` for NaN or infinity, wherever they are."""
+        """Encode this round's numbers with the inner codec.
+
+        Raises `ValueError` for NaN or infinity anywhere in ``vector_N``.
+        """
         vector_N = require_vector(vector_N)
         require_finite(vector_N)
         payload = self._codec.encode(vector_N[self._first :: self.stride])
@@ -89,22 +110,24 @@ class Strided:
         return payload
 
     def decode(self, payload: Raw, numbers: int, out: Tensor | None = None) -> Tensor:
-        """``[numbers]`` float32, zero where nothing travelled. Raises `Malformed` as the inner codec does."""
-        vector_N = room_for(numbers, out).zero_()
+        """Return ``[numbers]`` float32, zero where nothing was sent.
+
+        Raises `Malformed` as the inner codec does.
+        """
+        vector_N = output_for(numbers, out).zero_()
         vector_N[self._first :: self.stride] = self._codec.decode(payload, self._count(numbers))
         return vector_N
 
     @property
     def _first(self) -> int:
-        return self.shape.phase % self.stride
+        return self.shape.round % self.stride
 
     @property
     def _codec(self) -> Codec:
-        borders = accumulate(self.shape.pieces, initial=0)
-        return self.inner(
-            Shape(tuple(self._count(stop) - self._count(start) for start, stop in pairwise(borders)))
-        )
+        borders = accumulate(self.shape.tensor_lengths, initial=0)
+        lengths = tuple(self._count(stop) - self._count(start) for start, stop in pairwise(borders))
+        return self.inner(Shape(lengths))
 
     def _count(self, numbers: int) -> int:
-        """How many of the first ``numbers`` numbers have their turn."""
+        """Return how many of the first ``numbers`` numbers this round covers."""
         return max(0, -(-(numbers - self._first) // self.stride))

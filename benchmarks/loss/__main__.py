@@ -225,7 +225,7 @@ def _settings(chosen: argparse.Namespace) -> dict[str, Any]:
     return {**kept, **here, **about, **versions, "time": how}
 
 
-# --- on the terminal ----------------------------------------------------------------------------------------------
+# --- on the terminal ----------------------------------------------------------------------------------------
 
 
 def _tell(text: str) -> None:

@@ -28,7 +28,7 @@ from averaging.layout import Layout
 from peer.data import corpus as corpora
 from peer.data.corpus import Corpus
 from peer.data.shards import assign, shard_count
-from peer.data.stream import batches, held_out
+from peer.data.stream import Draw, batches, held_out
 from peer.models.registry import build, presets
 from peer.training.compute import Inline
 from peer.training.evaluate import bits_per_byte
@@ -94,7 +94,7 @@ def step_seconds(model: str, steps: int = 20) -> float:
     task = Task(method="alone", seed=0, rate=1e-3, steps=100, model=model)
     manifest = manifest_of(task, METHODS["alone"], _corpus())
     inner = Inner(build(manifest.model, 0), manifest.inner)
-    stream = batches(_corpus(), bytes(32), 0, [0], MEMBERS[0], BATCH, manifest.model.context)
+    stream = batches(_corpus(), Draw(bytes(32), 0, MEMBERS[0]), [0], BATCH, manifest.model.context)
     taken = []
     for _ in range(steps):
         began = time.perf_counter()
@@ -141,7 +141,7 @@ class _Stage:
                 self._synchronous()
         return self._points
 
-    # --- ours -----------------------------------------------------------------------------------------------------
+    # --- ours -----------------------------------------------------------------------------------------------
 
     async def _rounds(self) -> None:
         """Four learners and four averagers, round after round."""
@@ -222,7 +222,7 @@ class _Stage:
                 learner.adopt(standing)
             assert torch.equal(learner.state.anchor_P, standing.anchor_P), "two peers hold different models"
 
-    # --- the others -----------------------------------------------------------------------------------------------
+    # --- the others -----------------------------------------------------------------------------------------
 
     def _alone(self) -> None:
         learner = Learner(self._manifest, self._corpus, MEMBERS[0])
@@ -283,10 +283,8 @@ class _Stage:
             streams = [
                 batches(
                     self._corpus,
-                    self._draw,
-                    round_,
+                    Draw(self._draw, round_, me),
                     assign(self._draw, round_, MEMBERS, me, shards),
-                    me,
                     BATCH,
                     context,
                 )
@@ -297,7 +295,7 @@ class _Stage:
                 yield torch.cat([x_BT for x_BT, _ in drawn]), torch.cat([y_BT for _, y_BT in drawn])
             round_ += 1
 
-    # --- what it came to ------------------------------------------------------------------------------------------
+    # --- what it came to ------------------------------------------------------------------------------------
 
     def _score(self, step: int, weights_P: Tensor) -> None:
         if step % max(EVERY, self._method.steps) and step < self._task.steps:

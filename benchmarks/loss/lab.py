@@ -93,7 +93,7 @@ class Lab:
             self._stack.callback(workers[-1].end)
         return workers
 
-    # --- building -------------------------------------------------------------------------------------------------
+    # --- building -------------------------------------------------------------------------------------------
 
     def _build(self) -> None:
         """The bridge's namespace is holder 0, that of host n is holder n + 1."""

@@ -113,7 +113,7 @@ def fastest(table: Sequence[Row], methods: Iterable[str], mbit: float) -> tuple[
     return (min(times)[1], min(times)[0]) if times else None
 
 
-# --- promises -----------------------------------------------------------------------------------------------------
+# --- promises -----------------------------------------------------------------------------------------------
 
 
 def findings(

@@ -76,7 +76,7 @@ def share_of_round(lab: Lab, name: str, mbit: float, model: str, round_seconds: 
     return cost.seconds / (cost.seconds + round_seconds), cost
 
 
-# --- one kind after the other -------------------------------------------------------------------------------------
+# --- one kind after the other -------------------------------------------------------------------------------
 
 
 def _synchronous(

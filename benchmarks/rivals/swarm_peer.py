@@ -61,7 +61,7 @@ class SwarmPeer:
     """One peer's edge of the averaging room, without a model."""
 
     def __init__(self) -> None:
-        memory.keep()  # as every peer does
+        memory.keep_freed_memory()  # as every peer does
         self._loop = asyncio.new_event_loop()
         threading.Thread(target=self._loop.run_forever, daemon=True, name="loop").start()
         self._arithmetic = Compute()
@@ -105,7 +105,7 @@ class SwarmPeer:
         wrong = self._contacts.learn_all([bytes.fromhex(card) for card in cards])
         if wrong:
             raise ValueError(f"{wrong} contacts do not hold")
-        memory.settle()  # as every peer does
+        memory.hide_from_collector()  # as every peer does
 
     def refill(self) -> None:
         """As a peer does once it has taken its step: the average is not needed any more. The update was never written to."""
@@ -155,7 +155,7 @@ class SwarmPeer:
         self._in_loop(asyncio.sleep(0))  # once around: its task is over
         del self._averaged, self._averager, self._transport, self._life
         self._update_P = torch.empty(0)
-        memory.give_back()  # a peer has one model all its life; here the next system may need the room
+        memory.return_freed_memory()  # a peer has one model all its life; here the next system may need the room
 
     def close(self) -> None:
         """End the thread of the arithmetic."""

@@ -1,9 +1,12 @@
-"""`swarm chaos`: a command that is killed and frozen now and then, as volunteers' computers are, and started again.
+"""`swarm chaos`: run a command, kill and freeze it at random, and start it again.
 
-    quiet ─► SIGKILL ─► pause ─► start again          no goodbye, no last checkpoint: a power cut
-    quiet ─► SIGSTOP ─► pause ─► SIGCONT              a laptop that was closed for a moment
+This is what happens to volunteers' computers.
 
-When what happens is drawn from a seed before anything starts. The supervisor needs no rights but those over its own child.
+    wait ─► SIGKILL ─► pause ─► start again          no goodbye, no last checkpoint: a power cut
+    wait ─► SIGSTOP ─► pause ─► SIGCONT              a laptop that was closed for a moment
+
+All kills and freezes are drawn from a seed, so the same seed gives the same ones. It needs no rights but
+those over its own child.
 """
 
 from __future__ import annotations
@@ -18,56 +21,68 @@ from dataclasses import dataclass
 from itertools import count
 
 from swarm.errors import ConfigError
-from swarm.seeds import Word, derive
+from swarm.seeds import Label, derive
 
 from ..observe.reporter import Reporter
 
 STOP_SECONDS = 10.0
-"""Patience with a child that was asked to leave."""
+"""Seconds that a child has to end after it was asked to; then it is killed."""
 
-KILL, FREEZE = "kill", "freeze"
+KILL = "kill"
+FREEZE = "freeze"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Chaos:
-    """What happens, on average how many seconds apart, and from which seed. An ``every`` of 0 is never."""
+    """Seconds between two faults of each kind, on average, and the seed they are drawn from. 0: never."""
 
     kill_every: float = 30.0
     freeze_every: float = 0.0
     pause: float = 3.0
-    """Seconds between a death and the next life, and length of a freeze."""
+    """Seconds between a kill and the restart, and length of a freeze."""
     seed: str = "0"
 
     def __post_init__(self) -> None:
         for name in ("kill_every", "freeze_every", "pause"):
-            if not (math.isfinite(value := getattr(self, name)) and value >= 0):
+            value = getattr(self, name)
+            if not (math.isfinite(value) and value >= 0):
                 raise ConfigError(f"{name} is {value}", "give it as seconds, 0 or more")
 
 
-def accidents(chaos: Chaos) -> Iterator[tuple[float, str]]:
-    """(seconds of quiet, `KILL` or `FREEZE`), without end: a Poisson process, so the past says nothing about the next.
+def faults(chaos: Chaos) -> Iterator[tuple[float, str]]:
+    """Yield (seconds to wait, `KILL` or `FREEZE`) without end; nothing where both are switched off.
 
-    The same for the same seed; nothing at all where nothing should happen.
+    A Poisson process: how long ago the last fault was says nothing about the next. The same for the same
+    seed.
     """
-    kills, freezes = (1 / every if every else 0.0 for every in (chaos.kill_every, chaos.freeze_every))
-    for number in count() if kills + freezes else ():
-        quiet = -math.log1p(-_chance(chaos.seed, "when", number)) / (kills + freezes)
-        yield quiet, KILL if _chance(chaos.seed, "what", number) * (kills + freezes) < kills else FREEZE
+    kills = _per_second(chaos.kill_every)
+    freezes = _per_second(chaos.freeze_every)
+    if kills + freezes == 0:
+        return
+    for number in count():
+        wait = -math.log1p(-_chance(chaos.seed, "when", number)) / (kills + freezes)
+        is_kill = _chance(chaos.seed, "what", number) * (kills + freezes) < kills
+        yield wait, KILL if is_kill else FREEZE
+
+
+def _per_second(every: float) -> float:
+    return 1 / every if every else 0.0
 
 
 async def supervise(command: tuple[str, ...], chaos: Chaos, reporter: Reporter) -> int:
-    """Run ``command`` until it ends by itself, through all accidents; its exit status. Cancelling asks the child to leave first.
+    """Run ``command`` until it ends by itself, through all kills and freezes; return its exit status.
 
-    Raises `ConfigError` where it cannot be started.
+    Each fault is reported. Cancelling asks the child to leave first. Raises `ConfigError` where the command
+    cannot be started.
     """
     child = await _start(command)
     try:
-        for quiet, deed in accidents(chaos):
+        for wait, fault in faults(chaos):
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(quiet):
+                async with asyncio.timeout(wait):
                     return _status(await child.wait())
-            reporter.event("chaos", deed=deed, pid=child.pid, after=round(quiet, 1))
-            if deed == KILL:
+            reporter.event("chaos", fault=fault, pid=child.pid, after=round(wait, 1))
+            if fault == KILL:
                 _signal(child, signal.SIGKILL)
                 await child.wait()
                 await asyncio.sleep(chaos.pause)
@@ -82,7 +97,7 @@ async def supervise(command: tuple[str, ...], chaos: Chaos, reporter: Reporter) 
 
 
 async def _start(command: tuple[str, ...]) -> asyncio.subprocess.Process:
-    """A child in a process group of its own, so that an accident meets all of it, and Ctrl-C only the supervisor."""
+    """Start the child in a process group of its own: a fault hits all of it, Ctrl-C none of it."""
     try:
         return await asyncio.create_subprocess_exec(*command, start_new_session=True)
     except OSError as error:
@@ -92,7 +107,7 @@ async def _start(command: tuple[str, ...]) -> asyncio.subprocess.Process:
 
 
 async def _end(child: asyncio.subprocess.Process) -> None:
-    """Ask it to leave; end it where it does not within `STOP_SECONDS`."""
+    """Ask the child to leave; kill it where it does not within `STOP_SECONDS`."""
     for number in (signal.SIGCONT, signal.SIGINT):
         _signal(child, number)
     try:
@@ -104,17 +119,17 @@ async def _end(child: asyncio.subprocess.Process) -> None:
 
 
 def _signal(child: asyncio.subprocess.Process, number: signal.Signals) -> None:
-    """To the child's whole process group; one that has just ended needs no signal any more."""
+    """Send a signal to the child's whole process group, unless the child has just ended."""
     if child.returncode is None:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(child.pid, number)
 
 
 def _status(returned: int) -> int:
-    """An exit status as shells give it: 128 and the signal's number for a child that somebody else has killed."""
+    """Return the exit status as shells do: 128 and the number of the signal that ended the child."""
     return returned if returned >= 0 else 128 - returned
 
 
-def _chance(seed: str, *words: Word) -> float:
+def _chance(seed: str, *words: Label) -> float:
     """At least 0, less than 1."""
     return derive(b"chaos", seed, *words) / (1 << 63)

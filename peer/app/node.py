@@ -1,4 +1,12 @@
-"""Start a peer for real: home, key, sockets, DHT, status page. What `swarm new` and `swarm join` call."""
+"""Start a peer on real sockets: home, key, transport, DHT, status page.
+
+`swarm new` and `swarm join` call `found` and `join`.
+
+One attempt, from the ticket to the end of the run; `supervisor` makes another one where it fails:
+
+    listen ─► fetch manifest ─► greet entries ─► open DHT ─► compose the peer ─► can it be dialled? ─► run
+                                                                        beside it: status page, ticket ─┘
+"""
 
 from __future__ import annotations
 
@@ -8,14 +16,14 @@ import secrets
 import socket
 import time
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import swarm
 from swarm.dht.node import HivemindDirectory
 from swarm.errors import DiskTrouble, Impostor, Malformed, NobodyThere, PortTaken, SwarmError
-from swarm.identity import KeyPair, petname
+from swarm.identity import KeyPair, PeerId, petname
 from swarm.manifest import Admission, RunManifest, open_manifest
 from swarm.membership.contacts import Contacts, pack_records, seal_contact, unpack_records
 from swarm.membership.progress import Progress
@@ -33,38 +41,49 @@ from ..observe.status_page import StatusPage
 from ..observe.text import duration
 from ..peer import Peer
 from ..ports import LocalPeer, Ports
-from ..storage import ticket_file as invitation
+from ..storage import ticket_file
 from ..storage.files import replacing
 from ..storage.home import Home, open_home
 from ..training.compute import Compute
 from ..training.jobs import Budget
-from . import malloc as memory
-from .supervisor import keep_alive
+from . import malloc
+from .supervisor import run_with_restarts
 
 DEFAULT_PORT = 7420
 CONNECT_SECONDS = 20.0
+"""Seconds for each step of joining: the manifest, the greetings, the DHT, the check whether this peer can be
+dialled."""
 TICKET_ENTRIES = 4
+"""Entries that a ticket of ours names, at most."""
 REMEMBERED = 16
-"""Contacts kept for the next life."""
+"""Contacts kept in the home for the next start."""
 TICKET_SECONDS = 2.0
+"""Seconds between two looks whether the ticket can name more entries."""
 CLOCK_TOLERANCE = 120.0
-"""Seconds by which two clocks may differ before a person is told; the run itself does not mind."""
+"""Seconds by which this computer's clock may differ from the others' before a person is warned. The run
+itself does not use it."""
+UNLIMITED_STEPS = 1 << 30
+"""Local steps of a round, at most: on a real computer only the clock ends local training."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
-    """What one volunteer decides about one peer."""
+    """What a volunteer decides about one peer."""
 
     home: Path | None
     listen: Address | None
     name: str
     reporter: Reporter
     ticket_file: Path | None = None
-    """Where a founder leaves the ticket, too."""
+    """A file that a founder also writes the ticket to."""
 
 
 async def found(settings: RunSettings, data: Path | None, options: Options) -> None:
-    """Make a run and its ticket, and be its first peer to the end."""
+    """Make a run and its ticket, and be its first peer to the end.
+
+    Raises the `OurFault` that a person must do something about, or the error of an attempt that no restart
+    can help.
+    """
     corpus = corpora.build(data)
     key = KeyPair.generate()
     home = open_home(options.home, manifest_of(settings, corpus.spec, key).run_id)
@@ -73,20 +92,22 @@ async def found(settings: RunSettings, data: Path | None, options: Options) -> N
         manifest = manifest_of(settings, corpus.spec, key)
         corpora.save(corpus, home.path / "data")
         secret = secrets.token_bytes(16) if manifest.admission is Admission.INVITE else b""
-        cast = _Cast(Ticket(manifest.run_id, (), secret), key, home, options, manifest.seal(key), corpus)
-        await keep_alive(lambda reason: _Life(cast, reason), cast.tell_restart)
+        ticket = Ticket(manifest.run_id, (), secret)
+        await _run(_Setup(ticket, key, home, options, manifest.seal(key), corpus))
 
 
 async def join(ticket: Ticket, options: Options) -> None:
-    """Be a peer of the run that ``ticket`` names, to the end of the run."""
+    """Be a peer of the run that ``ticket`` names, to the end of the run. Raises as `found` does."""
     with open_home(options.home, ticket.run_id) as home:
-        cast = _Cast(ticket, KeyPair.load_or_create(home.identity_file), home, options)
-        await keep_alive(lambda reason: _Life(cast, reason), cast.tell_restart)
+        await _run(_Setup(ticket, KeyPair.load_or_create(home.identity_file), home, options))
 
 
 @dataclass(frozen=True, slots=True)
-class _Cast:
-    """What all lives of a peer share. The founder brings the ``sealed`` manifest and the ``corpus``; others ask for them."""
+class _Setup:
+    """What all attempts of one peer share.
+
+    The founder has the ``sealed`` manifest and the ``corpus``; other peers fetch them.
+    """
 
     ticket: Ticket
     key: KeyPair
@@ -95,104 +116,193 @@ class _Cast:
     sealed: bytes = b""
     corpus: Corpus | None = None
 
-    def tell_restart(self, error: SwarmError, seconds: float) -> None:
-        """Say why the last life ended, and when the next one begins."""
-        advice = {"advice": error.advice} if error.advice else {}
-        fact = f"{error.fact}; starting again in {duration(seconds)}"
-        self.options.reporter.event("warning", code="restart", fact=fact, **advice)
+    @property
+    def run_id(self) -> bytes:
+        """The run that the ticket names."""
+        return self.ticket.run_id
+
+    def warn(self, code: str, fact: str, advice: str = "") -> None:
+        """Report something that a person may want to know."""
+        fields = {"advice": advice} if advice else {}
+        self.options.reporter.event("warning", code=code, fact=fact, **fields)
+
+    def keep(self, name: str, content: bytes) -> None:
+        """Write a file of the home for the next start. A full disk is reported, and the peer goes on."""
+        try:
+            with replacing(self.home.path / name) as draft:
+                draft.write_bytes(content)
+        except DiskTrouble as error:
+            self.warn(error.code, error.fact, error.advice)
 
 
-class _Life:
-    """One peer between its ticket and the end of the run. ``reason``: why an earlier life ended, if there was one."""
+async def _run(setup: _Setup) -> None:
+    """Make attempts until one reaches the end of the run."""
 
-    def __init__(self, cast: _Cast, reason: str = "") -> None:
-        self._ticket, self._key, self._home, self._options = cast.ticket, cast.key, cast.home, cast.options
-        self._sealed, self._corpus, self._reason = cast.sealed, cast.corpus, reason
-        self._run = cast.ticket.run_id
-        self._peer: Peer | None = None
-        self._contacts = Contacts(self._run, self._ticket.entries)
-        self._kept_contacts = b""
-        self._recall()
-        asked = [entry.peer for entry in self._ticket.entries] + self._contacts.peers()[:REMEMBERED]
-        self._entries = [peer for peer in dict.fromkeys(asked) if peer != self._key.peer_id]
-        self._seq = self._home.life(time.time())
-        self._invited: tuple[Entry, ...] = ()
+    def report_restart(error: SwarmError, seconds: float) -> None:
+        setup.warn("restart", f"{error.fact}; starting again in {duration(seconds)}", error.advice)
+
+    await run_with_restarts(lambda reason: _Attempt(setup, reason), report_restart)
+
+
+class _KnownContacts:
+    """The contacts of an attempt, and their file in the home.
+
+    The file is a way back into the run when all entries of the ticket are gone.
+    """
+
+    def __init__(self, setup: _Setup) -> None:
+        self._setup = setup
+        self._saved = b""
+        self.contacts = Contacts(setup.run_id, setup.ticket.entries)
+        self._load()
+
+    def _load(self) -> None:
+        file = self._setup.home.path / "contacts"
+        if not file.exists():
+            return
+        try:
+            self.contacts.learn_all(unpack_records(file.read_bytes()))
+        except (OSError, Malformed) as error:
+            self._setup.warn(
+                "contacts", f"the contacts of the last time cannot be read: {error}", f"delete {file}"
+            )
+
+    def save(self) -> None:
+        """Write the contacts that were heard of last, where they have changed."""
+        packed = pack_records(sorted(self.contacts.records(REMEMBERED)))
+        if packed != self._saved:
+            self._saved = packed
+            self._setup.keep("contacts", packed)
+
+    def to_ask(self) -> list[PeerId]:
+        """The peers to ask first: the ticket's entries, then those known from before; without this peer."""
+        known = [entry.peer for entry in self._setup.ticket.entries] + self.contacts.peers()[:REMEMBERED]
+        return [peer for peer in dict.fromkeys(known) if peer != self._setup.key.peer_id]
+
+
+class _Invitation:
+    """The ticket that lets newcomers in. It names more entries as more peers can be dialled."""
+
+    def __init__(self, setup: _Setup, contacts: Contacts) -> None:
+        self._setup = setup
+        self._contacts = contacts
+        self._entries: tuple[Entry, ...] = ()
 
     @property
-    def has_begun(self) -> bool:
-        """Whether the peer has stood where the run does."""
+    def ticket(self) -> str:
+        """The newest ticket, as text."""
+        return Ticket(self._setup.run_id, self._entries, self._setup.ticket.secret).pack()
+
+    def renew(self) -> None:
+        """Report the ticket whenever it names more entries than before; any of them lets a newcomer in.
+
+        Raises `DiskTrouble` where the ticket's file cannot be written.
+        """
+        entries = self._contacts.entries(self._setup.key.peer_id, TICKET_ENTRIES)
+        if len(entries) <= len(self._entries):
+            return
+        self._entries = entries
+        options = self._setup.options
+        options.reporter.event("ticket", ticket=self.ticket, run=self._setup.run_id.hex())
+        if options.ticket_file:
+            ticket_file.leave(options.ticket_file, self.ticket)
+
+
+class _Attempt:
+    """One attempt at being a peer, from the ticket to the end of the run.
+
+    ``reason``: why the last attempt ended, if there was one.
+    """
+
+    def __init__(self, setup: _Setup, reason: str = "") -> None:
+        self._setup = setup
+        self._reason = reason
+        self._peer: Peer | None = None
+        self._known = _KnownContacts(setup)
+        self._contacts = self._known.contacts
+        self._entries = self._known.to_ask()
+        self._seq = setup.home.life(time.time())
+        self._invitation = _Invitation(setup, self._contacts)
+
+    @property
+    def has_joined(self) -> bool:
+        """Whether the peer has reached the state of the run."""
         return self._peer is not None and self._peer.has_had_state
 
-    async def live(self) -> None:
-        """Open everything, run the peer, close everything. Without a sealed manifest the ticket's entries are asked for it."""
-        corpus = self._corpus
-        memory.keep()
+    async def run(self) -> None:
+        """Open everything, run the peer to the end of the run, close everything."""
+        setup = self._setup
+        malloc.keep_freed_memory()
         if self._reason:
-            memory.give_back()  # the former life's, before this one needs as much
-        async with HttpTransport(self._key, self._run, self._ticket.secret, self._contacts) as transport:
-            bound = await self._listen(transport)
-            sealed = self._sealed or await self._fetch_manifest(transport)
-            manifest = open_manifest(sealed, self._run)
-            self._keep("manifest", sealed)
+            malloc.return_freed_memory()  # the last attempt's, before this one needs as much
+        async with HttpTransport(setup.key, setup.run_id, setup.ticket.secret, self._contacts) as transport:
+            bound = await _listen(transport, setup.options.listen)
+            sealed = setup.sealed or await self._fetch_manifest(transport)
+            manifest = open_manifest(sealed, setup.run_id)
+            setup.keep("manifest", sealed)
             contact, welcomes = await self._introduce(transport, bound)
             async with self._directory(transport) as directory, _arithmetic() as arithmetic:
-                me = LocalPeer(
-                    key=self._key,
-                    name=self._options.name,
-                    version=swarm.__version__,
-                    contact=contact,
-                    home=self._home.path,
-                    corpus=corpus,
-                    founder=corpus is not None,
-                    first_seq=self._seq,
-                )
                 network = NetworkPorts(
                     transport=transport, directory=directory, contacts=self._contacts, wall=time.time
                 )
                 ports = Ports(
-                    network=network, arithmetic=arithmetic, budget=_budget, event_sink=self._options.reporter
+                    network=network, arithmetic=arithmetic, budget=_budget, event_sink=setup.options.reporter
                 )
-                self._peer = peer = Peer(manifest, sealed, me, ports)
-                memory.settle()
+                peer = Peer(manifest, sealed, self._local_peer(contact), ports)
+                self._peer = peer
+                malloc.hide_from_collector()
                 if self._reason:
                     peer.metrics.note(f"started again: {self._reason}", "warning")
-                if corpus is not None:
-                    self._invite()  # only now: from here on somebody answers who takes the ticket at its word
-                self._tell_joined(manifest, bound)
+                if setup.corpus is not None:
+                    self._invitation.renew()  # not before: newcomers who use the ticket now get an answer
+                self._report_joined(manifest, bound)
                 peer.membership.learn(welcomes)
                 await self._check_dialable(peer, bound)
-                await self._run_with_screens(peer, transport)
+                await self._run_with_status(peer, transport)
 
-    async def _listen(self, transport: HttpTransport) -> Address:
-        """Where the volunteer said; else on the usual port, or any other that is free."""
-        if self._options.listen:
-            return await transport.listen(self._options.listen)
-        try:
-            return await transport.listen(Address("0.0.0.0", DEFAULT_PORT))
-        except PortTaken:
-            return await transport.listen(Address("0.0.0.0", 0))
+    def _local_peer(self, contact: bytes) -> LocalPeer:
+        setup = self._setup
+        return LocalPeer(
+            key=setup.key,
+            name=setup.options.name,
+            version=swarm.__version__,
+            contact=contact,
+            home=setup.home.path,
+            corpus=setup.corpus,
+            founder=setup.corpus is not None,
+            first_seq=self._seq,
+        )
 
     async def _fetch_manifest(self, transport: HttpTransport) -> bytes:
-        """From the first entry that answers; a peer that comes back to a run that has moved on knows it already."""
+        """Ask the entries for the manifest; where none answers, use the one that an earlier start has kept.
+
+        Raises `NobodyThere` where there is neither.
+        """
+        setup = self._setup
         deadline = asyncio.get_running_loop().time() + CONNECT_SECONDS
-        sealed, failures = await fetch_manifest(transport, self._entries, deadline, run=self._run)
-        kept = self._home.path / "manifest"
+        sealed, failures = await fetch_manifest(transport, self._entries, deadline, run=setup.run_id)
+        kept = setup.home.path / "manifest"
         if sealed or kept.exists():
             return sealed or kept.read_bytes()
         tried = "; ".join(error.fact for error in failures)
         if any(isinstance(error, Impostor) for error in failures):
             raise NobodyThere(
-                f"another peer than the ticket's answers ({tried})", "ask the organiser for a fresh ticket"
+                f"a peer with another key than the ticket's answers ({tried})",
+                "ask the organiser for a fresh ticket",
             )
         raise NobodyThere(
-            f"none of the ticket's {len(self._ticket.entries)} entries answers ({tried})",
-            "ask the organiser whether the run is still alive, and for a fresh ticket; check your own connection",
+            f"none of the ticket's {len(setup.ticket.entries)} entries answers ({tried})",
+            "ask the organiser whether the run is still alive, and for a fresh ticket; "
+            "check your own connection",
         )
 
     async def _introduce(self, transport: HttpTransport, bound: Address) -> tuple[bytes, list[Welcome]]:
-        """Our contact record, with the address that the entries see us at where we listen on all of ours."""
+        """Greet the entries with our contact record; return the record and their welcomes.
+
+        Where we listen on all addresses, the record names the address that most entries see us at.
+        """
         loop = asyncio.get_running_loop()
-        host = bound.host if not _is_wildcard(bound.host) else outward_host()
+        host = outward_host() if _is_wildcard(bound.host) else bound.host
         contact = self._contact(Address(host, bound.port))
         welcomes = await greet(transport, self._entries, contact, loop.time() + CONNECT_SECONDS)
         seen = Counter(welcome.host for welcome in welcomes if welcome.host).most_common(1)
@@ -203,18 +313,20 @@ class _Life:
         return contact, welcomes
 
     def _contact(self, address: Address) -> bytes:
+        """Seal a contact record with the next sequence number: it replaces the last one everywhere."""
         self._seq += 1
-        contact = seal_contact(self._key, self._run, (address,), self._seq)
+        contact = seal_contact(self._setup.key, self._setup.run_id, (address,), self._seq)
         self._contacts.learn(contact)
         return contact
 
     @contextlib.asynccontextmanager
     async def _directory(self, transport: HttpTransport) -> AsyncIterator[HivemindDirectory]:
+        """The run's DHT, open inside the block."""
         deadline = asyncio.get_running_loop().time() + CONNECT_SECONDS
         directory = await HivemindDirectory.open(
             transport,
             self._contacts,
-            run=self._run,
+            run=self._setup.run_id,
             forms={TOPIC: Progress},
             entries=self._entries,
             deadline=deadline,
@@ -224,8 +336,8 @@ class _Life:
         finally:
             await directory.close()
 
-    async def _run_with_screens(self, peer: Peer, transport: HttpTransport) -> None:
-        """The peer, its status page, and the invitation that names more and more entries."""
+    async def _run_with_status(self, peer: Peer, transport: HttpTransport) -> None:
+        """Run the peer, and beside it its status page and the ticket that names more and more entries."""
 
         async def status(call: Call) -> Payload:
             return encode(peer.snapshot())
@@ -233,9 +345,9 @@ class _Life:
         transport.serve(Route("status", status))
         async with StatusPage(peer.snapshot) as page, asyncio.TaskGroup() as tasks:
             try:
-                self._home.announce(page.address, self._run)
+                self._setup.home.announce(page.address, self._setup.run_id)
             except DiskTrouble as error:
-                self._warn(
+                self._setup.warn(
                     error.code, error.fact, "only `swarm top` needs that file: give it the ticket instead"
                 )
             inviting = tasks.create_task(self._keep_inviting(peer))
@@ -244,79 +356,50 @@ class _Life:
             finally:
                 inviting.cancel()
 
-    def _recall(self) -> None:
-        """Whom an earlier life knew: the way back where all of the ticket's entries have gone."""
-        file = self._home.path / "contacts"
-        if file.exists():
-            try:
-                self._contacts.learn_all(unpack_records(file.read_bytes()))
-            except (OSError, Malformed) as error:
-                self._warn(
-                    "contacts", f"the contacts of the last time cannot be read: {error}", f"delete {file}"
-                )
-
-    def _remember(self) -> None:
-        """Keep the contacts that were heard of last, where they have changed."""
-        packed = pack_records(sorted(self._contacts.records(REMEMBERED)))
-        if packed != self._kept_contacts:
-            self._kept_contacts = packed
-            self._keep("contacts", packed)
-
-    def _keep(self, name: str, content: bytes) -> None:
-        """A file for the next life; a full disk is told, and this one goes on."""
-        try:
-            with replacing(self._home.path / name) as draft:
-                draft.write_bytes(content)
-        except DiskTrouble as error:
-            self._warn(error.code, error.fact, error.advice)
-
     async def _keep_inviting(self, peer: Peer) -> None:
+        """Save contacts and renew the ticket every `TICKET_SECONDS`, until cancelled."""
         while True:
             try:
-                self._remember()
-                self._invite()
-            except DiskTrouble as error:  # the ticket that lies there still lets newcomers in
-                self._warn(error.code, error.fact, error.advice)
-            peer.metrics.shown.ticket = Ticket(self._run, self._invited, self._ticket.secret).pack()
+                self._known.save()
+                self._invitation.renew()
+            except DiskTrouble as error:  # the ticket file of before still lets newcomers in
+                self._setup.warn(error.code, error.fact, error.advice)
+            peer.metrics.shown.ticket = self._invitation.ticket
             await asyncio.sleep(TICKET_SECONDS)
 
-    def _invite(self) -> None:
-        """Tell the ticket, again whenever it names more entries than before: any of them lets a newcomer in."""
-        entries = self._contacts.entries(self._key.peer_id, TICKET_ENTRIES)
-        if len(entries) > len(self._invited):
-            self._invited = entries
-            ticket = Ticket(self._run, entries, self._ticket.secret).pack()
-            self._options.reporter.event("ticket", ticket=ticket, run=self._run.hex())
-            if self._options.ticket_file:
-                invitation.leave(self._options.ticket_file, ticket)
+    # --- reports --------------------------------------------------------------------------------------------
 
-    # --- telling --------------------------------------------------------------------------------------------------
-
-    def _tell_joined(self, manifest: RunManifest, bound: Address) -> None:
-        me = self._key.peer_id
-        self._options.reporter.event(
+    def _report_joined(self, manifest: RunManifest, bound: Address) -> None:
+        me = self._setup.key.peer_id
+        self._setup.options.reporter.event(
             "joined",
             peer=me,
-            name=self._options.name or petname(me),
-            run=self._run.hex(),
+            name=self._setup.options.name or petname(me),
+            run=self._setup.run_id.hex(),
             run_name=manifest.name,
             listen=str(bound),
         )
 
-    def _check_clock(self, welcomes: list[Welcome]) -> None:
+    def _check_clock(self, welcomes: Sequence[Welcome]) -> None:
+        """Warn where this computer's clock is more than `CLOCK_TOLERANCE` off the others' median."""
         if not welcomes:
             return
         theirs = sorted(welcome.wall for welcome in welcomes)[len(welcomes) // 2]
         off = time.time() - theirs
         if abs(off) > CLOCK_TOLERANCE:
-            self._warn(
+            direction = "ahead of" if off > 0 else "behind"
+            self._setup.warn(
                 "clock",
-                f"this computer's clock is {abs(off) / 60:.0f} minutes {'ahead of' if off > 0 else 'behind'} the others'",
-                "the run does not mind, other programs do: switch on automatic time (timedatectl set-ntp true)",
+                f"this computer's clock is {abs(off) / 60:.0f} minutes {direction} the others'",
+                "the run works all the same; for other programs, switch on automatic time "
+                "(timedatectl set-ntp true)",
             )
 
     async def _check_dialable(self, peer: Peer, bound: Address) -> None:
-        """Find out whether others can dial us: without that we own no part, and hear only what answers us."""
+        """Find out whether others can dial this peer.
+
+        One that nobody can dial owns no part, and gets answers only.
+        """
         if not self._entries:
             return
         reached = await peer.membership.is_dialable(
@@ -324,19 +407,28 @@ class _Life:
         )
         peer.uplink.is_dialable = reached is not False
         if not peer.uplink.is_dialable:
-            address = self._contacts.addresses(self._key.peer_id)[0]
-            self._warn(
+            address = self._contacts.addresses(self._setup.key.peer_id)[0]
+            self._setup.warn(
                 "reach",
                 f"nobody can reach this peer at {address}",
-                f"let TCP port {bound.port} through your firewall and router to this computer, or choose another with --listen",
+                f"let TCP port {bound.port} through your firewall and router to this computer, "
+                "or choose another with --listen",
             )
 
-    def _warn(self, code: str, fact: str, advice: str) -> None:
-        self._options.reporter.event("warning", code=code, fact=fact, advice=advice)
+
+async def _listen(transport: HttpTransport, wanted: Address | None) -> Address:
+    """Listen where the volunteer wants; else on the default port, or any free one. Returns the address."""
+    if wanted:
+        return await transport.listen(wanted)
+    try:
+        return await transport.listen(Address("0.0.0.0", DEFAULT_PORT))
+    except PortTaken:
+        return await transport.listen(Address("0.0.0.0", 0))
 
 
 @contextlib.asynccontextmanager
 async def _arithmetic() -> AsyncIterator[Compute]:
+    """The thread for arithmetic, running inside the block."""
     compute = Compute()
     try:
         yield compute
@@ -345,22 +437,25 @@ async def _arithmetic() -> AsyncIterator[Compute]:
 
 
 def _budget(seconds: float) -> Budget:
-    """Local training on the real clock, which may be read from any thread."""
+    """Allow local training until ``seconds`` of real time are over. Any thread may ask."""
     end = time.monotonic() + seconds
-    return Budget(1 << 30, lambda: time.monotonic() >= end)
+    return Budget(UNLIMITED_STEPS, lambda: time.monotonic() >= end)
 
 
 def _is_wildcard(host: str) -> bool:
+    """Whether ``host`` means all addresses of this computer."""
     return host in ("", "0.0.0.0", "::")
 
 
 def outward_host() -> str:
-    """The address of this computer on its way to the internet; the loopback one where there is no way. Sends nothing."""
+    """Return this computer's address on its way to the internet; the loopback one where there is no way.
+
+    Sends nothing.
+    """
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         try:
-            probe.connect(
-                ("192.0.2.1", 9)
-            )  # a documentation address (RFC 5737): connecting a datagram socket only picks a route
+            # Connecting a datagram socket only picks a route. The address is for documentation (RFC 5737).
+            probe.connect(("192.0.2.1", 9))
         except OSError:
             return "127.0.0.1"
         host: str = probe.getsockname()[0]

@@ -1,8 +1,9 @@
-"""Start a life again that has ended before its time, after a pause that grows; and tell what cannot be helped by that.
+"""Start a peer again when it fails, after a pause that grows; and give up where another attempt cannot help.
 
-the network's fault, others' fault, a bug      again: after 1 s, 2 s, 4 s, … at most a minute
-a person must change something here            not again: another life would meet the same port, ticket, version
-a bug that ends every life at once             not again after `SHORT_LIVES` of them: somebody should read what it says
+the network, other peers, or a bug ended it      again: after 1 s, 2 s, 4 s, … at most a minute
+a person must change something here              not again: the port, ticket or version would be the same
+it never joined the run                          not again: the ticket or the run may simply be dead
+a bug ended `EARLY_BUGS` attempts in a row       not again: somebody should read the error
 """
 
 from __future__ import annotations
@@ -14,84 +15,113 @@ from typing import Protocol
 
 from swarm.errors import OurFault, SwarmError, Weather
 
-FIRST_PAUSE, LONGEST_PAUSE = 1.0, 60.0
-LONG_LIFE = 120.0
-"""Seconds after which a life counts as one: the next pause is the first again."""
-SHORT_LIVES = 5
-"""Lives in a row that may end at once by a bug."""
+FIRST_PAUSE = 1.0
+"""Seconds before the first restart; each further pause is twice as long."""
+LONGEST_PAUSE = 60.0
+"""Seconds."""
+LONG_ATTEMPT = 120.0
+"""Seconds after which an attempt counts as a success: the next pause is the first one again."""
+EARLY_BUGS = 5
+"""Attempts in a row that a bug may end before `LONG_ATTEMPT`."""
 
 _LOG = logging.getLogger(__name__)
 
 
-class Life(Protocol):
-    """One attempt at being a peer. Its end by itself is the end of the run."""
+class Attempt(Protocol):
+    """One attempt at being a peer, from the first socket to the last.
+
+    It ends by itself only at the end of the run.
+    """
 
     @property
-    def has_begun(self) -> bool:
-        """Whether it got so far that another life is worth it: before, the ticket or the run may simply be dead."""
+    def has_joined(self) -> bool:
+        """Whether the peer has been in the run, so that another attempt is worth it."""
 
-    async def live(self) -> None:
-        """From the first socket to the last; leaves nothing behind, however it ends."""
+    async def run(self) -> None:
+        """Run to the end of the run, or raise. Leaves nothing open, however it ends."""
 
 
 class Restarts:
-    """Decides about the next life. A value that changes in `pause` only: no clock, no sleep."""
+    """Decides whether and when there is another attempt. No clock, no sleep: it changes in `pause` only."""
 
     def __init__(self) -> None:
         self._in_a_row = 0
         self._bugs = 0
 
-    def pause(self, error: Exception, *, lived: float, has_begun: bool) -> float | None:
-        """Seconds until the next life after one of ``lived`` seconds has ended by ``error``; None: not again."""
+    def pause(self, error: Exception, *, lasted: float, has_joined: bool) -> float | None:
+        """Return the seconds until the next attempt; None where there should be none.
+
+        The last attempt took ``lasted`` seconds and ended by ``error``.
+        """
         cause = cause_of(error)
-        if isinstance(cause, OurFault) or not has_begun:
+        if isinstance(cause, OurFault) or not has_joined:
             return None
-        if lived >= LONG_LIFE:
-            self._in_a_row = self._bugs = 0
+        if lasted >= LONG_ATTEMPT:
+            self._in_a_row = 0
+            self._bugs = 0
         self._bugs += not isinstance(cause, SwarmError)
-        if self._bugs > SHORT_LIVES:
+        if self._bugs > EARLY_BUGS:
             return None
         self._in_a_row += 1
         return min(LONGEST_PAUSE, FIRST_PAUSE * 2.0 ** min(16, self._in_a_row - 1))
 
 
-async def keep_alive(birth: Callable[[str], Life], tell: Callable[[SwarmError, float], None]) -> None:
-    """Live, again and again, to the end of the run. ``birth`` makes a life and is told why the last one ended, if one has.
+async def run_with_restarts(
+    make_attempt: Callable[[str], Attempt], report_restart: Callable[[SwarmError, float], None]
+) -> None:
+    """Make attempts until one reaches the end of the run.
 
-    ``tell`` hears of each restart and of the seconds until then. Raises what no other life can help.
+    ``make_attempt`` gets the reason why the last attempt ended, "" for the first. ``report_restart`` gets
+    that error and the seconds until the next attempt. Raises the error that no other attempt can help.
     """
-    loop, restarts, reason, has_begun = asyncio.get_running_loop(), Restarts(), "", False
+    loop = asyncio.get_running_loop()
+    restarts = Restarts()
+    reason = ""
+    has_joined = False
     while True:
-        life, began = birth(reason), loop.time()
+        attempt = make_attempt(reason)
+        began = loop.time()
         try:
-            await life.live()
+            await attempt.run()
             return
-        except Exception as error:  # whatever ends a life; what it is decides about the next one
-            has_begun = has_begun or life.has_begun
-            pause = restarts.pause(error, lived=loop.time() - began, has_begun=has_begun)
+        except (
+            Exception
+        ) as error:  # any error ends an attempt; `Restarts` decides whether there is another one
+            has_joined = has_joined or attempt.has_joined
+            pause = restarts.pause(error, lasted=loop.time() - began, has_joined=has_joined)
             if pause is None:
                 raise
-            known = told_as(error)
-        tell(known, pause)
-        reason = known.fact
-        del life, known  # an error knows the frames that it has passed, and they the model
+            reported = for_people(error)
+        report_restart(reported, pause)
+        reason = reported.fact
+        del attempt, reported  # an error holds the frames it has passed, and they hold the model
         await asyncio.sleep(pause)
 
 
 def cause_of(error: BaseException) -> BaseException:
-    """The error that a person should read: of a group the one that somebody must act on, else the first bug, else the first."""
+    """Return the error that a person should read.
+
+    Of a group, this is the one that a person must act on, else the first bug, else the first error.
+    """
     if not isinstance(error, BaseExceptionGroup):
         return error
-    causes = [cause_of(each) for each in error.exceptions]
-    return min(
-        causes, key=lambda cause: 0 if isinstance(cause, OurFault) else 2 if isinstance(cause, Weather) else 1
-    )
+    return min((cause_of(each) for each in error.exceptions), key=_urgency)
 
 
-def told_as(error: Exception) -> SwarmError:
-    """``error`` for people; a bug also goes to the log with its traceback, because a restart hides nothing."""
+def _urgency(cause: BaseException) -> int:
+    """0 for what a person must change here, 1 for bugs and other peers' faults, 2 for network trouble."""
+    if isinstance(cause, OurFault):
+        return 0
+    return 2 if isinstance(cause, Weather) else 1
+
+
+def for_people(error: Exception) -> SwarmError:
+    """Return ``error`` with a fact and an advice.
+
+    A bug also goes to the log with its traceback: a restart must not hide it.
+    """
     cause = cause_of(error)
     if isinstance(cause, SwarmError):
         return cause
-    _LOG.error("a life ended by a fault in this program", exc_info=error)
+    _LOG.error("the peer ended by a fault in this program", exc_info=error)
     return SwarmError(f"a fault in this program: {type(cause).__name__}: {cause}", "tell us what was printed")

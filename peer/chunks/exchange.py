@@ -1,21 +1,22 @@
-"""Content that this peer serves and fetches by its root: hash lists and chunks, of the training text and of the model.
+"""Content that this peer serves and downloads by its root: lists of hashes, and chunks.
 
 index / ROOT       ──►  the hashes of all chunks, 32 bytes each
-chunk / ROOT.I     ──►  one chunk, at the pace of `Serving`; who would have to wait longer is told to come again
+chunk / ROOT.I     ──►  one chunk, at the rate of `Serving`; `Busy` where that would take too long
 
-Whoever has once sent what does not hash to its root is not asked for anything any more.
+A peer that has once sent something that does not match its root is not asked for anything again.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Protocol
 
-from swarm.errors import Busy, Malformed, Refused, SwarmError, TheirFault, Weather, WrongContent
+from swarm.asking import ask_all
+from swarm.bounded import LeastRecentlyUsed
+from swarm.errors import Busy, Malformed, Refused, TheirFault, Weather, WrongContent
 from swarm.identity import PeerId
 from swarm.machine import (
     Arithmetic,
@@ -36,9 +37,10 @@ from .download import CheckChunk, Download, DownloadProgress, Fetched, Wanted
 from .resume import ResumeStore
 
 INDEX_SECONDS = 10.0
-"""Patience with a list of hashes, which is small beside what it lists."""
+"""Longest wait for a list of hashes. It is small beside the content that it lists."""
 KEPT = 4
-"""Contents served at a time: the corpus, and the last states, so that a newcomer's donor may move on while it downloads."""
+"""Contents served at once beside the permanent ones: the latest states, so that a donor may move on to the
+next round while a newcomer downloads from it."""
 
 
 class Content(Protocol):
@@ -54,18 +56,21 @@ class Content(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Serving:
-    """What newcomers may cost a donor, so that it still trains: bytes per second, after a burst, and chunks being handed out."""
+    """What newcomers may cost a donor, so that it can still train."""
 
     rate: float = 16 * 1024 * 1024
+    """Bytes per second, after a burst."""
     burst: float = 64 * 1024 * 1024
+    """Bytes that may leave at once after a pause."""
     parallel: int = 32
+    """Chunks being handed out at once."""
     patience: float = 2.0
-    """Seconds that a chunk may wait for its turn; whoever would wait longer is told that we are busy."""
+    """Seconds that a chunk may wait for its turn. If it would have to wait longer, we are `Busy`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """What to download: the chunks of ``root``, which is a ``what`` (``text`` or ``model``) for people and for the disk."""
+    """What to download: the chunks of ``root``. ``what`` is ``text`` or ``model``, for people and on disk."""
 
     what: str
     root: bytes
@@ -73,7 +78,7 @@ class Order:
 
 
 class ChunkExchange:
-    """Serves `Content` by root, and downloads it from others. ``report`` is told what people should know."""
+    """Serves `Content` by root, and downloads it from others. Calls ``report`` with news for people."""
 
     def __init__(
         self,
@@ -81,30 +86,32 @@ class ChunkExchange:
         arithmetic: Arithmetic,
         tasks: asyncio.TaskGroup,
         report: Callable[[Report], None],
-        partial: ResumeStore | None = None,
+        resume: ResumeStore | None = None,
         serving: Serving | None = None,
     ) -> None:
-        """``partial`` keeps what has come of a download that was broken off; without it, memory does."""
-        self._transport, self._arithmetic, self._tasks, self.report = transport, arithmetic, tasks, report
-        self._partial, self._serving = partial or ResumeStore(None), serving or Serving()
+        """``resume`` keeps the chunks of a download that was cut off; by default in memory only."""
+        self._transport = transport
+        self._arithmetic = arithmetic
+        self._tasks = tasks
+        self.report = report
+        self._resume = resume or ResumeStore(None)
+        self._serving = serving or Serving()
         self._bucket = TokenBucket(self._serving.rate, self._serving.burst)
-        self._handing_out = 0
+        self._being_served = 0
         self._liars: set[PeerId] = set()
-        self._shelves: OrderedDict[bytes, Content] = OrderedDict()
-        self._pinned: dict[bytes, Content] = {}
+        self._permanent: dict[str, Content] = {}
+        self._recent: LeastRecentlyUsed[str, Content] = LeastRecentlyUsed(KEPT)
         transport.serve(Route("index", self._on_index))
         transport.serve(Route("chunk", self._on_chunk))
 
     def offer(self, root: bytes, content: Content, *, always: bool = False) -> None:
-        """Serve ``content`` from now on; ``always``, or until `KEPT` newer ones have come."""
+        """Serve ``content`` from now on: ``always``, or until `KEPT` newer contents have been offered."""
         if always:
-            self._pinned[root] = content
-            return
-        self._shelves[root] = content
-        while len(self._shelves) > KEPT:
-            self._shelves.popitem(last=False)
+            self._permanent[root.hex()] = content
+        else:
+            self._recent[root.hex()] = content
 
-    # --- serving --------------------------------------------------------------------------------------------------
+    # --- serving --------------------------------------------------------------------------------------------
 
     async def _on_index(self, call: Call) -> Payload:
         return b"".join(self._find(call.argument).hashes)
@@ -119,30 +126,28 @@ class ChunkExchange:
         return chunk
 
     async def take_turn(self, size: int) -> None:
-        """Wait until ``size`` bytes for a newcomer may leave. Raises `Busy` where that would take too long."""
+        """Wait until ``size`` bytes for a newcomer may leave. Raises `Busy` if that would take too long."""
         now = asyncio.get_running_loop().time()
-        if (
-            self._handing_out >= self._serving.parallel
-            or self._bucket.wait(size, now) > self._serving.patience
-        ):
+        is_full = self._being_served >= self._serving.parallel
+        if is_full or self._bucket.wait(size, now) > self._serving.patience:
             raise Busy("other newcomers are being served; come again")
-        self._handing_out += 1
+        self._being_served += 1
         try:
             if delay := self._bucket.take(size, now):
                 await asyncio.sleep(delay)
         finally:
-            self._handing_out -= 1
+            self._being_served -= 1
 
     def _find(self, root: str) -> Content:
-        found = next((c for r, c in [*self._pinned.items(), *self._shelves.items()] if r.hex() == root), None)
-        if found is None:
+        content = self._permanent.get(root, self._recent.get(root))
+        if content is None:
             raise Refused("that content is not here (any more)")
-        return found
+        return content
 
-    # --- downloading ----------------------------------------------------------------------------------------------
+    # --- downloading ----------------------------------------------------------------------------------------
 
     def honest(self, donors: Sequence[PeerId]) -> list[PeerId]:
-        """Those of ``donors`` that have not lied to us."""
+        """Those of ``donors`` that have never sent us wrong content."""
         return [donor for donor in donors if donor not in self._liars]
 
     async def index(
@@ -153,56 +158,42 @@ class ChunkExchange:
         proves: Callable[[tuple[bytes, ...]], bool],
         deadline: float,
     ) -> tuple[bytes, ...]:
-        """The list of ``count`` hashes that ``proves`` to belong to ``root``; all donors are asked, the first that has it counts.
+        """The list of ``count`` hashes that belongs to ``root``, which ``proves`` decides.
 
-        Raises the last donor's error.
+        Asks all donors at once and takes the first right list. Raises the error of the last donor where none
+        has it, `WrongContent` where there is no donor to ask.
         """
         deadline = min(deadline, asyncio.get_running_loop().time() + INDEX_SECONDS)
+        request = Request("index", argument=root.hex(), limit=32 * count)
 
-        async def ask(donor: PeerId) -> tuple[bytes, ...] | SwarmError:
-            try:
-                raw = await self._transport.request(
-                    donor, Request("index", argument=root.hex(), limit=32 * count), deadline=deadline
-                )
-            except (TheirFault, Weather) as error:
-                return error
+        async def ask(donor: PeerId) -> tuple[bytes, ...]:
+            raw = await self._transport.request(donor, request, deadline=deadline)
             hashes = tuple(raw[at : at + 32] for at in range(0, len(raw), 32))
             if len(hashes) == count and proves(hashes):
                 return hashes
             self._liars.add(donor)
-            self.report(
-                Report(
-                    "bad-chunk",
-                    "sent a list of chunks that does not belong to its root; it is not asked again",
-                    donor,
-                )
-            )
-            return WrongContent("the list of chunks does not belong to its root")
+            fact = "sent a list of chunks that does not belong to its root; it is not asked again"
+            self.report(Report("bad-chunk", fact, donor))
+            raise WrongContent("the list of chunks does not belong to its root")
 
-        failure: SwarmError = WrongContent("nobody was asked")
-        async with asyncio.TaskGroup() as tasks:
-            asked = [tasks.create_task(ask(donor)) for donor in self.honest(donors)]
-            for answer in asyncio.as_completed(asked):
-                said = await answer
-                if not isinstance(said, SwarmError):
-                    for task in asked:
-                        task.cancel()
-                    return said
-                failure = said
-        raise failure
+        answers = await ask_all(self.honest(donors), ask, enough=1)
+        for hashes in answers.given.values():
+            return hashes
+        raise next(reversed(answers.failed.values()), WrongContent("nobody was asked"))
 
     async def download(
         self, order: Order, donors: Sequence[PeerId], tell: Callable[[DownloadProgress], None]
     ) -> Fetched:
-        """Fetch the chunks that are missing from all ``donors`` in parallel; ``tell`` hears of every step ahead.
+        """Fetch the missing chunks from all ``donors`` in parallel; calls ``tell`` after every new chunk.
 
-        What is here already of an earlier attempt, or an earlier life, is not fetched again.
+        Chunks that were fetched by an earlier attempt, or before a restart, are not fetched again.
         """
         hashes = order.wanted.hashes
-        have = await self._arithmetic.run(lambda: self._partial.recall(order.what, order.root, hashes))
+        have = await self._arithmetic.run(lambda: self._resume.recall(order.what, order.root, hashes))
         inbox: asyncio.Queue[Event] = asyncio.Queue()
         machine = Download(order.wanted, self.honest(donors), have)
-        loop, told = asyncio.get_running_loop(), -1
+        loop = asyncio.get_running_loop()
+        told = -1
 
         def act(command: Command) -> None:
             nonlocal told
@@ -224,15 +215,15 @@ class ChunkExchange:
         return fetched
 
     def finished(self, what: str) -> None:
-        """A download has come to its end: what was kept of it is not needed any more."""
-        self._partial.done(what)
+        """The content of a download is in use: remove what was kept to resume it."""
+        self._resume.done(what)
 
     async def _fetch(self, order: Order, command: Fetch, inbox: asyncio.Queue[Event]) -> None:
-        argument, deadline = f"{order.root.hex()}.{command.item}", command.by or order.wanted.finish_by
+        argument = f"{order.root.hex()}.{command.item}"
+        request = Request("chunk", argument=argument, limit=command.length)
+        deadline = command.by or order.wanted.finish_by
         try:
-            chunk = await self._transport.request(
-                command.source, Request("chunk", argument=argument, limit=command.length), deadline=deadline
-            )
+            chunk = await self._transport.request(command.source, request, deadline=deadline)
         except (TheirFault, Weather) as error:
             inbox.put_nowait(Unreached(command.source, command.item, error.code))
         else:
@@ -243,18 +234,21 @@ class ChunkExchange:
         ok = await self._arithmetic.run(job.run)
         inbox.put_nowait(Computed(job, ok))
         if ok and isinstance(job, CheckChunk):
-            failed = await self._arithmetic.run(
-                lambda: self._partial.keep(order.what, order.root, job.index, job.payload)
-            )
-            if failed:
-                self.report(
-                    Report(failed.code, f"{failed.fact}; a broken download begins again after a restart")
-                )
+            await self._keep(order, job)
+
+    async def _keep(self, order: Order, good: CheckChunk) -> None:
+        """Keep a good chunk for the next attempt, and tell people once where the disk refuses."""
+        failed = await self._arithmetic.run(
+            lambda: self._resume.keep(order.what, order.root, good.index, good.payload)
+        )
+        if failed:
+            fact = f"{failed.fact}; a broken download begins again after a restart"
+            self.report(Report(failed.code, fact))
 
 
 @contextmanager
 def _cancelled_at_the_end() -> Iterator[list[asyncio.Task[None]]]:
-    """A list of tasks that nobody needs any more once the block is left."""
+    """A list of tasks that are cancelled when the block is left."""
     tasks: list[asyncio.Task[None]] = []
     try:
         yield tasks

@@ -1,9 +1,10 @@
-"""Content addressing: bytes in chunks, a hash per chunk, one root over the hashes. The corpus and the model's state both use it.
+"""Content addressing: bytes in chunks, a hash per chunk, one root over the hashes.
 
     bytes ──► chunk 0 │ chunk 1 │ … ──► BLAKE3 each ──► root = sha256( domain ‖ length ‖ hashes )
 
-Whoever trusts the root checks the list of hashes by it, and then every chunk by itself, from whichever peer it comes (a Merkle
-tree of one level: at 32 bytes per chunk even a terabyte's list is small beside one of its chunks times the peers that serve it).
+The training text and the model's state both use it. A peer that trusts the root checks the list of hashes
+with it, and then every chunk by itself, whichever peer it comes from. This is a Merkle tree of one level: at
+32 bytes per chunk, the list is small beside the content (32 KiB for a gigabyte in chunks of 1 MiB).
 """
 
 from __future__ import annotations
@@ -29,12 +30,15 @@ def chunk_length(index: int, length: int, chunk: int) -> int:
 
 
 def chunked_hashes(data: Buffer, chunk: int) -> list[bytes]:
-    """The digest of every ``chunk`` bytes of ``data``, in order."""
+    """The BLAKE3 digest of every ``chunk`` bytes of ``data``, in order."""
     with memoryview(data).cast("B") as view:
         return [digest(view[at : at + chunk]) for at in range(0, len(view), chunk)]
 
 
 def root_of(hashes: Sequence[bytes], length: int, domain: bytes) -> bytes:
-    """32 bytes that name ``length`` bytes by their chunks' ``hashes``; ``domain`` keeps a corpus from passing for a model."""
+    """32 bytes that name ``length`` bytes by the ``hashes`` of their chunks.
+
+    ``domain`` separates kinds of content: a training text and a model never have the same root.
+    """
     head = len(domain).to_bytes(1, "little") + domain + length.to_bytes(8, "little")
     return hashlib.sha256(head + b"".join(hashes)).digest()

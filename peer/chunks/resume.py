@@ -1,7 +1,7 @@
-"""Chunks of downloads that are not finished, in memory and where there is a home also on disk: a restart goes on where it was.
+"""Chunks of unfinished downloads, in memory and, if the peer has a home, on disk for after a restart.
 
-partial/model-3fa9…/17      one file per chunk, without a sync: each is held against its hash before it is used again
-partial/text-77e0…/3        a folder goes when its download is done; a model's also when another model is wanted
+partial/model-3fa9…/17   one file per chunk, not synced: checked by its hash before it is used again
+partial/text-77e0…/3     a folder is removed when its download is done, or when another root is wanted
 """
 
 from __future__ import annotations
@@ -13,25 +13,28 @@ from pathlib import Path
 from swarm.errors import DiskTrouble
 from swarm.hashing import digest
 
-from ..storage.files import trouble
+from ..storage.files import disk_trouble
 
 
 class ResumeStore:
-    """What has come so far, by what it is (``text``, ``model``) and its root. ``folder`` None keeps it in memory only."""
+    """The chunks that have arrived so far, by what they are part of (``text`` or ``model``) and its root.
+
+    With ``folder`` None they are kept in memory only.
+    """
 
     def __init__(self, folder: Path | None) -> None:
         self._folder = folder
         self._chunks: dict[str, dict[int, bytes]] = {}
 
     def recall(self, what: str, root: bytes, hashes: Sequence[bytes]) -> dict[int, bytes]:
-        """The chunks of ``root`` that are here and hash to what they should. Those of any other ``what`` are stale, and removed."""
+        """The chunks of ``root`` that are here and match their hash, by index.
+
+        Removes the chunks of any other root of the same ``what``: that download has been superseded.
+        """
         name = _name(what, root)
-        for stale in [known for known in self._chunks if known.startswith(f"{what}-") and known != name]:
-            del self._chunks[stale]
-        for folder in self._folders(what):
-            if folder.name != name:
-                shutil.rmtree(folder, ignore_errors=True)
-        chunks = self._chunks.setdefault(name, {})
+        self._remove(what, keep=name)
+
+        chunks = self._chunks.get(name, {})
         for index in range(len(hashes)):
             if index not in chunks and (payload := self._read(name, index)) is not None:
                 chunks[index] = payload
@@ -43,7 +46,7 @@ class ResumeStore:
         return self._chunks[name]
 
     def keep(self, what: str, root: bytes, index: int, payload: bytes) -> DiskTrouble | None:
-        """Remember a chunk. A disk that refuses is told once; from then on memory is enough."""
+        """Remember a chunk. An error of the disk is returned once; from then on only memory is used."""
         name = _name(what, root)
         self._chunks.setdefault(name, {})[index] = payload
         if self._folder is None:
@@ -54,16 +57,20 @@ class ResumeStore:
             path.write_bytes(payload)
         except OSError as error:
             self._folder = None
-            return trouble(path, error)
+            return disk_trouble(path, error)
         return None
 
     def done(self, what: str) -> None:
-        """Nothing of ``what`` is needed any more."""
-        self._chunks = {
-            name: chunks for name, chunks in self._chunks.items() if not name.startswith(f"{what}-")
-        }
+        """Remove all chunks of ``what``: they are not needed any more."""
+        self._remove(what, keep=None)
+
+    def _remove(self, what: str, keep: str | None) -> None:
+        for name in [name for name in self._chunks if name.startswith(f"{what}-")]:
+            if name != keep:
+                del self._chunks[name]
         for folder in self._folders(what):
-            shutil.rmtree(folder, ignore_errors=True)
+            if folder.name != keep:
+                shutil.rmtree(folder, ignore_errors=True)
 
     def _folders(self, what: str) -> list[Path]:
         return sorted(self._folder.glob(f"{what}-*")) if self._folder else []

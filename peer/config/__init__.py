@@ -1,1 +1,1 @@
-"""From the wishes of an organiser to the manifest of a run."""
+"""What an organiser chooses, and the manifest of a run that follows from it."""

@@ -1,7 +1,8 @@
 """The dashboard: a viewer in a process of its own that reads a peer's status page and draws it.
 
-    source() ──► Snapshot ──► view(snapshot, width, height) ──► Frame ──► terminal, SVG, one printed picture
-                  status        panels   plots   theme          frame     app
+    source() ──► Snapshot ──► view(snapshot, width, height) ──► Frame ──► terminal, one printed picture: app
+                                panels   plots   theme          frame     SVG: picture
 
-Everything up to the frame is pure: the same snapshot, look and size give the same characters, exactly as wide and high as asked.
+Everything up to the frame is pure: the same snapshot, look and size give the same characters, exactly as wide
+and high as asked.
 """

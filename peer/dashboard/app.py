@@ -1,28 +1,26 @@
-"""The viewer: asks for snapshots, draws them, listens to keys, and leaves the terminal as it found it.
+"""The viewer: asks for snapshots, draws them, reads keys, and leaves the terminal as it found it.
 
-    terminal        the picture on the alternate screen, twice a second, redrawn only where something changed
+    terminal        the picture on the alternate screen: asked for twice a second, drawn when it has changed
     no terminal     one line per round, for people or as JSON
-    once            one picture, and an exit status for scripts: 0 well, 1 degraded, 2 nobody answers
+    once            one picture, and an exit status for scripts: 0 well, 1 degraded, 2 no answer
 
-It is a process of its own, next to the peer: drawing costs the training nothing, and quitting it never stops the peer.
+It is a process of its own, next to the peer: drawing does not slow down training, and quitting never stops
+the peer.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import io
 import json
 import math
 import os
-import re
 import signal
 import sys
 import threading
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TextIO
 
 from rich.console import Console
@@ -30,7 +28,7 @@ from rich.live import Live
 
 from swarm.errors import SwarmError
 
-from ..observe.reporter import Reporter, RoundReport, point_at_nothing
+from ..observe.reporter import Reporter, RoundReport, discard_buffered
 from ..observe.snapshot import Snapshot, encode, is_well
 from ..observe.text import clean
 from .frame import Frame
@@ -39,14 +37,25 @@ from .theme import Theme, fitting
 from .view import Look, unanswered, view
 
 Source = Callable[[], Awaitable[Snapshot]]
-"""Where snapshots come from; raises a `SwarmError` where there is none just now."""
+"""Gives the newest snapshot; raises a `SwarmError` where there is none at the moment."""
 
-WELL, DEGRADED, UNREACHABLE = 0, 1, 2
-"""Exit statuses."""
+WELL = 0
+"""Exit status: the peer is well."""
+DEGRADED = 1
+"""Exit status: the peer answers, and is not well."""
+UNREACHABLE = 2
+"""Exit status: no answer."""
 
 _PERIOD = 0.5
-_PATIENCE = 12.0  # sources have deadlines of their own; this one only guards against a source without
-_DRAWN_WITHOUT_TERMINAL = (120, 34)
+"""Seconds between two questions."""
+_PATIENCE = 12.0
+"""Seconds until a source without a deadline of its own counts as silent."""
+_DEFAULT_SIZE = (120, 34)
+"""Width and height of a picture without a terminal."""
+_SMALL_SIZE = (80, 24)
+"""Width and height for a terminal that does not know its own."""
+_LARGEST = 10_000
+"""Columns or lines that $COLUMNS and $LINES may ask for, below this."""
 
 
 async def watch(
@@ -57,10 +66,11 @@ async def watch(
     ascii: bool = False,
     out: TextIO | None = None,
 ) -> int:
-    """Show what ``source`` gives until the person quits; the exit status.
+    """Show the snapshots of ``source`` until the person quits; return the exit status.
 
-    Without a terminal, or with ``json_lines``, writes lines until the run is finished or nobody reads them. A source that fails is
-    asked again for ever, except ``once``. ``out`` is standard output where not given.
+    Without a terminal, or with ``json_lines``, it writes lines until the run is finished or the reader of
+    ``out`` has gone. A source that fails is asked again for ever, except with ``once``. ``out`` is standard
+    output where not given.
     """
     out = out or sys.stdout
     status = WELL
@@ -71,15 +81,13 @@ async def watch(
             status = await _lines(source, out, json_lines)
         else:
             status = await _Screen(source, out, fitting(os.environ, out.encoding or "", ascii)).run()
-    except* (
-        OSError
-    ):  # writing is all that happens to the system here: whoever read `out`, or its terminal, has gone
-        point_at_nothing(out)
+    except* OSError:  # only writing to `out` raises it here: its reader, or its terminal, has gone
+        discard_buffered(out)
     return status
 
 
 async def _ask(source: Source) -> Snapshot | str:
-    """The next snapshot, or why there is none."""
+    """Return the next snapshot, or the reason why there is none."""
     try:
         async with asyncio.timeout(_PATIENCE):
             return await source()
@@ -89,10 +97,11 @@ async def _ask(source: Source) -> Snapshot | str:
         return f"{error.fact}; {error.advice}" if error.advice else error.fact
 
 
-# --- without a screen -------------------------------------------------------------------------------------------------
+# --- without a screen ---------------------------------------------------------------------------------------
 
 
 async def _once(source: Source, out: TextIO, json_lines: bool, ascii_only: bool) -> int:
+    """Write one picture or one JSON line; return the exit status."""
     answer = await _ask(source)
     if isinstance(answer, str):
         out.write(f"{clean(answer, 1000)}\n")
@@ -103,30 +112,30 @@ async def _once(source: Source, out: TextIO, json_lines: bool, ascii_only: bool)
         width, height = _size(out)
         theme = fitting(os.environ, out.encoding or "", ascii_only)
         console = Console(file=out, width=width, height=height, highlight=False)
-        console.print(
-            view(answer, width, max(1, height - 1), theme=theme), end=""
-        )  # the prompt needs the last line
+        # One line less than the terminal has: the shell's prompt needs the last one.
+        console.print(view(answer, width, max(1, height - 1), theme=theme), end="")
     out.flush()
     return WELL if is_well(answer) else DEGRADED
 
 
 async def _lines(source: Source, out: TextIO, json_lines: bool) -> int:
+    """Write what is new in each snapshot, until the run is finished or the reader of ``out`` has gone."""
     reporter = Reporter(out)
     before: Snapshot | None = None
-    silent = False
+    is_silent = False
     while not reporter.silenced:
         answer = await _ask(source)
         if isinstance(answer, str):
-            if not silent and not json_lines:
+            if not is_silent and not json_lines:
                 reporter.event("no answer:", reason=answer)
-            silent = True
+            is_silent = True
         else:
-            if json_lines and (before is None or _news(answer) != _news(before)):
-                out.write(_as_json(answer))
-                out.flush()
-            elif not json_lines:
-                _tell(reporter, answer, before)
-            before, silent = answer, False
+            if json_lines:
+                _write_json(out, answer, before)
+            else:
+                _report_news(reporter, answer, before)
+            before = answer
+            is_silent = False
             if answer.health == "FINISHED":
                 return WELL
         await asyncio.sleep(_PERIOD)
@@ -134,11 +143,19 @@ async def _lines(source: Source, out: TextIO, json_lines: bool) -> int:
 
 
 def _news(snapshot: Snapshot) -> tuple[int, str, str]:
+    """What is worth a line when it changes."""
     return snapshot.round, snapshot.health, snapshot.reason
 
 
-def _tell(reporter: Reporter, snapshot: Snapshot, before: Snapshot | None) -> None:
-    """What is new since ``before``, for people."""
+def _write_json(out: TextIO, snapshot: Snapshot, before: Snapshot | None) -> None:
+    """Write ``snapshot`` as a line, where it has news since ``before``."""
+    if before is None or _news(snapshot) != _news(before):
+        out.write(_as_json(snapshot))
+        out.flush()
+
+
+def _report_news(reporter: Reporter, snapshot: Snapshot, before: Snapshot | None) -> None:
+    """Write what is new since ``before``, for people."""
     if before is None or _news(snapshot)[1:] != _news(before)[1:]:
         reporter.event(snapshot.health, reason=snapshot.reason)
     if snapshot.losses and (before is None or snapshot.round != before.round):
@@ -146,74 +163,87 @@ def _tell(reporter: Reporter, snapshot: Snapshot, before: Snapshot | None) -> No
 
 
 def _as_json(snapshot: Snapshot) -> str:
-    return json.dumps(json.loads(encode(snapshot)), separators=(",", ":")) + "\n"  # ASCII: fits every locale
+    """Return ``snapshot`` as one line of ASCII, which every locale can show."""
+    return json.dumps(json.loads(encode(snapshot)), separators=(",", ":")) + "\n"
 
 
 def report_of(snapshot: Snapshot, before: Snapshot | None) -> RoundReport:
-    """The last round of ``snapshot`` as a peer would report it; traffic is counted from the snapshot ``before``."""
-    score = snapshot.evaluations[-1] if snapshot.evaluations else None
+    """Return the last round of ``snapshot`` as the peer would report it.
+
+    Traffic is counted from the snapshot ``before``.
+    """
+    score = snapshot.evaluations[-1].value if snapshot.evaluations else None
+    bytes_up = snapshot.bytes_up - before.bytes_up if before else 0
+    bytes_down = snapshot.bytes_down - before.bytes_down if before else 0
     return RoundReport(
         round=snapshot.round,
         state_root=snapshot.state_root,
         members=snapshot.members,
         missing=snapshot.missing,
         loss=snapshot.losses[-1].value if snapshot.losses else math.nan,
-        bits_per_byte=score.value if score else None,
+        bits_per_byte=score,
         tokens=snapshot.given_tokens,
         local_steps=snapshot.max_steps,
         seconds=snapshot.round_seconds,
         average_seconds=snapshot.average_seconds,
-        bytes_up=max(0, snapshot.bytes_up - (before.bytes_up if before else snapshot.bytes_up)),
-        bytes_down=max(0, snapshot.bytes_down - (before.bytes_down if before else snapshot.bytes_down)),
+        bytes_up=max(0, bytes_up),
+        bytes_down=max(0, bytes_down),
     )
 
 
 def _size(out: TextIO) -> tuple[int, int]:
-    """Width and height of the terminal behind ``out``; where there is none, $COLUMNS and $LINES, or those of a usual picture."""
+    """Return width and height of the terminal; without one, $COLUMNS and $LINES, or `_DEFAULT_SIZE`."""
     try:
         size = os.get_terminal_size(out.fileno())
     except (OSError, ValueError):
-        wanted = [os.environ.get(name, "") for name in ("COLUMNS", "LINES")]
-        chosen = [
-            int(text) if text.isascii() and text.isdigit() and 0 < int(text) < 10_000 else 0
-            for text in wanted
-        ]
-        return chosen[0] or _DRAWN_WITHOUT_TERMINAL[0], chosen[1] or _DRAWN_WITHOUT_TERMINAL[1]
-    return (size.columns, size.lines) if size.columns > 0 and size.lines > 0 else (80, 24)
+        width, height = _DEFAULT_SIZE
+        return _number_in("COLUMNS") or width, _number_in("LINES") or height
+    if size.columns <= 0 or size.lines <= 0:
+        return _SMALL_SIZE
+    return size.columns, size.lines
 
 
-# --- the screen -------------------------------------------------------------------------------------------------------
+def _number_in(variable: str) -> int:
+    """Return the number in an environment variable, 0 where there is no usable one."""
+    text = os.environ.get(variable, "")
+    number = int(text) if text.isascii() and text.isdigit() else 0
+    return number if number < _LARGEST else 0
+
+
+# --- the screen ---------------------------------------------------------------------------------------------
+
+
+_QUIT = frozenset({"q", "Q", "\x03", "\x04"})
+_PANEL_OF = {"g": "sample", "i": "invite", "?": "help"}
+_PAGE_UP = frozenset({"\x1b[A", "\x1bOA", "k", "\x1b[5~"})
+_PAGE_DOWN = frozenset({"\x1b[B", "\x1bOB", "j", "\x1b[6~"})
+_ESCAPE = "\x1b"
 
 
 def pressed(look: Look, key: str) -> Look | None:
-    """What ``key`` makes of ``look``; None for the key that quits."""
-    if key in ("q", "Q", "\x03", "\x04"):
+    """Return the look after ``key`` was pressed; None for a key that quits. Unknown keys change nothing."""
+    if key in _QUIT:
         return None
-    panels = {"g": "sample", "i": "invite", "?": "help"}
-    if key in panels:
-        return replace(look, panel="events" if look.panel == panels[key] else panels[key])
-    if key == "\x1b":
+    if key in _PANEL_OF:
+        panel = _PANEL_OF[key]
+        return replace(look, panel="events" if look.panel == panel else panel)
+    if key == _ESCAPE:
         return replace(look, panel="events")
     if key == "s":
-        return replace(look, sort=SORTS[(SORTS.index(look.sort) + 1) % len(SORTS)], page=0)
+        following = (SORTS.index(look.sort) + 1) % len(SORTS)
+        return replace(look, sort=SORTS[following], page=0)
     if key == " ":
         return replace(look, frozen=not look.frozen)
-    step = {
-        "\x1b[A": -1,
-        "\x1bOA": -1,
-        "k": -1,
-        "\x1b[5~": -1,
-        "\x1b[B": 1,
-        "\x1bOB": 1,
-        "j": 1,
-        "\x1b[6~": 1,
-    }.get(key, 0)
-    return replace(look, page=max(0, look.page + step))
+    if key in _PAGE_UP:
+        return replace(look, page=max(0, look.page - 1))
+    if key in _PAGE_DOWN:
+        return replace(look, page=look.page + 1)
+    return look
 
 
 @dataclass(frozen=True, slots=True)
 class _Shown:
-    """Everything a frame depends on: the same again needs no drawing."""
+    """Everything that a frame depends on: where it is the same as before, nothing needs to be drawn."""
 
     snapshot: Snapshot | None
     reason: str
@@ -221,7 +251,7 @@ class _Shown:
     size: tuple[int, int]
 
     def frame(self, theme: Theme) -> Frame:
-        """The picture of it."""
+        """Draw it."""
         width, height = self.size
         if self.snapshot is None:
             return unanswered(self.reason, width, height, theme=theme)
@@ -229,7 +259,7 @@ class _Shown:
 
 
 class _Screen:
-    """One viewing on a terminal: a task that asks, and a loop that draws when something has changed."""
+    """The viewer on a terminal: one task asks for snapshots, and a loop draws when something has changed."""
 
     def __init__(self, source: Source, out: TextIO, theme: Theme) -> None:
         self._source = source
@@ -259,26 +289,28 @@ class _Screen:
         return WELL
 
     async def _keep_asking(self) -> None:
+        """Ask for a snapshot every `_PERIOD`, until cancelled."""
         while True:
             answer = await _ask(self._source)
             if isinstance(answer, str):
                 self._reason = answer
-                silent = max(1.0, math.floor(time.monotonic() - self._answered_at))
-                self._look = replace(self._look, silent_for=silent)
+                seconds = max(1.0, math.floor(time.monotonic() - self._answered_at))
+                self._look = replace(self._look, silent_for=seconds)
             else:
                 self._answered_at = time.monotonic()
                 self._look = replace(self._look, silent_for=0.0)
-                self._latest = self._latest if self._look.frozen and self._latest else answer
+                if self._latest is None or not self._look.frozen:
+                    self._latest = answer
             self._changed.set()
             await asyncio.sleep(_PERIOD)
 
     async def _draw(self, console: Console, live: Live) -> None:
+        """Draw whenever something has changed, until the person quits."""
         drawn: _Shown | None = None
         while not self._quit:
             self._changed.clear()
-            now = _Shown(
-                self._latest, self._reason if self._latest is None else "", self._look, _size(self._out)
-            )
+            reason = self._reason if self._latest is None else ""
+            now = _Shown(self._latest, reason, self._look, _size(self._out))
             if now != drawn:
                 console.size = now.size
                 live.update(now.frame(self._theme), refresh=True)
@@ -300,53 +332,63 @@ class _Screen:
 
 
 def split_keys(typed: str) -> list[str]:
-    """What came from the keyboard in one read, key by key; an escape sequence is one key, the end of the input is ``q``."""
+    """Split what one read of the keyboard gave into keys.
+
+    An escape sequence is one key; the end of the input is ``q``.
+    """
     keys: list[str] = []
     while typed:
-        length = 1
-        if typed[:2] in ("\x1b[", "\x1bO"):
-            length = next((at + 1 for at in range(2, len(typed)) if "@" <= typed[at] <= "~"), len(typed))
+        length = _sequence_length(typed) if typed[:2] in ("\x1b[", "\x1bO") else 1
         keys.append(typed[:length])
         typed = typed[length:]
     return keys or ["q"]
 
 
+def _sequence_length(typed: str) -> int:
+    """Return the length of the escape sequence at the start of ``typed``: it ends with a letter."""
+    for at in range(2, len(typed)):
+        if "@" <= typed[at] <= "~":
+            return at + 1
+    return len(typed)
+
+
 @contextlib.contextmanager
 def _keys(on_input: Callable[[str], None]) -> Iterator[None]:
-    """Single key presses from standard input go to ``on_input`` inside the block; without a POSIX terminal there, none do."""
+    """Give key presses to ``on_input`` inside the block; without a POSIX terminal there are none."""
     if sys.platform == "win32" or not sys.stdin or sys.stdin.closed or not sys.stdin.isatty():
         yield
         return
-    import termios  # only where it exists
+    import termios  # POSIX only
 
     keyboard = sys.stdin.fileno()
     loop = asyncio.get_running_loop()
     before = termios.tcgetattr(keyboard)
-    quiet = termios.tcgetattr(keyboard)
-    quiet[3] &= ~(termios.ECHO | termios.ICANON)
-    quiet[6][termios.VMIN], quiet[6][termios.VTIME] = 1, 0
-    quiet[6][termios.VSUSP] = b"\x00"  # suspended, the shell would be left on our screen
+    raw = termios.tcgetattr(keyboard)
+    raw[3] &= ~(termios.ECHO | termios.ICANON)
+    raw[6][termios.VMIN] = 1
+    raw[6][termios.VTIME] = 0
+    raw[6][termios.VSUSP] = b"\x00"  # no Ctrl-Z: it would leave the shell on our screen
     try:
-        termios.tcsetattr(keyboard, termios.TCSANOW, quiet)
+        termios.tcsetattr(keyboard, termios.TCSANOW, raw)
         loop.add_reader(keyboard, lambda: on_input(_typed(keyboard)))
         yield
     finally:
         loop.remove_reader(keyboard)
-        termios.tcsetattr(
-            keyboard, termios.TCSAFLUSH, before
-        )  # keys typed for the viewer do not reach the shell
+        # TCSAFLUSH: keys that were typed for the viewer do not reach the shell.
+        termios.tcsetattr(keyboard, termios.TCSAFLUSH, before)
 
 
 def _typed(keyboard: int) -> str:
+    """Return what was typed; nothing at the end of the input."""
     try:
         return os.read(keyboard, 256).decode("utf-8", "replace")
-    except OSError:  # the terminal was closed under us: the same as its end
+    except OSError:  # the terminal was closed: the same as the end of the input
         return ""
 
 
 @contextlib.contextmanager
-def _signals(quit_: Callable[[], None], resized: Callable[[], None]) -> Iterator[None]:
-    """Ctrl-C, a kill and a closed terminal quit in order, and a new size is noticed, inside the block."""
+def _signals(on_quit: Callable[[], None], on_resize: Callable[[], None]) -> Iterator[None]:
+    """Inside the block, signals to end call ``on_quit``, a new size of the terminal ``on_resize``."""
     if sys.platform == "win32" or threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -357,25 +399,10 @@ def _signals(quit_: Callable[[], None], resized: Callable[[], None]) -> Iterator
     }
     try:
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            loop.add_signal_handler(number, quit_)
-        loop.add_signal_handler(signal.SIGWINCH, resized)
+            loop.add_signal_handler(number, on_quit)
+        loop.add_signal_handler(signal.SIGWINCH, on_resize)
         yield
     finally:
         for number, handler in before.items():
             loop.remove_signal_handler(number)
             signal.signal(number, handler if handler is not None else signal.SIG_DFL)
-
-
-def export_svg(snapshot: Snapshot, path: Path, width: int, height: int, *, look: Look | None = None) -> None:
-    """Write the picture of ``snapshot`` as an SVG file that loads nothing from elsewhere: its font is the reader's monospace."""
-    console = Console(
-        record=True,
-        file=io.StringIO(),
-        width=width,
-        height=height,
-        force_terminal=True,
-        color_system="truecolor",
-    )
-    console.print(view(snapshot, width, height, look=look), end="")
-    picture = console.export_svg(title="swarm top")
-    path.write_text(re.sub(r"@font-face \{.*?\}\s*", "", picture, flags=re.DOTALL), encoding="utf-8")

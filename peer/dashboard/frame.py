@@ -1,6 +1,9 @@
-"""Lines of exact width, boxes of exact height, and the frame that goes to the terminal: nothing outside it can be drawn.
+"""Lines of exact width, boxes of exact height, and the frame that goes to the terminal.
 
-A block is a list of lines of one width. Blocks are put below each other with ``+`` and beside each other with `beside`.
+Nothing reaches beyond the frame.
+
+A block is a list of lines of one width. Two blocks are put below each other with ``+`` and beside each other
+with `beside`.
 """
 
 from __future__ import annotations
@@ -16,19 +19,25 @@ from rich.text import Text
 from .theme import QUIET, Theme
 
 Block = list[Text]
+"""Lines of one width."""
 Piece = str | tuple[str, str]
+"""A text, or a text and its style."""
 
 
 def line(*pieces: Piece) -> Text:
-    """One line out of texts and (text, style) pairs; texts are taken literally, never as markup."""
-    whole = Text(no_wrap=True, end="")
+    """Join texts and (text, style) pairs to one line. Texts are taken literally, never as markup."""
+    joined = Text(no_wrap=True, end="")
     for piece in pieces:
-        whole.append(piece) if isinstance(piece, str) else whole.append(piece[0], piece[1] or None)
-    return whole
+        if isinstance(piece, str):
+            joined.append(piece)
+        else:
+            text, style = piece
+            joined.append(text, style or None)
+    return joined
 
 
 def fit(text: Text, width: int, theme: Theme) -> Text:
-    """``text`` in exactly ``width`` cells: padded on the right, or cut with an ellipsis."""
+    """Return ``text`` in exactly ``width`` cells: padded on the right, or cut with an ellipsis."""
     excess = text.cell_len - max(0, width)
     if excess > 0:
         text = text.copy()
@@ -41,7 +50,10 @@ def fit(text: Text, width: int, theme: Theme) -> Text:
 
 
 def spread(left: Text, right: Text, width: int, theme: Theme) -> Text:
-    """``left`` and ``right`` at the two ends of a line of ``width``; ``right`` is left out where it does not fit whole."""
+    """Put ``left`` and ``right`` at the two ends of a line of ``width``.
+
+    ``right`` is left out where it does not fit whole.
+    """
     if left.cell_len + 2 + right.cell_len > width:
         return fit(left, width, theme)
     gap = width - left.cell_len - right.cell_len
@@ -49,7 +61,7 @@ def spread(left: Text, right: Text, width: int, theme: Theme) -> Text:
 
 
 def flow(pieces: Sequence[Text], gap: int, width: int) -> Block:
-    """``pieces`` in reading order, as many on each line as fit with ``gap`` blanks between them."""
+    """Put ``pieces`` in reading order, as many on each line as fit with ``gap`` blanks between them."""
     lines: Block = []
     for piece in pieces:
         if lines and lines[-1].cell_len + gap + piece.cell_len <= width:
@@ -60,37 +72,39 @@ def flow(pieces: Sequence[Text], gap: int, width: int) -> Block:
 
 
 def block(lines: Sequence[Text], width: int, height: int, theme: Theme) -> Block:
-    """The first ``height`` of ``lines``, each in exactly ``width`` cells, with empty ones where there are fewer."""
-    chosen = [*lines[: max(0, height)], *(line() for _ in range(height - len(lines)))]
-    return [fit(text, width, theme) for text in chosen]
+    """Return exactly ``height`` lines of ``width`` cells: those given, then empty ones."""
+    missing = [line() for _ in range(height - len(lines))]
+    return [fit(text, width, theme) for text in [*lines[: max(0, height)], *missing]]
 
 
 def boxed(title: Text, lines: Sequence[Text], width: int, height: int, theme: Theme) -> Block:
-    """``lines`` in a box of exactly ``width`` × ``height`` with ``title`` on its upper edge."""
-    corners, flat, upright = theme.box[:4], theme.box[4], theme.box[5]
+    """Draw a box of exactly ``width`` × ``height`` around ``lines``, with ``title`` on its upper edge."""
+    box = theme.box
     if width < 8 or height < 2:
         return block(lines, width, height, theme)
     head = title.copy()
     head.truncate(width - 6, overflow="crop")
     rest = width - 5 - head.cell_len
-    top = (
-        line((corners[0] + flat + " ", QUIET)).append_text(head).append(" " + flat * rest + corners[1], QUIET)
-    )
+    top = line((box.top_left + box.horizontal + " ", QUIET))
+    top.append_text(head).append(" " + box.horizontal * rest + box.top_right, QUIET)
     inside = [
-        line((upright + " ", QUIET)).append_text(text).append(" " + upright, QUIET)
+        line((box.vertical + " ", QUIET)).append_text(text).append(" " + box.vertical, QUIET)
         for text in block(lines, width - 4, height - 2, theme)
     ]
-    return [top, *inside, line((corners[2] + flat * (width - 2) + corners[3], QUIET))]
+    return [top, *inside, line((box.bottom_left + box.horizontal * (width - 2) + box.bottom_right, QUIET))]
 
 
 def beside(left: Block, right: Block) -> Block:
-    """Two blocks of the same height next to each other."""
-    return [one.copy().append_text(other) for one, other in zip(left, right, strict=True)]
+    """Put two blocks of the same height next to each other."""
+    return [first.copy().append_text(second) for first, second in zip(left, right, strict=True)]
 
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """A finished picture: ``height`` lines of ``width`` cells. It never wraps and never grows, whatever console prints it."""
+    """A finished picture: ``height`` lines of ``width`` cells.
+
+    It never wraps and never grows, whatever console prints it.
+    """
 
     lines: tuple[Text, ...]
     width: int
@@ -98,16 +112,16 @@ class Frame:
 
     @classmethod
     def of(cls, lines: Sequence[Text], width: int, height: int, theme: Theme) -> Frame:
-        """``lines`` cut or filled up to exactly ``width`` × ``height``."""
+        """Cut ``lines``, or fill them up, to exactly ``width`` × ``height``."""
         return cls(tuple(block(lines, width, height, theme)), width, height)
 
     @property
     def plain(self) -> str:
-        """The characters alone, lines ended without trailing blanks."""
+        """The characters without colours, and without blanks at the end of lines."""
         return "\n".join(text.plain.rstrip() for text in self.lines)
 
     def greyed(self) -> Frame:
-        """The same characters without their colours: what was true a while ago."""
+        """Return the same characters, all grey: for a picture that is no longer up to date."""
         return Frame(
             tuple(Text(text.plain, style=QUIET, no_wrap=True, end="") for text in self.lines),
             self.width,

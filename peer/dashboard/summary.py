@@ -1,4 +1,4 @@
-"""The end of a demo on a terminal: one table, and a few lines that the shared model wrote."""
+"""The end of a demo on a terminal: one table, and a few lines of text that the shared model generated."""
 
 from __future__ import annotations
 
@@ -16,16 +16,18 @@ from ..observe.text import clean, size
 def show(summary: Mapping[str, Any], console: Console | None = None) -> None:
     """Print ``summary`` (the fields of the demo's last event, and ``sample``)."""
     console = console or Console(highlight=False)
-    table = Table(title="what came of it", show_header=False, box=None, padding=(0, 2), title_justify="left")
+    table = Table(title="result", show_header=False, box=None, padding=(0, 2), title_justify="left")
     table.add_column(justify="right", style="dim")
     table.add_column()
-    together, alone = summary["bits_per_byte"], summary["bits_per_byte_alone"]
+    together = summary["bits_per_byte"]
+    alone = summary["bits_per_byte_alone"]
     rows = [
         (
             "peers × rounds",
-            f"{summary['peers']} × {summary['rounds']}, {summary['parameters']:,} parameters, {summary['seconds']} s",
+            f"{summary['peers']} × {summary['rounds']}, {summary['parameters']:,} parameters, "
+            f"{summary['seconds']} s",
         ),
-        ("fresh model", f"{summary['bits_per_byte_start']:.3f} bits per byte of text that nobody trained on"),
+        ("fresh model", f"{summary['bits_per_byte_start']:.3f} bits per byte of held-out text"),
         ("one peer alone", f"{_score(alone)}, at the same time: {_work(summary, '_alone')}"),
         ("the shared model", f"{_score(together)}, each of its peers: {_work(summary)}"),
         ("all peers agree", "yes, to the bit, after every round" if summary["state_roots_equal"] else "NO"),
@@ -45,5 +47,5 @@ def _score(bits_per_byte: float | None) -> str:
     return "not evaluated" if bits_per_byte is None else f"{bits_per_byte:.3f}"
 
 
-def _work(summary: Mapping[str, Any], whose: str = "") -> str:
-    return f"{summary['local_steps' + whose]} local steps in {summary['training_seconds' + whose]} s"
+def _work(summary: Mapping[str, Any], suffix: str = "") -> str:
+    return f"{summary['local_steps' + suffix]} local steps in {summary['training_seconds' + suffix]} s"

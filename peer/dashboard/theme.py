@@ -1,12 +1,16 @@
-"""The dashboard's glyphs and colours. A state is always a glyph and a word; the colour only repeats what they say.
+"""The dashboard's glyphs and colours.
 
-Blue and cyan are good, yellow asks for attention, reversed bright red is trouble: no pair that colour-blind people confuse.
+A state is always a glyph and a word; the colour only repeats what they say.
+
+Blue and cyan are good, yellow asks for attention, bright red is trouble: no pair that colour-blind people
+confuse.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from ..observe.text import clean, shorten
 
@@ -14,7 +18,6 @@ GOOD = "bright_blue"
 FRESH = "cyan"
 WARN = "yellow"
 BAD = "bold bright_red"
-ALARM = "bold bright_red reverse"
 QUIET = "bright_black"
 STRONG = "bold"
 
@@ -38,63 +41,85 @@ HEALTH: Mapping[str, tuple[str, str, str]] = {
     "WAITING": ("◇", "w", "bold cyan"),
     "FINISHED": ("✓", "*", "bold bright_blue"),
     "DEGRADED": ("!", "!", "bold yellow reverse"),
-    "STALLED": ("✗", "X", ALARM),
 }
+"""Glyph, ASCII glyph and colour of a peer's health."""
 
 SEVERITIES: Mapping[str, tuple[str, str, str]] = {
     "info": ("·", ".", ""),
     "warning": ("!", "!", WARN),
     "error": ("✗", "X", BAD),
 }
+"""Glyph, ASCII glyph and colour of an event's severity."""
 
 _UNKNOWN = ("?", "?", WARN)
 
 
+class Box(NamedTuple):
+    """The characters that a box is drawn with."""
+
+    top_left: str
+    top_right: str
+    bottom_left: str
+    bottom_right: str
+    horizontal: str
+    vertical: str
+
+
+_ROUND_BOX = Box("╭", "╮", "╰", "╯", "─", "│")
+_ASCII_BOX = Box("+", "+", "+", "+", "-", "|")
+
+
 @dataclass(frozen=True, slots=True)
 class Theme:
-    """Which characters may be used. ``ascii_only`` restricts the whole frame to printable ASCII, strangers' names included."""
+    """Which characters may be used.
+
+    ``ascii_only`` allows printable ASCII alone, in the whole frame, strangers' names included.
+    """
 
     ascii_only: bool = False
 
     @property
     def ellipsis(self) -> str:
-        """Stands where a text was cut."""
+        """The mark where a text was cut."""
         return "~" if self.ascii_only else "…"
 
     @property
     def dot(self) -> str:
-        """Separates two facts on one line."""
+        """The separator between two facts on one line."""
         return " | " if self.ascii_only else " · "
 
     @property
-    def box(self) -> str:
-        """Six characters: the four corners (top left, top right, bottom left, bottom right), horizontal, vertical."""
-        return "++++-|" if self.ascii_only else "╭╮╰╯─│"
+    def box(self) -> Box:
+        """The characters that boxes are drawn with."""
+        return _ASCII_BOX if self.ascii_only else _ROUND_BOX
 
     def glyph(self, marks: Mapping[str, tuple[str, str, str]], word: str) -> tuple[str, str]:
-        """The glyph and colour of ``word``; a question mark where nobody knows it."""
-        fine, plain, style = marks.get(word, _UNKNOWN)
-        return (plain if self.ascii_only else fine), style
+        """Return the glyph and colour of ``word``; a question mark for an unknown one."""
+        unicode_glyph, ascii_glyph, style = marks.get(word, _UNKNOWN)
+        return (ascii_glyph if self.ascii_only else unicode_glyph), style
 
     def clean(self, text: str, at_most: int) -> str:
-        """A stranger's text, safe to show with these characters in at most ``at_most`` cells."""
-        safe = clean(
-            text, 2 * max(at_most, 0) + 2
-        )  # twice: a wide character becomes one narrow question mark
+        """Return a stranger's text, safe to show with these characters in at most ``at_most`` cells."""
+        # Twice as long at first: in ASCII, a wide character becomes one narrow question mark.
+        safe = clean(text, 2 * max(at_most, 0) + 2)
         if self.ascii_only:
             safe = safe.encode("ascii", "replace").decode("ascii")
         return shorten(safe, at_most, self.ellipsis)
 
 
 def fitting(environ: Mapping[str, str], encoding: str, ascii_only: bool = False) -> Theme:
-    """The theme for a terminal: ASCII where asked for, where the locale is not UTF-8, or where the font is known to be poor.
+    """Return the theme for a terminal.
+
+    It is ASCII where asked for, where the locale is not UTF-8, or where glyphs may be too wide.
 
     Colour is not decided here: the console leaves it out where ``NO_COLOR`` is set.
     """
     locale = environ.get("LC_ALL") or environ.get("LC_CTYPE") or environ.get("LANG") or ""
-    poor = environ.get("TERM", "") in ("dumb", "linux") or locale[:2] in (
+    has_poor_font = environ.get("TERM", "") in ("dumb", "linux")
+    has_wide_glyphs = locale[:2] in (
         "zh",
         "ja",
         "ko",
-    )  # there the glyphs may take two cells
-    return Theme(ascii_only or poor or encoding.lower().replace("-", "").replace("_", "") != "utf8")
+    )  # their fonts draw box and braille characters in two cells
+    is_utf8 = encoding.lower().replace("-", "").replace("_", "") == "utf8"
+    return Theme(ascii_only or has_poor_font or has_wide_glyphs or not is_utf8)

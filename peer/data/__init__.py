@@ -1,6 +1,6 @@
-"""The training text: content-addressed, cut into shards, drawn as batches that anybody can draw again.
+"""The training text: content-addressed, cut into shards, drawn as batches that any peer can draw again.
 
-corpus              -> shards                 -> stream
-files to one text,     who trains on which       batches, and the held-out
-named by its root      part this round           windows nobody trains on
+corpus              -> shards                  -> stream
+files to one text,     which member trains on     batches, and the held-out
+named by its root      which part this round      windows for evaluation
 """

@@ -1,8 +1,9 @@
 """The training text: built from files once, named by its content, the same bytes on every peer.
 
-    files ──► in the order of hash(path) ──► joined ──► chunks ──► root      train: the head │ held out: the tail
+    files ──► ordered by hash(path) ──► joined ──► chunks ──► root      train: the head │ held out: the tail
 
 The order by hash makes the held-out tail a fair sample of all files instead of the end of the alphabet.
+Chunks are hashed with BLAKE3 (`swarm.hashing`).
 """
 
 from __future__ import annotations
@@ -25,38 +26,40 @@ from swarm.errors import NoData, WrongContent
 from swarm.manifest import DataSpec
 
 from ..chunks.hashes import chunk_count, chunk_length, chunked_hashes, root_of
-from ..storage.files import replacing, trouble
+from ..storage.files import disk_trouble, replacing
 
 DOMAIN = b"swarm-data-v1"
 
 SEPARATOR = b"\n\f\n"
-"""Between two files: a form feed on a line of its own, plain text's page break. A learner can tell where a file ends, and a
-sample still prints (a null byte or an invented marker would not, and could not be told from data)."""
+"""Between two files: a form feed on a line of its own, the page break of plain text. A model can learn where
+a file ends, and a sample can still be printed. A null byte cannot, and other markers could occur in texts."""
 
 LIMIT = 1 << 30
-"""Bytes of the largest corpus that is built from files; it is held in memory while it is built."""
+"""Bytes of the largest corpus that is built from files: it is in memory while it is built."""
 
 SMALLEST = 1 << 10
+"""Bytes of the smallest corpus that is built from files."""
 
 SKIPPED_FOLDERS = frozenset(
-    "site-packages dist-packages test tests idle_test __pycache__ lib2to3 idlelib encodings pydoc_data turtledemo ensurepip".split()
+    "site-packages dist-packages test tests idle_test __pycache__ lib2to3 idlelib encodings".split()
+    + "pydoc_data turtledemo ensurepip".split()
 )
-"""Folders of the standard library that are not library code: tests, tables, and other people's packages."""
+"""Folders of the standard library that are not library code: tests, tables, and packages of others."""
 
 Progress = Callable[[int, int], None]
-"""(files read, bytes read): called after every file."""
+"""Called after every file with (files read, bytes read)."""
 
 
 @dataclass(frozen=True, eq=False)
 class Corpus:
-    """A text and its name. ``data`` is writable only because torch wants it so: nobody writes to it."""
+    """A text and its name. ``data`` is never written to: its type is writable because torch requires that."""
 
     spec: DataSpec
     data: bytearray | mmap.mmap
     files: int = 0
     """Files it was built from; 0 where it was opened or received."""
     skipped: int = 0
-    """Files left out while it was built: not UTF-8 text, unreadable, a link, or over the limit."""
+    """Files left out while it was built: not UTF-8 text, unreadable, a link, or beyond the limit."""
 
     def __repr__(self) -> str:
         return f"Corpus({self.spec.root.hex()[:12]}, {self.spec.length:,} bytes, {self.spec.description!r})"
@@ -68,7 +71,7 @@ class Corpus:
 
     @cached_property
     def hashes(self) -> list[bytes]:
-        """SHA-256 of every chunk, in order: what a peer that has only the root asks for first."""
+        """BLAKE3 of every chunk, in order: what a peer that has only the root asks for first."""
         return chunk_hashes(self.data, self.spec.chunk)
 
     def chunk(self, index: int) -> memoryview:
@@ -78,12 +81,12 @@ class Corpus:
 
 
 def train_length(spec: DataSpec) -> int:
-    """Bytes at the head that peers train on; the rest, the ``held_out`` tail, is only ever evaluated."""
+    """Bytes at the head that peers train on; the rest, the ``held_out`` tail, is only evaluated."""
     return spec.length - round(spec.length * spec.held_out)
 
 
 def chunk_hashes(data: bytearray | mmap.mmap | bytes, chunk: int) -> list[bytes]:
-    """SHA-256 of every ``chunk`` bytes of ``data``."""
+    """BLAKE3 of every ``chunk`` bytes of ``data``, in order."""
     return chunked_hashes(memoryview(data), chunk)
 
 
@@ -92,7 +95,7 @@ def data_root(hashes: Sequence[bytes], length: int) -> bytes:
     return root_of(hashes, length, DOMAIN)
 
 
-# --- building from files ------------------------------------------------------------------------------------------
+# --- building from files ------------------------------------------------------------------------------------
 
 
 def build(
@@ -102,14 +105,17 @@ def build(
     limit: int = LIMIT,
     progress: Progress = lambda files, size: None,
 ) -> Corpus:
-    """Read a folder of text, one text file, or (None) the source of Python's own standard library, into a corpus.
+    """A corpus from a folder of text, one text file, or (None) the source of Python's standard library.
 
-    The same files give the same corpus anywhere: contents and relative paths count, dates and the folder's place do not. What
-    is not UTF-8 text without null bytes is skipped and counted; links and hidden files are not followed, so that a folder
-    cannot publish what lies outside it. Raises `NoData` where no text is left.
+    The same files give the same corpus anywhere: contents and relative paths count, dates and the folder's
+    place do not. Files that are not UTF-8 text without null bytes are skipped and counted. Links and hidden
+    files are left out, so that a corpus never contains what lies outside the folder. Raises `NoData` where
+    less than `SMALLEST` bytes of text are left.
     """
     root, found, description = _sources(path)
-    data, files, skipped = bytearray(), 0, 0
+    data = bytearray()
+    files = 0
+    skipped = 0
     for file in found:
         text = _read_text(file, limit - len(data) - len(SEPARATOR))
         if text is None:
@@ -119,9 +125,10 @@ def build(
         files += 1
         progress(files, len(data))
     if len(data) < SMALLEST:
-        advice = "give --data a folder of text files (UTF-8), or leave it out to train on Python's standard library"
         raise NoData(
-            f"{root} holds {len(data)} bytes of text in {files} files ({skipped} others were skipped)", advice
+            f"{root} holds {len(data)} bytes of text in {files} files ({skipped} others were skipped)",
+            "give --data a folder of text files (UTF-8), "
+            "or leave it out to train on Python's standard library",
         )
     return from_bytes(
         data,
@@ -149,23 +156,25 @@ def from_bytes(
 
 def _sources(path: Path | None) -> tuple[Path, list[Path], str]:
     """The folder, its files in the order of the corpus, and a description."""
+
+    def position(file: Path) -> bytes:
+        path = file.relative_to(root).as_posix()
+        return hashlib.sha256(path.encode(errors="surrogateescape")).digest()
+
     if path is None:
         root = Path(sysconfig.get_path("stdlib"))
         name = f"Python {sys.version_info.major}.{sys.version_info.minor} standard library"
-        # _sysconfigdata… is written by each build, with its paths: it would make every machine's corpus another one
+        # each build of Python writes its paths into _sysconfigdata…: every machine would have another corpus
         found = [
             f
             for f in _walk(root, SKIPPED_FOLDERS)
             if f.suffix == ".py" and not f.name.startswith("_sysconfigdata")
         ]
     else:
-        root, name = path.resolve(), path.resolve().name
+        root = path.resolve()
+        name = root.name
         found = [root] if root.is_file() else list(_walk(root, frozenset()))
-    found.sort(
-        key=lambda file: hashlib.sha256(
-            file.relative_to(root).as_posix().encode(errors="surrogateescape")
-        ).digest()
-    )
+    found.sort(key=position)
     return root, found, name.encode(errors="replace").decode()
 
 
@@ -176,10 +185,12 @@ def _walk(root: Path, without: frozenset[str]) -> Iterator[Path]:
 
 
 def _read_text(file: Path, at_most: int) -> bytes | None:
-    """The file's bytes; None where it is not an ordinary readable file of at most ``at_most`` bytes of UTF-8 text."""
+    """The file's bytes; None where it is not a readable regular file of UTF-8 text, or too long."""
     try:
         about = file.lstat()
-        if not stat.S_ISREG(about.st_mode) or not 0 < about.st_size <= at_most:  # a pipe would block for ever
+        if not stat.S_ISREG(about.st_mode):  # reading a pipe would block for ever
+            return None
+        if not 0 < about.st_size <= at_most:
             return None
         text = file.read_bytes()
         text.decode()
@@ -188,7 +199,7 @@ def _read_text(file: Path, at_most: int) -> bytes | None:
     return None if b"\0" in text or len(text) > at_most else text
 
 
-# --- kept on disk, and received from peers ------------------------------------------------------------------------
+# --- kept on disk, and received from peers ------------------------------------------------------------------
 
 
 def saved_path(directory: Path, spec: DataSpec) -> Path:
@@ -197,7 +208,7 @@ def saved_path(directory: Path, spec: DataSpec) -> Path:
 
 
 def save(corpus: Corpus, directory: Path) -> Path:
-    """Keep the corpus in a file named by its root; whole or not at all. Raises `DiskTrouble`."""
+    """Write the corpus to a file named by its root, whole or not at all; its path. Raises `DiskTrouble`."""
     path = saved_path(directory, corpus.spec)
     with replacing(path) as draft:
         draft.write_bytes(corpus.data)
@@ -205,7 +216,10 @@ def save(corpus: Corpus, directory: Path) -> Path:
 
 
 def open_saved(directory: Path, spec: DataSpec) -> Corpus | None:
-    """The corpus of ``spec`` as `save` left it, mapped, every chunk checked; None where it is not there or is damaged."""
+    """The corpus of ``spec`` as `save` left it, mapped into memory, every chunk checked.
+
+    None where the file is missing or damaged. Raises `DiskTrouble` where it cannot be read.
+    """
     path = saved_path(directory, spec)
     try:
         with path.open("rb") as file:
@@ -215,12 +229,12 @@ def open_saved(directory: Path, spec: DataSpec) -> Corpus | None:
     except FileNotFoundError:
         return None
     except OSError as error:
-        raise trouble(path, error, "read") from error
+        raise disk_trouble(path, error, "read") from error
     return Corpus(spec, data) if _is_corpus(data, spec) else None
 
 
 def assemble(spec: DataSpec, chunks: Sequence[bytes]) -> Corpus:
-    """The corpus whose chunks came from other peers. Raises `WrongContent` where they are not those that ``spec`` names."""
+    """The corpus from chunks of other peers. Raises `WrongContent` where its root is not that of ``spec``."""
     data = bytearray().join(chunks)
     if len(chunks) != chunk_count(spec.length, spec.chunk) or not _is_corpus(data, spec):
         raise WrongContent("these chunks are not the run's training text")

@@ -1,6 +1,9 @@
-"""Who trains on which part of the text: disjoint shards, drawn anew every round by a hash that everybody can recompute.
+"""Which member trains on which part of the text: disjoint shards, drawn anew every round by a hash.
 
-train region  │ 0 │ 1 │ 2 │ … │ S−1 │ held out        order = shuffle(shards; run, round);  k-th member takes order[k::n]
+train region  │ 0 │ 1 │ 2 │ … │ S−1 │ held out
+order = shuffle(shards; run, round); member k of n takes order[k::n]
+
+Every peer can compute the shards of every member.
 """
 
 from __future__ import annotations
@@ -19,11 +22,11 @@ MOST = 1024
 """Shards of a long text: four for each member of the largest group."""
 
 CONTEXTS = 16
-"""A shard holds at least this many contexts, as long as that leaves one for everybody who may come."""
+"""Contexts that a shard holds at least. A text too short for that is a single shard."""
 
 
 def shard_count(spec: DataSpec, context: int) -> int:
-    """How many shards the train region is cut into; the same for everybody in a run.
+    """How many shards the train region is cut into; the same for every peer of a run.
 
     Raises `NoData` where the text is shorter than one sequence and its target.
     """
@@ -36,15 +39,19 @@ def shard_count(spec: DataSpec, context: int) -> int:
 
 
 def shard_bounds(shard: int, shards: int, length: int) -> tuple[int, int]:
-    """Start and end (exclusive) of ``shard`` in a train region of ``length`` bytes; together the shards cover it exactly."""
+    """Start and end (exclusive) of ``shard`` in a train region of ``length`` bytes.
+
+    Together the shards cover the region exactly.
+    """
     return shard * length // shards, (shard + 1) * length // shards
 
 
 def assign(run: bytes, round_: int, members: Sequence[PeerId], me: PeerId, shards: int) -> list[int]:
-    """The shards ``me`` trains on in ``round_``, in ascending order; never empty.
+    """The shards that ``me`` trains on in ``round_``, in ascending order; never empty.
 
-    For one list of members (in any order) the members' shards are disjoint and cover all. Two cases share a shard with somebody:
-    a peer that is no member yet, and a member of a population larger than the number of shards; each gets one drawn by hash.
+    For one list of members (in any order) the members' shards are disjoint and cover all. In two cases a peer
+    shares one shard, drawn by hash, with another: where it is not a member yet, and where there are more
+    members than shards.
     """
     population = sorted(set(members))
     seat = population.index(me) if me in population else shards
@@ -55,5 +62,8 @@ def assign(run: bytes, round_: int, members: Sequence[PeerId], me: PeerId, shard
 
 @lru_cache(maxsize=4)
 def _order(run: bytes, round_: int, shards: int) -> tuple[int, ...]:
-    """The shards in the order in which the round's members take them: the same for all peers that share a process."""
+    """The shards in the order in which the round's members take them.
+
+    Cached, because all peers of a simulation share one process.
+    """
     return tuple(int(shard) for shard in shuffled(run, map(str, range(shards)), "shards", round_))

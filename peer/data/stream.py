@@ -1,10 +1,12 @@
-"""Batches as a function: data = f(run, round, peer). Whoever audits an update can draw the same bytes again."""
+"""Batches as a function: data = f(run, round, peer). An auditor of an update can draw them again."""
 
-# Axes: B sequences in a batch, T positions, W windows, U = T + 1 bytes of a window (each position and the target of the last)
+# Axes: B sequences in a batch, T positions, W windows, S shards,
+#       U = T + 1 bytes of a window (each position and the target of the last)
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -17,30 +19,46 @@ from .corpus import Corpus, train_length
 from .shards import shard_bounds, shard_count
 
 
-def batches(
-    corpus: Corpus, run: bytes, round_: int, shards: Sequence[int], me: PeerId, batch: int, context: int
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """Endless ``(x_BT, y_BT)`` of int64 bytes, ``y`` one position ahead of ``x``, from ``me``'s ``shards`` in ``round_``.
+@dataclass(frozen=True, slots=True)
+class Draw:
+    """Whose batches: one peer's, in one round of a run. Equal draws from equal shards are equal batches."""
 
-    Positions are uniform over the shards and drawn from a generator seeded by (run, round, peer): the n-th batch never depends
-    on how fast it was asked for. A window may begin near the end of a shard only as far as it still fits into it.
+    run: bytes
+    round: int
+    peer: PeerId
+
+    @property
+    def seed(self) -> int:
+        """Of the random positions."""
+        return derive(self.run, "batches", self.round, self.peer)
+
+
+def batches(
+    corpus: Corpus, draw: Draw, shards: Sequence[int], batch: int, context: int
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Endless ``(x_BT, y_BT)`` of int64 bytes from ``shards``, ``y`` one position ahead of ``x``.
+
+    Positions are uniform over the shards and drawn from a generator seeded by ``draw``: batch n is the same
+    however fast it is asked for. A window lies inside its shard as a whole.
     """
-    generator = torch.Generator().manual_seed(derive(run, "batches", round_, me))
+    generator = torch.Generator().manual_seed(draw.seed)
     length = train_length(corpus.spec)
     bounds = [shard_bounds(shard, shard_count(corpus.spec, context), length) for shard in shards]
     start_S = torch.tensor([start for start, _ in bounds])
     room_S = torch.tensor([end - start - context for start, end in bounds])
     while True:
-        pick_B = torch.randint(len(bounds), (batch,), generator=generator)
-        spot_B = torch.rand(batch, generator=generator, dtype=torch.float64)
-        at_B = start_S[pick_B] + (spot_B * room_S[pick_B]).long()
+        shard_B = torch.randint(len(bounds), (batch,), generator=generator)
+        share_B = torch.rand(batch, generator=generator, dtype=torch.float64)
+        at_B = start_S[shard_B] + (share_B * room_S[shard_B]).long()
         window_BU = windows_at(corpus, at_B, context)
         yield window_BU[:, :-1], window_BU[:, 1:]
 
 
 def held_out(corpus: Corpus, context: int, windows: int, seed: int) -> Tensor:
-    """``windows`` windows ``[W, context + 1]`` of the held-out tail, not overlapping, the same for the same ``seed``; all of
-    them where the tail has fewer. Raises `NoData` where it has none."""
+    """``windows`` windows ``[W, context + 1]`` of the held-out tail, the same ones for the same ``seed``.
+
+    They do not overlap. Fewer where the tail has fewer; raises `NoData` where it has none.
+    """
     start = train_length(corpus.spec)
     slots = (corpus.spec.length - start) // (context + 1)
     if slots == 0:

@@ -1,16 +1,22 @@
-"""A small modern GPT over bytes: what every built-in preset is made of.
+"""A small modern GPT over bytes, of which every built-in preset is one size.
 
-    tokens_BT -> embedding × √C -> [ x + attention(norm x) -> x + SwiGLU(norm x) ] × layers -> norm -> embeddingᵀ -> logits_BTV
+    tokens_BT -> embedding × √C -> [ x + attention(norm x) -> x + SwiGLU(norm x) ] × layers
+              -> norm -> embeddingᵀ -> logits_BTV
 
-Pre-norm RMSNorm (arXiv:1910.07467), rotary positions (arXiv:2104.09864), SwiGLU (arXiv:2002.05202), no biases, no dropout: a
-volunteer sees each byte about once. Embeddings are tied (arXiv:1608.05859): every parameter is uploaded every round, an output
-matrix of its own is a seventh of a small model, and in the few thousand steps of a short run it learns more slowly (nano, 400
-steps: 0.1 bits per byte behind). The factor √C lets the one matrix start small for the logits and still loud for the layers.
+Pre-norm RMSNorm (arXiv:1910.07467), rotary positions (arXiv:2104.09864), SwiGLU (arXiv:2002.05202), no
+biases, and no dropout, because a peer sees each byte about once.
 
-Parameters are plain tensors rather than `nn.Linear`, so that building a model never touches the global random numbers.
+Embeddings are tied (arXiv:1608.05859). Every parameter is uploaded every round, and an output matrix of its
+own is a seventh of a small model; in the few thousand steps of a short run it also learns more slowly (nano,
+400 steps: 0.1 bits per byte behind). The factor √C lets the one matrix start with small values, for small
+logits, while the residual stream starts with values of a usual size.
+
+Parameters are plain tensors rather than `nn.Linear`, so that building a model does not change torch's global
+random number generator.
 """
 
-# Axes: B sequences, T positions, C channels (width), V vocabulary, H heads, D channels per head, E half of D, F hidden channels
+# Axes: B sequences, T positions, C channels (width), V vocabulary, H heads, D channels per head, E half of D,
+#       F hidden channels
 
 from __future__ import annotations
 
@@ -21,15 +27,19 @@ from torch import Tensor, nn
 from swarm.manifest import ModelSpec
 
 ROTARY_BASE = 10_000.0
+"""Of the rotary positions' wavelengths, as in the paper."""
 
 
 def hidden_width(width: int) -> int:
-    """Channels inside SwiGLU: 8/3 of the width (as many parameters as a plain 4× layer), rounded up to a multiple of 8."""
+    """Channels inside SwiGLU: 8/3 of the width, rounded up to a multiple of 8.
+
+    That gives as many parameters as a plain MLP of 4 times the width.
+    """
     return -(-8 * width // 24) * 8
 
 
 class GPT(nn.Module):
-    """The model that ``spec`` describes, uninitialised: call `initialise` before use (`peer.models.registry.build` does)."""
+    """The model of ``spec``, with undefined weights until `initialise`. Use `peer.models.registry.build`."""
 
     cos_TE: Tensor
     sin_TE: Tensor
@@ -47,13 +57,14 @@ class GPT(nn.Module):
 
     @staticmethod
     def count(spec: ModelSpec) -> int:
-        """How many parameters ``spec`` makes."""
-        C, hidden = spec.width, hidden_width(spec.width)
+        """How many parameters a model of ``spec`` has."""
+        C = spec.width
+        hidden = hidden_width(C)
         block = (3 * C + C) * C + 3 * hidden * C + 2 * C
         return spec.vocabulary * C + spec.layers * block + C
 
     def forward(self, tokens_BT: Tensor) -> Tensor:
-        """Logits ``[B, T, V]`` of the token after each position. T is at most ``spec.context``."""
+        """Logits ``[B, T, V]`` of the token after each position; T is at most ``spec.context``."""
         T = tokens_BT.shape[1]
         x_BTC = F.embedding(tokens_BT, self.embedding) * self.spec.width**0.5
         for block in self.blocks:
@@ -64,8 +75,9 @@ class GPT(nn.Module):
     def initialise(self, generator: torch.Generator) -> None:
         """Draw every matrix from ``generator``, in the order of the parameters; norms start at one.
 
-        Deviation 1/√fan-in; the embedding has 0.4 of it, so that the first logits are small (8.1 bits per byte); what writes into
-        the residual stream is shrunk by √(2 × layers), so that depth does not amplify it.
+        The standard deviation is 1/√fan-in. The embedding has 0.4 of it, so that the first logits are small
+        (8.1 bits per byte). Matrices that write into the residual stream have 1/√(2 × layers) of it, so that
+        depth does not amplify the stream.
         """
         for name, weight in self.named_parameters():
             if weight.ndim < 2:
@@ -78,11 +90,12 @@ class GPT(nn.Module):
 
 
 class Block(nn.Module):
-    """One layer: causal self-attention, then SwiGLU, each behind a norm and beside the residual stream."""
+    """One layer: causal self-attention, then SwiGLU, each on the normalised stream and added to it."""
 
     def __init__(self, spec: ModelSpec) -> None:
         super().__init__()
-        C, hidden = spec.width, hidden_width(spec.width)
+        C = spec.width
+        hidden = hidden_width(C)
         self.heads = spec.heads
         self.norm_attention = nn.RMSNorm(C, eps=1e-6)
         self.qkv = nn.Parameter(torch.empty(3 * C, C))  # [3C, C]
@@ -107,6 +120,9 @@ class Block(nn.Module):
 
 
 def rotate(x_TD: Tensor, cos_TE: Tensor, sin_TE: Tensor) -> Tensor:
-    """Turn channel pairs (e, e + E) of ``[..., T, D]`` by their position's angle: dot products then see only distances."""
+    """Turn channel pairs (e, e + E) of ``[..., T, D]`` by the angle of their position (arXiv:2104.09864).
+
+    Dot products of the results depend on the distance of two positions only.
+    """
     a_TE, b_TE = x_TD.chunk(2, dim=-1)
     return torch.cat((a_TE * cos_TE - b_TE * sin_TE, a_TE * sin_TE + b_TE * cos_TE), dim=-1)

@@ -1,4 +1,4 @@
-"""The built-in models: a spec from the manifest picks reviewed code and sizes; code never comes from peers."""
+"""The built-in models: a manifest names a model and its sizes; code never comes from peers."""
 
 from __future__ import annotations
 
@@ -22,11 +22,14 @@ presets: Mapping[str, ModelSpec] = MappingProxyType(
         "base": ModelSpec(width=928, layers=12, heads=16, context=1024),
     }
 )
-"""tiny: tests and rehearsals. nano: learns in a minute on a laptop. small: a desktop. base: GPT-2's (124M) body, on bytes."""
+"""tiny: tests and rehearsals. nano: learns in a minute on a laptop. small: for a desktop. base: the layers of
+GPT-2 (124M), on bytes."""
 
 
 def build(spec: ModelSpec, seed: int) -> GPT:
-    """The model of ``spec`` on the CPU, the same bits for the same ``seed``; the global random numbers are neither read nor moved.
+    """The model of ``spec`` on the CPU, the same bits for the same ``seed``.
+
+    The global random number generator is neither read nor changed.
 
     Raises `ConfigError` where this program has no such model.
     """
@@ -36,7 +39,10 @@ def build(spec: ModelSpec, seed: int) -> GPT:
 
 
 def count(spec: ModelSpec) -> int:
-    """Parameters of ``spec``; nothing is allocated, not even on torch's "meta" device, which takes a second to load."""
+    """How many parameters a model of ``spec`` has. Raises `ConfigError` where this program has no such model.
+
+    Computed without building it, not even on torch's "meta" device, which takes a second to load.
+    """
     return GPT.count(_known(spec))
 
 

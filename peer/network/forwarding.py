@@ -1,4 +1,5 @@
-"""A transport in front of another one: the base of transports that look at requests on their way, or do something before them."""
+"""A transport in front of another one: the base of transports that look at requests on their way, or do
+something before them."""
 
 from __future__ import annotations
 

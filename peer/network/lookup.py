@@ -1,4 +1,5 @@
-"""Looking up peers that we cannot dial yet: the leader of a group may list peers of which its newcomers have not heard.
+"""Looking up peers that we cannot dial yet: the leader of a group may list peers of which its newcomers have
+not heard.
 
 request to a peer ──► in the address book ─────────────────────────────────────►  the transport
                   └─► not yet: present peers are asked for its contact first ──►  the transport
@@ -28,7 +29,8 @@ Find = Callable[[PeerId, float], Awaitable[None]]
 
 
 class LookupTransport(ForwardingTransport):
-    """A `Transport` that lets ``find`` look for a peer that is not among the ``contacts``, before the first request to it."""
+    """A `Transport` that lets ``find`` look for a peer that is not among the ``contacts``, before the first
+    request to it."""
 
     def __init__(self, transport: Transport, contacts: Contacts, find: Find) -> None:
         super().__init__(transport)

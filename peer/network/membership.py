@@ -1,4 +1,5 @@
-"""Who else is in the run: greets the ticket's entries, answers newcomers, tells the DHT how far we are, and keeps the roster."""
+"""Who else is in the run: greets the ticket's entries, answers newcomers, tells the DHT how far we are, and
+keeps the roster."""
 
 from __future__ import annotations
 
@@ -40,7 +41,8 @@ TOLD_BY_MANY = 16
 WELCOME_PEERS = 40
 """Peers named in a welcome, at most."""
 WELCOME_BYTES = CONTROL_LIMIT - 4096
-"""Bytes of the records in a welcome: peers with records of the largest size must not make a welcome too large."""
+"""Bytes of the records in a welcome: peers with records of the largest size must not make a welcome too
+large."""
 DIAL_BACK_SECONDS = 4.0
 """Patience with a caller that we dial back."""
 GREETING_SECONDS = 2.0
@@ -52,7 +54,8 @@ T = TypeVar("T")
 
 
 class Welcome(msgspec.Struct, frozen=True, forbid_unknown_fields=True, array_like=True):
-    """The answer to a greeting: the caller's address, the time here, and who is here (sealed contacts and progress records).
+    """The answer to a greeting: the caller's address, the time here, and who is here (sealed contacts and
+    progress records).
 
     ``host`` is the IP address at which we see the caller, or empty if its transport has none.
     """
@@ -76,7 +79,8 @@ class NetworkPorts:
     directory: Directory
     contacts: Contacts
     wall: Callable[[], float]
-    """Seconds since 1970 by this computer's clock: shown to people and compared with others', never relied on."""
+    """Seconds since 1970 by this computer's clock: shown to people and compared with others', never relied
+    on."""
 
 
 class Membership:
@@ -91,8 +95,11 @@ class Membership:
         describe: Callable[[], tuple[int, Progress]],
         first_seq: int = 0,
     ) -> None:
-        """``describe`` gives our round and our own progress. ``first_seq`` must grow from one start of this identity to the next: older
-        records never replace newer ones."""
+        """``describe`` gives our round and our own progress.
+
+        ``first_seq`` must grow from one start of this identity to the next: older records never replace newer
+        ones.
+        """
         self._sealed_manifest = sealed_manifest
         self._key = key
         self._network = network
@@ -118,7 +125,7 @@ class Membership:
         """Our own id."""
         return self._key.peer_id
 
-    # --- answering ------------------------------------------------------------------------------------------------
+    # --- answering ------------------------------------------------------------------------------------------
 
     async def _on_manifest(self, call: Call) -> Payload:
         return self._sealed_manifest
@@ -154,10 +161,13 @@ class Membership:
             raise Refused("that peer is not known here")
         return record
 
-    # --- asking ---------------------------------------------------------------------------------------------------
+    # --- asking ---------------------------------------------------------------------------------------------
 
     def some(self, at_most: int = ASKED, among: Sequence[PeerId] | None = None) -> tuple[PeerId, ...]:
-        """Up to ``at_most`` of ``among``, or of all present peers. Other ones at every call, so that no peer is always asked."""
+        """Up to ``at_most`` of ``among``, or of all present peers.
+
+        Other ones at every call, so that no peer is always asked.
+        """
         self._draw += 1
         now = asyncio.get_running_loop().time()
         candidates = list(self.roster.peers(now) if among is None else among)
@@ -168,7 +178,8 @@ class Membership:
         )
 
     def learn(self, welcomes: Sequence[Welcome]) -> int:
-        """Take over the records of ``welcomes``; the number of those that do not hold (the fault of the senders, not ours)."""
+        """Take over the records of ``welcomes``; the number of those that do not hold (the fault of the
+        senders, not ours)."""
         wrong = sum(self._network.contacts.learn_all(list(welcome.contacts)) for welcome in welcomes)
         for record in [record for welcome in welcomes for record in welcome.progress]:
             try:
@@ -178,7 +189,8 @@ class Membership:
         return wrong
 
     async def find(self, peer: PeerId, deadline: float) -> None:
-        """Ask some of the present peers for the contact of ``peer``; a broken one, or that of another peer, counts as none."""
+        """Ask some of the present peers for the contact of ``peer``; a broken one, or that of another peer,
+        counts as none."""
 
         async def ask(asked: PeerId) -> bool:
             request = Request("contact", argument=peer)
@@ -213,8 +225,8 @@ class Membership:
     ) -> list[T]:
         """Ask all of ``peers`` at once; the answers that came and hold, in the order of ``peers``.
 
-        Peers that cannot be reached are noted in the roster. Anything else that goes wrong costs only that peer's answer. Once one has
-        answered, the others have ``hurry`` seconds.
+        Peers that cannot be reached are noted in the roster. Anything else that goes wrong costs only that
+        peer's answer. Once one has answered, the others have ``hurry`` seconds.
         """
 
         async def ask(peer: PeerId) -> T:
@@ -227,7 +239,7 @@ class Membership:
         answers = await ask_all([peer for peer in peers if peer != self.me], ask, hurry=hurry)
         return list(answers.given.values())
 
-    # --- telling --------------------------------------------------------------------------------------------------
+    # --- telling --------------------------------------------------------------------------------------------
 
     def sealed_progress(self) -> bytes:
         """Our own progress just now, as a signed frame."""
@@ -236,10 +248,12 @@ class Membership:
         return seal(self._key, progress, Stamp(self._run, round=round_, seq=self._seq))
 
     async def announce(self, deadline: float, hierarchy: Hierarchy) -> None:
-        """Tell up to `TOLD` peers directly where we are, at moments that cannot wait for the DHT (joining, leaving).
+        """Tell up to `TOLD` peers directly where we are, at moments that cannot wait for the DHT (joining,
+        leaving).
 
-        In a small run that is everybody. In a larger one it is the peers that may lead our round, because they wait for those they
-        expect, and others by chance; with two levels of groups, those of our level-1 group.
+        In a small run that is everybody. In a larger one it is the peers that may lead our round, because
+        they wait for those they expect, and others by chance; with two levels of groups, those of our level-1
+        group.
         """
         here = self.roster.peers(asyncio.get_running_loop().time())
         near = here if hierarchy.count == 1 else hierarchy.group_mates(self.me, here)
@@ -262,11 +276,14 @@ class Membership:
         await self.ask(peers, lambda peer: self._network.transport.request(peer, request, deadline=deadline))
 
     async def publish_and_discover(self, often: float, seldom: float) -> None:
-        """For ever: put our record into the DHT, and get all others. A failing DHT is no fault: try again the next time.
+        """For ever: put our record into the DHT, and get all others.
 
-        Every ``often`` seconds while peers come and go, or while one that we know is missing. Twice as long each time, up to ``seldom``,
-        while nothing of the kind happens. Absent peers are remembered for minutes, so a partitioned swarm keeps looking. A look
-        brings the record of every peer: beyond `MANY` peers all of this is slower in proportion, so that it costs the same.
+        A failing DHT is no fault: try again the next time.
+
+        Every ``often`` seconds while peers come and go, or while one that we know is missing. Twice as long
+        each time, up to ``seldom``, while nothing of the kind happens. Absent peers are remembered for
+        minutes, so a partitioned swarm keeps looking. A look brings the record of every peer: beyond `MANY`
+        peers all of this is slower in proportion, so that it costs the same.
         """
         loop = asyncio.get_running_loop()
         directory = self._network.directory
@@ -286,7 +303,10 @@ class Membership:
             await asyncio.sleep(interval)
 
     def _hear(self, signed: Signed[Progress]) -> None:
-        """Note a record. Raises the faults of a contact in it that is broken or another peer's: nobody could dial the sender."""
+        """Note a record.
+
+        Raises the faults of a contact in it that is broken or another peer's: nobody could dial the sender.
+        """
         if signed.signer == self.me or self.roster.knows(signed):
             return  # a look at the DHT brings the records of all peers, most of them again
         contact = signed.message.contact
@@ -312,9 +332,12 @@ class Membership:
 async def greet(
     transport: Transport, peers: Sequence[PeerId], contact: bytes, deadline: float
 ) -> list[Welcome]:
-    """Say hello to ``peers`` at once with our sealed contact; the answers that came. Dead peers do not matter.
+    """Say hello to ``peers`` at once with our sealed contact; the answers that came.
 
-    Once one has answered, the others have `GREETING_SECONDS`: an entry behind a silent firewall delays nobody.
+    Dead peers do not matter.
+
+    Once one has answered, the others have `GREETING_SECONDS`: an entry behind a silent firewall delays
+    nobody.
     """
 
     async def ask(peer: PeerId) -> Welcome:
@@ -329,8 +352,8 @@ async def fetch_manifest(
 ) -> tuple[bytes, list[SwarmError]]:
     """The sealed manifest of ``run`` from the first of the ``entries`` that has it; empty if none has.
 
-    All are asked at once; with the manifest come the reasons of those that failed. Raises `WrongVersion` if the run uses another
-    version of the protocol. Without ``run`` the caller checks the manifest itself.
+    All are asked at once; with the manifest come the reasons of those that failed. Raises `WrongVersion` if
+    the run uses another version of the protocol. Without ``run`` the caller checks the manifest itself.
     """
 
     async def ask(entry: PeerId) -> bytes | WrongVersion:

@@ -1,12 +1,13 @@
 """How fast this computer's uplink is, measured while it is busy: nothing is sent only to find out.
 
-    requests with large bodies      ───####──────
-                                    ─────####────────####─    a busy period lasts while at least one is under way
-    measurements                       |--x                   bytes that have arrived ÷ seconds, whenever one of them has
-                                       |----x
+    requests with large bodies    ───####──────
+                                  ─────####────────####─    a busy period lasts while one is under way
+    measurements                     |--x                   bytes arrived ÷ seconds, when one has arrived
+                                     |----x
 
-Requests to several peers at once share the uplink, so they count together. Every such quotient is at most what the uplink can do: a
-slow receiver, or one that fails, makes it smaller. So the largest of a busy period is taken. Few bytes would measure distances.
+Requests to several peers at once share the uplink, so they count together. Every such quotient is at most
+what the uplink can do: a slow receiver, or one that fails, makes it smaller. So the largest of a busy period
+is taken. Few bytes would measure distances.
 """
 
 from __future__ import annotations
@@ -27,10 +28,11 @@ LARGE = 64 << 10
 ENOUGH = 1 << 20
 """Bytes of a busy period from which on it is a measurement."""
 SHARE = 0.1
-"""Of a round's local training: a peer whose uplink needs longer for its update sends a smaller one and carries over the rest."""
+"""Of a round's local training: a peer whose uplink needs longer for its update sends a smaller one and
+carries over the rest."""
 MEMORY = 0.9
-"""What is left of an older measurement when a new one is slower: waiting for others makes an uplink look slow, nothing makes it look
-fast."""
+"""What is left of an older measurement when a new one is slower: waiting for others makes an uplink look
+slow, nothing makes it look fast."""
 
 
 class Uplink:
@@ -63,7 +65,8 @@ class Uplink:
             self.rate = max(self._best, MEMORY * self.rate)
 
     def codec(self, spec: RoundSpec, numbers: int, members: int) -> Codec:
-        """How to encode an update of ``numbers`` numbers for a group like the last one, which had ``members``.
+        """How to encode an update of ``numbers`` numbers for a group like the last one, which had
+        ``members``.
 
         As the run says, or smaller, so that sending it takes at most `SHARE` of a round.
         """

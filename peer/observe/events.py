@@ -1,4 +1,5 @@
-"""What a peer tells as things happen: to its metrics (for the screens) and to an event sink (lines for people, JSON for machines)."""
+"""What a peer tells as things happen: to its metrics (for the screens) and to an event sink (lines for
+people, JSON for machines)."""
 
 from __future__ import annotations
 
@@ -76,7 +77,7 @@ class Events:
         self.warn(report.code, who + report.fact)
 
     def fetching(self, fetching: Fetching) -> None:
-        """How far a download is: for the screens at every step, as an event every few seconds and at its end."""
+        """How far a download is: for screens at every step, as an event now and then and at its end."""
         self._metrics.shown.fetching = fetching
         now = asyncio.get_running_loop().time()
         is_whole = fetching.here == fetching.whole

@@ -1,4 +1,6 @@
-"""What the screens show of this peer. Metrics only observe: the peer's state has other owners, which tell it here as it changes.
+"""What the screens show of this peer.
+
+Metrics only observe: the peer's state has other owners, which tell it here as it changes.
 
 PositionTracker, Activity        ──►  `Metrics.moved`, `Metrics.entered`
 training, averaging, downloads   ──►  figures by topic
@@ -149,7 +151,7 @@ class Metrics:
         self.group = GroupFigures()
         self.shown = Shown()
 
-    # --- what is told ---------------------------------------------------------------------------------------------
+    # --- what is told ---------------------------------------------------------------------------------------
 
     def moved(self, round_: int, state_root: bytes, tokens: int) -> None:
         """The peer's position in the run has changed."""
@@ -171,7 +173,10 @@ class Metrics:
             self._cpu = self._process.cpu_percent() / 100
 
     def averaged_with(self, members: Sequence[PeerId]) -> None:
-        """A round is over for ``members``, us among them. What they do now we know better than their last records say."""
+        """A round is over for ``members``, us among them.
+
+        What they do now we know better than their last records say.
+        """
         self._place.companions = frozenset(members)
         self._place.averaged_at = self._clock()
 
@@ -185,7 +190,7 @@ class Metrics:
         """One line for the list of events."""
         self._events.append(LoggedEvent(time=time.time(), severity=severity, text=text))
 
-    # --- what is read ---------------------------------------------------------------------------------------------
+    # --- what is read ---------------------------------------------------------------------------------------
 
     def progress(self, phase: Phase, state_root: bytes, contact: bytes) -> Progress:
         """What we tell the other peers about ourselves. ``contact`` is our sealed contact."""
@@ -205,7 +210,10 @@ class Metrics:
         )
 
     def snapshot(self, roster: Sequence[tuple[Row, float, bool]]) -> Snapshot:
-        """The picture now. ``roster``: the others, seconds since each was heard, and whether it is present."""
+        """The picture now.
+
+        ``roster``: the others, seconds since each was heard, and whether it is present.
+        """
         now = self._clock()
         place = self._place
         rows = self._rows(roster)
@@ -266,7 +274,8 @@ class Metrics:
         return (mine, *_with_stragglers([mine, *others])[1:])
 
     def _refreshed(self, row: PeerRow) -> PeerRow:
-        """``row`` brought up to date for a companion whose record is older than the round that we have just done together."""
+        """``row`` brought up to date for a companion whose record is older than the round that we have just
+        done together."""
         since = self._clock() - self._place.averaged_at
         is_companion = row.peer in self._place.companions
         if not is_companion or row.state in ("left", "unreachable") or row.seen_seconds <= since:
@@ -322,7 +331,9 @@ def _blank(manifest: RunManifest, about: About) -> Snapshot:
 
 
 def _with_stragglers(rows: Sequence[PeerRow]) -> list[PeerRow]:
-    """``rows``, with ``slow`` as the state of peers that are much slower than usual. They delay nobody: each does the steps that fit.
+    """``rows``, with ``slow`` as the state of peers that are much slower than usual.
+
+    They delay nobody: each does the steps that fit.
 
     Of two peers it is impossible to say which one is unusual. Speeds are the peers' own claims.
     """

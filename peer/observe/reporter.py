@@ -1,9 +1,10 @@
-"""How a peer without a dashboard talks: one short line per round for people, or JSON lines for machines.
+"""What a peer writes without a dashboard: one short line per round for people, or JSON lines for programs.
 
     21:14:07 round 812  loss 3.41  eval 1.62 bits/byte  peers 5/6  averaged in 0.3 s  up 31 MB
     {"event":"round","round":812,"state_root":"3fa9…","members":5,"missing":1,"loss":3.41,…}
 
-With JSON, standard output is JSON lines and nothing else: one object with the key ``event`` per line, flushed at once.
+With JSON, standard output is JSON lines and nothing else: one object with the key ``event`` per line, flushed
+at once.
 """
 
 from __future__ import annotations
@@ -12,7 +13,8 @@ import json
 import math
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from string import Formatter
 from typing import TextIO
 
 import msgspec
@@ -22,42 +24,66 @@ from swarm.errors import SwarmError
 from .text import clean, duration, number, rate, size
 
 _LONGEST = 4096
-"""Cells of one text in a report; a ticket with eight entries has fewer than 2000."""
+"""Most cells of one text in a line; a ticket with eight entries has fewer than 2000."""
 
-_WORDS = {
-    "ticket": "invite a friend: swarm join",
-    "run_name": "run",
-    "listen": "listens on",
-    "bytes_per_second": "at",
+_SENTENCES: Mapping[str, Sequence[str]] = {
+    "ticket": ("invite a friend: swarm join {ticket}",),
+    "joined": ('joined the run "{run_name}" as {name}; listening on {listen}', "{name} joined"),
+    "left": ("left the run: {reason}", "{name} left"),
+    "resumed": ("going on from round {round}: {checkpoint}",),
+    "synced": ("fetched the model of round {round}; donors: {donors}",),
+    "checkpoint": ("saved a checkpoint of round {round}: {path}",),
+    "model": ("the run is over after round {round}; its model: {path}",),
+    "rehearsing": ("rehearsing {rounds} rounds of {peers} peers; seed {seed}, processes: {processes}",),
+    "rehearsal": (
+        "rehearsed {virtual_seconds} virtual seconds in {seconds} s; crashes: {crashes}; "
+        "all state roots equal: {state_roots_equal}; per peer and round: {messages_per_peer_per_round} "
+        "messages, {bytes_per_peer_per_round}; transcript {transcript}",
+    ),
+    "chaos": ("{fault} process {pid} after {after} s",),
 }
+"""What people read for an event: the first sentence whose fields are all there. Other events are lists of
+names and values."""
+
+_LABELS = {"bytes_per_second": "at"}
+"""What people read in such a list for a field, where its name would not do."""
 
 
-class RoundReport(msgspec.Struct, frozen=True, kw_only=True, tag_field="event", tag="round"):
-    """What one finished round was. The names of the fields are an interface: scripts read them, so they never change."""
+class RoundOutcome(msgspec.Struct, frozen=True, kw_only=True):
+    """What one round gave: the average and the quality of the model."""
 
     round: int
     state_root: str
     """Hexadecimal root of the model after the round: equal on every member."""
     members: int
-    """Peers whose work is in the average, this one included."""
+    """Peers whose updates are in the average, this one included."""
     missing: int
-    """Peers of the group whose work is not."""
+    """Members of the group whose updates are not in the average."""
     loss: float
-    """Mean training loss of this peer's own local steps, nats per token. Not finite (training has diverged) reads ``null``."""
+    """Mean training loss of this peer's own local steps, nats per token. ``null`` where training has
+    diverged."""
     bits_per_byte: float | None = None
     """On held-out text; ``null`` where this round was not evaluated."""
+
+
+class RoundReport(RoundOutcome, frozen=True, kw_only=True, tag_field="event", tag="round"):
+    """One finished round: its outcome, and what it cost this peer.
+
+    The names of all fields are an interface that scripts read: they never change.
+    """
+
     tokens: int = 0
-    """Trained on by this peer, whole run."""
+    """Tokens that this peer has trained on, whole run."""
     local_steps: int = 0
     seconds: float = 0.0
     average_seconds: float = 0.0
     bytes_up: int = 0
-    """By this peer in this round."""
+    """Bytes that this peer sent in this round."""
     bytes_down: int = 0
 
 
 def round_line(report: RoundReport) -> str:
-    """``report`` for people, without the time of day."""
+    """Return the line that people read, without the time of day."""
     score = report.bits_per_byte
     parts = [
         f"round {report.round}",
@@ -71,50 +97,50 @@ def round_line(report: RoundReport) -> str:
 
 
 class Reporter:
-    """Writes what happens to ``out``. A reader that went away stops the writing, never the peer."""
+    """Writes what happens to ``out``, for people or as JSON lines.
+
+    When the reader of ``out`` has gone, it stops writing.
+
+    ``clock`` gives seconds since 1970.
+    """
 
     def __init__(self, out: TextIO, json_lines: bool = False, clock: Callable[[], float] = time.time) -> None:
         self._out = out
         self._json = json_lines
         self._clock = clock
         self.silenced = False
-        """True once nobody reads ``out`` any more."""
+        """True once the reader of ``out`` has gone."""
 
     def __repr__(self) -> str:
         form = "JSON lines" if self._json else "lines"
         return f"Reporter({form}{', silenced' if self.silenced else ''})"
 
     def round_finished(self, report: RoundReport) -> None:
-        """One line for a finished round."""
+        """Write one line for a finished round."""
         self._write(json_line(report) if self._json else self._dated(round_line(report)))
 
     def event(self, name: str, /, **fields: object) -> None:
-        """One line for anything else; ``name`` is ``ticket``, ``joined``, ``left``, ``banned``, ``synced``, ``checkpoint``….
+        """Write one line for any other event: ``ticket``, ``joined``, ``left``, ``checkpoint``, ….
 
-        A person reads the values in the order given, the first one bare; of trouble, the fact and the ``advice``.
+        People read a sentence (`told`); of a warning, the fact and the advice.
         """
         if self._json:
             self._write(json_line({"event": name, **fields}))
         elif name in ("warning", "error") and "fact" in fields:
-            self._trouble(
-                name, str(fields.get("code", name)), str(fields["fact"]), str(fields.get("advice", ""))
-            )
+            code = str(fields.get("code", name))
+            self._write_warning(name, code, str(fields["fact"]), str(fields.get("advice", "")))
         else:
             self._write(self._dated(told(name, fields)))
 
     def error(self, error: SwarmError) -> None:
-        """One line for what went wrong, and for people another one for what to do about it where there is an advice."""
+        """Write one line for what went wrong; for people, a second one with the advice."""
         if self._json:
-            self.event(
-                "error",
-                code=error.code,
-                fact=error.fact,
-                **({"advice": error.advice} if error.advice else {}),
-            )
+            advice = {"advice": error.advice} if error.advice else {}
+            self.event("error", code=error.code, fact=error.fact, **advice)
         else:
-            self._trouble("error", error.code, error.fact, error.advice)
+            self._write_warning("error", error.code, error.fact, error.advice)
 
-    def _trouble(self, name: str, code: str, fact: str, advice: str) -> None:
+    def _write_warning(self, name: str, code: str, fact: str, advice: str) -> None:
         self._write(self._dated(f"{name}: {clean(fact, _LONGEST)} [{clean(code, 40)}]"))
         if advice:
             self._write(f"         try: {clean(advice, _LONGEST)}")
@@ -125,41 +151,59 @@ class Reporter:
     def _write(self, line: str) -> None:
         if self.silenced:
             return
-        coding = self._out.encoding or "utf-8"
+        encoding = self._out.encoding or "utf-8"
         try:
-            self._out.write(line.encode(coding, "replace").decode(coding) + "\n")
+            self._out.write(line.encode(encoding, "replace").decode(encoding) + "\n")
             self._out.flush()
-        except (
-            BrokenPipeError,
-            ValueError,
-        ):  # the reader has gone; ValueError: the stream was closed on this side
+        except (BrokenPipeError, ValueError):  # ValueError: the stream was closed in this process
             self.silenced = True
-            point_at_nothing(self._out)
+            discard_buffered(self._out)
 
 
-def told(name: str, fields: dict[str, object]) -> str:
-    """An event for people: names instead of the long ids they belong to."""
-    ids = {"run", "state_root"} | ({"peer"} if fields.get("name") else set())
-    words = [] if "fact" in fields else [_WORDS.get(name, name)]
-    for key, value in fields.items():
-        shown = _shown(key, value)
-        if key not in ids and shown:
-            words.append(
-                shown
-                if key == "fact" or len(words) == 1
-                else f" {_WORDS.get(key, key.replace('_', ' '))} {shown}"
-            )
+def told(name: str, fields: Mapping[str, object]) -> str:
+    """Return the line that people read for an event: a sentence, or the names and values of its fields."""
+    texts = {key: _text_of(key, value) for key, value in fields.items()}
+    for sentence in _SENTENCES.get(name, ()):
+        if all(texts.get(key) for key in _fields_of(sentence)):
+            return sentence.format_map(texts)
+    return _listed(name, texts)
+
+
+def _fields_of(sentence: str) -> list[str]:
+    return [key for _, key, _, _ in Formatter().parse(sentence) if key]
+
+
+def _listed(name: str, texts: Mapping[str, str]) -> str:
+    """Return the event's name, its first value, then each further value after its name. A fact stands alone.
+
+    Long ids are left out: a peer's where its name is there.
+    """
+    ids = {"run", "state_root"}
+    if texts.get("name"):
+        ids.add("peer")
+    words = [] if "fact" in texts else [name]
+    for key, text in texts.items():
+        if key in ids or not text:
+            continue
+        has_label = key != "fact" and len(words) != 1
+        label = _LABELS.get(key, key.replace("_", " "))
+        words.append(f" {label} {text}" if has_label else text)
     return " ".join(words)
 
 
-def _shown(key: str, value: object) -> str:
-    if key == "bytes_per_second" and isinstance(value, int | float):
+def _text_of(key: str, value: object) -> str:
+    """Return one value as people read it."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int | float) and key == "bytes_per_second":
         return rate(value)
+    if isinstance(value, int) and key.startswith("bytes_"):
+        return size(value)
     return number(value) if isinstance(value, float) else clean(str(value), _LONGEST)
 
 
 def json_line(value: object) -> str:
-    """``value`` as JSON on one line of ASCII: texts cleaned, numbers that JSON cannot hold as ``null``."""
+    """Return ``value`` as JSON on one line of ASCII: texts cleaned, ``null`` for infinite numbers and NaN."""
     plain = json.loads(msgspec.json.encode(_cleaned(msgspec.to_builtins(value, enc_hook=str))))
     return json.dumps(plain, separators=(",", ":"))
 
@@ -172,8 +216,11 @@ def _cleaned(value: object) -> object:
     return clean(value, _LONGEST) if isinstance(value, str) else value
 
 
-def point_at_nothing(out: TextIO) -> None:
-    """Send what is still buffered for a reader that has gone to nowhere, so that the flush when Python exits stays silent."""
+def discard_buffered(out: TextIO) -> None:
+    """Point ``out`` at the null device.
+
+    Else Python would write what is still buffered when it exits, and fail noisily.
+    """
     try:
         descriptor = out.fileno()
     except (OSError, ValueError):

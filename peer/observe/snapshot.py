@@ -1,4 +1,10 @@
-"""One immutable picture of this peer and its run: the dashboard, the JSON status page, `repr` and the tests all read that."""
+"""One immutable picture of this peer and its run.
+
+The dashboard and the status page show it, as JSON where programs read it.
+
+`Snapshot` is a chain of structs, one per topic: msgspec writes the fields of a base class first, so the order
+of the JSON is the order in which they stand here.
+"""
 
 from __future__ import annotations
 
@@ -9,29 +15,39 @@ import msgspec
 from .text import percent, rate
 
 HISTORY = 2000
-"""Points kept per series; beyond it every second one is dropped, so a long run still fits."""
+"""Points kept per series. Beyond that every second one is dropped, so a long run still fits into one
+answer."""
 
 
-class PeerRow(msgspec.Struct, frozen=True, kw_only=True):
-    """One line of the table of peers. Rates in bytes or tokens per second; ``share`` of the swarm's tokens per second, 0 to 1."""
+class PeerIdentity(msgspec.Struct, frozen=True, kw_only=True):
+    """Which peer a row is about, and what it does."""
 
     peer: str
     name: str
     state: str
-    """starting, syncing, training, averaging, waiting, slow, unreachable, left or banned."""
+    """starting, syncing, training, averaging, following, waiting, slow, unreachable, left or banned."""
     device: str = ""
+
+
+class PeerRow(PeerIdentity, frozen=True, kw_only=True):
+    """One line of the table of peers. Most of it is what the peer says of itself."""
+
     round: int = 0
     tokens_per_second: float = 0.0
     up: float = 0.0
+    """Bytes per second that it sends."""
     down: float = 0.0
+    """Bytes per second that it receives."""
     share: float = 0.0
+    """Of the tokens per second of all peers, 0 to 1."""
     seen_seconds: float = 0.0
+    """Seconds since it was heard of."""
     loss: float = 0.0
     is_me: bool = False
 
 
 class LoggedEvent(msgspec.Struct, frozen=True, kw_only=True):
-    """One line of the event list: when (seconds since 1970), how bad (info, warning, error), and a sentence."""
+    """One line of the event list. Time in seconds since 1970; severity is info, warning or error."""
 
     time: float
     severity: str
@@ -46,7 +62,10 @@ class Point(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Fetching(msgspec.Struct, frozen=True, kw_only=True):
-    """A download of text or model: ``here`` of ``whole`` chunks, at the mean rate since it began. No ``what``: there is none."""
+    """A download of text or model: ``here`` of ``whole`` chunks, at the mean rate since it began.
+
+    ``what`` is empty without one.
+    """
 
     what: str = ""
     here: int = 0
@@ -57,12 +76,13 @@ class Fetching(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def words(self) -> str:
         """One line for people."""
-        who = f"{self.donors} peer{'s' * (self.donors != 1)}"
-        return f"fetching the {self.what} from {who}: {percent(self.here / max(1, self.whole))} at {rate(self.bytes_per_second)}"
+        donors = f"{self.donors} peer{'s' * (self.donors != 1)}"
+        done = percent(self.here / max(1, self.whole))
+        return f"fetching the {self.what} from {donors}: {done} at {rate(self.bytes_per_second)}"
 
 
-class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
-    """Everything a screen needs. Strings that came from other peers are as they came: whoever shows them cleans them."""
+class RunFacts(msgspec.Struct, frozen=True, kw_only=True):
+    """First part of a `Snapshot`: which run this is, and which peer of it."""
 
     run: str
     """Hexadecimal run id."""
@@ -71,8 +91,13 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     parameters: int
     version: str
     peer: str
+
+
+class ProgressFacts(RunFacts, frozen=True, kw_only=True):
+    """Second part: whether this peer is well, and how far the run is."""
+
     health: str
-    """HEALTHY, WAITING, DEGRADED, STALLED, SYNCING or FINISHED."""
+    """HEALTHY, WAITING, DEGRADED, SYNCING or FINISHED."""
     reason: str = ""
     """Why, where the health is not HEALTHY."""
     uptime: float = 0.0
@@ -83,12 +108,22 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     tokens_goal: int = 0
     seconds_left: float = 0.0
     """Estimate to the end of the run; 0 where unknown."""
+
+
+class PhaseFacts(ProgressFacts, frozen=True, kw_only=True):
+    """Third part: what this peer is doing now."""
+
     phase: str = "starting"
     fetching: Fetching = Fetching()
     step: int = 0
     max_steps: int = 0
     phase_left: float = 0.0
     """Seconds until the deadline of the phase."""
+
+
+class AveragingFacts(PhaseFacts, frozen=True, kw_only=True):
+    """Fourth part: how the run averages, and what came of it so far."""
+
     codec: str = ""
     relaxation: str = ""
     """How the run averages: the preset's name, or "own", and what is in it."""
@@ -97,21 +132,39 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     evaluations: tuple[Point, ...] = ()
     """Bits per byte of the shared model on held-out text."""
     members: int = 0
+    """Peers whose updates are in the last average."""
     missing: int = 0
+    """Members of the last group whose updates are not in the average."""
     average_seconds: float = 0.0
     round_seconds: float = 0.0
+
+
+class ComputerFacts(AveragingFacts, frozen=True, kw_only=True):
+    """Fifth part: what this computer has and how much of it is in use. Memory in bytes."""
+
     bytes_up: int = 0
-    """By this peer, whole run."""
+    """Sent by this peer, whole run."""
     bytes_down: int = 0
     up: tuple[float, ...] = ()
-    """This peer's recent bytes per second, oldest first."""
+    """Recent bytes per second that this peer sent, oldest first."""
     down: tuple[float, ...] = ()
     cpu: float = 0.0
     """Cores in use by this peer."""
     cores: int = 1
     memory: int = 0
     memory_total: int = 0
+
+
+class Snapshot(ComputerFacts, frozen=True, kw_only=True):
+    """Everything that a screen needs.
+
+    The names and the order of all fields are a contract with scripts: see docs/contract.md.
+
+    Texts that came from other peers are unchanged here: clean them before they are shown.
+    """
+
     given_seconds: float = 0.0
+    """What this peer has given to the run."""
     given_tokens: int = 0
     given_rounds: int = 0
     state_root: str = ""
@@ -124,38 +177,52 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def is_well(snapshot: Snapshot) -> bool:
-    """Whether this peer does its part: waiting for company and fetching the state are healthy, a degraded or stalled run is not."""
+    """Whether this peer does its part.
+
+    Waiting for other peers and fetching the state count as healthy, a missed round does not.
+    """
     return snapshot.health in ("HEALTHY", "WAITING", "SYNCING", "FINISHED")
 
 
 def encode(snapshot: Snapshot) -> bytes:
-    """JSON, as the status page serves it. JSON has no NaN: a point that is not finite is left out, any other such number is 0."""
+    """Return the JSON of the status page.
+
+    JSON has no NaN: a point that is not finite is left out, any other such number is 0.
+    """
     raw = msgspec.json.encode(snapshot)
-    if b"null" not in raw:  # the fields allow no null, so one outside a text is a number that is not finite
+    if (
+        b"null" not in raw
+    ):  # no field may be null, so outside a text it stands for a number that is not finite
         return raw
-    losses, evaluations = (
-        tuple(point for point in series if math.isfinite(point.value))
-        for series in (snapshot.losses, snapshot.evaluations)
+    finite = msgspec.structs.replace(
+        snapshot, losses=_finite(snapshot.losses), evaluations=_finite(snapshot.evaluations)
     )
-    plain = msgspec.json.decode(
-        msgspec.json.encode(msgspec.structs.replace(snapshot, losses=losses, evaluations=evaluations))
-    )
-    return msgspec.json.encode(_without_null(plain))
+    return msgspec.json.encode(_zero_for_null(msgspec.json.decode(msgspec.json.encode(finite))))
 
 
-def _without_null(value: object) -> object:
+def _finite(series: tuple[Point, ...]) -> tuple[Point, ...]:
+    return tuple(point for point in series if math.isfinite(point.value))
+
+
+def _zero_for_null(value: object) -> object:
+    """Return decoded JSON with 0 in the place of every null."""
     if isinstance(value, dict):
-        return {key: _without_null(item) for key, item in value.items()}
+        return {key: _zero_for_null(item) for key, item in value.items()}
     if isinstance(value, list):
-        return [_without_null(item) for item in value]
+        return [_zero_for_null(item) for item in value]
     return 0.0 if value is None else value
 
 
 def decode(raw: bytes) -> Snapshot:
-    """Read a status page. Raises `msgspec.ValidationError` where it is not one."""
+    """Read the JSON of a status page.
+
+    Raises `msgspec.DecodeError` where it is none, such as `msgspec.ValidationError`.
+    """
     return msgspec.json.decode(raw, type=Snapshot)
 
 
 def thinned(points: tuple[Point, ...]) -> tuple[Point, ...]:
-    """``points``, or every second one (and the last) where there are more than `HISTORY`."""
-    return points if len(points) <= HISTORY else (*points[:-1:2], points[-1])
+    """Return ``points``; where there are more than `HISTORY`, every second one and the last."""
+    if len(points) <= HISTORY:
+        return points
+    return (*points[:-1:2], points[-1])

@@ -1,10 +1,15 @@
-"""The peer's status page on this machine: one picture as JSON, for the dashboard, scripts and container health checks.
+"""The peer's status page on this computer: one snapshot as JSON.
+
+The dashboard, scripts and container health checks read it.
 
     GET /v1/status   200, the snapshot as JSON (`peer.observe.snapshot`)
     GET /v1/health   200 or 503, the health word and its reason as text
 
-It only reads. It listens on 127.0.0.1 alone, and answers only where the browser or program asked for this machine by its own name:
-a web page that points a name of its own at 127.0.0.1 (DNS rebinding) sends that name in ``Host`` and is refused.
+Rule 1: it only reads: every method but GET is refused.
+Rule 2: it listens on 127.0.0.1 alone.
+Rule 3: it answers only requests to 127.0.0.1 or localhost. A hostile web page can point a name of its own at
+        127.0.0.1 (DNS rebinding), but then the browser sends that name in ``Host``, and the request is
+        refused.
 """
 
 from __future__ import annotations
@@ -24,9 +29,11 @@ from .snapshot import Snapshot, decode, encode, is_well
 from .text import clean
 
 LIMIT = 8 << 20
-"""Bytes of a status page that a viewer accepts; a run with a thousand peers needs a quarter of a megabyte."""
+"""Most bytes of a status page that `fetch` accepts; a run with a thousand peers needs a quarter of a
+megabyte."""
 
 _CONNECTIONS = 32
+"""Most connections at a time."""
 _HOST = "127.0.0.1"
 _OUR_NAMES = frozenset({_HOST, "localhost"})
 _HEADERS = {
@@ -36,11 +43,11 @@ _HEADERS = {
 }
 
 
-class _Full(asyncio.Protocol):
-    """The answer to one connection too many."""
+class _TooMany(asyncio.Protocol):
+    """Closes a connection beyond `_CONNECTIONS` at once."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Hang up."""
+        """Close it."""
         transport.close()
 
 
@@ -84,10 +91,12 @@ class StatusPage:
         await self._server.shutdown(timeout=1.0)
 
     def _admit(self) -> asyncio.BaseProtocol:
-        return self._server() if len(self._server.connections) < _CONNECTIONS else _Full()
+        """Return what handles the next connection."""
+        return self._server() if len(self._server.connections) < _CONNECTIONS else _TooMany()
 
     async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
-        name = request.headers.get("Host", "").rpartition(":")[0] or request.headers.get("Host", "")
+        host = request.headers.get("Host", "")
+        name = host.rpartition(":")[0] or host
         if name.lower() not in _OUR_NAMES:
             return _text(403, "ask for 127.0.0.1 or localhost")
         if request.method != "GET":
@@ -107,9 +116,12 @@ def _text(status: int, words: str, **headers: str) -> web.Response:
 
 
 async def fetch(address: str, deadline: float) -> Snapshot:
-    """The snapshot that the peer at ``address`` (``HOST:PORT``) shows, before ``deadline`` in ``loop.time()``.
+    """Return the snapshot of the peer whose status page is at ``address`` (``HOST:PORT``).
 
-    Raises `Unreachable` where nobody answers in time, `Malformed` where the answer is not a status page or longer than `LIMIT`.
+    ``deadline`` is in ``loop.time()``.
+
+    Raises `Unreachable` where no answer comes in time, `Malformed` where it is not a status page or longer
+    than `LIMIT`.
     """
     try:
         async with (
@@ -132,12 +144,13 @@ async def fetch(address: str, deadline: float) -> Snapshot:
         return decode(raw)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise Malformed(
-            f"what {address} shows is not the status of a peer: {error}",
+            f"the answer of {address} is not the status of a peer: {error}",
             "do both sides run the same version?",
         ) from error
 
 
 async def _whole(stream: aiohttp.StreamReader) -> bytes:
+    """Read the whole body, up to `LIMIT` bytes."""
     raw = bytearray()
     async for piece in stream.iter_any():
         raw += piece

@@ -1,7 +1,8 @@
-"""Words and numbers for people: strangers' text made harmless, and quantities with their units. Nothing here knows a terminal.
+"""Texts and numbers for people: strangers' text made harmless, and quantities with their units.
 
-A peer's name, its errors and a generated sample come from strangers. On a terminal such text can move the cursor, recolour the
-screen, reverse the line or pretend to be another line; so every foreign string passes through `clean` before it is shown.
+A peer's name, its errors and a generated sample come from strangers. On a terminal such text can move the
+cursor, recolour the screen, reverse the line or imitate another line. So every text of a stranger passes
+through `clean` before it is shown.
 """
 
 from __future__ import annotations
@@ -18,20 +19,25 @@ _ESCAPES = re.compile(
     r"|\x1b[ -/]{0,8}[0-~]"  # the other two-character escapes
 )
 _DISPUTED = re.compile(
-    "[\u115f-\u11ff\u17b4\u17b5\u2630-\u2637\u268a-\u268f\u2800\u302e\u302f\u3164\u4dc0-\u4dff\ud7b0-\ud7ff\uffa0"
+    "[\u115f-\u11ff\u17b4\u17b5\u2630-\u2637\u268a-\u268f\u2800\u302e\u302f\u3164\u4dc0-\u4dff"
+    "\ud7b0-\ud7ff\uffa0"
     "\U0001d300-\U0001d37f\U0001f1e6-\U0001f1ff\U0001f3fb-\U0001f3ff]"
 )
-"""Characters that are invisible, or that terminals give different widths to, although their category is harmless."""
+"""Characters of harmless categories that are invisible, or that terminals draw with different widths."""
 _DROPPED = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp", "Mc", "Me"})
+"""Unicode categories that `clean` removes: controls, formats, surrogates, private and unassigned ones,
+separators, wide marks."""
 _MARKS = 2
-"""Combining marks kept on one letter: enough for every living script that stacks them, too few to climb over other lines."""
+"""Combining marks kept on one letter: enough for every living script that stacks them, too few to reach into
+other lines."""
 
 
 def clean(text: str, at_most: int = 200) -> str:
-    """``text`` as one printable line of at most ``at_most`` cells, cut with ``…`` where it is longer.
+    """Return ``text`` as one printable line of at most ``at_most`` cells, cut with ``…`` where it is longer.
 
-    Removes terminal escapes, control and format characters (bidirectional overrides, zero-width ones, variation selectors),
-    surrogates, and characters whose width terminals disagree about; every kind of blank becomes one space.
+    Removes terminal escapes, control and format characters (bidirectional overrides, zero-width ones,
+    variation selectors), surrogates, and characters whose width terminals disagree about; every kind of blank
+    becomes one space.
     """
     head = text[: 8 * at_most + 256]  # a name of a million characters costs as much as one of a thousand
     kept: list[str] = []
@@ -41,12 +47,7 @@ def clean(text: str, at_most: int = 200) -> str:
             character = " "
         category = unicodedata.category(character)
         marks = marks + 1 if category == "Mn" else 0
-        if (
-            category in _DROPPED
-            or marks > _MARKS
-            or 0xFE00 <= ord(character) <= 0xFE0F
-            or ord(character) >= 0xE0000
-        ):
+        if category in _DROPPED or marks > _MARKS or _selects_a_variant(character):
             continue
         if character == " " and kept[-1:] in ([], [" "]):
             continue
@@ -54,36 +55,49 @@ def clean(text: str, at_most: int = 200) -> str:
     return shorten("".join(kept).rstrip(), at_most)
 
 
+def _selects_a_variant(character: str) -> bool:
+    """Whether the character only changes the one before it: a variation selector, or in plane 14."""
+    return 0xFE00 <= ord(character) <= 0xFE0F or ord(character) >= 0xE0000
+
+
 @lru_cache(maxsize=1 << 12)
 def _cell(character: str) -> int:
+    """Return the columns of one character: 0 for a combining mark, 2 for a wide one."""
     if unicodedata.category(character) == "Mn":
         return 0
     return 2 if unicodedata.east_asian_width(character) in "WF" else 1
 
 
 def cells(text: str) -> int:
-    """The columns that ``text``, already clean, takes on a terminal."""
+    """Return the columns that ``text``, already clean, takes on a terminal."""
     return len(text) if text.isascii() else sum(map(_cell, text))
 
 
 def shorten(text: str, width: int, mark: str = "…") -> str:
-    """``text``, already clean, in at most ``width`` cells; ``mark`` stands where the rest was."""
+    """Return ``text``, already clean, in at most ``width`` cells; ``mark`` stands where the rest was."""
     if cells(text) <= width:
         return text
-    room = width - cells(mark)
+    if width <= 0:
+        return ""
+    left = width - cells(mark)
     kept = 0
     for character in text:
-        room -= _cell(character)
-        if room < 0:
+        left -= _cell(character)
+        if left < 0:
             break
         kept += 1
-    return (text[:kept] + mark) if width > 0 else ""
+    return text[:kept] + mark
 
 
 def wrapped(text: str, width: int) -> list[str]:
-    """``text``, already clean, as lines of at most ``width`` cells, broken at blanks; a longer word is cut where the line ends."""
+    """Return ``text``, already clean, as lines of at most ``width`` cells.
+
+    Lines are broken at blanks; a longer word is cut at the line's end.
+    """
     lines: list[str] = []
-    for word in text.split(" ") if width > 0 else []:
+    if width <= 0:
+        return lines
+    for word in text.split(" "):
         if lines and cells(lines[-1]) + 1 + cells(word) <= width:
             lines[-1] += f" {word}"
             continue
@@ -97,53 +111,79 @@ def wrapped(text: str, width: int) -> list[str]:
     return lines
 
 
-# --- numbers with their units --------------------------------------------------------------------------------------
+# --- numbers with their units -------------------------------------------------------------------------------
+
+_PREFIXES = "kMGTPE"
+"""Powers of a thousand, from kilo to exa."""
 
 
 def number(value: float, digits: int = 2) -> str:
-    """A plain number such as ``3.41``; ``-`` where it is not finite, powers of ten where it would be long."""
+    """Return a number such as ``3.41``; ``-`` where it is not finite, ``1.2e+05`` where it is large."""
     if not math.isfinite(value):
         return "-"
     return f"{value:.{digits}f}" if abs(value) < 10_000 else f"{value:.1e}"
 
 
 def count(value: float) -> str:
-    """How many, in at most five characters: ``812``, ``11.4k``, ``1.24M``."""
-    return _scaled(value, "kMGTPE", "")
+    """Return an amount in at most five characters: ``812``, ``11.4k``, ``1.24M``."""
+    return _scaled(value, "")
 
 
 def size(value: float) -> str:
-    """Bytes, in decimal units: ``31 MB``, ``4.2 GB``."""
-    return _scaled(value, "kMGTPE", " ") + ("B" if math.isfinite(value) and 0 <= value < 1e21 else "")
+    """Return bytes in decimal units: ``31 MB``, ``4.2 GB``."""
+    return _scaled(value, " ") + ("B" if _is_amount(value) else "")
 
 
 def rate(value: float) -> str:
-    """Bytes per second: ``4.2 MB/s``."""
-    return f"{size(value)}/s" if math.isfinite(value) and 0 <= value < 1e21 else "-"
+    """Return bytes per second: ``4.2 MB/s``."""
+    return f"{size(value)}/s" if _is_amount(value) else "-"
 
 
-def _scaled(value: float, units: str, gap: str) -> str:
-    if not (math.isfinite(value) and 0 <= value < 1e21):
+def _is_amount(value: float) -> bool:
+    """Whether ``value`` can be written with the prefixes there are."""
+    return math.isfinite(value) and 0 <= value < 1e21
+
+
+def _scaled(value: float, gap: str) -> str:
+    """Return ``value`` with a decimal prefix after ``gap``; ``-`` where it is no amount.
+
+    With a gap there is one decimal less.
+    """
+    if not _is_amount(value):
         return "-"
     power = 0
-    while value >= 999.5 and power < len(units):
-        value, power = value / 1000, power + 1
-    unit = units[power - 1] if power else ""
-    digits = 0 if not power or value >= 99.95 else 1 if value >= 9.95 or gap else 2
-    return f"{value:.{digits}f}{gap}{unit}"
+    while value >= 999.5 and power < len(_PREFIXES):
+        value /= 1000
+        power += 1
+    if power == 0:
+        return f"{value:.0f}{gap}"
+    if value >= 99.95:
+        digits = 0
+    elif value >= 9.95 or gap:
+        digits = 1
+    else:
+        digits = 2
+    return f"{value:.{digits}f}{gap}{_PREFIXES[power - 1]}"
 
 
 def percent(share: float) -> str:
-    """A share of one in at most six characters: ``36.9 %``, ``100 %``."""
-    return f"{100 * share:.{int(share < 0.9995)}f} %" if math.isfinite(share) and 0 <= share < 9.99 else "-"
+    """Return a share of one in at most six characters: ``36.9 %``, ``100 %``."""
+    if not (math.isfinite(share) and 0 <= share < 9.99):
+        return "-"
+    digits = 1 if share < 0.9995 else 0
+    return f"{100 * share:.{digits}f} %"
 
 
 def duration(seconds: float, *, whole: bool = False) -> str:
-    """A span of time in at most seven characters: ``0.03 s``, ``0.3 s`` (``0 s`` if ``whole``), ``45 s``, ``3h16m``, ``5d04h``."""
+    """Return a span of time in at most seven characters: ``0.03 s``, ``45 s``, ``3h16m``, ``5d04h``.
+
+    With ``whole``, short ones are whole seconds too: ``0 s``.
+    """
     if not (math.isfinite(seconds) and 0 <= seconds < 8.64e9):
         return "-"
     if seconds < 9.95 and not whole:
-        return f"{seconds:.{2 if 0 < seconds < 0.095 else 1}f} s"
+        digits = 2 if 0 < seconds < 0.095 else 1
+        return f"{seconds:.{digits}f} s"
     total = round(seconds)
     if total < 100:
         return f"{total} s"

@@ -14,7 +14,10 @@ from ..sync.position import PositionTracker
 
 
 class Announcer:
-    """Announces one peer. The messages are sent in tasks of ``tasks``, so that a peer that does not answer makes nobody late."""
+    """Announces one peer.
+
+    The messages are sent in tasks of ``tasks``, so that a peer that does not answer makes nobody late.
+    """
 
     def __init__(
         self,
@@ -31,7 +34,7 @@ class Announcer:
         self._activity = activity
 
     def rejoin(self) -> None:
-        """After a round without us: tell the others in which round we are now, so that they expect us in it."""
+        """After a round without us: tell the others our round, so that they expect us in it."""
         self._averager.rejoin(self._position.now.round)
         self._activity.enter(Phase.WAITING)
         self._tell_all()
@@ -42,8 +45,11 @@ class Announcer:
         self._tell_all()
 
     def follow(self) -> None:
-        """The group of this round stands without us, and we will soon have its result. The leader of the next round must know before
-        that, or we are late for every round that is shorter than the way to its state."""
+        """The group of this round stands without us, and we will soon have its result.
+
+        The leader of the next round must know before that, or we are late for every round that is shorter
+        than the way to its state.
+        """
         self._activity.enter(Phase.FOLLOWING)
         self._start(self._membership.announce_to_next(self._deadline()))
 

@@ -1,4 +1,7 @@
-"""What a peer keeps on disk: checkpoints now and then, the finished model at the end. Without a home it keeps nothing."""
+"""What a peer keeps on disk: checkpoints now and then, the finished model at the end.
+
+Without a home it keeps nothing.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +27,8 @@ FIRST_RETRY = 10.0
 LONGEST_RETRY = 600.0
 """... which becomes twice as long each time, up to this: every attempt that fails is a warning."""
 MOST_OF_THE_TIME = 0.05
-"""Saving may take this share of the time; the distance between two checkpoints follows from what the last one took."""
+"""Saving may take this share of the time; the distance between two checkpoints follows from what the last one
+took."""
 
 
 class Checkpointer:
@@ -51,7 +55,8 @@ class Checkpointer:
         self._retry = FIRST_RETRY
 
     async def restore(self, learner: Learner, averager: Averager) -> bool:
-        """Put the newest whole checkpoint of this run into ``learner`` and ``averager``; False if there is none."""
+        """Put the newest whole checkpoint of this run into ``learner`` and ``averager``; False if there is
+        none."""
         home = self._home
         if home is None:
             return False

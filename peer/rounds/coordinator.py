@@ -1,4 +1,5 @@
-"""With whom this peer averages: what it knows of the others at the end of local training, handed to the one call of `averaging`."""
+"""With whom this peer averages: what it knows of the others at the end of local training, handed to the one
+call of `averaging`."""
 
 from __future__ import annotations
 
@@ -45,8 +46,8 @@ class Coordinator:
     async def wait_for_start(self) -> None:
         """Before the first round: wait until as many peers are ready as the run wants to start with.
 
-        Ends as well when a peer that knows of more of them has begun, or when patience ends. While the organiser is present, it
-        decides: the round is its own.
+        Ends as well when a peer that knows of more of them has begun, or when patience ends. While the
+        organiser is present, it decides: the round is its own.
         """
         loop = asyncio.get_running_loop()
         roster = self._membership.roster
@@ -70,7 +71,8 @@ class Coordinator:
     def others_went_on(self) -> None:
         """We have found the others further than we are.
 
-        In a large population, then, not all have missed the rounds that we have missed. A few peers have missed as many as we have.
+        In a large population, then, not all have missed the rounds that we have missed. A few peers have
+        missed as many as we have.
         """
         if self._position.hierarchy.count > 1:
             self._missed = 0

@@ -1,4 +1,5 @@
-"""How good the shared model is: scored on held-out text every so many rounds; now and then it writes a few lines."""
+"""How good the shared model is: scored on held-out text every so many rounds; now and then it writes a few
+lines."""
 
 from __future__ import annotations
 
@@ -32,7 +33,8 @@ class Evaluator:
         self._sampled_at: float | None = None
 
     async def score_if_due(self, learner: Learner, state_root: bytes, *, now: bool) -> float | None:
-        """Bits per byte of the shared model, whose root is ``state_root``, if its round is to be scored, or ``now``; else None."""
+        """Bits per byte of the shared model, whose root is ``state_root``, if its round is to be scored, or
+        ``now``; else None."""
         if learner.state.round % self._manifest.evaluate_every and not now:
             return None
         key = (self._manifest.run_id, state_root)

@@ -1,17 +1,18 @@
 """What a peer does after a round of which it has no average: one table, as one pure function.
 
-    outcome       others may have the result     meanwhile                      if they have not
-    -----------   ----------------------------   ----------------------------   ---------------------------------------------
-    Declined      for ``average_seconds``        announce that we come next     stay in the round: we have voted for no group
-    TooFew        for ``assemble_seconds``       -                              stay in the round
-    Alone         no                             -                              stay in the round
-    Unanswered    for ``assemble_seconds``       -                              skip it: we have voted for its group
-    Undecided     for ``assemble_seconds``       -                              skip it
-    Void          no                             -                              skip it
-    NotMerged     as its cause says              as its cause says              skip it: our level-1 group has decided
+    outcome      wait for the others' result    meanwhile                   if they have none
+    -----------  -----------------------------  --------------------------  ----------------------------------
+    Declined     for ``average_seconds``        announce that we come next  stay: we have voted for no group
+    TooFew       for ``assemble_seconds``       -                           stay
+    Alone        no                             -                           stay
+    Unanswered   for ``assemble_seconds``       -                           skip: we have voted for its group
+    Undecided    for ``assemble_seconds``       -                           skip
+    Void         no                             -                           skip
+    NotMerged    as its cause says              as its cause says           skip: our level-1 group decided
 
-To stay means to train on and try the same round again; to skip means to go on to the next round with the same model, and with the
-update carried over. If the others do have the result, the peer takes their state instead, whichever of the two it would have done.
+To stay means to train on and try the same round again; to skip means to go on to the next round with the same
+model, and with the update carried over. If the others do have the result, the peer takes their state instead,
+whichever of the two it would have done.
 """
 
 from __future__ import annotations

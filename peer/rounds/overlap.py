@@ -1,7 +1,8 @@
 """Training on while the average is under way, for a fraction of a round (the manifest's ``overlap``).
 
     arithmetic    ▕ encode ▏step ▏step ▏check ▏step ▏reduce ▏step ▏decode ▏ carry
-                                                                           the average is here: the step under way is the last
+                                                                           the average is here: the step under
+                                                                           way is the last
 
 One step is one job, so the arithmetic of the average waits for one step at most.
 """
@@ -22,7 +23,10 @@ T = TypeVar("T")
 
 
 async def meanwhile(averaging: Awaitable[T], learner: Learner, compute: LocalCompute, spec: RoundSpec) -> T:
-    """The result of ``averaging``. Takes local steps until it is there, or until the time of ``spec.overlap`` has passed."""
+    """The result of ``averaging``.
+
+    Takes local steps until it is there, or until the time of ``spec.overlap`` has passed.
+    """
     is_over = asyncio.Event()
     async with asyncio.TaskGroup() as tasks:
         tasks.create_task(_train(learner, compute, spec, is_over), name="train ahead")

@@ -1,4 +1,4 @@
-"""How this peer learns what others have decided, for the averager (`averaging.following.DecidedElsewhere`)."""
+"""How this peer learns what others have decided: the averager's port `following.DecidedElsewhere`."""
 
 from __future__ import annotations
 
@@ -20,7 +20,8 @@ from .announcer import Announcer
 ASKED = 4
 """Peers asked at a time for a record, or whether they have come to the same state."""
 OTHERS_ASKED = 2
-"""Of all present peers, so many are asked as well: a peer that names its friends as the deciders is not the only one to be heard."""
+"""Of all present peers, so many are asked as well: a peer that names its friends as the deciders is not the
+only one to be heard."""
 PAUSE_SECONDS = 0.5
 """Between two questions whether others have come to the same state."""
 
@@ -50,11 +51,12 @@ class RoundFollower:
         return self._round_log.shape
 
     def donors(self, first: PeerId, among: Sequence[PeerId] | None = None) -> Sequence[PeerId]:
-        """The peers to ask for a record: ``first``, then some of those ``among``, or of all that are present."""
+        """The peers to ask for a record: ``first``, then some of ``among``, or of all present peers."""
         return (first, *self._membership.some(ASKED, among))
 
     def announce(self, round_: int) -> None:
-        """A peer in ``round_`` has turned us away: tell the leaders of the next round that we follow this one.
+        """A peer in ``round_`` has turned us away: tell the leaders of the next round that we follow this
+        one.
 
         Not if the run is further than we are, or if we are too slow for the others to wait.
         """
@@ -67,10 +69,11 @@ class RoundFollower:
         return found[0] if found else None
 
     async def confirm(self, record: Record, deadline: float) -> int | None:
-        """The tokens of the round, if more than half of the first peers that answer have the state to which ``record`` leads; else None.
+        """The tokens of the round, if more than half of the first peers that answer have the state to which
+        ``record`` leads; else None.
 
-        The peers that should have decided the round are asked, and some others; those that are not yet as far do not count. Raises
-        `Malformed` for a record that no group of the run can have decided.
+        The peers that should have decided the round are asked, and some others; those that are not yet as far
+        do not count. Raises `Malformed` for a record that no group of the run can have decided.
         """
         loop = asyncio.get_running_loop()
         membership = self._membership

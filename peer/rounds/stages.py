@@ -82,7 +82,8 @@ class RoundStages:
         return self._position.is_finished
 
     async def catch_up(self, *, is_founder: bool) -> None:
-        """Begin where the run is: with our checkpoint, the state of the others, or (for a founder alone) the fresh model."""
+        """Begin where the run is: with our checkpoint, the state of the others, or (for a founder alone) the
+        fresh model."""
         local = self._local
         shared = self._shared
         self._activity.enter(Phase.SYNCING)
@@ -91,7 +92,7 @@ class RoundStages:
             self._position.take_own(local.learner.state)
         await shared.catch_up.join(alone_is_fine=is_resumed or is_founder)
         if shared.catch_up.is_late:
-            # The others are averaging the round whose state we have just taken: wait for its result, as if turned away.
+            # The others are averaging the round whose state we have taken: wait as if turned away.
             await self._wait_for_others(Declined("", self._position.now.round))
         shared.announcer.rejoin()
         if self._position.now.round == 0:
@@ -116,7 +117,8 @@ class RoundStages:
         return await meanwhile(averaging, local.learner, local.compute, spec)
 
     async def conclude(self, update: Update, outcome: Outcome) -> None:
-        """The state of the next round: the outer step on the average; or, without one, what the others have now."""
+        """The state of the next round: the outer step on the average; or, without one, what the others have
+        now."""
         match outcome:
             case Decided():
                 await self._apply(update, outcome)
@@ -141,10 +143,13 @@ class RoundStages:
         local = self._local
         await local.checkpointer.save_if_due(local.learner, self._shared.averager, now=True)
 
-    # --- concluding a round ---------------------------------------------------------------------------------------
+    # --- concluding a round ---------------------------------------------------------------------------------
 
     async def _apply(self, update: Update, decided: Decided) -> None:
-        """The outer step on an average that our group has decided. Then see whether we are on the wrong side of a partition."""
+        """The outer step on an average that our group has decided.
+
+        Then see whether we are on the wrong side of a partition.
+        """
         shared = self._shared
         if decided.record:
             shared.round_log.keep(update.state_root, decided.record)
@@ -158,7 +163,10 @@ class RoundStages:
             shared.announcer.rejoin()
 
     async def _apply_followed(self, update: Update, followed: Followed) -> None:
-        """The outer step on an average that others have decided without us. They are the peers to expect in the next round."""
+        """The outer step on an average that others have decided without us.
+
+        They are the peers to expect in the next round.
+        """
         shared = self._shared
         shared.round_log.keep(update.state_root, followed.record)
         state = await self._outer_step(followed)

@@ -43,7 +43,10 @@ class TrainingStage:
         """What the last round of training gave."""
 
     async def learn(self, members: Sequence[PeerId]) -> Update:
-        """As many local steps as fit before the round's deadline. ``members`` share the text of this round with us."""
+        """As many local steps as fit before the round's deadline.
+
+        ``members`` share the text of this round with us.
+        """
         loop = asyncio.get_running_loop()
         self.began = loop.time()
         seconds = self._activity.begin_training()

@@ -1,1 +1,7 @@
-"""Whole swarms on virtual time, with the code that real peers run."""
+"""Rehearsals: many peers in one process on virtual time, with the code that real peers run.
+
+scenario    what to rehearse, as a value
+peers       the simulated peers of one process: they arrive, crash and come back
+run         the whole rehearsal, in one process or several; the command `swarm rehearse`
+result      what a rehearsal reports
+"""

@@ -1,7 +1,11 @@
-"""`swarm rehearse`: many peers in one process, on virtual time, with the code that real peers run and a real (tiny) model.
+"""`swarm rehearse`: many peers on virtual time, with the code that real peers run and a real (tiny) model.
 
-What is simulated: the network, the clock, the DHT's delays, and how long arithmetic takes. Nothing else: the same machines sign,
-check and average the same bytes. The same seed gives the same rehearsal, to the last bit of the last model.
+Only the network, the clock, the DHT's delays and the duration of arithmetic are simulated: the same machines
+as in a real run sign, check and average the same bytes. The same seed gives the same rehearsal, to the last
+bit of the last model.
+
+    rehearse ──► shard 0, in this process            ──┐
+             ──► shard 1 …, each in its own process  ──┴──► one RehearsalResult
 """
 
 from __future__ import annotations
@@ -12,9 +16,10 @@ import itertools
 import multiprocessing
 import signal
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from multiprocessing.connection import Connection
+from typing import TypeVar
 
 import torch
 
@@ -23,97 +28,137 @@ from swarm.simulation.clock import simulate
 from swarm.simulation.shards import ShardLost, heard
 
 from ..observe.reporter import Reporter, RoundReport
-from .peers import RehearsalResult, SimulatedPeers, silent
+from .peers import SimulatedPeers
+from .result import Notebook, RehearsalResult, silent
 from .scenario import Scenario
 
-GOODBYE_SECONDS = 5.0
-"""For the other processes of a rehearsal to end."""
-GARBAGE = (50_000, 20, 50)
-"""How many new objects make the collector look: hundreds of peers have many that stay. A tenth of the time goes without this."""
+T = TypeVar("T")
+
+STOP_SECONDS = 5.0
+"""Seconds for the other processes of a rehearsal to end by themselves."""
+GARBAGE_THRESHOLDS = (50_000, 20, 50)
+"""For `gc.set_threshold`: hundreds of peers have many objects that stay, and Python's defaults cost a tenth
+of the time."""
 
 
 def rehearse(
-    scenario: Scenario, tell: Callable[[RoundReport], None] = lambda report: None, *, listen: bool = False
+    scenario: Scenario, tell: Callable[[RoundReport], None] = silent, *, listen: bool = False
 ) -> RehearsalResult:
-    """Run the rehearsal to its end; ``tell`` hears every round as it comes. ``listen`` keeps what was said."""
-    parts = _performed(scenario, tell, listen)
-    told = {name: book for part in parts for name, book in part.notebooks.items()}
-    roots = "".join(said.state_root for name in sorted(told) for said in told[name].rounds)
+    """Run the rehearsal to its end.
+
+    ``tell`` gets one report per round as it comes. ``listen`` keeps every message.
+
+    Raises `ValueError` for faults in several processes, `TimeoutError` after the scenario's ``patience``.
+    """
+    parts = _run_shards(scenario, tell, listen)
+    notebooks = _union(part.notebooks for part in parts)
     return RehearsalResult(
-        notebooks={name: told[name] for name in sorted(told, key=lambda name: int(name[1:]))},
-        transcript=derive_bytes(b"transcript", *(part.transcript for part in parts), roots).hex(),
+        notebooks={name: notebooks[name] for name in sorted(notebooks, key=_number_of)},
+        transcript=_transcript_of(parts, notebooks),
         parameters=parts[0].parameters,
         messages=sum(part.messages for part in parts),
-        sent={name: sent for part in parts for name, sent in part.sent.items()},
-        looked={name: looked for part in parts for name, looked in part.looked.items()},
+        sent=_union(part.sent for part in parts),
+        looked=_union(part.looked for part in parts),
         crashes=sum(part.crashes for part in parts),
         virtual_seconds=max(part.virtual_seconds for part in parts),
-        leftovers=tuple(name for part in parts for name in part.leftovers),
-        heard=tuple(sorted((word for part in parts for word in part.heard), key=lambda word: word.time)),
+        leftovers=tuple(itertools.chain.from_iterable(part.leftovers for part in parts)),
+        heard=tuple(
+            sorted(
+                itertools.chain.from_iterable(part.heard for part in parts), key=lambda message: message.time
+            )
+        ),
     )
 
 
-def _performed(
+def _union(mappings: Iterable[Mapping[str, T]]) -> dict[str, T]:
+    merged: dict[str, T] = {}
+    for mapping in mappings:
+        merged.update(mapping)
+    return merged
+
+
+def _number_of(name: str) -> int:
+    """The number in a peer's name: 12 for ``p12``."""
+    return int(name[1:])
+
+
+def _transcript_of(parts: Sequence[RehearsalResult], notebooks: Mapping[str, Notebook]) -> str:
+    """Hash the processes' transcripts and all state roots, peers in the order of their names as text."""
+    roots = "".join(report.state_root for name in sorted(notebooks) for report in notebooks[name].rounds)
+    return derive_bytes(b"transcript", *(part.transcript for part in parts), roots).hex()
+
+
+def _run_shards(
     scenario: Scenario, tell: Callable[[RoundReport], None], listen: bool
 ) -> list[RehearsalResult]:
-    """What came of each shard. The first is played here; all end where one of them fails."""
+    """Run every shard and return their results.
+
+    The first runs in this process; all end where one of them fails.
+    """
     if scenario.shards > 1 and scenario.faults.plan:
         raise ValueError("faults are for rehearsals in one process")
     context = multiprocessing.get_context("spawn")
-    ends: list[dict[int, Connection]] = [{} for _ in range(scenario.shards)]
+    pipes: list[dict[int, Connection]] = [{} for _ in range(scenario.shards)]
     for a, b in itertools.combinations(range(scenario.shards), 2):
-        ends[a][b], ends[b][a] = context.Pipe()
+        pipes[a][b], pipes[b][a] = context.Pipe()
     others = [
-        context.Process(target=_perform, args=(scenario, listen, n, ends[n]), daemon=True)
-        for n in range(1, scenario.shards)
+        context.Process(target=_shard_process, args=(scenario, listen, index, pipes[index]), daemon=True)
+        for index in range(1, scenario.shards)
     ]
     try:
-        for other, lines in zip(others, ends[1:], strict=True):
+        for other, its_pipes in zip(others, pipes[1:], strict=True):
             other.start()
-            _close(lines)  # theirs now: when they end, so do our lines to them
+            _close(its_pipes)  # the other process has its own copy: when it ends, our end of the pipe breaks
         return [
-            _play(SimulatedPeers(scenario, tell, listen=listen, lines=ends[0])),
-            *(heard(line, n) for n, line in ends[0].items()),
+            _run_shard(SimulatedPeers(scenario, tell, listen=listen, pipes=pipes[0])),
+            *(heard(pipe, index) for index, pipe in pipes[0].items()),
         ]
     finally:
-        _close(ends[0])
+        _close(pipes[0])
         for other in others:
-            other.join(GOODBYE_SECONDS)
+            other.join(STOP_SECONDS)
             other.kill()
-            other.join(GOODBYE_SECONDS)
+            other.join(STOP_SECONDS)
 
 
-def _close(lines: Mapping[int, Connection]) -> None:
-    for line in lines.values():
-        line.close()
+def _close(pipes: Mapping[int, Connection]) -> None:
+    for pipe in pipes.values():
+        pipe.close()
 
 
-def _perform(scenario: Scenario, listen: bool, index: int, lines: dict[int, Connection]) -> None:
-    """The process of another shard. Ctrl-C is for the first one; when that is gone, the lines say so."""
+def _shard_process(scenario: Scenario, listen: bool, index: int, pipes: dict[int, Connection]) -> None:
+    """Run another shard in its own process and send the result to the first.
+
+    Ctrl-C is handled by the first process alone; when that ends, the pipes break and this one ends too.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    with contextlib.suppress(ShardLost, TimeoutError):  # the first one says so
-        lines[0].send(_play(SimulatedPeers(scenario, silent, listen=listen, index=index, lines=lines)))
+    with contextlib.suppress(ShardLost, TimeoutError):  # the first process raises the same and reports it
+        peers = SimulatedPeers(scenario, silent, listen=listen, index=index, pipes=pipes)
+        pipes[0].send(_run_shard(peers))
 
 
-def _play(stage: SimulatedPeers) -> RehearsalResult:
+def _run_shard(peers: SimulatedPeers) -> RehearsalResult:
+    """Run ``peers`` on virtual time, with settings of the collector and torch for many small peers."""
     leftovers: list[str] = []
-    often, threads = gc.get_threshold(), torch.get_num_threads()
-    torch.set_num_threads(
-        1
-    )  # so small a model gains nothing by more, and waits for each of them wherever the computer is busy
+    thresholds = gc.get_threshold()
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # so small a model gains nothing by more threads, and waits for each of them
     gc.freeze()  # what is loaded stays: without this the collector walks through all of torch again and again
-    gc.set_threshold(*GARBAGE)
+    gc.set_threshold(*GARBAGE_THRESHOLDS)
     try:
-        played = simulate(stage.play(), leftovers=leftovers)
-        return replace(played, leftovers=tuple(leftovers))
+        result = simulate(peers.run(), leftovers=leftovers)
+        return replace(result, leftovers=tuple(leftovers))
     finally:
-        gc.set_threshold(*often)
+        gc.set_threshold(*thresholds)
         gc.unfreeze()
         torch.set_num_threads(threads)
 
 
-def rehearse_and_tell(scenario: Scenario, reporter: Reporter) -> None:
-    """The command: what is rehearsed, rounds as they come (the first of a thousand peers after a while), then the summary."""
+def rehearse_and_report(scenario: Scenario, reporter: Reporter) -> None:
+    """Report what is rehearsed, then each round as it ends, then a summary.
+
+    With a thousand peers a round takes a while.
+    """
     began = time.perf_counter()
     reporter.event(
         "rehearsing",

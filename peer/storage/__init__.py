@@ -1,1 +1,1 @@
-"""Files on this computer: replaced as a whole, one folder per peer, and the ticket that lies in a file."""
+"""Files on this computer: replaced as a whole, one folder per peer, and a ticket in a file."""

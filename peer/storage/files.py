@@ -1,4 +1,4 @@
-"""Files that are either whole or not there: a crash, a full disk or ``kill -9`` leaves the old one or the new one."""
+"""Write files as a whole: after a crash, a full disk or ``kill -9`` there is the old file or the new one."""
 
 from __future__ import annotations
 
@@ -15,15 +15,18 @@ _ADVICE = {
     errno.EDQUOT: "your disk quota is used up: free some space, or choose another --home",
     errno.EROFS: "the disk is read-only: choose another --home",
     errno.EACCES: "choose a --home that you may write to",
-    errno.EFBIG: "the system does not allow a file of this size here: choose another --home, or raise `ulimit -f`",
+    errno.EFBIG: (
+        "the system does not allow a file of this size here: choose another --home, or raise `ulimit -f`"
+    ),
 }
 
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Write the yielded path; leaving the block makes it ``path``, durably and at once. An error inside leaves ``path`` as it was.
+    """Yield the path of a draft to write. At the end of the block it replaces ``path``, durably, at once.
 
-    Makes the folder. Raises `DiskTrouble` for whatever the disk refuses.
+    An error inside the block leaves ``path`` as it was. Makes the folder. Raises `DiskTrouble` for any error
+    of the operating system, also inside the block.
     """
     draft = path.with_name(f"{path.name}.draft-{os.getpid()}")
     try:
@@ -32,22 +35,25 @@ def replacing(path: Path) -> Iterator[Path]:
             yield draft
             _flush(draft)
             os.replace(draft, path)
-            _flush(path.parent)  # the rename itself must survive a power cut
+            _flush(path.parent)  # so that the rename itself survives a power cut
         finally:
             draft.unlink(missing_ok=True)
     except OSError as error:
-        raise trouble(path, error) from error
+        raise disk_trouble(path, error) from error
 
 
 def sweep(directory: Path) -> None:
-    """Remove the drafts that killed processes left in ``directory``; only its owner, the one peer of this home, may call it."""
-    for pattern in ("*.draft-*", ".tmp*"):  # the second is what safetensors calls its own drafts
+    """Remove the drafts that killed processes have left in ``directory``.
+
+    Only the peer that owns the directory may call this: it would remove the drafts of a running process, too.
+    """
+    for pattern in ("*.draft-*", ".tmp*"):  # safetensors names its own drafts like the second one
         for draft in directory.glob(pattern):
             draft.unlink(missing_ok=True)
 
 
-def trouble(path: Path, error: OSError, verb: str = "write") -> DiskTrouble:
-    """What the system says about ``path``, with what to do about it."""
+def disk_trouble(path: Path, error: OSError, verb: str = "write") -> DiskTrouble:
+    """The error of the operating system at ``path``, with advice."""
     return DiskTrouble(
         f"cannot {verb} {path}: {error.strerror or error}", _ADVICE.get(error.errno or 0, "check the disk")
     )

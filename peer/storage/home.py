@@ -1,4 +1,6 @@
-"""Where a peer lives on disk: one folder per run and peer, locked by its process, so that two never share an identity.
+"""The home of a peer on disk: one folder per run and peer, locked by its process.
+
+The lock keeps two processes from using one identity.
 
 ~/.swarm/RUN/1/identity.key  data/  checkpoints/  model.safetensors  status  lock
 """
@@ -15,11 +17,12 @@ from typing import IO
 from swarm.errors import DiskTrouble, HomeInUse
 from swarm.identity import KeyPair
 
-from .files import replacing, trouble
+from .files import disk_trouble, replacing
 
 SLOTS = 64
+"""Peers of one run on this computer that get a folder without naming one."""
 LIFE = 1 << 24
-"""Records that one life may send before it meets the numbers of the next: one a second for half a year."""
+"""Sequence numbers reserved for each start of a peer: one a second for half a year."""
 
 
 def root_folder() -> Path:
@@ -28,7 +31,7 @@ def root_folder() -> Path:
 
 
 class Home:
-    """A locked folder. Leaving the ``with`` block unlocks it; a killed process leaves no lock behind."""
+    """A locked folder. Leaving the ``with`` block unlocks it, and so does the death of the process."""
 
     def __init__(self, path: Path, lock: IO[bytes]) -> None:
         self.path = path
@@ -47,9 +50,10 @@ class Home:
         return self.path / "identity.key"
 
     def organiser_key(self, fresh: KeyPair) -> KeyPair:
-        """The key of a new run's organiser: the one that lives here already, else ``fresh``, kept from now on.
+        """The key of a new run's organiser: the one that is here already, else ``fresh``, which is then kept.
 
-        The default folder is named by the run, the run by its organiser's key; so that key is made before there is a folder.
+        The run id depends on the organiser's key, and the default folder on the run id. So the key has to be
+        made before the folder is known.
         """
         if not self.identity_file.exists():
             with replacing(self.identity_file) as draft:
@@ -58,10 +62,11 @@ class Home:
         return KeyPair.load_or_create(self.identity_file)
 
     def life(self, wall: float) -> int:
-        """A number that is higher in every life of this peer, by more than a life can count: its records are numbered from there.
+        """The first sequence number for the records of this process, `LIFE` or more above the last process's.
 
-        The clock (``wall``, seconds since 1970) says how high; where it was set back, the last life's number does. Where that
-        cannot be kept, the clock alone has to do.
+        Other peers keep only the record with the highest number, so a restarted peer must not start below.
+        The number is the clock (``wall``, seconds since 1970) in milliseconds, or the last process's number
+        plus `LIFE` where the clock was set back. If it cannot be kept on disk, the clock alone decides.
         """
         file = self.path / "life"
         number = int(wall * 1000)
@@ -75,21 +80,21 @@ class Home:
 
     @property
     def status_file(self) -> Path:
-        """Where the status page listens, while the peer runs: ``host:port`` and the run id, a line each."""
+        """The address of the running peer's status page (``host:port``) and the run id, in two lines."""
         return self.path / "status"
 
     def announce(self, address: str, run: bytes) -> None:
-        """Tell `swarm top` on this machine where to look."""
+        """Write the status file, by which `swarm top` finds the peer. Raises `DiskTrouble`."""
         try:
             self.status_file.write_text(f"{address}\n{run.hex()}\n")
         except OSError as error:
-            raise trouble(self.status_file, error) from error
+            raise disk_trouble(self.status_file, error) from error
 
 
 def open_home(chosen: Path | None, run: bytes) -> Home:
-    """The folder for a peer of ``run``: ``chosen``, or the first one under `root_folder` that no other peer lives in.
+    """The folder for a peer of ``run``: ``chosen``, or the first unlocked one under `root_folder`.
 
-    Raises `HomeInUse` where ``chosen`` is taken, `DiskTrouble` where it cannot be written.
+    Raises `HomeInUse` where ``chosen`` is locked or no folder is left, `DiskTrouble` if it cannot be written.
     """
     if chosen is not None:
         home = _locked(chosen)
@@ -105,16 +110,18 @@ def open_home(chosen: Path | None, run: bytes) -> Home:
 
 
 def running(run: bytes | None = None, under: Path | None = None) -> Iterator[str]:
-    """Status addresses of the peers that run on this machine, of one run or of all; the newest first."""
+    """Status addresses of the peers that run on this computer, of one run or of all; the newest first."""
     folder = under or root_folder()
     found = [_announced(file) for file in (*folder.glob("*/*/status"), *folder.glob("status"))]
-    for _, address, its_run, home in sorted((each for each in found if each), reverse=True):
-        if (run is None or its_run == run.hex()) and _is_lived_in(home):
+    newest_first = sorted((announced for announced in found if announced), reverse=True)
+    for _, address, its_run, home in newest_first:
+        is_wanted = run is None or its_run == run.hex()
+        if is_wanted and _is_locked(home):
             yield address
 
 
 def _announced(file: Path) -> tuple[float, str, str, Path] | None:
-    """(when, address, run, home) of a status file; None where it has just gone, or is not ours to read."""
+    """(time, address, run, home) of a status file; None where it is gone or may not be read."""
     try:
         address, _, rest = file.read_text().partition("\n")
         return file.stat().st_mtime, address, rest.strip(), file.parent
@@ -123,11 +130,12 @@ def _announced(file: Path) -> tuple[float, str, str, Path] | None:
 
 
 def _locked(folder: Path) -> Home | None:
+    """The folder, locked for this process; None where another process has locked it."""
     try:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         lock = (folder / "lock").open("ab")
     except OSError as error:
-        raise trouble(folder, error) from error
+        raise disk_trouble(folder, error) from error
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -141,13 +149,13 @@ def _locked(folder: Path) -> Home | None:
     return Home(folder, lock)
 
 
-def _is_lived_in(folder: Path) -> bool:
-    """Whether a peer lives there: a status file of a killed one is still there, its lock is not. Leaves no trace."""
+def _is_locked(folder: Path) -> bool:
+    """Whether a process has locked the folder. A killed peer leaves its status file, but no lock."""
     try:
         with (folder / "lock").open("rb") as lock:
             fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         return True
     except OSError:
-        return False  # there is no lock, or it is not ours to look at
+        return False  # there is no lock file, or we may not read it
     return False

@@ -1,4 +1,4 @@
-"""A ticket in a file: how an invitation passes from one process to others without a person in between.
+"""A ticket in a file, so that scripts can pass an invitation from one process to others.
 
 swarm new --ticket-file FILE  ──►  FILE  ──►  swarm join @FILE, swarm top @FILE
 """
@@ -13,22 +13,27 @@ from swarm.errors import TicketError
 from .files import replacing
 
 MARK = "@"
+"""What begins a file name given in the place of a ticket."""
 PATIENCE = 60.0
-"""Seconds to wait for a file that is not there yet: its writer may still be starting."""
+"""Seconds to wait for a file that is not there yet: the process that writes it may still be starting."""
 POLL_SECONDS = 0.25
+"""Seconds between two looks for the file."""
 
 
 def leave(path: Path, ticket: str) -> None:
-    """Put ``ticket`` into ``path``, whole or not at all, for this user only: it may carry a run's secret. Raises `DiskTrouble`."""
+    """Write ``ticket`` to ``path``, whole or not at all. Raises `DiskTrouble`.
+
+    Only this user may read the file: a ticket may contain the secret of a run.
+    """
     with replacing(path) as draft:
         draft.touch(mode=0o600)
         draft.write_text(ticket + "\n")
 
 
 async def ticket_text(given: str, deadline: float) -> str:
-    """What ``given`` says, or what the file says that it names as ``@FILE``, as soon as there is one.
+    """The ticket ``given``, or where that is ``@FILE``, the ticket in the file. Waits until there is one.
 
-    Raises `TicketError` where there is none at ``deadline`` (in ``loop.time()``), or where it cannot be read.
+    Raises `TicketError` where there is none by ``deadline`` (``loop.time()``) or the file cannot be read.
     """
     if not given.startswith(MARK):
         return given

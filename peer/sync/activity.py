@@ -32,7 +32,8 @@ class Activity:
     def begin_training(self) -> float:
         """A round of local training begins: the seconds that it may take.
 
-        None are left if we joined when the others were done with theirs; then one step is taken, to be in time for the next round.
+        None are left if we joined when the others were done with theirs; then one step is taken, to be in
+        time for the next round.
         """
         seconds = self.spec.seconds if self.seconds_left is None else self.seconds_left
         self.seconds_left = None
@@ -42,7 +43,8 @@ class Activity:
 
     @property
     def training_left(self) -> float:
-        """Seconds of local training that are left in this round: all of it before the round begins, none while we average."""
+        """Seconds of local training that are left in this round: all of it before the round begins, none
+        while we average."""
         match self.phase:
             case Phase.TRAINING:
                 return max(0.0, self.train_until - self._clock())

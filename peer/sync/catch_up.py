@@ -1,9 +1,11 @@
 """How this peer gets to where the other peers are: when it joins, and after a round that it has missed.
 
-Rule 1: the state to take is that of the run's head, by fork choice (`peer.sync.head`). Our own head counts as one claim, so that two
-        peers that disagree agree on which of them is right.
-Rule 2: peers at a state that we have already passed are ignored, however many they are: newcomers often are at such a state.
-Rule 3: a peer that missed a round waits for its result and takes it. If there is none, `peer.rounds.next_step` says how to go on.
+Rule 1: the state to take is that of the run's head, by fork choice (`peer.sync.head`). Our own head counts as
+        one claim, so that two peers that disagree agree on which of them is right.
+Rule 2: peers at a state that we have already passed are ignored, however many they are: newcomers often are
+        at such a state.
+Rule 3: a peer that missed a round waits for its result and takes it. If there is none,
+        `peer.rounds.next_step` says how to go on.
 """
 
 from __future__ import annotations
@@ -45,7 +47,8 @@ class Found(Enum):
 
 
 class Announce(Enum):
-    """Whether to tell the leaders of the next round that we will come to it, though we are still taking over this one's result."""
+    """Whether to tell the leaders of the next round that we will come to it, though we are still taking over
+    this one's result."""
 
     NEVER = auto()
     NOW = auto()
@@ -75,7 +78,10 @@ class CatchUp:
         sources: tuple[RoundLog, StateSync],
         events: Events,
     ) -> None:
-        """``sources``: where states come from. Replaying the missed rounds is tried first, then downloading the state."""
+        """``sources``: where states come from.
+
+        Replaying the missed rounds is tried first, then downloading the state.
+        """
         self._learner = learner
         self._position = position
         self._activity = activity
@@ -87,16 +93,20 @@ class CatchUp:
 
     @property
     def is_quick(self) -> bool:
-        """Whether the others may wait for us while we take over their state, going by how long the last time took."""
+        """Whether the others may wait for us while we take over their state, going by how long the last time
+        took."""
         return 2 * self._took <= self._activity.spec.assemble_seconds
 
     @property
     def is_late(self) -> bool:
-        """Whether the state that we have taken over is that of a round which the others are averaging already."""
+        """Whether the state that we have taken over is that of a round which the others are averaging
+        already."""
         return self._activity.seconds_left == 0 and self.is_quick
 
     async def join(self, *, alone_is_fine: bool) -> None:
-        """Find the run's head and take its state. ``alone_is_fine``: go on if nobody answers (a founder, or with a checkpoint).
+        """Find the run's head and take its state.
+
+        ``alone_is_fine``: go on if nobody answers (a founder, or with a checkpoint).
 
         Raises `NobodyThere` if no peer gave us a state in `JOIN_PATIENCE`.
         """
@@ -122,7 +132,8 @@ class CatchUp:
     async def rejoin(self, waiting: Waiting, announce: Callable[[], None]) -> Found:
         """After a missed round: wait for the others to have its result, and take that.
 
-        ``announce`` is called at most once, as ``waiting.announce`` says, and only if we are quick enough for the others.
+        ``announce`` is called at most once, as ``waiting.announce`` says, and only if we are quick enough for
+        the others.
         """
         loop = asyncio.get_running_loop()
         deadline = loop.time() + waiting.seconds
@@ -151,7 +162,8 @@ class CatchUp:
             pause = min(LONGEST_PAUSE, pause * 1.5)
 
     async def _look(self, asked_at: float, deadline: float, pause: float) -> _Look:
-        """Ask once for the run's head, and take its state if it is ahead of ours (or whatever it is, if this is the last time)."""
+        """Ask once for the run's head, and take its state if it is ahead of ours (or whatever it is, if this
+        is the last time)."""
         loop = asyncio.get_running_loop()
         head, answers = await self._heads.choose(asked_at + ASK_SECONDS)
         is_last = loop.time() + pause >= deadline
@@ -173,7 +185,8 @@ class CatchUp:
     async def adopt(self, head: ChosenHead, asked_at: float) -> bool:
         """Take the state of ``head``; False if it could not be had this time.
 
-        What the others had left of their round when we asked has been running since: during the slowest answer and the download.
+        What the others had left of their round when we asked has been running since: during the slowest
+        answer and the download.
         """
         loop = asyncio.get_running_loop()
         deadline = loop.time() + max(JOIN_PATIENCE, self._activity.spec.seconds)
@@ -193,7 +206,10 @@ class CatchUp:
 
 @dataclass(frozen=True, slots=True)
 class _Look:
-    """What one question has come to. ``what`` None: nothing that would be known yet; ``is_final``: do not ask again."""
+    """What one question has come to.
+
+    ``what`` None: nothing that would be known yet; ``is_final``: do not ask again.
+    """
 
     what: Found | None = None
     is_final: bool = False

@@ -1,8 +1,12 @@
-"""Heads: what peers claim the newest state of the run to be. And fork choice: which of several heads a peer takes for the run's.
+"""Heads: what peers claim the newest state of the run to be.
+
+And fork choice: which of several heads a peer takes for the run's.
 
 Rule 1: no peer is believed alone while others are present: the head with the most claims is taken.
-Rule 2: claims of peers that merely downloaded their state do not count as votes, if there are claims of participants.
-Rule 3: of two sides of a partition the clearly smaller one gives up; of two about equal ones the one without the organiser.
+Rule 2: claims of peers that merely downloaded their state do not count as votes, if there are claims of
+        participants.
+Rule 3: of two sides of a partition the clearly smaller one gives up; of two about equal ones the one without
+        the organiser.
 """
 
 from __future__ import annotations
@@ -17,14 +21,21 @@ from swarm.identity import PeerId
 from swarm.wire import Kind, Message, Signed, finite, sized
 
 ENOUGH = 5
-"""From so many answers on two thirds must agree. A young run has fewer peers; then the head with the most claims is believed."""
+"""From so many answers on two thirds must agree.
+
+A young run has fewer peers; then the head with the most claims is believed.
+"""
 
 CLEARLY = 1.5
-"""A side must be so many times larger to count as larger: some of its peers may be between two rounds, or not yet heard of."""
+"""A side must be so many times larger to count as larger: some of its peers may be between two rounds, or not
+yet heard of."""
 
 
 class Head(Message, frozen=True):
-    """A peer's signed claim: at the start of the stamp's round, the model has this root. ``index`` names the hash list of its chunks."""
+    """A peer's signed claim: at the start of the stamp's round, the model has this root.
+
+    ``index`` names the hash list of its chunks.
+    """
 
     kind: ClassVar[Kind] = Kind.HEAD
 
@@ -32,11 +43,13 @@ class Head(Message, frozen=True):
     tokens: int
     """Tokens of the whole run, by the sender's own count: for people, and for the end of a run by tokens."""
     seconds_left: float
-    """Until the sender stops training in this round: all of it while it waits for the round to begin, 0 while it averages."""
+    """Until the sender stops training in this round: all of it while it waits for the round to begin, 0 while
+    it averages."""
     population: int = 1
     """Peers that were ready for the round before: all who have the model know the same number."""
     is_participant: bool = True
-    """Whether the sender had a part in the average that led to this state; else it only repeats what it was told."""
+    """Whether the sender had a part in the average that led to this state; else it only repeats what it was
+    told."""
 
     def __post_init__(self) -> None:
         sized("state_root", self.state_root, 32)
@@ -62,16 +75,18 @@ class ChosenHead:
 def counting(heads: Sequence[Signed[Head]]) -> Sequence[Signed[Head]]:
     """The claims that count as votes: those of participants, if there are any, else all.
 
-    Otherwise newcomers that joined a founder one by one, while it has gone on since, would outvote it, and it would go back to them.
+    Otherwise newcomers that joined a founder one by one, while it has gone on since, would outvote it, and it
+    would go back to them.
     """
     return [signed for signed in heads if signed.message.is_participant] or heads
 
 
 def fork_choice(heads: Sequence[Signed[Head]], organiser: PeerId) -> ChosenHead | None:
-    """The head to fetch, or None if the claims do not allow to choose one (ask again: a round may just have ended).
+    """The head to fetch, or None if the claims do not allow to choose one (ask again: a round may just have
+    ended).
 
-    The head with the most votes wins, of equal ones the later one. Of `ENOUGH` or more votes it must have two thirds. If it has
-    not, the organiser's claim decides, if it is among the answers.
+    The head with the most votes wins, of equal ones the later one. Of `ENOUGH` or more votes it must have two
+    thirds. If it has not, the organiser's claim decides, if it is among the answers.
     """
     if not heads:
         return None
@@ -93,11 +108,13 @@ def other_side(
     companions: Collection[PeerId],
     organiser: PeerId,
 ) -> ChosenHead | None:
-    """The head of the other side of a partition, if we should change sides; None if our side is the one to stay on.
+    """The head of the other side of a partition, if we should change sides; None if our side is the one to
+    stay on.
 
-    ``companions`` are the peers on our side, us among them. ``heads`` are the claims of some of the ``present`` peers that train
-    without us; assume that the rest of them is spread in the same way. Who is on which side does not change from round to round, so
-    both sides come to the same conclusion whenever they look.
+    ``companions`` are the peers on our side, us among them. ``heads`` are the claims of some of the
+    ``present`` peers that train without us; assume that the rest of them is spread in the same way. Who is on
+    which side does not change from round to round, so both sides come to the same conclusion whenever they
+    look.
     """
     elsewhere = [signed for signed in heads if signed.message.state_root != mine.message.state_root]
     if not elsewhere:
@@ -113,7 +130,8 @@ def other_side(
 
 
 def _rank(side: Collection[PeerId], organiser: PeerId) -> tuple[bool, PeerId]:
-    """Of two sides of about equal size the one with the lower rank stays: the organiser's, else that of the lowest id."""
+    """Of two sides of about equal size the one with the lower rank stays: the organiser's, else that of the
+    lowest id."""
     return organiser not in side, min(side)
 
 

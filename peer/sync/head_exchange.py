@@ -48,7 +48,7 @@ class HeadExchange:
         self.trusted = TrustedHeads(manifest, transport)
         transport.serve(Route("offer", self._on_head))
 
-    # --- answering ------------------------------------------------------------------------------------------------
+    # --- answering ------------------------------------------------------------------------------------------
 
     async def _on_head(self, call: Call) -> Payload:
         head = self._head()
@@ -75,7 +75,7 @@ class HeadExchange:
         frame = self.sealed()
         return None if frame is None else open_frame(frame, Head, run=self._manifest.run_id)
 
-    # --- asking ---------------------------------------------------------------------------------------------------
+    # --- asking ---------------------------------------------------------------------------------------------
 
     async def heads(self, deadline: float, peers: Sequence[PeerId] = ()) -> list[Signed[Head]]:
         """The heads of ``peers``, or of some of the present peers."""
@@ -92,8 +92,8 @@ class HeadExchange:
     async def choose(self, deadline: float) -> tuple[ChosenHead | None, int]:
         """(the head of the run, how many other peers answered). Our own head counts as one claim.
 
-        Ignore peers at a state that we have already passed. A peer without a state, or with one that it merely downloaded, is a
-        newcomer: while the others are few it takes the trusted head into account.
+        Ignore peers at a state that we have already passed. A peer without a state, or with one that it
+        merely downloaded, is a newcomer: while the others are few it takes the trusted head into account.
         """
         own = self.own()
         answers = await self.heads(deadline)
@@ -106,7 +106,8 @@ class HeadExchange:
         return fork_choice(heads, self._manifest.organiser_id), len(answers)
 
     async def is_news(self, deadline: float) -> bool:
-        """Whether it is worth asking for the run's head: in a small run always, in a large one if one of a few says so."""
+        """Whether it is worth asking for the run's head: in a small run always, in a large one if one of a
+        few says so."""
         membership = self._membership
         own = self.own()
         if own is None or len(membership.roster) <= MANY:

@@ -1,4 +1,5 @@
-"""Looking for the other side of a partition: peers that train without us, from another state, and are the side to change to."""
+"""Looking for the other side of a partition: peers that train without us, from another state, and are the
+side to change to."""
 
 from __future__ import annotations
 
@@ -32,7 +33,9 @@ class PartitionWatch:
             await self.look()
 
     async def look(self) -> None:
-        """Ask some of the peers that train without our companions of the last average. If they are the side to change to, `change_sides` asks again.
+        """Ask some of the peers that train without our companions of the last average.
+
+        If they are the side to change to, `change_sides` asks again.
 
         In a large population hardly any peer is in our group, and many peers look: then fewer are asked.
         """
@@ -51,8 +54,10 @@ class PartitionWatch:
         return head is not None and await catch_up.adopt(head, asked_at)
 
     async def _other_side(self, at_most: int) -> ChosenHead | None:
-        """The head of the side to change to, by the claims of ``at_most`` peers that train without us. If so many are asked as `ASKED`,
-        the organiser is among them."""
+        """The head of the side to change to, by the claims of ``at_most`` peers that train without us.
+
+        If so many are asked as `ASKED`, the organiser is among them.
+        """
         membership = self._membership
         companions = self._position.companions
         loop = asyncio.get_running_loop()

@@ -1,4 +1,6 @@
-"""Where this peer stands in the run. `PositionTracker` is the only place that changes it; everything else reads or subscribes.
+"""Where this peer stands in the run.
+
+`PositionTracker` is the only place that changes it; everything else reads or subscribes.
 
 take_own      a state that we had a part in (a checkpoint), or that no other peer has (the founder's)
 adopt         a state that the other peers have, fetched from them
@@ -35,7 +37,8 @@ class Position:
     population: int = 1
     """Peers that were ready for the last round. All who were in it know the same number."""
     is_participant: bool = False
-    """Whether we were in the average that led to this state, or began with it; else it is the work of others."""
+    """Whether we were in the average that led to this state, or began with it; else it is the work of others.
+    """
 
 
 Subscriber = Callable[[Position, SharedState], None]
@@ -92,14 +95,15 @@ class PositionTracker:
         now = self._now
         return Head(now.state_root, now.tokens, seconds_left, now.population, now.is_participant)
 
-    # --- the verbs ------------------------------------------------------------------------------------------------
+    # --- the verbs ------------------------------------------------------------------------------------------
 
     def restore_tokens(self, tokens: int) -> None:
         """Count on from the tokens of a checkpoint."""
         self._now = replace(self._now, tokens=tokens)
 
     def take_own(self, state: SharedState) -> None:
-        """Begin with a state that we had a part in before a restart, or that no other peer has: the founder's."""
+        """Begin with a state that we had a part in before a restart, or that no other peer has: the
+        founder's."""
         self._own_roots.append(state_root(state))
         self._move(state)
 

@@ -1,10 +1,12 @@
-"""The round log: records of the last rounds, kept and served, so that a peer can replay missed rounds instead of fetching the model.
+"""The round log: records of the last rounds, kept and served, so that a peer can replay missed rounds instead
+of fetching the model.
 
-    record / ROOT      ──►  what was decided in the round that began with the state of that root (`averaging.record`)
-    our state          ──►  the next, and the next …  until the state root that the others have, to the last bit
+    record / ROOT  ──►  what was decided in the round that began with that state root (`averaging.record`)
+    our state      ──►  the next, and the next …  until the state root that the others have, to the last bit
 
-No donor is believed: only a state that has the root on which the run agrees is taken; otherwise the model itself is fetched. Records
-are kept as long as they are smaller than half the model: then several of them are still cheaper than the model.
+No donor is believed: only a state that has the root on which the run agrees is taken; otherwise the model
+itself is fetched. Records are kept as long as they are smaller than half the model: then several of them are
+still cheaper than the model.
 """
 
 from __future__ import annotations
@@ -53,12 +55,16 @@ class RoundLog:
         self._arithmetic = arithmetic
         self._kept: OrderedDict[bytes, Record] = OrderedDict()
         self._wanted: bytes | None = None
-        """The root whose record we are asking others for: peers that ask us for it must not wait, as we may be waiting for them."""
+        """The root whose record we are asking others for: peers that ask us for it must not wait, as we may
+        be waiting for them."""
         self._news = asyncio.Event()
         transport.serve(Route("record", self._on_record))
 
     def keep(self, root: bytes, record: Record) -> None:
-        """``record`` leads on from the state of ``root``. The newest is always kept, older ones while they are small."""
+        """``record`` leads on from the state of ``root``.
+
+        The newest is always kept, older ones while they are small.
+        """
         self._kept[root] = record
         self._kept.move_to_end(root)
         sizes = [sum(map(len, each.items)) for each in self._kept.values()]
@@ -71,7 +77,7 @@ class RoundLog:
         self._news.set()
         self._news = asyncio.Event()
 
-    # --- serving --------------------------------------------------------------------------------------------------
+    # --- serving --------------------------------------------------------------------------------------------
 
     async def _on_record(self, call: Call) -> Payload:
         """The record; for the round under way as soon as it is over."""
@@ -94,14 +100,16 @@ class RoundLog:
     def _is_under_way(self, root: bytes) -> bool:
         return root not in self._kept and root == state_root(self._learner.state) and root != self._wanted
 
-    # --- asking ---------------------------------------------------------------------------------------------------
+    # --- asking ---------------------------------------------------------------------------------------------
 
     async def record(
         self, root: bytes, donors: Sequence[PeerId], deadline: float
     ) -> tuple[Record, PeerId] | None:
-        """The record of the round that began with ``root``, and the peer that sent it; None if no donor has it by ``deadline``.
+        """The record of the round that began with ``root``, and the peer that sent it; None if no donor has
+        it by ``deadline``.
 
-        Each of ``donors`` is asked in turn, again and again while one of them says that the round is not over.
+        Each of ``donors`` is asked in turn, again and again while one of them says that the round is not
+        over.
         """
         self._wanted = root
         self._tell_news()
@@ -144,7 +152,7 @@ class RoundLog:
     def _report(self, error: SwarmError, donor: PeerId) -> None:
         self._chunk_exchange.report(Report(error.code, error.fact, donor))
 
-    # --- replaying ------------------------------------------------------------------------------------------------
+    # --- replaying ------------------------------------------------------------------------------------------
 
     async def state(self, head: ChosenHead, deadline: float) -> SharedState | None:
         """The state of ``head``, replayed from ours; None if it is not to be had in this way."""
@@ -168,11 +176,17 @@ class RoundLog:
         return state if state_root(state) == head.state_root else None
 
     async def after(self, record: Record) -> SharedState:
-        """The state after ours by ``record``. Raises `Malformed` if no group of the run can have decided it."""
+        """The state after ours by ``record``.
+
+        Raises `Malformed` if no group of the run can have decided it.
+        """
         return await self.following(self._learner.state, record)
 
     async def following(self, state: SharedState, record: Record) -> SharedState:
-        """The state after ``state`` by ``record``. Raises `Malformed` if no group of the run can have decided it."""
+        """The state after ``state`` by ``record``.
+
+        Raises `Malformed` if no group of the run can have decided it.
+        """
         if record.round != state.round:
             raise Malformed("the record is of another round")
         average_P = None

@@ -1,4 +1,5 @@
-"""Fetching what the other peers have, the training text and the shared state: from several donors, each chunk checked by its hash."""
+"""Fetching what the other peers have, the training text and the shared state: from several donors, each chunk
+checked by its hash."""
 
 from __future__ import annotations
 
@@ -30,7 +31,8 @@ POLL_SECONDS = 0.25
 
 @dataclass(frozen=True, slots=True)
 class _Content:
-    """Something to fetch: for people a ``text`` or a ``model``; its root; the lengths of its chunks; what proves their hashes."""
+    """Something to fetch: for people a ``text`` or a ``model``; its root; the lengths of its chunks; what
+    proves their hashes."""
 
     what: str
     root: bytes
@@ -56,7 +58,10 @@ class StateSync:
         self._tell = tell
 
     async def corpus(self, kept_in: Path | None, deadline: float) -> Corpus:
-        """The run's training text: from ``kept_in`` if it is whole there, else from peers. Raises `NobodyThere` at ``deadline``."""
+        """The run's training text: from ``kept_in`` if it is whole there, else from peers.
+
+        Raises `NobodyThere` at ``deadline``.
+        """
         spec = self._manifest.data
         found = await self._arithmetic.run(lambda: corpora.open_saved(kept_in, spec)) if kept_in else None
         while found is None:
@@ -84,7 +89,8 @@ class StateSync:
         return corpus
 
     async def state(self, head: ChosenHead, numbers: int, deadline: float) -> SharedState | None:
-        """The state of ``head``; None if its donors left or moved on before it was whole (ask again for the head)."""
+        """The state of ``head``; None if its donors left or moved on before it was whole (ask again for the
+        head)."""
         has_momentum = self._manifest.outer.momentum > 0
         length = blob_length(numbers, has_momentum)
         content = _Content(
@@ -101,7 +107,8 @@ class StateSync:
     async def _chunks(
         self, content: _Content, donors: Sequence[PeerId], deadline: float
     ) -> list[bytes] | None:
-        """All chunks in order; None if they could not be had this time (those that came are kept for the next)."""
+        """All chunks in order; None if they could not be had this time (those that came are kept for the
+        next)."""
         exchange = self._chunk_exchange
         count = len(content.lengths)
         try:

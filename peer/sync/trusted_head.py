@@ -1,15 +1,19 @@
-"""The trusted head: the organiser's signed head, on which newcomers rely while a young run has too few peers for a vote.
+"""The trusted head: the organiser's signed head, on which newcomers rely while a young run has too few peers
+for a vote.
 
     organiser ──► anchor: its signed head, now and then, to a few peers ──► each keeps the newest one
-    newcomer  ──► anchor / (nothing)                                    ──► the organiser's frame, from any peer that has it
+    newcomer  ──► anchor / (nothing)                                    ──► the organiser's, from any peer
 
 (The route is called ``anchor`` on the wire.)
 
-Rule 1: with fewer than `ENOUGH` votes the organiser's own head decides, if it counts, however many peers claim something else.
-        It does not count if the organiser is itself a newcomer to its run: then it has lost its checkpoint, and follows the others.
-Rule 2: if the organiser is not among the answers, what it has signed still counts: heads that contradict it or are behind it are not
-        believed. Heads that are ahead of it may be right: a run goes on without its organiser.
-Rule 3: the frame is checked by its signature, so it does not matter which peer passes it on. An old one only protects less.
+Rule 1: with fewer than `ENOUGH` votes the organiser's own head decides, if it counts, however many peers
+        claim something else. It does not count if the organiser is itself a newcomer to its run: then it has
+        lost its checkpoint, and follows the others.
+Rule 2: if the organiser is not among the answers, what it has signed still counts: heads that contradict it
+        or are behind it are not believed. Heads that are ahead of it may be right: a run goes on without its
+        organiser.
+Rule 3: the frame is checked by its signature, so it does not matter which peer passes it on. An old one only
+        protects less.
 """
 
 from __future__ import annotations
@@ -35,7 +39,8 @@ PATIENCE = 5.0
 def choose_for_newcomer(
     heads: Sequence[Signed[Head]], organiser: PeerId, trusted: Signed[Head] | None
 ) -> ChosenHead | None:
-    """The head that a newcomer takes, by the rules of the module; None if there is none to believe (ask again)."""
+    """The head that a newcomer takes, by the rules of the module; None if there is none to believe (ask
+    again)."""
     votes = counting(heads)
     if len(votes) < ENOUGH:
         decisive = next((signed for signed in votes if signed.signer == organiser), None)
@@ -77,7 +82,10 @@ class TrustedHeads:
         return self.newest.raw
 
     def learn(self, raw: bytes) -> None:
-        """Keep a frame if it is newer than ours. Raises the faults of `open_frame`, and `Impostor` if it is not the organiser's."""
+        """Keep a frame if it is newer than ours.
+
+        Raises the faults of `open_frame`, and `Impostor` if it is not the organiser's.
+        """
         signed = open_frame(raw, Head, run=self._run)
         if signed.signer != self._organiser:
             raise Impostor("only the organiser's word is an anchor")
@@ -85,7 +93,10 @@ class TrustedHeads:
             self.newest = signed
 
     async def choose(self, heads: Sequence[Signed[Head]], deadline: float) -> ChosenHead | None:
-        """The head that a newcomer takes. If few heads came, the peers that sent them are asked for the trusted head as well."""
+        """The head that a newcomer takes.
+
+        If few heads came, the peers that sent them are asked for the trusted head as well.
+        """
         votes = counting(heads)
         if len(votes) < ENOUGH and all(signed.signer != self._organiser for signed in votes):
             others = [signed.signer for signed in heads if signed.signer != self._transport.me]

@@ -1,7 +1,8 @@
-"""AdamW (Loshchilov & Hutter 2019, arXiv:1711.05101) by torch's fused kernel, over groups of weights.
+"""AdamW (Loshchilov & Hutter 2019, arXiv:1711.05101) with torch's fused kernel, over groups of weights.
 
-Not `torch.optim.AdamW`: making any `torch.optim.Optimizer` loads torch's compiler, which nobody here calls. That costs a peer one
-to two seconds and 90 MB at every start, and volunteers come and go.
+It is not `torch.optim.AdamW`, because constructing any `torch.optim.Optimizer` loads torch's compiler, which
+this program does not use. That would cost one to two seconds and 90 MB at every start of a peer, and
+volunteers start often.
 """
 
 from __future__ import annotations
@@ -13,20 +14,26 @@ from torch import Tensor
 from torch.optim.adamw import adamw
 
 BETAS = (0.9, 0.95)
+"""Decay of the two moments per step. 0.95 is usual for language models."""
 EPSILON = 1e-8
+"""Added to the denominator."""
 
 
 class AdamW:
-    """``state`` per weight: ``step``, a float32 scalar, ``exp_avg`` and ``exp_avg_sq`` of its shape. ``lr`` may be set anew."""
+    """The optimiser. ``lr`` may change between steps.
+
+    ``state`` per weight: ``step``, a float32 scalar, and ``exp_avg`` and ``exp_avg_sq``, shaped like it.
+    """
 
     def __init__(self, groups: Sequence[tuple[Sequence[Tensor], float]], lr: float) -> None:
-        """``groups``: weights, and how much they decay by themselves."""
-        self._groups, self.lr = groups, lr
+        """``groups``: weights, each group with its weight decay."""
+        self._groups = groups
+        self.lr = lr
         self.state: dict[Tensor, dict[str, Tensor]] = {}
 
     @torch.no_grad()
     def step(self) -> None:
-        """One update of every weight that has a gradient."""
+        """Update every weight that has a gradient."""
         for weights, weight_decay in self._groups:
             moving = [weight for weight in weights if weight.grad is not None]
             states = [self._state_of(weight) for weight in moving]

@@ -1,9 +1,11 @@
-"""What survives ``kill -9``: shared state, this peer's optimiser and residual, in safetensors files that are whole or not there.
+"""Checkpoints: the shared state, this peer's optimiser and its residual, in safetensors files.
 
-    checkpoints/round-00000041.safetensors      the last two are kept: a damaged newest one costs a round, not the run
+    checkpoints/round-00000041.safetensors
     checkpoints/round-00000042.safetensors
 
-The one address of safetensors in this program; nothing is ever pickled.
+Each file is written as a whole (`peer.storage.files`), so one survives ``kill -9`` at any moment. The last
+two are kept: where the newest is damaged, the peer loses a round and not the run. Only this module uses
+safetensors, and nothing is ever pickled.
 """
 
 # Axes: P parameters of the whole model
@@ -15,6 +17,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import msgspec
 from safetensors import SafetensorError, safe_open
@@ -23,12 +26,15 @@ from torch import Tensor
 
 from swarm.manifest import ModelSpec
 
-from ..storage.files import replacing, sweep, trouble
+from ..storage.files import disk_trouble, replacing, sweep
 from .state import SharedState, bytes_of
 
 FORMAT = "swarm-checkpoint-1"
+"""In the header of a checkpoint."""
 MODEL_FORMAT = "swarm-model-1"
+"""In the header of an exported model."""
 KEEP = 2
+"""Checkpoints in a folder."""
 
 _NAME = re.compile(r"round-(\d{8,10})\.safetensors")
 _ERRNO = re.compile(r"\(os error (\d+)\)")
@@ -36,7 +42,7 @@ _ERRNO = re.compile(r"\(os error (\d+)\)")
 
 @dataclass(frozen=True, eq=False)
 class Loaded:
-    """A checkpoint as it was saved: ``inner`` for `Inner.import_state`, ``residual_P`` None where the peer had none."""
+    """A checkpoint. ``inner`` is for `Inner.import_state`; ``residual_P`` is None where the peer had none."""
 
     path: Path
     state: SharedState
@@ -52,27 +58,30 @@ def save(
     residual_P: Tensor | None,
     meta: Mapping[str, str],
 ) -> Path:
-    """Write the checkpoint of ``state.round`` into ``directory`` and keep the one before it; the path.
+    """Write the checkpoint of ``state.round`` into ``directory`` and keep the one before it; its path.
 
-    Checkpoints of later rounds go: they belong to a history that this peer has left. Raises `DiskTrouble`, and then the
-    checkpoints that were there still are.
+    Removes checkpoints of later rounds: they belong to a side of a partition that this peer has left. Raises
+    `DiskTrouble`; the checkpoints that were there are then still there.
     """
     path = directory / f"round-{state.round:08}.safetensors"
     tensors = {"anchor": state.anchor_P} | {f"inner/{name}": tensor for name, tensor in inner.items()}
-    tensors |= {"momentum": state.momentum_P} if state.momentum_P is not None else {}
-    tensors |= {"residual": residual_P} if residual_P is not None else {}
-    header = {"format": FORMAT, "round": str(state.round)} | {f"meta/{k}": v for k, v in meta.items()}
+    if state.momentum_P is not None:
+        tensors["momentum"] = state.momentum_P
+    if residual_P is not None:
+        tensors["residual"] = residual_P
+    header = {"format": FORMAT, "round": str(state.round)}
+    header |= {f"meta/{name}": value for name, value in meta.items()}
     try:
         sweep(directory)
         _write(path, tensors, header | {"digest": _digest(tensors, header)})
         _forget(directory, state.round)
     except OSError as error:
-        raise trouble(path, error) from error
+        raise disk_trouble(path, error) from error
     return path
 
 
 def load(directory: Path) -> tuple[Loaded | None, tuple[str, ...]]:
-    """The newest checkpoint in ``directory`` that is whole (None where there is none), and a warning for each damaged one."""
+    """The newest undamaged checkpoint in ``directory`` or None, and a warning for each damaged one."""
     warnings: list[str] = []
     for path in _saved(directory).values():
         try:
@@ -83,20 +92,20 @@ def load(directory: Path) -> tuple[Loaded | None, tuple[str, ...]]:
 
 
 def export(path: Path, tensors: Mapping[str, Tensor], spec: ModelSpec, meta: Mapping[str, str]) -> None:
-    """The model alone, with named tensors, for people and other programs. Raises `DiskTrouble`."""
+    """Write the model alone, with named tensors, for people and other programs. Raises `DiskTrouble`."""
     sizes = {name: getattr(spec, name) for name in spec.__struct_fields__}
     _write(path, tensors, {**meta, "format": MODEL_FORMAT, "spec": msgspec.json.encode(sizes).decode()})
 
 
 def load_export(path: Path) -> tuple[ModelSpec, dict[str, Tensor]]:
-    """What `export` wrote. Raises `DiskTrouble` where the file is missing or not one."""
+    """Read what `export` wrote. Raises `DiskTrouble` where the file is missing or something else."""
     try:
         with safe_open(path, framework="pt") as file:
             sizes = msgspec.json.decode(file.metadata()["spec"], type=dict[str, str | int])
             spec = msgspec.convert([sizes[name] for name in ModelSpec.__struct_fields__], ModelSpec)
-            return spec, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
+            return spec, _tensors(file)
     except (SafetensorError, ValueError, KeyError, TypeError, OSError) as error:
-        raise trouble(path, OSError(0, f"not a model file ({error})"), "read") from error
+        raise disk_trouble(path, OSError(0, f"not a model file ({error})"), "read") from error
 
 
 def _saved(directory: Path) -> dict[int, Path]:
@@ -124,14 +133,14 @@ def _write(path: Path, tensors: Mapping[str, Tensor], header: dict[str, str]) ->
                 metadata=header,
             )
         except SafetensorError as error:
-            number = _ERRNO.search(str(error))  # the library gives the system's error as text only
+            number = _ERRNO.search(str(error))  # the library reports the error of the system only as text
             raise OSError(int(number[1]) if number else 0, str(error)) from error
 
 
 def _read(path: Path) -> Loaded:
     with safe_open(path, framework="pt") as file:
         header: dict[str, str] = file.metadata() or {}
-        tensors: dict[str, Tensor] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
+        tensors = _tensors(file)
     if header.get("format") != FORMAT:
         raise ValueError("its format is unknown")
     digest = header.pop("digest")
@@ -145,8 +154,13 @@ def _read(path: Path) -> Loaded:
     return Loaded(path, state, inner, tensors.get("residual"), meta)
 
 
+def _tensors(file: Any) -> dict[str, Tensor]:
+    names: list[str] = file.keys()
+    return {name: file.get_tensor(name) for name in names}
+
+
 def _digest(tensors: Mapping[str, Tensor], header: Mapping[str, str]) -> str:
-    """One hash over everything: safetensors notices a file that was cut short, but not a bit that flipped."""
+    """One hash over everything: safetensors detects a file that was cut short, but not a flipped bit."""
     digest = hashlib.sha256(msgspec.json.encode(sorted(header.items())))
     for name, tensor in sorted(tensors.items()):
         digest.update(msgspec.json.encode((name, str(tensor.dtype), tuple(tensor.shape))))

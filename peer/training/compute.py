@@ -1,6 +1,7 @@
-"""Where arithmetic runs: one thread beside the event loop, or, in a rehearsal, inline at a price in virtual seconds.
+"""Where arithmetic runs: in one thread beside the event loop, or, in a rehearsal, in the loop's thread for a
+cost in virtual seconds.
 
-Both keep the order of the jobs and run one at a time, so that a job may use the model without a lock.
+Both run one job at a time, in the order in which jobs come. So a job may use the model without a lock.
 """
 
 from __future__ import annotations
@@ -14,45 +15,49 @@ T = TypeVar("T")
 
 
 class Compute:
-    """The only thread a peer starts. Torch may use more cores inside a job; that is the volunteer's limit, set elsewhere."""
+    """One thread for all arithmetic. Torch may use several cores inside a job."""
 
     def __init__(self) -> None:
         self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="compute")
-        self._handed: set[Future[Any]] = set()
+        self._pending: set[Future[Any]] = set()
         self._is_closed = False
 
     async def run(self, job: Callable[[], T], *, is_brief: bool = False) -> T:
-        """The result of ``job()``, or its exception. A job that has begun runs to its end also where the caller is cancelled.
+        """The result of ``job()``, or its exception.
 
-        A brief one is run here and now where no other waits or runs: to hand it over and back costs more than it does itself, as
-        both threads then contend for the interpreter. Raises `RuntimeError` after `close`.
+        A job that has begun runs to its end even if the caller is cancelled. A brief job runs at once in this
+        thread where no other job waits or runs: handing it to the other thread and back would take longer
+        than the job, as both threads contend for the interpreter. Raises `RuntimeError` after `close`.
         """
-        if (
-            is_brief and not self._is_closed and all(handed.done() for handed in tuple(self._handed))
-        ):  # another thread discards
+        if is_brief and not self._is_closed and self._is_idle():
             return job()
-        self._handed.add(handed := self._worker.submit(job))
-        handed.add_done_callback(self._handed.discard)
-        return await asyncio.wrap_future(handed)
+        future = self._worker.submit(job)
+        self._pending.add(future)
+        future.add_done_callback(self._pending.discard)
+        return await asyncio.wrap_future(future)
+
+    def _is_idle(self) -> bool:
+        jobs = tuple(self._pending)  # a copy, because the other thread removes from the set
+        return all(job.done() for job in jobs)
 
     def close(self) -> None:
-        """Drop the jobs that wait, and wait for the one that runs."""
+        """Drop the jobs that have not begun, and wait for the one that runs."""
         self._is_closed = True
         self._worker.shutdown(wait=True, cancel_futures=True)
 
 
 class Inline:
-    """Runs each job at once, in the caller's thread, and lets ``cost(job)`` seconds of the loop's clock pass for it."""
+    """Runs each job in the caller's thread, after ``cost(job)`` seconds of the loop's clock."""
 
     def __init__(self, cost: Callable[[Callable[[], Any]], float]) -> None:
         self._cost = cost
         self._turn = asyncio.Lock()
 
     async def run(self, job: Callable[[], T], *, is_brief: bool = False) -> T:
-        """The result of ``job()``, or its exception, once its time has passed. Jobs take turns, as on the one thread."""
+        """The result of ``job()``, or its exception. Jobs take turns, as on one thread."""
         async with self._turn:
             await asyncio.sleep(self._cost(job))
             return job()
 
     def close(self) -> None:
-        """Nothing to end."""
+        """Nothing to close."""

@@ -1,6 +1,6 @@
-"""How good the shared model is: bits per byte on text nobody trains on, and a sample for people to look at."""
+"""How good the shared model is: bits per byte on text that no peer trains on, and a sample to read."""
 
-# Axes: W windows, U = T + 1 bytes of a window, V vocabulary
+# Axes: W windows, B windows in a batch, T positions, U = T + 1 bytes of a window, V vocabulary
 
 from __future__ import annotations
 
@@ -16,7 +16,10 @@ from ..models.registry import GPT
 
 @torch.inference_mode()
 def bits_per_byte(model: GPT, windows_WU: Tensor, batch: int = 32) -> float:
-    """Mean cost in bits of each byte after the first of a window, given those before it (8 = knows nothing)."""
+    """Mean cost in bits of each byte after the first of a window, given those before it.
+
+    A model that knows nothing has 8.
+    """
     device = model.embedding.device
     nats = 0.0
     for start in range(0, len(windows_WU), batch):
@@ -28,9 +31,10 @@ def bits_per_byte(model: GPT, windows_WU: Tensor, batch: int = 32) -> float:
 
 @torch.inference_mode()
 def sample(model: GPT, prompt: bytes, length: int, seed: int, temperature: float = 0.8) -> str:
-    """``length`` bytes that the model writes after ``prompt``, as text that a terminal can show; 0 degrees is the likeliest byte.
+    """``length`` bytes that the model writes after ``prompt``, as text that is safe to print on a terminal.
 
-    The prompt is not repeated. Without one the model continues a line end.
+    With ``temperature`` 0 each byte is the likeliest one. The prompt is not part of the result. With an empty
+    prompt, the model continues a line end.
     """
     device = model.embedding.device
     generator = torch.Generator().manual_seed(seed)
@@ -48,7 +52,10 @@ def sample(model: GPT, prompt: bytes, length: int, seed: int, temperature: float
 
 
 def printable(text: str) -> str:
-    """``text`` without control and format characters except line ends and tabs: what a model wrote must not steer a terminal."""
+    """``text`` without control and format characters, except line ends and tabs.
+
+    Text that a model wrote must not control a terminal.
+    """
     return "".join(
         letter for letter in text if letter in "\n\t" or not unicodedata.category(letter).startswith("C")
     )

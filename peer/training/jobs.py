@@ -12,7 +12,8 @@ from .learner import Assignment, Learner, Work
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """How much local training fits: at most ``steps``, and until ``is_over`` says so (it is asked after every step)."""
+    """How much local training fits: at most ``steps``, and until ``is_over`` says so (it is asked after every
+    step)."""
 
     steps: int
     is_over: Callable[[], bool]

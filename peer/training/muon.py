@@ -1,10 +1,12 @@
-"""Muon for the hidden matrices of a model: momentum, then the nearest thing to an orthogonal matrix (Jordan et al. 2024).
+"""Muon for the hidden matrices: steps along the momentum made nearly orthogonal (Jordan et al. 2024).
 
-    B ← μ B + G          M = G + μ B          O = NewtonSchulz(M / ‖M‖)          W ← W − η (0.2 √max(rows, columns) · O + λ W)
+    B ← μ B + G    M = G + μ B    O = NewtonSchulz(M / ‖M‖)    W ← W − η (0.2 √max(rows, columns) · O + λ W)
 
-The factor gives an update the size of AdamW's (Liu et al. 2025, arXiv:2502.16982), so that one learning rate serves both. The
-iteration needs no precision, so it runs in bfloat16 where the hardware multiplies such matrices: seven times faster there, and
-several times slower where it does not. What a peer trains locally need not have the same bits elsewhere.
+The factor gives updates of the size of AdamW's (arXiv:2502.16982): one learning rate for both.
+
+The iteration needs little precision. It runs in bfloat16 where the hardware multiplies such matrices, which
+is seven times faster there, and several times slower elsewhere. Local training may have other bits on each
+peer.
 """
 
 # Axes: G matrices of one shape, R rows, C columns
@@ -20,26 +22,29 @@ import torch
 from torch import Tensor
 
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
-"""Of the quintic a·s + b·s³ + c·s⁵ on the singular values: steepest at zero; after five rounds they lie between 0.65 and 1.2."""
-ROUNDS = 5
+"""Of the polynomial a·s + b·s³ + c·s⁵ that each iteration applies to the singular values s. After five
+iterations they lie between 0.65 and 1.2. It is as steep as possible at zero, so that small ones grow fast."""
+ITERATIONS = 5
+"""Of Newton and Schulz, per step."""
 MOMENTUM = 0.95
+"""μ."""
 RMS = 0.2
 """Root mean square of AdamW's usual updates, in learning rates."""
 LARGE = 256
-"""Rows or columns, whichever are fewer, from which on a CPU's matrix unit is worth the conversion."""
+"""Least rows and columns for which converting to bfloat16 pays on a CPU with a matrix unit."""
 
 
 def orthogonalised(matrices_GRC: Tensor) -> Tensor:
     """Each matrix with its singular values brought close to 1, ``[G, R, C]``; a zero matrix stays zero."""
-    wide = matrices_GRC.shape[-2] <= matrices_GRC.shape[-1]
-    x: Tensor = matrices_GRC if wide else matrices_GRC.mT
+    is_wide = matrices_GRC.shape[-2] <= matrices_GRC.shape[-1]
+    x: Tensor = matrices_GRC if is_wide else matrices_GRC.mT
     x = (x / torch.linalg.matrix_norm(x, keepdim=True).clamp(min=1e-7)).to(_dtype(x))
     a, b, c = COEFFICIENTS
-    for _ in range(ROUNDS):
+    for _ in range(ITERATIONS):
         gram = x @ x.mT
         x = a * x + torch.baddbmm(gram, gram, gram, beta=b, alpha=c) @ x
     x = x.to(matrices_GRC.dtype)
-    return x if wide else x.mT
+    return x if is_wide else x.mT
 
 
 def _dtype(x_GRC: Tensor) -> torch.dtype:
@@ -49,33 +54,38 @@ def _dtype(x_GRC: Tensor) -> torch.dtype:
 
 @cache
 def _has_matrix_unit() -> bool:
-    """Whether this processor multiplies bfloat16 matrices in hardware; older versions of torch cannot tell."""
+    """Whether this processor multiplies bfloat16 matrices in hardware; False if torch is too old to tell."""
     capabilities: dict[str, object] = getattr(torch.cpu, "get_capabilities", dict)()
     return bool(capabilities.get("amx_bf16"))
 
 
 class Muon:
-    """Over matrices alone. ``state`` per matrix: ``momentum``, of the same shape. ``lr`` may change at any time."""
+    """The optimiser, for matrices only. ``lr`` may change between steps.
+
+    ``state`` per matrix: ``momentum``, of the same shape.
+    """
 
     def __init__(self, matrices: Iterable[Tensor], lr: float, weight_decay: float) -> None:
-        self._matrices, self.lr, self._weight_decay = list(matrices), lr, weight_decay
+        self._matrices = list(matrices)
+        self.lr = lr
+        self._weight_decay = weight_decay
         self.state: dict[Tensor, dict[str, Tensor]] = {}
 
     @torch.no_grad()
     def step(self) -> None:
-        """One update of every matrix that has a gradient; those of one shape go through the iteration together."""
-        alike: dict[torch.Size, list[tuple[Tensor, Tensor]]] = defaultdict(list)
+        """Update every matrix that has a gradient; those of one shape go through the iteration together."""
+        by_shape: dict[torch.Size, list[tuple[Tensor, Tensor]]] = defaultdict(list)
         for weight in self._matrices:
             if weight.grad is not None:
-                alike[weight.shape].append((weight, self._looked_ahead(weight, weight.grad)))
-        for (rows, columns), pairs in alike.items():
-            moved_GRC = orthogonalised(torch.stack([ahead for _, ahead in pairs]))
-            for (weight, _), moved_RC in zip(pairs, moved_GRC, strict=True):
+                by_shape[weight.shape].append((weight, self._with_momentum(weight, weight.grad)))
+        for (rows, columns), pairs in by_shape.items():
+            update_GRC = orthogonalised(torch.stack([gradient for _, gradient in pairs]))
+            for (weight, _), update_RC in zip(pairs, update_GRC, strict=True):
                 weight.mul_(1 - self.lr * self._weight_decay)
-                weight.sub_(moved_RC, alpha=self.lr * RMS * math.sqrt(max(rows, columns)))
+                weight.sub_(update_RC, alpha=self.lr * RMS * math.sqrt(max(rows, columns)))
 
-    def _looked_ahead(self, weight: Tensor, gradient: Tensor) -> Tensor:
-        """The gradient with its momentum, one step ahead (Nesterov)."""
+    def _with_momentum(self, weight: Tensor, gradient: Tensor) -> Tensor:
+        """The gradient with Nesterov momentum. Updates the momentum."""
         momentum = self.state.setdefault(weight, {"momentum": torch.zeros_like(weight)})["momentum"]
         momentum.mul_(MOMENTUM).add_(gradient)
         return gradient + MOMENTUM * momentum

@@ -1,9 +1,9 @@
-"""What all honest peers share at the start of a round: the model, the outer momentum where there is one, and how far the run is.
+"""What all honest peers share at the start of a round: its number, the model, and any outer momentum.
 
     anchor [P] ‖ momentum [P]  ──►  float32, little-endian  ──►  1 MiB chunks  ──►  root of the chunks
     state root = sha256( "swarm-state-v1" ‖ round ‖ root of the chunks )
 
-A newcomer learns the root from several peers, the hashes from one, and the chunks from all of them in parallel.
+A newcomer learns the state root from several peers, the hashes from one, and the chunks from all of them.
 """
 
 # Axes: P parameters of the whole model
@@ -25,27 +25,29 @@ from swarm.hashing import digest
 from ..chunks.hashes import chunk_count, chunk_length, root_of
 
 CHUNK = 1 << 20
-"""Bytes per chunk: what one request to one donor carries, and what a donor that lies or leaves in the middle of one can waste."""
+"""Bytes per chunk: what one request to a donor carries, and so what a donor that lies or leaves can waste."""
 
 DOMAIN = b"swarm-state-v1"
+"""Keeps the roots of states apart from those of training texts."""
 
 _HEAD = struct.Struct("<I")
 
 
 @dataclass(frozen=True, eq=False)
 class SharedState:
-    """A value: nobody writes into its tensors (float32, ``[P]``, on the CPU, contiguous); the next round makes a new one."""
+    """A value: its tensors (float32, ``[P]``, on the CPU, contiguous) are never written to."""
 
     round: int
     anchor_P: Tensor
     momentum_P: Tensor | None = None
 
     def __repr__(self) -> str:
-        return f"SharedState(round {self.round}, {self.anchor_P.numel():,} parameters, root {state_root(self).hex()[:12]})"
+        root = state_root(self).hex()[:12]
+        return f"SharedState(round {self.round}, {self.anchor_P.numel():,} parameters, root {root})"
 
     @property
     def length(self) -> int:
-        """Bytes of the whole blob."""
+        """Bytes of anchor and momentum together."""
         return sum(len(piece) for piece in self._pieces)
 
     @cached_property
@@ -60,7 +62,7 @@ class SharedState:
 
 
 def bytes_of(tensor: Tensor) -> memoryview:
-    """The tensor's memory as bytes, without a copy where it is contiguous and on the CPU."""
+    """The memory of ``tensor`` as bytes, without a copy where it is contiguous and on the CPU."""
     return tensor.detach().cpu().contiguous().flatten().numpy().data.cast("B")
 
 
@@ -70,7 +72,7 @@ def blob_length(numbers: int, has_momentum: bool) -> int:
 
 
 def chunk(state: SharedState, index: int) -> memoryview:
-    """Chunk ``index`` of the blob: a view, or a copy of at most 1 MiB where it spans the border between anchor and momentum.
+    """Chunk ``index`` of the state's bytes: a view, or a copy where it spans both anchor and momentum.
 
     Raises `IndexError` where there is no such chunk.
     """
@@ -79,39 +81,41 @@ def chunk(state: SharedState, index: int) -> memoryview:
     parts: list[memoryview] = []
     for piece in state._pieces:
         parts.append(piece[max(start, 0) : max(stop, 0)])
-        start, stop = start - len(piece), stop - len(piece)
+        start -= len(piece)
+        stop -= len(piece)
     inside = [part for part in parts if part]
     return inside[0] if len(inside) == 1 else memoryview(b"".join(inside))
 
 
 def chunk_hashes(state: SharedState) -> list[bytes]:
-    """The digest of every chunk, in order; computed once per state."""
+    """The BLAKE3 digest of every chunk, in order; computed once per state."""
     return state._hashes
 
 
 def state_root(state: SharedState) -> bytes:
-    """32 bytes that are equal on two peers exactly where the round and every bit of the model are."""
+    """32 bytes that are equal on two peers if and only if the round and every bit of the vectors are."""
     return state_root_from(state.round, chunk_hashes(state), state.length)
 
 
 def state_root_from(round_: int, hashes: Sequence[bytes], length: int) -> bytes:
-    """The state root that belongs to ``hashes``: how a newcomer checks a list of hashes before it fetches a single chunk."""
+    """The state root that belongs to ``hashes``: a newcomer checks them by it before it fetches a chunk."""
     return hashlib.sha256(DOMAIN + _HEAD.pack(round_) + root_of(hashes, length, DOMAIN)).digest()
 
 
 def assemble(round_: int, chunks: Sequence[bytes], numbers: int, has_momentum: bool) -> SharedState:
-    """The state whose chunks came from other peers, each checked by its hash already.
+    """The state from its chunks, which have come from other peers and been checked by their hashes.
 
-    Raises `WrongContent` where lengths do not fit the model or a number is not finite (a majority can agree on NaN, too).
+    Raises `WrongContent` where the lengths do not fit the model, or a number is not finite. That can happen
+    with correct hashes, because a majority can agree on NaN.
     """
     length = blob_length(numbers, has_momentum)
     expected = [chunk_length(index, length, CHUNK) for index in range(chunk_count(length, CHUNK))]
     if [len(part) for part in chunks] != expected:
         raise WrongContent(f"these chunks do not make a model of {numbers} parameters")
     vector = torch.frombuffer(bytearray().join(chunks), dtype=torch.float32)
-    if not all(
-        end.isfinite() for end in vector.aminmax()
-    ):  # NaN wins both; a hundred times faster than isfinite().all()
+    # a hundred times faster than isfinite().all(); with a NaN, both minimum and maximum are NaN
+    lowest, highest = vector.aminmax()
+    if not (lowest.isfinite() and highest.isfinite()):
         raise WrongContent("the model received has numbers that are not finite")
     anchor_P, *momentum = vector.view(-1, numbers).unbind()
     return SharedState(round_, anchor_P, momentum[0] if momentum else None)
@@ -119,7 +123,7 @@ def assemble(round_: int, chunks: Sequence[bytes], numbers: int, has_momentum: b
 
 @dataclass(frozen=True, slots=True)
 class StateContent:
-    """A state as the library serves it: hashes and chunks."""
+    """A state as `peer.chunks.exchange` serves it: hashes and chunks."""
 
     state: SharedState
 

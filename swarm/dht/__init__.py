@@ -1,1 +1,1 @@
-"""Finding each other: signed records under the run's keys, kept by the peers themselves."""
+"""How peers find each other: signed records under the run's keys, kept by the peers themselves."""

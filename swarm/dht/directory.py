@@ -1,6 +1,7 @@
-"""The port to the DHT: put and get of signed records. Nothing security-relevant is ever decided by what comes out of it.
+"""The port to the DHT: put and get of signed records.
 
-Behind it: `HivemindDirectory` (`swarm.dht.node`, real runs), `SimulatedDirectory` (`swarm.simulation.directory`, rehearsals).
+Real runs use `swarm.dht.node.HivemindDirectory`, simulations `swarm.simulation.directory.SimulatedDirectory`.
+The DHT may hide records, so nothing that concerns security depends on what a get returns.
 """
 
 from __future__ import annotations
@@ -18,13 +19,16 @@ M = TypeVar("M", bound=Message)
 
 
 class Directory(Protocol):
-    """Keeps one record per (topic, signer): the one with the highest (round, seq)."""
+    """A store of one record per topic and signer: the one with the highest (round, seq)."""
 
     async def put(self, topic: str, record: bytes, *, seconds: float, deadline: float) -> bool:
-        """Publish a sealed ``record`` of ours for ``seconds``. False where no peer took it (weather: try again later)."""
+        """Publish our sealed ``record`` for ``seconds``. False where no peer stored it: try again later."""
 
     async def get(self, topic: str, form: type[M], *, deadline: float) -> list[Signed[M]]:
-        """The newest valid record of every signer under ``topic``, in the order of peer ids. Empty where nobody answers."""
+        """The newest valid record of every signer under ``topic``, in the order of peer ids.
+
+        Empty where no peer answers before ``deadline``.
+        """
 
 
 def newest(records: Iterable[Signed[M]]) -> list[Signed[M]]:

@@ -1,7 +1,10 @@
-"""The directory of a real run: hivemind's ``DHTNode`` (Kademlia: routing table, search, replication) in our own event loop.
+"""The directory of a real run: hivemind's ``DHTNode`` (Kademlia) in our event loop.
 
-hivemind brings the search; the transport, the ids, the records, their freshness, the clock and the end of every task are ours
-(`p2p`, `records`, `storage`, `tasks`). It is imported when a directory is opened and not before: that takes seconds.
+    from hivemind    routing table, search, replication
+    ours             transport (`p2p`), ids and records (`records`), which record is newer (`storage`),
+                     the end of every task (`tasks`)
+
+hivemind is imported when a directory is opened, because the import takes seconds.
 """
 
 from __future__ import annotations
@@ -31,23 +34,27 @@ REPLICAS = 5
 """Peers that keep a record, per key."""
 
 REFRESH_SECONDS = 120.0
-"""A get that comes so long after the last refresh also looks for our own neighbourhood."""
+"""Time from one refresh to the next. A refresh is a get that also searches for the peers nearest to us."""
 
 GRACE = 1.0
-"""Seconds that a search which has answers waits for the entries it has not met on its way."""
+"""Seconds that an operation with answers waits for entries that have not answered."""
 
 ENTRIES_LIMIT = 16
-"""Entries remembered, the ones met last first."""
+"""Most entries remembered, the latest first."""
 
 M = TypeVar("M", bound=Message)
-_importing = threading.Lock()
+_import_lock = threading.Lock()
 
 
 class HivemindDirectory:
-    """`swarm.dht.directory.Directory` on real peers. Make it with `open`, end it with `close` (or ``async with``)."""
+    """The `Directory` of real peers. Make one with `open`; end it with `close` or ``async with``."""
 
     def __init__(self, node: Any, p2p: P2P, topics: Topics, storage: RecordStorage, owner: TaskOwner) -> None:
-        self._node, self._p2p, self._topics, self._storage, self._owner = node, p2p, topics, storage, owner
+        self._node = node
+        self._p2p = p2p
+        self._topics = topics
+        self._storage = storage
+        self._owner = owner
         self._me = p2p.me
         self._entries: list[PeerId] = []
         self._refresh_at = 0.0
@@ -64,18 +71,21 @@ class HivemindDirectory:
         entries: Sequence[PeerId],
         deadline: float,
     ) -> HivemindDirectory:
-        """Start a node and join through whichever of ``entries`` answers; our own contact should be in ``contacts`` by now.
+        """Start a node and join the run through those of ``entries`` that answer.
 
-        ``forms`` says which topics the run has and which message each holds. Raises `NobodyThere` where there are entries and none
-        answers (a founder has none), `TooLate` where hivemind could not be loaded before ``deadline``.
+        Our own contact should be in ``contacts`` by now. ``forms`` maps the topics of the run to their
+        messages. Raises `NobodyThere` where there are entries and none answers (the founder of a run has
+        none), `TooLate` where hivemind could not be imported before ``deadline``.
         """
         try:
             async with asyncio.timeout_at(deadline):
                 await asyncio.to_thread(load_hivemind)
         except TimeoutError as error:
             raise TooLate("the DHT is still being loaded") from error
-        owner, topics = TaskOwner(), Topics(run, forms)
-        p2p, storage = P2P(transport, contacts, topics, owner), RecordStorage(topics)
+        owner = TaskOwner()
+        topics = Topics(run, forms)
+        p2p = P2P(transport, contacts, topics, owner)
+        storage = RecordStorage(topics)
         others = [peer for peer in entries if peer != transport.me]
         try:
             with owner.adopting():
@@ -102,7 +112,10 @@ class HivemindDirectory:
         await self.close()
 
     async def close(self) -> None:
-        """Leave without a word; every task of the node has ended when this returns. Later puts and gets do nothing."""
+        """Leave, without telling other peers. All tasks of the node have ended when this returns.
+
+        Later puts and gets do nothing.
+        """
         if self._is_open:
             self._is_open = False
             self._p2p.close()
@@ -111,7 +124,7 @@ class HivemindDirectory:
 
     @property
     def refused(self) -> Counter[str]:
-        """What others sent against the rules, counted by error code."""
+        """What other peers sent against the rules, counted by error code."""
         return self._p2p.refused + self._storage.refused
 
     @property
@@ -120,10 +133,11 @@ class HivemindDirectory:
         return len(self._node.protocol.routing_table.uid_to_peer_id)
 
     async def put(self, topic: str, record: bytes, *, seconds: float, deadline: float) -> bool:
-        """Publish a sealed ``record`` of ours under the keys of ``topic``, at the nearest peers and at the entries.
+        """Publish our sealed ``record`` under the keys of ``topic``, at the nearest peers and at the entries.
 
-        ``seconds`` are bounded to 600. False where no other peer took it. Raises the faults of `open_frame` where the record is not
-        one that this run keeps under ``topic``, `KeyError` where the run has no such topic.
+        It lives for ``seconds``, at most 600. False where no other peer stored it. Raises the errors of
+        `open_frame` where the record does not belong to ``topic``, `KeyError` where the run has no such
+        topic.
         """
         keys = self._topics.keys(topic)
         if self._topics.open(key_id(keys[0]), record).signer != self._me:
@@ -133,7 +147,10 @@ class HivemindDirectory:
         return bool(operation.took)
 
     async def get(self, topic: str, form: type[M], *, deadline: float) -> list[Signed[M]]:
-        """The newest valid record of every signer under ``topic``, in the order of peer ids: what came in before ``deadline``."""
+        """The newest valid record of every signer under ``topic``, as far as it came before ``deadline``.
+
+        In the order of peer ids. Raises `KeyError` where the run has no such topic.
+        """
         keys = self._topics.keys(topic)
         operation = Operation(deadline)
         await self._run(operation, self._search(operation, keys))
@@ -142,15 +159,23 @@ class HivemindDirectory:
         return newest(cast("list[Signed[M]]", found))
 
     async def meet(self, peer: PeerId, deadline: float) -> bool:
-        """Take ``peer``, which `Contacts` can dial, as one more entry. Whether it answered."""
+        """Add ``peer``, which needs an address in `Contacts`, as an entry and join through it.
+
+        Whether it answered.
+        """
         return peer != self._me and await self._join([peer], deadline)
 
-    # --- operations: each runs in a task of its own, so that a caller who leaves early breaks nothing ------------------
+    # --- operations: each runs in its own task, so that cancelling the caller does not cancel it ------
 
     async def _run(self, operation: Operation, work: Coroutine[Any, Any, None]) -> None:
-        """Wait for ``work`` until its deadline. It is not cancelled then (half of hivemind's search would hang): it runs dry."""
+        """Run ``work`` and wait for it until the operation's deadline.
+
+        After the deadline the task goes on by itself, but sends no more calls (see `Operation`). Cancelling
+        it would leave half of hivemind's search waiting for ever.
+        """
         if not self._is_open:
-            return work.close()
+            work.close()
+            return
         loop = asyncio.get_running_loop()
         with self._owner.adopting(), operating(operation):
             task = asyncio.create_task(work)
@@ -162,6 +187,7 @@ class HivemindDirectory:
             task.result()
 
     async def _join(self, peers: Iterable[PeerId], deadline: float) -> bool:
+        """Add ``peers`` to the entries and join through them. Whether one of them answered."""
         fresh = [peer for peer in peers if peer not in self._entries]
         self._entries = [*fresh, *self._entries][:ENTRIES_LIMIT]
         operation = Operation(deadline)
@@ -169,84 +195,90 @@ class HivemindDirectory:
         return not operation.answered.isdisjoint(peers)
 
     async def _ping(self, operation: Operation, peers: Iterable[PeerId]) -> None:
-        """Greet ``peers`` and, as soon as one answers, look for our own neighbourhood through it: the dead keep nobody waiting."""
-        greetings = {asyncio.create_task(self._node.protocol.call_ping(_hivemind_id(peer))) for peer in peers}
-        while greetings and not operation.answered:
-            _, greetings = await asyncio.wait(greetings, return_when=asyncio.FIRST_COMPLETED)
-        if operation.answered:
-            await self._visit([node_id(self._me)])
+        """Ping ``peers`` and, as soon as one answers, search for the peers nearest to us through it.
 
-    async def _visit(self, places: Sequence[bytes]) -> None:
-        """Ask the peers nearest to each of ``places`` (20 bytes); what they hold ends up in the operation."""
+        Peers that do not answer delay nothing.
+        """
+        pings = {asyncio.create_task(self._node.protocol.call_ping(_hivemind_id(peer))) for peer in peers}
+        while pings and not operation.answered:
+            _, pings = await asyncio.wait(pings, return_when=asyncio.FIRST_COMPLETED)
+        if operation.answered:
+            await self._find_nearest([node_id(self._me)])
+
+    async def _find_nearest(self, places: Sequence[bytes]) -> None:
+        """Ask the peers nearest to ``places`` (20 bytes each). `P2P` adds their records to the operation."""
         from hivemind.dht.routing import DHTID
 
         await self._node.find_nearest_nodes(
             [DHTID.from_bytes(place) for place in places], k_nearest=NEIGHBOURS, beam_size=NEIGHBOURS
         )
 
-    async def _wake(self, operation: Operation) -> None:
-        """Where everybody was lost (the network was away), greet the entries and whoever answered last."""
+    async def _rejoin_if_alone(self, operation: Operation) -> None:
+        """Join again through entries and known peers where the routing table is empty (no network)."""
         if not self.neighbours:
             await self._ping(operation, dict.fromkeys((*self._entries, *self._p2p.answered)))
 
     async def _search(self, operation: Operation, keys: Sequence[bytes]) -> None:
-        await self._wake(operation)
+        await self._rejoin_if_alone(operation)
         places = [key_id(key).to_bytes(20, "big") for key in keys]
         now = asyncio.get_running_loop().time()
         if now >= self._refresh_at:
             self._refresh_at = now + REFRESH_SECONDS
-            self._node.blacklist.clear()  # it counts the failures of all peers that ever were, for a backoff that we do not use
-            await self._visit([*places, node_id(self._me)])
+            # The blacklist keeps a counter per peer that ever failed, for a backoff that we do not use.
+            self._node.blacklist.clear()
+            await self._find_nearest([*places, node_id(self._me)])
         else:
-            await self._visit(places)
-        ids = self._ids(keys)
-        rest = [_hivemind_id(peer) for peer in self._entries if peer not in operation.answered]
-        await _briefly(operation, [self._node._call_find_with_blacklist(entry, ids) for entry in rest])
+            await self._find_nearest(places)
+
+        ids = _dht_ids(keys)
+        others = [_hivemind_id(peer) for peer in self._entries if peer not in operation.answered]
+        await _wait(operation, [self._node._call_find_with_blacklist(entry, ids) for entry in others])
 
     async def _publish(self, operation: Operation, keys: Sequence[bytes], seconds: float) -> None:
-        await self._wake(operation)
+        await self._rejoin_if_alone(operation)
         bundle = [[operation.record, seconds_to_live(seconds)]]
         await self._node.store_many(list(keys), [bundle] * len(keys), 0.0, beam_size=NEIGHBOURS)
-        ids, value, blacklist = (
-            self._ids(keys),
-            self._node.protocol.serializer.dumps(bundle),
-            self._node.blacklist,
-        )
-        rest = [_hivemind_id(peer) for peer in self._entries if peer not in operation.took]
+
+        ids = _dht_ids(keys)
+        value = self._node.protocol.serializer.dumps(bundle)
+        others = [_hivemind_id(peer) for peer in self._entries if peer not in operation.took]
         stores = [
             self._node.protocol.call_store(entry, ids, [value] * len(ids), 0.0)
-            for entry in rest
-            if entry not in blacklist
+            for entry in others
+            if entry not in self._node.blacklist
         ]
-        await _briefly(operation, stores)
-
-    def _ids(self, keys: Sequence[bytes]) -> list[Any]:
-        from hivemind.dht.routing import DHTID
-
-        return [DHTID(key_id(key)) for key in keys]
+        await _wait(operation, stores)
 
 
-async def _briefly(operation: Operation, calls: Sequence[Coroutine[Any, Any, Any]]) -> None:
-    """Wait for all of ``calls``, but where others have answered not long: an entry that went to sleep must not slow every get."""
-    if tasks := [asyncio.create_task(call) for call in calls]:
+async def _wait(operation: Operation, calls: Sequence[Coroutine[Any, Any, Any]]) -> None:
+    """Wait for ``calls`` to entries; only for `GRACE` where other peers have answered already.
+
+    An entry that has gone for good would otherwise slow down every operation.
+    """
+    tasks = [asyncio.create_task(call) for call in calls]
+    if tasks:
         await asyncio.wait(tasks, timeout=GRACE if operation.answered else PATIENCE)
 
 
 def load_hivemind() -> None:
-    """Import hivemind's DHT and undo what that import changes for the whole process. Takes 2 to 4 s: call it in a thread."""
-    with _importing, warnings.catch_warnings():
+    """Import hivemind's DHT, and undo what the import changes in the process. Takes 2 to 4 s: use a thread.
+
+    The import renames the log level WARNING, installs a log handler, and changes the filters of warnings and
+    the way in which torch shares memory.
+    """
+    with _import_lock, warnings.catch_warnings():
         if "hivemind.dht.node" in sys.modules:
             return
-        level, mp = logging.getLevelName(logging.WARNING), sys.modules.get("torch.multiprocessing")
-        strategy = mp.get_sharing_strategy() if mp else None
-        from hivemind.utils.logging import (
-            use_hivemind_log_handler,  # whatever is imported of hivemind, all of it is
-        )
+        level_name = logging.getLevelName(logging.WARNING)
+        multiprocessing = sys.modules.get("torch.multiprocessing")
+        sharing = multiprocessing.get_sharing_strategy() if multiprocessing else None
+        # Importing any module of hivemind imports all of it, also `hivemind.dht.node`.
+        from hivemind.utils.logging import use_hivemind_log_handler
 
         use_hivemind_log_handler("nowhere")
-        logging.addLevelName(logging.WARNING, level)
-        if mp:
-            mp.set_sharing_strategy(strategy)
+        logging.addLevelName(logging.WARNING, level_name)
+        if multiprocessing:
+            multiprocessing.set_sharing_strategy(sharing)
 
 
 def _hivemind_id(peer: PeerId) -> Any:
@@ -255,8 +287,14 @@ def _hivemind_id(peer: PeerId) -> Any:
     return PeerID(to_multihash(peer))
 
 
+def _dht_ids(keys: Sequence[bytes]) -> list[Any]:
+    from hivemind.dht.routing import DHTID
+
+    return [DHTID(key_id(key)) for key in keys]
+
+
 async def _create_node(p2p: P2P, me: PeerId, storage: RecordStorage) -> Any:
-    """A node that has met nobody yet. Caches, refreshes and joining are ours, so hivemind's are off; a dead peer rests for 10 s."""
+    """A node that knows no peers. hivemind's own caches are off; it retries a dead peer after 10 s."""
     from hivemind.dht.node import DHTNode
     from hivemind.dht.routing import DHTID
 

@@ -1,12 +1,17 @@
-"""hivemind's ``P2P``, on our transport: one unary RPC = one request on the route "dht".
+"""hivemind's ``P2P`` on our transport: each remote call of hivemind is one request on the route "dht".
 
-    request   argument = ping | store | find | walk     body = [protobuf, contact of the caller, tags of records it has]
+    request   argument = ping | store | find | walk
+              body     = [protobuf, contact of the caller, tags of the records that the caller has]
     reply     [protobuf, contacts of the callee and of the peers that the reply names]
 
-This is also the border. hivemind trusts what it parses, so nothing gets to it before its form has been checked: a node id follows
-from the key that TLS has proven, values are plain bundles (never its own nested dictionaries), no message holds a time of day.
-``walk`` is a find that asks for neighbours only; a find says which records its search has brought already, so that each travels
-a few times and not from all of its keepers.
+A "walk" is a find that asks for neighbours only. A find carries the `tag` of each record that its search has
+found so far, so that the peers asked later leave these records out.
+
+hivemind trusts what it parses. So this module checks all messages from strangers first:
+
+Rule 1: a node id must be the one that follows from the key that TLS has proven.
+Rule 2: a stored value is a plain bundle, never one of hivemind's own nested dictionaries.
+Rule 3: no message holds a time of day.
 """
 
 from __future__ import annotations
@@ -21,6 +26,7 @@ from typing import Any
 
 import msgspec
 
+from ..bounded import LeastRecentlyUsed
 from ..errors import Malformed, Refused, SwarmError, TheirFault
 from ..identity import PeerId
 from ..membership.contacts import Contacts
@@ -31,21 +37,29 @@ from .storage import HELD_LIMIT
 from .tasks import TaskOwner, disowned
 
 PATIENCE = 4.0
-"""Seconds for one RPC."""
+"""Seconds that one call may take."""
 
 MESSAGE_LIMIT = HELD_LIMIT + CONTROL_LIMIT
-"""Bytes of the largest message: everything that a node holds, and its wrapping."""
+"""Bytes of the largest message: all records of a node, and what goes around them."""
 
 CONTACTS_LIMIT = 40
+"""Contacts in a reply; further ones are ignored."""
+
 KEYS_LIMIT = 16
+"""Keys in a request; a request with more is refused. A topic has 3."""
+
+KEY_SIZE = 20
+"""Bytes of a key in hivemind's messages."""
+
 NEIGHBOURS = 10
-"""Peers that a reply names per key, nearest first: no search keeps more."""
+"""Peers that a reply names per key, nearest first. A search keeps no more than that."""
 
 ANSWERED_LIMIT = 32
+"""Peers that have answered last and are remembered, to rejoin through them."""
 
-_VERBS = ("ping", "store", "find", "walk")
-_PLAIN = b"\xc0"
-"""hivemind's tag of a value without sub-keys."""
+_ARGUMENTS = ("ping", "store", "find", "walk")
+_NO_SUBKEY = b"\xc0"
+"""The sub-key field of a plain value in hivemind's messages."""
 
 _REQUEST = msgspec.msgpack.Decoder(tuple[bytes, bytes, bytes])
 _REPLY = msgspec.msgpack.Decoder(tuple[bytes, list[bytes]])
@@ -53,20 +67,26 @@ _REPLY = msgspec.msgpack.Decoder(tuple[bytes, list[bytes]])
 
 @dataclass(slots=True)
 class Operation:
-    """One put, get or join of ours, shared by all RPCs made for it.
+    """One put, get or join of ours. All calls that hivemind makes for it share this object.
 
-    After ``deadline`` (``loop.time()``) it begins no new RPC: it is told "nothing" instead, so that hivemind's search comes to its
-    end by itself and no healthy peer is forgotten for our impatience.
+    After ``deadline`` (``loop.time()``) no new call is sent: hivemind gets an empty reply instead. So its
+    search ends by itself, and it does not drop a healthy peer only because we ran out of time.
     """
 
     deadline: float
     record: bytes = b""
-    """The frame to publish; empty for a get."""
+    """The frame to publish; empty for a get or a join."""
     found: dict[bytes, Signed[Message]] = field(default_factory=dict)
     """Valid records that came in, by `tag`."""
     answered: set[PeerId] = field(default_factory=set)
+    """Peers that have answered a call of this operation."""
     took: set[PeerId] = field(default_factory=set)
-    """Peers that keep ``record`` now."""
+    """Peers that have stored ``record``."""
+
+    @property
+    def wants_records(self) -> bool:
+        """Whether records are wanted, as by a get and a join; a put looks for neighbours only."""
+        return not self.record
 
 
 _operation: ContextVar[Operation | None] = ContextVar("swarm.dht.operation", default=None)
@@ -74,7 +94,7 @@ _operation: ContextVar[Operation | None] = ContextVar("swarm.dht.operation", def
 
 @contextmanager
 def operating(operation: Operation | None) -> Iterator[None]:
-    """RPCs started in this block, and in tasks started in it, belong to ``operation``."""
+    """Calls made in this block, and in tasks started in it, belong to ``operation``."""
     token = _operation.set(operation)
     try:
         yield
@@ -84,16 +104,17 @@ def operating(operation: Operation | None) -> Iterator[None]:
 
 @dataclass(frozen=True, slots=True)
 class _Servicer:
-    """One of hivemind's RPC methods and the protobuf type that it reads."""
+    """A method of hivemind that answers calls, and the protobuf type of its requests."""
 
     method: Callable[[Any, Any], Awaitable[Any]]
     form: Any
 
 
 class P2P:
-    """What hivemind's ``DHTNode`` needs of a ``P2P`` object, and nothing more.
+    """The part of hivemind's ``P2P`` class that its ``DHTNode`` uses.
 
-    ``refused`` counts, by error code, what others sent against the rules; ``answered`` holds the peers that answered last.
+    ``refused`` counts, by error code, what other peers sent against the rules. ``answered`` holds the peers
+    that answered last.
     """
 
     def __init__(self, transport: Transport, contacts: Contacts, topics: Topics, owner: TaskOwner) -> None:
@@ -102,32 +123,36 @@ class P2P:
         self.me = transport.me
         self.peer_id = PeerID(to_multihash(transport.me))
         self.refused: Counter[str] = Counter()
-        self.answered: dict[PeerId, None] = {}
-        self._transport, self._contacts, self._topics, self._owner = transport, contacts, topics, owner
+        self.answered: LeastRecentlyUsed[PeerId, None] = LeastRecentlyUsed(ANSWERED_LIMIT)
+        self._transport = transport
+        self._contacts = contacts
+        self._topics = topics
+        self._owner = owner
         self._servicers: dict[str, _Servicer] = {}
         self._is_open = True
 
-    # --- what hivemind calls ------------------------------------------------------------------------------------
+    # --- methods that hivemind calls ------------------------------------------------------------------
 
     async def add_protobuf_handler(
         self, name: str, handler: Any, input_protobuf_type: Any, **options: Any
     ) -> None:
-        """Let ``handler`` answer the RPC ``name``, such as ``DHTProtocol.rpc_find``."""
+        """Let ``handler`` answer calls of ``name``, such as ``DHTProtocol.rpc_find``."""
         self._servicers[_verb(name)] = _Servicer(handler, input_protobuf_type)
 
     async def remove_protobuf_handler(self, name: str, **options: Any) -> None:
-        """Answer the RPC ``name`` no longer."""
+        """Answer calls of ``name`` no longer."""
         self._servicers.pop(_verb(name), None)
 
     async def call_protobuf_handler(
         self, peer_id: Any, name: str, input: Any, output_protobuf_type: Any
     ) -> Any:
-        """The reply of ``peer_id``. Raises hivemind's ``P2PHandlerError`` where there is none, or none that keeps the rules."""
+        """The reply of ``peer_id``. Raises hivemind's ``P2PHandlerError`` where no valid reply comes."""
         from hivemind.p2p import P2PHandlerError
 
-        operation, verb = _operation.get(), _verb(name)
+        operation = _operation.get()
+        verb = _verb(name)
         if operation and verb != "ping" and asyncio.get_running_loop().time() >= operation.deadline:
-            return _nothing(verb, input, output_protobuf_type)
+            return _empty_reply(verb, input, output_protobuf_type)
         try:
             to = from_multihash(peer_id.to_bytes())
             return await self._call(to, verb, input, output_protobuf_type, operation)
@@ -137,75 +162,81 @@ class P2P:
         except SwarmError as error:
             raise P2PHandlerError(f"{name} at {peer_id}: {error}") from error
 
-    # --- what our node calls ------------------------------------------------------------------------------------
+    # --- methods that our directory calls -------------------------------------------------------------
 
     def serve(self) -> None:
         """Answer other peers from now on."""
         self._transport.serve(Route("dht", self._serve, _admit))
 
     def close(self) -> None:
-        """Answer and ask nobody from now on."""
+        """Send and answer no calls from now on."""
         self._is_open = False
 
-    # --- calls --------------------------------------------------------------------------------------------------
+    # --- calls to other peers -------------------------------------------------------------------------
 
     async def _call(self, to: PeerId, verb: str, request: Any, form: Any, operation: Operation | None) -> Any:
         if not self._is_open:
             raise Refused("this node is closed")
-        argument = "walk" if verb == "find" and not (operation and not operation.record) else verb
+        argument = _argument(verb, operation)
         tags = b"".join(operation.found) if operation and argument == "find" else b""
-        body = pack((request.SerializeToString(), self._contacts.record(self.me) or b"", tags))
-        deadline = asyncio.get_running_loop().time() + PATIENCE
-        with disowned():
-            reply = await self._transport.request(
-                to,
-                Request(
-                    "dht",
-                    body,
-                    argument=argument,
-                    limit=MESSAGE_LIMIT if argument == "find" else CONTROL_LIMIT,
-                ),
-                deadline=deadline,
-            )
-        raw, contacts = _decode(_REPLY, reply)
-        response = _parse(form, raw)
-        if response.peer.node_id not in (b"", node_id(to)):
-            raise Malformed("a node id that does not belong to the key")
-        if wrong := self._contacts.learn_all(contacts[:CONTACTS_LIMIT]):
-            self.refused["contact"] += wrong
+        own_contact = self._contacts.record(self.me) or b""
+        reply = await self._send(to, argument, pack((request.SerializeToString(), own_contact, tags)))
+        response = self._open_reply(to, form, reply)
         if verb == "find":
             await self._read_find(request, response, operation)
-        self._remember(to, operation)
-        if verb == "store" and operation:
-            kept = (value for value, ok in zip(request.values, response.store_ok, strict=False) if ok)
-            if any(operation.record in value for value in kept):
+        self.answered[to] = None
+        if operation:
+            operation.answered.add(to)
+            if verb == "store" and _has_stored(operation.record, request, response):
                 operation.took.add(to)
         return response
 
+    async def _send(self, to: PeerId, argument: str, body: bytes) -> bytes:
+        limit = MESSAGE_LIMIT if argument == "find" else CONTROL_LIMIT
+        deadline = asyncio.get_running_loop().time() + PATIENCE
+        with disowned():
+            return await self._transport.request(
+                to, Request("dht", body, argument=argument, limit=limit), deadline=deadline
+            )
+
+    def _open_reply(self, sender: PeerId, form: Any, reply: bytes) -> Any:
+        """The protobuf message in ``reply``, after its form and the sender's node id have been checked."""
+        raw, contacts = _decode(_REPLY, reply)
+        response = _parse(form, raw)
+        _check_node_id(response.peer, sender)
+        wrong = self._contacts.learn_all(contacts[:CONTACTS_LIMIT])
+        if wrong:
+            self.refused["contact"] += wrong
+        return response
+
     async def _read_find(self, request: Any, response: Any, operation: Operation | None) -> None:
-        """Take the records out, for the operation that asked; leave hivemind the neighbours that can be dialled."""
+        """Take the records out of the reply, for the operation, and the neighbours that we cannot dial."""
         if len(response.results) != len(request.keys):
             raise Malformed("a reply for other keys than were asked for")
         for key, result in zip(request.keys, response.results, strict=True):
-            if result.value and operation and not operation.record:
-                signed, wrong = await self._read(key, result.value)
-                operation.found.update((tag(one.raw), one) for one in signed)
+            if result.value and operation and operation.wants_records:
+                records, wrong = await self._open_bundle(key, result.value)
+                operation.found.update((tag(record.raw), record) for record in records)
                 self.refused += wrong
-            result.ClearField("value")
-            result.ClearField("type")
-            pairs = list(zip(result.nearest_node_ids, result.nearest_peer_ids, strict=False))[:NEIGHBOURS]
-            pairs = [(node, peer) for node, peer in pairs if self._is_dialable(node, peer)]
-            result.ClearField("nearest_node_ids")
-            result.ClearField("nearest_peer_ids")
-            result.nearest_node_ids.extend(node for node, _ in pairs)
-            result.nearest_peer_ids.extend(peer for _, peer in pairs)
+            _drop_value(result)
+            self._drop_undialable(result)
 
-    async def _read(self, key: bytes, bundle: bytes) -> tuple[list[Signed[Message]], Counter[str]]:
-        """Open a bundle. A thousand signatures take a tenth of a second, which a thread spends."""
+    async def _open_bundle(self, key: bytes, bundle: bytes) -> tuple[list[Signed[Message]], Counter[str]]:
+        """`Topics.read`, in a thread where the bundle is long: 1,000 signatures take about 0.1 s."""
         where = int.from_bytes(key, "big")
         if len(bundle) <= CONTROL_LIMIT:
             return self._topics.read(where, bundle)
         return await asyncio.to_thread(self._topics.read, where, bundle)
+
+    def _drop_undialable(self, result: Any) -> None:
+        """Leave hivemind only those of the nearest neighbours in ``result`` that we can dial."""
+        named = zip(result.nearest_node_ids, result.nearest_peer_ids, strict=False)
+        nearest = list(named)[:NEIGHBOURS]
+        dialable = [(node, peer) for node, peer in nearest if self._is_dialable(node, peer)]
+        result.ClearField("nearest_node_ids")
+        result.ClearField("nearest_peer_ids")
+        result.nearest_node_ids.extend(node for node, _ in dialable)
+        result.nearest_peer_ids.extend(peer for _, peer in dialable)
 
     def _is_dialable(self, node: bytes, multihash: bytes) -> bool:
         try:
@@ -215,15 +246,7 @@ class P2P:
             return False
         return node == node_id(peer) and peer != self.me and bool(self._contacts.addresses(peer))
 
-    def _remember(self, peer: PeerId, operation: Operation | None) -> None:
-        self.answered.pop(peer, None)
-        self.answered[peer] = None
-        while len(self.answered) > ANSWERED_LIMIT:
-            self.answered.pop(next(iter(self.answered)))
-        if operation:
-            operation.answered.add(peer)
-
-    # --- answers ------------------------------------------------------------------------------------------------
+    # --- calls from other peers -----------------------------------------------------------------------
 
     async def _serve(self, call: Call) -> Payload:
         from hivemind.p2p import P2PContext, PeerID
@@ -232,47 +255,64 @@ class P2P:
         servicer = self._servicers.get(verb)
         if servicer is None or not self._is_open:
             raise Refused("this peer keeps no records")
+
         raw, contact, tags = _decode(_REQUEST, bytes(call.body))
         if contact and self._contacts.learn(contact).signer != call.sender:
             raise Malformed("the contact of somebody else")
         request = _parse(servicer.form, raw)
-        _check(verb, request, call.sender)
+        _check_request(verb, request, call.sender)
         if not self._contacts.addresses(call.sender):
-            request.ClearField("peer")  # nobody could dial it, so it has no place in a routing table
-        if (
-            len(raw) > CONTROL_LIMIT
-        ):  # only a store may be; `verify` remembers, so the storage, which cannot wait, need not compute
-            for key, bundle in zip(request.keys, request.values, strict=True):
-                await self._read(key, bundle)
+            request.ClearField("peer")  # we cannot dial it, so hivemind must not add it to its routing table
+        if len(raw) > CONTROL_LIMIT:
+            await self._verify_ahead(request)
+
         context = P2PContext(call.argument, self.peer_id, PeerID(to_multihash(call.sender)))
         with self._owner.adopting(), operating(None):
             response = await servicer.method(request, context)
         return self._pack_reply(call.argument, response, tags)
 
+    async def _verify_ahead(self, request: Any) -> None:
+        """Verify the signatures of a long store in a thread.
+
+        The storage, which verifies them again, cannot wait for a thread. It finds the results in a cache.
+        """
+        for key, bundle in zip(request.keys, request.values, strict=True):
+            await self._open_bundle(key, bundle)
+
     def _pack_reply(self, argument: str, response: Any, tags: bytes) -> bytes:
+        named = [self.me]
         if argument == "ping":
             response.ClearField("dht_time")
-        named = [self.me]
-        for result in response.results if argument in ("find", "walk") else ():
-            del result.nearest_node_ids[NEIGHBOURS:], result.nearest_peer_ids[NEIGHBOURS:]
-            named += map(from_multihash, result.nearest_peer_ids)
-            if argument == "walk":
-                result.ClearField("value")
-                result.ClearField("type")
-            elif result.value and tags:
-                result.value = without(result.value, tags)
-        records = [record for peer in dict.fromkeys(named) if (record := self._contacts.record(peer))]
-        return pack((response.SerializeToString(), records[:CONTACTS_LIMIT]))
+        if argument in ("find", "walk"):
+            for result in response.results:
+                del result.nearest_node_ids[NEIGHBOURS:]
+                del result.nearest_peer_ids[NEIGHBOURS:]
+                named += map(from_multihash, result.nearest_peer_ids)
+                if argument == "walk":
+                    _drop_value(result)
+                elif result.value and tags:
+                    result.value = without(result.value, tags)
+        contacts = (self._contacts.record(peer) for peer in dict.fromkeys(named))
+        known = [contact for contact in contacts if contact]
+        return pack((response.SerializeToString(), known[:CONTACTS_LIMIT]))
 
 
 def _admit(sender: PeerId, argument: str) -> Allowance:
-    if argument not in _VERBS:
+    if argument not in _ARGUMENTS:
         raise Malformed("no verb of the DHT")
     return Allowance(at_most=MESSAGE_LIMIT if argument == "store" else CONTROL_LIMIT, seconds=PATIENCE)
 
 
 def _verb(name: str) -> str:
+    """The last part of hivemind's name of a call: "find" in ``DHTProtocol.rpc_find``."""
     return name.rpartition("rpc_")[2]
+
+
+def _argument(verb: str, operation: Operation | None) -> str:
+    """The argument of a request: a find becomes a walk where no records are wanted."""
+    if verb == "find" and (operation is None or not operation.wants_records):
+        return "walk"
+    return verb
 
 
 def _decode(decoder: msgspec.msgpack.Decoder[Any], raw: bytes) -> Any:
@@ -291,30 +331,46 @@ def _parse(form: Any, raw: bytes) -> Any:
         raise Malformed(f"not a {form.DESCRIPTOR.name}") from error
 
 
-def _check(verb: str, request: Any, sender: PeerId) -> None:
-    """Refuse what no honest hivemind of ours sends. Afterwards no assertion of hivemind's can be met from outside."""
-    if request.peer.node_id not in (b"", node_id(sender)):
-        raise Malformed("a node id that does not belong to the key")
+def _check_request(verb: str, request: Any, sender: PeerId) -> None:
+    """Refuse requests that no honest peer sends. After this check no assertion of hivemind's can fail."""
+    _check_node_id(request.peer, sender)
     if verb == "ping":
-        request.validate = False  # a ping that made us ping back would be an amplifier
+        request.validate = False  # otherwise hivemind pings back, and a ping could be used as an amplifier
         return
     keys = list(request.keys)
-    if len(set(keys)) < len(keys) or len(keys) > KEYS_LIMIT or any(len(key) != 20 for key in keys):
+    if len(set(keys)) < len(keys) or len(keys) > KEYS_LIMIT or any(len(key) != KEY_SIZE for key in keys):
         raise Malformed("keys are 20 bytes each, different, and few")
     if verb == "store":
-        columns = (request.subkeys, request.values, request.expiration_time, request.in_cache)
-        if any(len(column) != len(keys) for column in columns):
-            raise Malformed("columns of different lengths")
-        if (
-            any(request.in_cache)
-            or any(request.expiration_time)
-            or any(tag != _PLAIN for tag in request.subkeys)
-        ):
-            raise Malformed("only plain bundles, and no time of day")
+        _check_store(request)
 
 
-def _nothing(verb: str, request: Any, form: Any) -> Any:
-    """What a search that is out of time is told in place of a reply."""
+def _check_node_id(peer: Any, sender: PeerId) -> None:
+    if peer.node_id not in (b"", node_id(sender)):
+        raise Malformed("a node id that does not belong to the key")
+
+
+def _check_store(request: Any) -> None:
+    columns = (request.subkeys, request.values, request.expiration_time, request.in_cache)
+    if any(len(column) != len(request.keys) for column in columns):
+        raise Malformed("columns of different lengths")
+    has_subkeys = any(subkey != _NO_SUBKEY for subkey in request.subkeys)
+    if has_subkeys or any(request.in_cache) or any(request.expiration_time):
+        raise Malformed("only plain bundles, and no time of day")
+
+
+def _has_stored(record: bytes, request: Any, response: Any) -> bool:
+    """Whether ``response`` says that a value with ``record`` in it is stored now."""
+    pairs = zip(request.values, response.store_ok, strict=False)
+    return any(record in value for value, is_stored in pairs if is_stored)
+
+
+def _drop_value(result: Any) -> None:
+    result.ClearField("value")
+    result.ClearField("type")
+
+
+def _empty_reply(verb: str, request: Any, form: Any) -> Any:
+    """The reply that hivemind gets after an operation's deadline."""
     if verb == "store":
         return form(store_ok=[False] * len(request.keys))
     return form(results=[{}] * len(request.keys))

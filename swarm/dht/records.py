@@ -1,7 +1,10 @@
-"""What the DHT keeps, as pure values: topics under salted keys, bundles of signed records, and the ids peers have there.
+"""The values that the DHT keeps: topics under salted keys, and bundles of signed records.
 
-topic ─ 3 salts ─► 3 keys         who grinds ids next to one of them hides nothing
-key   ─► bundle = [[frame, seconds to live], …]     one record per signer; never a time of day
+    topic + salt   ->   key                                     3 salts, so 3 keys per topic
+    key            ->   bundle = [[frame, seconds to live], …]  one record per signer, no time of day
+
+A peer's place among the keys follows from its own key, but an attacker may try many keys until one has a
+place next to a topic's key. There it can hide records, but not at the other keys of the topic.
 """
 
 from __future__ import annotations
@@ -20,18 +23,19 @@ from ..wire import Message, Signed, open_frame, pack
 from .directory import RECORD_LIMIT
 
 SALTS = 3
-"""Keys per topic. A get reads all, so a record is lost only where all three neighbourhoods are hostile."""
+"""Keys per topic. A get reads all: to hide a record, the peers near each of the keys must be hostile."""
 
 MAX_SECONDS = 600.0
-"""The longest life of a record; whoever wants to be known longer says so again."""
+"""The longest life of a record. A peer that stays longer publishes again."""
 
 OWNERS_LIMIT = 1000
-"""Signers kept per key, and records of the longest bundle."""
+"""Most signers per key, and most records in a bundle."""
 
 TAG_SIZE = 8
+"""Bytes of a `tag`. A collision only hides a record from one search."""
 
 _MULTIHASH = b"\x00\x20"
-"""libp2p's "identity" multihash of 32 bytes: the form in which hivemind carries our digests."""
+"""Prefix of libp2p's "identity" multihash of 32 bytes, the form in which hivemind carries our peer ids."""
 
 _BUNDLE = msgspec.msgpack.Decoder(list[tuple[bytes, float]])
 
@@ -42,12 +46,12 @@ def seconds_to_live(seconds: float) -> float:
 
 
 def pack_bundle(records: Iterable[tuple[bytes, float]]) -> bytes:
-    """Pairs of (sealed frame, seconds to live) as one value of the DHT."""
+    """``records``, pairs of (sealed frame, seconds to live), as one value of the DHT."""
     return pack([(frame, seconds_to_live(seconds)) for frame, seconds in records])
 
 
 def unpack_bundle(raw: bytes) -> list[tuple[bytes, float]]:
-    """The pairs of a bundle from a stranger, lives bounded, frames unopened. Raises `Malformed`."""
+    """The pairs in a stranger's bundle: lives bounded, frames not yet checked. Raises `Malformed`."""
     try:
         pairs = _BUNDLE.decode(raw)
     except (msgspec.DecodeError, RecursionError) as error:
@@ -58,18 +62,18 @@ def unpack_bundle(raw: bytes) -> list[tuple[bytes, float]]:
 
 
 def tag(frame: bytes) -> bytes:
-    """8 bytes that stand for a record where a peer says which ones it has already."""
+    """8 bytes that stand for a record where a peer tells which records it has already."""
     return hashlib.sha256(frame).digest()[:TAG_SIZE]
 
 
 def without(bundle: bytes, tags: bytes) -> bytes:
-    """``bundle`` less the records whose `tag` is among ``tags`` (one after the other)."""
+    """``bundle`` without the records whose `tag` is in ``tags`` (concatenated)."""
     known = {tags[start : start + TAG_SIZE] for start in range(0, len(tags), TAG_SIZE)}
     return pack_bundle(pair for pair in unpack_bundle(bundle) if tag(pair[0]) not in known)
 
 
 class Topics:
-    """What may be stored in a run: a few topics, one message type each. Anything under another key is refused everywhere."""
+    """The topics of a run and the message type of each. Peers refuse records under any other key."""
 
     def __init__(self, run: bytes, forms: Mapping[str, type[Message]]) -> None:
         self._run = run
@@ -83,43 +87,51 @@ class Topics:
         return len(self._forms)
 
     def keys(self, topic: str) -> tuple[bytes, ...]:
-        """The keys that ``topic`` is stored under. Raises `KeyError` for a topic that the run does not have."""
+        """The keys under which ``topic`` is stored. Raises `KeyError` where the run has no such topic."""
         return self._keys[topic]
 
     def open(self, where: int, frame: bytes) -> Signed[Message]:
-        """The record in ``frame``, offered under the key id ``where``. Raises the faults of `open_frame`, also for another key."""
+        """Check a ``frame`` that was sent for the key id ``where``.
+
+        Raises `Malformed` where no topic has that key, and the errors of `open_frame`.
+        """
         form = self._forms.get(where)
         if form is None:
             raise Malformed("no topic of this run has that key")
         return open_frame(frame, form, run=self._run, limit=RECORD_LIMIT)
 
     def read(self, where: int, bundle: bytes) -> tuple[list[Signed[Message]], Counter[str]]:
-        """What holds of a bundle that somebody keeps under ``where``, and what does not, counted by error code."""
-        held: list[Signed[Message]] = []
+        """The valid records of a bundle from key id ``where``, and the invalid ones counted by error code."""
+        valid: list[Signed[Message]] = []
         wrong: Counter[str] = Counter()
         try:
-            for frame, _ in unpack_bundle(bundle):
-                try:
-                    held.append(self.open(where, frame))
-                except TheirFault as fault:
-                    wrong[fault.code] += 1
+            pairs = unpack_bundle(bundle)
         except Malformed as fault:
             wrong[fault.code] += 1
-        return held, wrong
+            return valid, wrong
+        for frame, _ in pairs:
+            try:
+                valid.append(self.open(where, frame))
+            except TheirFault as fault:
+                wrong[fault.code] += 1
+        return valid, wrong
 
 
 def version(signed: Signed[Message]) -> tuple[int, int]:
-    """What makes one record of a signer newer than another: (round, seq), which are signed; never a time, which is not."""
+    """(round, seq): of two records of a signer the one with the higher version is newer.
+
+    Both numbers are signed. The seconds to live are not, so they are not compared.
+    """
     return signed.stamp.round, signed.stamp.seq
 
 
 def key_id(key: bytes) -> int:
-    """The place of ``key`` in hivemind's ring of 160 bits (its ``DHTID.generate``)."""
+    """The place of ``key`` in hivemind's key space of 160 bits (its ``DHTID.generate``)."""
     return int.from_bytes(hashlib.sha1(key).digest(), "big")
 
 
 def node_id(peer: PeerId) -> bytes:
-    """The place of ``peer`` in the ring, 20 bytes: nobody can choose it apart from his key."""
+    """The place of ``peer`` in the key space, 20 bytes. It follows from the peer's key: nobody chooses it."""
     return digest_of(peer)[:20]
 
 
@@ -129,7 +141,7 @@ def to_multihash(peer: PeerId) -> bytes:
 
 
 def from_multihash(raw: bytes) -> PeerId:
-    """The peer behind hivemind's ``PeerID``. Raises `Malformed` where it is not one of ours."""
+    """The peer whose ``PeerID`` of hivemind is ``raw``. Raises `Malformed` where it is not one of ours."""
     if len(raw) != 34 or not raw.startswith(_MULTIHASH):
         raise Malformed("not a peer id of this protocol")
     return peer_id_from_digest(raw[2:])

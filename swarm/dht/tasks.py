@@ -1,8 +1,9 @@
 """An owner for tasks that a library starts and forgets.
 
-hivemind calls ``asyncio.create_task`` in dozens of places and drops the result: nobody awaits those tasks, cancels them or hears of
-their errors, and the garbage collector may take them halfway. Whatever is started, at any depth, inside ``owner.adopting()``
-belongs to that owner and ends with it at the latest.
+hivemind calls ``asyncio.create_task`` in dozens of places and drops the result. Nothing awaits or cancels
+those tasks or reports their errors, and the garbage collector may delete them while they run. A task that is
+started inside ``owner.adopting()``, or by another such task, belongs to that owner, which cancels it when it
+closes.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ _owner: ContextVar[TaskOwner | None] = ContextVar("swarm.dht.owner", default=Non
 
 
 class TaskOwner:
-    """Holds the tasks of one DHT node until they end. ``failures`` counts those that ended with an error nobody awaited."""
+    """Holds the tasks of one DHT node until they end. ``failures`` counts those that ended with an error."""
 
     def __init__(self) -> None:
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -31,7 +32,7 @@ class TaskOwner:
 
     @contextmanager
     def adopting(self) -> Iterator[None]:
-        """Own every task started in this block, and every task that those start."""
+        """Own all tasks that are started in this block, and all tasks that those start."""
         token = _owner.set(self)
         try:
             yield
@@ -44,11 +45,11 @@ class TaskOwner:
         task.add_done_callback(self._ended)
 
     async def close(self) -> None:
-        """Cancel what still runs and wait until it has ended."""
-        me = asyncio.current_task()
-        while running := {
-            task for task in self._tasks if task is not me
-        }:  # a task that ends may still start another
+        """Cancel the tasks that still run, and wait until they have ended."""
+        while True:  # again, because a task that ends may start another one
+            running = self._tasks - {asyncio.current_task()}
+            if not running:
+                break
             for task in running:
                 task.cancel()
             await asyncio.wait(running)
@@ -56,14 +57,15 @@ class TaskOwner:
 
     def _ended(self, task: asyncio.Task[Any]) -> None:
         self._tasks.discard(task)
-        if not task.cancelled() and (error := task.exception()):
+        error = None if task.cancelled() else task.exception()
+        if error:
             self.failures += 1
             _log.debug("a task of the DHT ended with an error", exc_info=error)
 
 
 @contextmanager
 def disowned() -> Iterator[None]:
-    """Tasks started in this block are their starter's own business (the transport keeps connections that outlive a call)."""
+    """Tasks that are started in this block have no owner: the transport's connections outlive a call."""
     token = _owner.set(None)
     try:
         yield
@@ -72,10 +74,12 @@ def disowned() -> Iterator[None]:
 
 
 class _Adopting:
-    """The task factory of a loop on which owners live. Tasks without an owner pass through untouched."""
+    """The task factory of a loop that has owners. It hands each new task to its owner, if there is one."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._loop, self._before, self._users = loop, loop.get_task_factory(), 0
+        self._loop = loop
+        self._before = loop.get_task_factory()
+        self._users = 0
 
     @classmethod
     def installed(cls, loop: asyncio.AbstractEventLoop) -> _Adopting:
@@ -87,7 +91,7 @@ class _Adopting:
         return cast(_Adopting, factory)
 
     def release(self) -> None:
-        """One user less; the last one leaves the loop as it was found."""
+        """Count one user less. The last one restores the loop's task factory."""
         self._users -= 1
         present: Any = self._loop.get_task_factory()
         if not self._users and present is self:
@@ -98,6 +102,7 @@ class _Adopting:
     ) -> asyncio.Task[Any]:
         make: Any = self._before or (lambda loop, coro, **options: asyncio.Task(coro, loop=loop, **options))
         task: asyncio.Task[Any] = make(loop, coro, **options)
-        if (owner := _owner.get()) is not None:
+        owner = _owner.get()
+        if owner is not None:
             owner.adopt(task)
         return task

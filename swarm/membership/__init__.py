@@ -1,1 +1,1 @@
-"""Who is in the run, where, and how far: contact records, progress records, and the roster drawn from them."""
+"""The peers of a run, their addresses and how far they are: contacts, progress records, and the roster."""

@@ -1,4 +1,7 @@
-"""What a peer says of itself, signed, a few times per round: the roster, the dashboard and the round's leader read it."""
+"""The signed record that each peer publishes about itself a few times per round.
+
+The roster, the dashboard and the leader of a round read it.
+"""
 
 from __future__ import annotations
 
@@ -18,31 +21,40 @@ class Phase(IntEnum):
     WAITING = 4
     LEAVING = 5
     FOLLOWING = 6
-    """The group of the stamp's round stands without it; it takes that group's result, and comes to the next round."""
+    """It is not in a group of this round. It will take the result of one, and join the next round."""
 
 
-class Progress(Message, frozen=True):
-    """One peer's claim about itself. The frame's stamp carries round and seq; nothing here is believed where it matters."""
-
-    kind: ClassVar[Kind] = Kind.PROGRESS
+class Activity(Message, frozen=True):
+    """What a peer is doing and how fast: the first fields of `Progress`."""
 
     phase: Phase
     state_root: bytes
-    """Root of the model at the start of the stamp's round; 32 zero bytes where the peer has none yet."""
+    """State root at the start of the stamp's round; 32 zero bytes where the peer has no model yet."""
     tokens: int
-    """Tokens trained on in this run, all rounds."""
+    """Tokens that this peer has trained on in this run, in all rounds."""
     tokens_per_second: float
     up: float
     """Bytes per second sent, recently."""
     down: float
+    """Bytes per second received, recently."""
     loss: float
     """Mean training loss of the last round in nats per token; 0 before the first."""
+
+
+class Progress(Activity, frozen=True):
+    """A peer's claims about itself. The frame's stamp carries its round and seq.
+
+    A claim may be false, so no result of training depends on it.
+    """
+
+    kind: ClassVar[Kind] = Kind.PROGRESS
+
     name: str
-    """What the volunteer calls it. A stranger's text: clean it before it meets a terminal."""
+    """The volunteer's name for the peer. It is a stranger's text: clean it before you print it."""
     device: str
     version: str
     contact: bytes
-    """The peer's sealed `Contact`, so that whoever hears of the peer can dial it."""
+    """The peer's sealed `Contact`, so that all that read this record can dial the peer."""
 
     def __post_init__(self) -> None:
         sized("state_root", self.state_root, 32)

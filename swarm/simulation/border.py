@@ -1,10 +1,11 @@
-"""The way between two shards of one network: a request crosses as one letter, its answer as another.
+"""The way between two shards of one network: a request crosses as one message, its reply as another.
 
-    caller's shard    depart ─► Asked ─────────► arrives ─► route.admit, handler     the receiver's shard
-                      result ◄───────────────── Answered ◄─ depart
+    caller's shard    depart ─► ShardRequest ─────► arrives ─► route.admit, handler     the receiver's shard
+                      reply ◄───────────────── ShardReply ◄─ depart
 
-As on a `SimulatedNetwork` of one process, but that a body that is refused has been sent already, and that nobody hears of a crash
-of its caller. Freezes, cuts and lines of their own are for networks of one process.
+It works as a `SimulatedNetwork` of one process does, but for two things: a body that is refused has been sent
+already, and a handler does not notice that its caller has crashed. Freezes, cuts and links of single peers
+work in one process only.
 """
 
 from __future__ import annotations
@@ -23,8 +24,11 @@ from .network import HEAD, Host, SimulatedNetwork, answer_size
 from .shards import Shards
 
 
-class Asked(NamedTuple):
-    """A request on its way (a tuple: pickled in a third of the time). ``body_arrives`` after its head, where it is long."""
+class ShardRequest(NamedTuple):
+    """A request on its way (a tuple is pickled in a third of the time).
+
+    A long body arrives later, at ``body_arrives``.
+    """
 
     shard: int
     number: int
@@ -38,8 +42,8 @@ class Asked(NamedTuple):
     deadline: float
 
 
-class Answered(NamedTuple):
-    """Its answer; ``status`` 0 where nobody is there."""
+class ShardReply(NamedTuple):
+    """The reply to request ``number``; ``status`` is 0 where the peer is not there."""
 
     number: int
     status: int
@@ -48,7 +52,12 @@ class Answered(NamedTuple):
 
 
 class Border:
-    """A `swarm.simulation.network.Beyond`. ``shard_of`` says where those are who are not here; ``tasks`` own what answers them."""
+    """A `swarm.simulation.network.Beyond`.
+
+    ``shard_of`` gives the shard of every peer that is not in this process.
+
+    ``tasks`` owns the tasks that answer requests from other shards.
+    """
 
     def __init__(
         self,
@@ -57,8 +66,11 @@ class Border:
         shard_of: Mapping[PeerId, int],
         tasks: asyncio.TaskGroup,
     ) -> None:
-        self._network, self._shards, self._shard_of, self._tasks = network, shards, shard_of, tasks
-        self._waiting: dict[int, asyncio.Future[Answered]] = {}
+        self._network = network
+        self._shards = shards
+        self._shard_of = shard_of
+        self._tasks = tasks
+        self._waiting: dict[int, asyncio.Future[ShardReply]] = {}
         self._number = 0
 
     def __contains__(self, peer: PeerId) -> bool:
@@ -68,14 +80,21 @@ class Border:
         self, source: Host, to: PeerId, route: str, call: Call, limit: int, deadline: float
     ) -> tuple[int, bytes]:
         """(status, reply) of ``to``. Raises `Unreachable`."""
-        size, network = len(call.body), self._network
+        network = self._network
+        size = len(call.body)
         is_bulk = size > CONTROL_LIMIT
         arrives, is_lost = network.depart(source, source.link, HEAD if is_bulk else HEAD + size)
-        body_arrives, body_lost = network.depart(source, source.link, size) if is_bulk else (arrives, False)
-        self._number = number = self._number + 1
-        self._waiting[number] = answer = running_loop().create_future()
-        if not (is_lost or body_lost):
-            asked = Asked(
+        body_arrives = arrives
+        if is_bulk:
+            body_arrives, is_body_lost = network.depart(source, source.link, size)
+            is_lost = is_lost or is_body_lost
+
+        self._number += 1
+        number = self._number
+        answer = running_loop().create_future()
+        self._waiting[number] = answer
+        if not is_lost:
+            request = ShardRequest(
                 self._shards.index,
                 number,
                 source.peer,
@@ -87,55 +106,64 @@ class Border:
                 limit,
                 deadline,
             )
-            self._shards.post(self._shard_of[to], arrives, asked)
+            self._shards.post(self._shard_of[to], arrives, request)
         try:
-            answered = await answer
+            reply = await answer
         finally:
             del self._waiting[number]
-        if not answered.status:
+
+        if not reply.status:
             raise Unreachable(f"{to[:8]} does not answer")
-        source.down += answered.size
-        network.note(f"{answered.status} {route}/{call.argument}", to, source.peer, answered.size)
-        return answered.status, answered.reply
+        source.down += reply.size
+        network.note(f"{reply.status} {route}/{call.argument}", to, source.peer, reply.size)
+        return reply.status, reply.reply
 
-    def hear(self, content: Asked | Answered) -> None:
-        """A letter has arrived."""
-        if isinstance(content, Asked):
-            answering = self._answer(content)
-            try:
-                self._tasks.create_task(answering, name=f"answer {content.number} of shard {content.shard}")
-            except RuntimeError:  # the rehearsal is being stopped: nobody waits for this any more
-                answering.close()
-        elif (answer := self._waiting.get(content.number)) and not answer.done():
-            answer.set_result(content)
+    def hear(self, content: ShardRequest | ShardReply) -> None:
+        """Take a message of another shard that has arrived."""
+        if isinstance(content, ShardReply):
+            waiting = self._waiting.get(content.number)
+            if waiting and not waiting.done():
+                waiting.set_result(content)
+            return
 
-    async def _answer(self, asked: Asked) -> None:
-        target, network, loop = self._network.hosts.get(asked.to), self._network, running_loop()
+        answering = self._answer(content)
+        try:
+            self._tasks.create_task(answering, name=f"answer {content.number} of shard {content.shard}")
+        except RuntimeError:  # the rehearsal is being stopped: nobody waits for the answer any more
+            answering.close()
+
+    async def _answer(self, request: ShardRequest) -> None:
+        network = self._network
+        loop = running_loop()
+        target = network.hosts.get(request.to)
         if target is None:
             arrives = loop.time() + self._shards.lookahead
-            self._shards.post(asked.shard, arrives, Answered(asked.number, 0, b"", 0))
+            self._shards.post(request.shard, arrives, ShardReply(request.number, 0, b"", 0))
             return
-        size = HEAD + len(asked.body)
+
+        size = HEAD + len(request.body)
         target.down += size
-        network.note(f"{asked.route}/{asked.argument}", asked.sender, asked.to, size)
-        call, is_bulk = Call(asked.sender, asked.argument, asked.body), len(asked.body) > CONTROL_LIMIT
+        network.note(f"{request.route}/{request.argument}", request.sender, request.to, size)
+        call = Call(request.sender, request.argument, request.body)
+        is_bulk = len(request.body) > CONTROL_LIMIT
+        wait_for_body = partial(_wait_for_body, request) if is_bulk else None
         try:
-            async with asyncio.timeout_at(asked.deadline):
-                status, reply = await network.handled(
-                    target, asked.route, call, partial(_wait, asked) if is_bulk else None
-                )
+            async with asyncio.timeout_at(request.deadline):
+                status, reply = await network.handled(target, request.route, call, wait_for_body)
         except TimeoutError:
-            return  # the caller waits no longer
-        size = answer_size(status, reply, asked.limit)
+            return  # the caller does not wait any more
+
+        size = answer_size(status, reply, request.limit)
         arrives, is_lost = network.depart(target, target.link, size)
         if not (is_lost or target.gone):
-            self._shards.post(asked.shard, arrives, Answered(asked.number, status, reply, size))
+            self._shards.post(request.shard, arrives, ShardReply(request.number, status, reply, size))
 
 
-async def _wait(asked: Asked, allowance: Allowance) -> None:
-    """For the body."""
+async def _wait_for_body(request: ShardRequest, allowance: Allowance) -> None:
+    """Wait until the body has arrived. Raises `TooLate` where that takes longer than the allowance."""
     loop = running_loop()
-    late = asked.body_arrives > loop.time() + allowance.seconds
-    await loop.reach(loop.time() + allowance.seconds if late else asked.body_arrives)
-    if late:
-        raise TooLate(f"the {len(asked.body)} bytes did not come within {allowance.seconds:.3g} s")
+    latest = loop.time() + allowance.seconds
+    is_late = request.body_arrives > latest
+    await loop.reach(latest if is_late else request.body_arrives)
+    if is_late:
+        raise TooLate(f"the {len(request.body)} bytes did not come within {allowance.seconds:.3g} s")

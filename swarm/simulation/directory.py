@@ -1,7 +1,8 @@
-"""The DHT of a rehearsal: one board that everybody reads late, and sometimes with holes, as a real one is read.
+"""The DHT of a rehearsal: one store that all peers read late, and with records missing, as a real one.
 
-hivemind's wall clock and random numbers have no place on virtual time. What its users rely on is kept: one record per topic and
-signer, the newest by (round, seq), gone after its life, refused where its seal does not hold.
+hivemind's wall clock and random numbers cannot run on virtual time. What its users rely on is kept: one
+record per topic and signer, the newest by (round, seq), gone when its time is up, refused where its signature
+does not hold.
 """
 
 from __future__ import annotations
@@ -28,11 +29,11 @@ class Quality:
     """How good the directory is. Times in virtual seconds."""
 
     lookup: float = 0.3
-    """What a put or a get takes: drawn between half and twice of it."""
+    """Time of a put or a get, drawn between half and twice of this."""
     spread: float = 1.0
-    """How long a new record may stay unseen by the others: drawn between 0 and this."""
+    """Time until the others see a new record, drawn between 0 and this."""
     loss: float = 0.0
-    """The chance that a put finds nobody who keeps it, and that a get misses a record."""
+    """Probability that a put is lost, and that a get misses a record."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +44,7 @@ class _Posted:
 
 
 class Copied(NamedTuple):
-    """A record for the boards of other processes."""
+    """A record for the stores of other processes."""
 
     topic: str
     record: bytes
@@ -52,7 +53,10 @@ class Copied(NamedTuple):
 
 
 class SharedRecords:
-    """What the directories of one network share. ``forms``: the topics of the run, and what is stored under each."""
+    """The store behind the directories of one network.
+
+    ``forms`` has the topics of the run and the message of each.
+    """
 
     def __init__(
         self,
@@ -67,32 +71,34 @@ class SharedRecords:
         self.quality = quality or Quality()
         self.chance = random.Random(seed)
         self.looked: Counter[PeerId] = Counter()
-        """Bytes of the records that each reader found: the part of a look at the DHT that grows with the run."""
+        """Bytes of the records that each reader found: the traffic of the DHT that grows with the run."""
         self.copy: Callable[[Copied], object] = bool
-        """Told of every record that is posted here."""
+        """Called with every record that is posted in this process."""
         self._run = run
         self._forms = dict(forms)
         self._topics: dict[str, dict[PeerId, list[_Posted]]] = {topic: {} for topic in forms}
 
     def post(self, topic: str, record: bytes, seconds: float, now: float) -> None:
-        """Keep ``record`` for ``seconds``. Raises what `open_frame` raises; `KeyError` for a topic that the run has not."""
-        copied = Copied(
-            topic, record, now + self.chance.uniform(0, self.quality.spread), now + seconds_to_live(seconds)
-        )
+        """Keep ``record`` for ``seconds``.
+
+        Raises what `open_frame` raises, and `KeyError` for a topic that the run does not have.
+        """
+        seen_from = now + self.chance.uniform(0, self.quality.spread)
+        copied = Copied(topic, record, seen_from, now + seconds_to_live(seconds))
         self.keep(copied)
         self.copy(copied)
 
     def keep(self, copied: Copied) -> None:
-        """What was posted, here or elsewhere."""
+        """Keep a record that was posted here or in another process."""
         topic = copied.topic
         signed = open_frame(copied.record, self._forms[topic], run=self._run, limit=RECORD_LIMIT)
         records = self._topics[topic].setdefault(signed.signer, [])
         records.append(_Posted(signed, copied.seen_from, copied.seen_until))
         records.sort(key=lambda posted: version(posted.signed))
-        del records[:-2]  # the newest, and the one that those read whom it has not reached yet
+        del records[:-2]  # the newest, and the one before it, for readers that do not see the newest yet
 
     def read(self, topic: str, reader: PeerId, now: float) -> list[Signed[Any]]:
-        """What ``reader`` finds under ``topic``: what has spread and has not expired; its own words it sees at once."""
+        """The records under ``topic`` that ``reader`` sees already (its own at once) and that still live."""
         found = newest(
             posted.signed
             for signer, records in self._topics[topic].items()
@@ -105,37 +111,44 @@ class SharedRecords:
         return found
 
     def has_bad_luck(self) -> bool:
-        """Whether something is lost this time, drawn anew at every call."""
+        """Whether something is lost this time. Drawn anew at every call."""
         return self.quality.loss > 0 and self.chance.random() < self.quality.loss
 
 
 class SimulatedDirectory:
     """The `swarm.dht.directory.Directory` of one peer: its view of the `SharedRecords`."""
 
-    def __init__(self, board: SharedRecords, me: PeerId) -> None:
-        self._board = board
+    def __init__(self, records: SharedRecords, me: PeerId) -> None:
+        self._records = records
         self._me = me
 
     async def put(self, topic: str, record: bytes, *, seconds: float, deadline: float) -> bool:
-        """Publish a sealed ``record`` for ``seconds``. False where it came to nothing: bad luck, no network, a seal that breaks."""
-        if not await self._look_up(deadline) or self._board.has_bad_luck():
+        """Publish a signed ``record`` for ``seconds``.
+
+        False where that failed: no answer in time, a loss, or a signature that does not hold.
+        """
+        if not await self._look_up(deadline) or self._records.has_bad_luck():
             return False
         try:
-            self._board.post(topic, record, seconds, running_loop().time())
+            self._records.post(topic, record, seconds, running_loop().time())
         except TheirFault:
             return False
         return True
 
     async def get(self, topic: str, form: type[M], *, deadline: float) -> list[Signed[M]]:
-        """The newest visible record of every signer under ``topic``, in the order of peer ids. Empty where nobody answers."""
+        """The newest visible record of every signer under ``topic``, by peer id; none without an answer."""
         if not await self._look_up(deadline):
             return []
-        found = self._board.read(topic, self._me, running_loop().time())
+        found = self._records.read(topic, self._me, running_loop().time())
         return [signed for signed in found if isinstance(signed.message, form)]
 
     async def _look_up(self, deadline: float) -> bool:
-        """Take the time it takes; whether somebody answered before ``deadline``. A peer that is down is answered by nobody."""
-        loop, board = running_loop(), self._board
-        answered_at = loop.time() + board.quality.lookup * board.chance.uniform(0.5, 2)
+        """Take the time of a look-up.
+
+        Whether an answer came before ``deadline``; a peer that is down gets none.
+        """
+        loop = running_loop()
+        records = self._records
+        answered_at = loop.time() + records.quality.lookup * records.chance.uniform(0.5, 2)
         await loop.reach(min(answered_at, deadline))
-        return answered_at <= deadline and board.network.is_up(self._me)
+        return answered_at <= deadline and records.network.is_up(self._me)

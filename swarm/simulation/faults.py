@@ -1,6 +1,7 @@
-"""What goes wrong in a rehearsal, and when: a plan made beforehand, so that the same accident can be had again.
+"""What goes wrong in a rehearsal, and when: a plan made beforehand, so that the same faults can be repeated.
 
-Faults().crash("p3", at=40).cut("p1", "p2", between=(10, 20)).slow("p5", Link(bandwidth=1e5), between=(0, 60))
+plan = Faults().crash("p3", at=40).cut("p1", "p2", between=(10, 20))
+plan.schedule(network, names)
 """
 
 from __future__ import annotations
@@ -16,22 +17,26 @@ from .network import Link, SimulatedNetwork
 
 Interval = tuple[float, float]
 """(begin, end) in virtual seconds."""
-Deed = Callable[..., None]
+Action = Callable[..., None]
 
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """At ``at`` (virtual seconds) ``deed``, a method of `SimulatedNetwork`, is done to the peers called ``names``."""
+    """Call ``action``, a method of `SimulatedNetwork`, with the peers called ``names`` at ``at`` (virtual
+    seconds).
+
+    ``links`` are further arguments of it.
+    """
 
     at: float
-    deed: Deed
+    action: Action
     names: tuple[str, ...]
-    lines: tuple[Link, ...] = ()
+    links: tuple[Link, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Faults:
-    """A plan. Each method returns a longer one; `schedule` carries it out."""
+    """A plan. Each method returns a longer plan; `schedule` carries it out."""
 
     plan: tuple[Fault, ...] = ()
 
@@ -40,32 +45,35 @@ class Faults:
 
     @property
     def names(self) -> frozenset[str]:
-        """Whom something happens to."""
+        """The names of all peers in the plan."""
         return frozenset(name for fault in self.plan for name in fault.names)
 
     def crash(self, who: str, *, at: float) -> Faults:
-        """``who`` vanishes without a word."""
+        """``who`` vanishes without a message."""
         return self._and(Fault(at, SimulatedNetwork.crash, (who,)))
 
     def freeze(self, who: str, *, between: Interval) -> Faults:
-        """``who`` is mute and deaf for a while; what waited for it then moves on, late."""
+        """The network of ``who`` stalls for a while: nothing goes out or in.
+
+        What waited then moves on, late.
+        """
         begin, end = between
         return self._and(
             Fault(begin, SimulatedNetwork.freeze, (who,)), Fault(end, SimulatedNetwork.thaw, (who,))
         )
 
     def stop(self, who: str, *, between: Interval) -> Faults:
-        """``who`` stands still for a while, as a process does between SIGSTOP and SIGCONT; its timers then ring late."""
+        """``who`` is stopped for a while, as between SIGSTOP and SIGCONT; its timers then ring late."""
         begin, end = between
         return self._and(
             Fault(begin, SimulatedNetwork.stop, (who,)), Fault(end, SimulatedNetwork.go_on, (who,))
         )
 
-    def slow(self, who: str, line: Link, *, between: Interval) -> Faults:
-        """``who`` has another line for a while."""
+    def slow(self, who: str, link: Link, *, between: Interval) -> Faults:
+        """``who`` has another link for a while."""
         begin, end = between
         return self._and(
-            Fault(begin, SimulatedNetwork.slow, (who,), (line,)), Fault(end, SimulatedNetwork.slow, (who,))
+            Fault(begin, SimulatedNetwork.slow, (who,), (link,)), Fault(end, SimulatedNetwork.slow, (who,))
         )
 
     def cut(self, a: str, b: str, *, between: Interval) -> Faults:
@@ -76,14 +84,17 @@ class Faults:
         )
 
     def split(self, here: Iterable[str], there: Iterable[str], *, between: Interval) -> Faults:
-        """The network falls in two: nothing passes between any of ``here`` and any of ``there`` for a while."""
+        """The network is partitioned for a while: nothing passes between ``here`` and ``there``."""
         pairs = [(a, b) for a in here for b in there]
         return sum((Faults().cut(a, b, between=between) for a, b in pairs), self)
 
     def schedule(self, network: SimulatedNetwork, names: Mapping[str, PeerId]) -> None:
-        """Set a timer for every fault on the running loop; ``names`` says which peer the plan means. To be called once.
+        """Set a timer for every fault on the running loop; ``names`` gives the peer of each name.
 
-        Raises `ValueError` where the plan speaks of somebody unknown. What happens to a peer that has crashed before has no effect.
+        Call it once.
+
+        Raises `ValueError` for a name that ``names`` does not have. A fault of a peer that has crashed before
+        has no effect.
         """
         unknown = sorted(self.names - names.keys())
         if unknown:
@@ -93,14 +104,17 @@ class Faults:
         loop = running_loop()
         for fault in self.plan:
             peers = [names[name] for name in fault.names]
-            loop.call_at(fault.at, partial(fault.deed, network, *peers, *fault.lines))
+            loop.call_at(fault.at, partial(fault.action, network, *peers, *fault.links))
 
     def _and(self, *more: Fault) -> Faults:
         return Faults(self.plan + more)
 
 
 def churn(names: Iterable[str], *, seed: int, share: float, between: Interval) -> Faults:
-    """Each of ``names`` crashes with chance ``share``, some time within ``between``; drawn from ``seed`` and the name alone."""
+    """Each of ``names`` crashes with probability ``share``, at a time within ``between``.
+
+    Both depend on ``seed`` and the name only.
+    """
     begin, end = between
     leaving = (name for name in names if _drawn(seed, "leaves", name) < share)
     return sum(

@@ -1,10 +1,12 @@
-"""A network in memory: it delays, loses, cuts and crashes as it is told, and draws every accident from one seed.
+"""A network in memory: it delays, loses, cuts and crashes as told, with random numbers of one seed.
 
-    caller ──► uplink, one message after the other ──► latency, jitter ──► route.admit, handler ──► reply, the same way back
+    caller ──► uplink, one message after the other ──► latency, jitter ──► route.admit, handler ──► reply
+    caller ◄────────────────────────── latency, jitter ◄── uplink ◄────────────────────────────────── │
 
-Rule 1: no request hangs. What is lost is never answered, and runs into the deadline of its request.
-Rule 2: whoever is admitted or refused on sockets is so here, with the same words: the rules are those of `swarm.transport`.
-Rule 3: a handler runs in the task of its caller, and ends with it, as on a connection that breaks off; a request starts no task.
+Rule 1: no request hangs. A lost message is never answered, and its request ends at its deadline.
+Rule 2: calls are admitted and refused as on sockets, with the same texts, by the rules of `swarm.transport`.
+Rule 3: a handler runs in the task of its caller, and ends with it, as when a connection breaks off. A request
+        starts no task.
 """
 
 from __future__ import annotations
@@ -26,39 +28,49 @@ from .clock import owner, running_loop
 from .transcript import Transcript
 
 HEAD = 200
-"""Bytes of every message besides its body: about what HTTP and TLS add."""
+"""Bytes of every message in addition to its body: about what HTTP and TLS add."""
 
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """One peer's line. Between two peers the worse of both lines counts; the bandwidth is the sender's, the receiver's is ample."""
+    """One peer's link to the network. Between two peers the worse latency, jitter and loss hold.
+
+    The bandwidth is the sender's; downlinks are never the bottleneck.
+    """
 
     latency: float = 0.04
     """Seconds from one peer to another."""
     jitter: float = 0.01
-    """At most so many seconds more, drawn for every message."""
+    """Most seconds on top of that, drawn for every message."""
     bandwidth: float = 2.5e6
-    """Bytes per second upwards. Messages queue: the next one leaves when the last one has left."""
+    """Bytes per second of the uplink. Messages queue: the next one leaves when the last one has left."""
     loss: float = 0.0
-    """The chance that a message never arrives. For a request over TCP that is a connection that hangs, not a lost packet."""
+    """Probability that a message never arrives: a TCP connection that hangs, not a lost packet."""
 
     def __post_init__(self) -> None:
         if min(self.latency, self.jitter) < 0 or self.bandwidth <= 0 or not 0 <= self.loss <= 1:
             raise ValueError(
-                f"{self} is not a line: no seconds below 0, some bandwidth, a chance between 0 and 1"
+                f"{self} is not a link: latency and jitter >= 0, bandwidth > 0, loss within [0, 1]"
             )
 
 
 @lru_cache
 def between(sender: Link, receiver: Link) -> Link:
-    """What a message from ``sender`` to ``receiver`` meets."""
-    latency, jitter = max(sender.latency, receiver.latency), max(sender.jitter, receiver.jitter)
-    return Link(latency, jitter, sender.bandwidth, max(sender.loss, receiver.loss))
+    """The link that a message from ``sender`` to ``receiver`` takes."""
+    return Link(
+        latency=max(sender.latency, receiver.latency),
+        jitter=max(sender.jitter, receiver.jitter),
+        bandwidth=sender.bandwidth,
+        loss=max(sender.loss, receiver.loss),
+    )
 
 
 @dataclass(slots=True, eq=False)
 class Host:
-    """One life of a peer on the network; after a crash a peer of the same id is another host."""
+    """A peer on the network from `SimulatedNetwork.attach` to a crash.
+
+    If it comes back, it is another host.
+    """
 
     peer: PeerId
     link: Link
@@ -73,39 +85,42 @@ class Host:
 
 
 CarryBody = Callable[[Allowance], Awaitable[None]]
+"""Waits until the body of a call has arrived; raises `TooLate` after the allowance's seconds."""
 
 
 class Beyond(Protocol):
-    """Where those peers are that are not on this network, but on the same one in another process."""
+    """The part of the network that another process runs."""
 
     def __contains__(self, peer: PeerId) -> bool:
-        """Whether ``peer`` is there."""
+        """Whether ``peer`` is in that part."""
 
     async def ask(
         self, source: Host, to: PeerId, route: str, call: Call, limit: int, deadline: float
     ) -> tuple[int, bytes]:
-        """(status, reply) of ``to``. Raises `Unreachable`; ends with its caller, whose deadline is ``deadline``."""
+        """(status, reply) of ``to``. Raises `Unreachable`. The caller cancels it at ``deadline``."""
 
 
 class SimulatedNetwork:
-    """Carries the requests of the peers that are attached to it. ``link`` is the line of whoever has no other (`slow`).
+    """Carries the requests of the peers that are attached to it.
 
-    An error of a handler that is no `SwarmError` is a bug: the caller sees what it would see on sockets (`Refused`), and
-    `swarm.simulation.clock.simulate` raises the error at the end.
+    All have ``link``, until `slow` gives one another.
+
+    An error of a handler that is not a `SwarmError` is a bug. Its caller gets what it would get on sockets
+    (`Refused`), and `swarm.simulation.clock.simulate` raises the error at the end.
     """
 
     def __init__(self, seed: int, link: Link | None = None, transcript: Transcript | None = None) -> None:
         self.heard: Callable[[float, PeerId, PeerId, str, Call], None] | None = None
-        """Told of every request that its receiver has handled: (time, sender, receiver, route, call)."""
+        """Called for every request that was handled: (time, sender, receiver, route, call)."""
         self.transcript = Transcript() if transcript is None else transcript
         self.messages = 0
         self.sent: Counter[PeerId] = Counter()
-        """Bytes that left each peer, over all its lives."""
+        """Bytes that each peer has sent, over all its hosts."""
         self._random = random.Random(seed)
         self._link = link or Link()
         self.hosts: dict[PeerId, Host] = {}
         self.beyond: Beyond | None = None
-        """The way to the peers in other processes."""
+        """The peers that other processes run."""
         self._cuts: set[frozenset[PeerId]] = set()
 
     def __repr__(self) -> str:
@@ -113,17 +128,20 @@ class SimulatedNetwork:
 
     @property
     def peers(self) -> tuple[PeerId, ...]:
-        """Who is attached and has not crashed, in the order of ids."""
+        """The peers that are attached and have not crashed, in the order of ids."""
         return tuple(sorted(self.hosts))
 
     def is_up(self, peer: PeerId) -> bool:
         """Whether ``peer`` is attached, and neither crashed nor frozen."""
         return peer in self.hosts and not self.hosts[peer].frozen
 
-    # --- what happens to peers ------------------------------------------------------------------------------------
+    # --- what happens to peers ------------------------------------------------------------------------------
 
     def attach(self, me: PeerId, on_crash: Callable[[], object] = bool) -> SimulatedTransport:
-        """The transport of a peer that comes, or comes back. ``on_crash`` ends its tasks (say ``task.cancel``) when it crashes."""
+        """The transport of a peer that joins, or comes back.
+
+        ``on_crash`` (say, ``task.cancel``) must end its tasks at a crash.
+        """
         if me in self.hosts:
             raise ValueError(f"{me} is attached already")
         host = self.hosts[me] = Host(me, self._link, on_crash)
@@ -131,7 +149,7 @@ class SimulatedNetwork:
         return SimulatedTransport(self, host)
 
     def crash(self, peer: PeerId) -> None:
-        """Take a peer away without a word: what is in flight from and to it is lost, who calls it later finds it `Unreachable`."""
+        """Remove a peer. What is in flight from and to it is lost; later calls to it raise `Unreachable`."""
         if host := self.hosts.pop(peer, None):
             host.gone = True
             running_loop().release(host)
@@ -139,42 +157,43 @@ class SimulatedNetwork:
             self.note("crash", peer)
 
     def freeze(self, peer: PeerId) -> None:
-        """Make a peer mute and deaf: nothing goes out, nothing is answered. Its own tasks go on, as behind a line that stalls."""
+        """Stall the link of a peer: nothing goes out, nothing is answered. Its own tasks go on."""
         if host := self.hosts.get(peer):
             host.frozen = True
             host.thawed.clear()
             self.note("freeze", peer)
 
     def thaw(self, peer: PeerId) -> None:
-        """Let a frozen peer go on: what waited in it and for it, and is still wanted, moves again."""
+        """Undo `freeze`: messages from and to the peer whose requests have not timed out move again."""
         if host := self.hosts.get(peer):
             host.frozen = False
             host.thawed.set()
             self.note("thaw", peer)
 
     def stop(self, peer: PeerId) -> None:
-        """Make a peer stand still as SIGSTOP does: deaf and mute like `freeze`, and its own tasks and timers rest as well.
+        """Stop a peer as SIGSTOP does: its link stalls as in `freeze`, and its tasks and timers stand still.
 
-        What it had sent, and what has not arrived yet, arrives when it goes on: nobody can tell that from a slow line.
+        What it had sent and has not arrived yet arrives when it goes on: the others cannot tell that from a
+        slow link.
         """
         if host := self.hosts.get(peer):
             self.freeze(peer)
             running_loop().hold(host)
 
     def go_on(self, peer: PeerId) -> None:
-        """Let a stopped peer go on, as SIGCONT does: all its deadlines that have passed meanwhile ring at once."""
+        """Undo `stop`, as SIGCONT does: all its deadlines that have passed meanwhile expire at once."""
         if host := self.hosts.get(peer):
             running_loop().release(host)
             self.thaw(peer)
 
     def slow(self, peer: PeerId, link: Link | None = None) -> None:
-        """Give a peer another line; None gives back the ordinary one."""
+        """Give a peer another link; None gives back the ordinary one."""
         if host := self.hosts.get(peer):
             host.link = link or self._link
             self.note(repr(host.link), peer)
 
     def cut(self, a: PeerId, b: PeerId) -> None:
-        """Let nothing pass between two peers any more, in both directions: what would arrive is lost."""
+        """Cut the connection of two peers, in both directions: what would arrive from now on is lost."""
         self._cuts.add(frozenset((a, b)))
         self.note("cut", a, b)
 
@@ -184,10 +203,10 @@ class SimulatedNetwork:
         self.note("heal", a, b)
 
     def note(self, what: str, source: str, target: str = "", size: int = 0) -> None:
-        """Write it into the transcript, now."""
+        """Note ``what`` in the transcript, with the time, ``source``, ``target`` and ``size`` (bytes)."""
         self.transcript.note(asyncio.get_running_loop().time(), what, source, target, size)
 
-    # --- what happens to messages ---------------------------------------------------------------------------------
+    # --- what happens to messages ---------------------------------------------------------------------------
 
     async def _request(
         self, source: Host, to: PeerId, route: str, call: Call, limit: int, deadline: float
@@ -209,37 +228,35 @@ class SimulatedNetwork:
         if target is None:
             await asyncio.sleep(2 * source.link.latency)
             raise Unreachable(f"{to[:8]} does not answer")
-        is_bulk = (
-            len(call.body) > CONTROL_LIMIT
-        )  # the body follows its head, so that a refusal costs no bandwidth
-        await self._carry(
-            source, target, HEAD if is_bulk else HEAD + len(call.body), f"{route}/{call.argument}"
-        )
-        body = partial(self._carry_bulk, source, target, call) if is_bulk else None
-        status, reply = await self.handled(target, route, call, body)
-        await self._carry(
-            target, source, answer_size(status, reply, limit), f"{status} {route}/{call.argument}"
-        )
+        # A bulk body follows its head, so that a refusal costs no bandwidth.
+        is_bulk = len(call.body) > CONTROL_LIMIT
+        size = HEAD if is_bulk else HEAD + len(call.body)
+        await self._carry(source, target, size, f"{route}/{call.argument}")
+        carry_body = partial(self._carry_bulk, source, target, call) if is_bulk else None
+        status, reply = await self.handled(target, route, call, carry_body)
+        size = answer_size(status, reply, limit)
+        await self._carry(target, source, size, f"{status} {route}/{call.argument}")
         return status, reply
 
     async def handled(
-        self, target: Host, route: str, call: Call, body: CarryBody | None
+        self, target: Host, route: str, call: Call, carry_body: CarryBody | None
     ) -> tuple[int, bytes]:
-        """(status, reply) of a call that has arrived; ``body`` brings the body where that comes after its head."""
+        """(status, reply) of a call that has arrived; ``carry_body`` is given where its body comes later."""
         try:
             found = target.routes.get(route)
             if found is None:
                 raise Malformed(f"this peer does not answer to {route!r}")
             allowance = found.admit(call.sender, call.argument)
             allowance.check(len(call.body))
-            if body:
-                await body(allowance)
-            reply, status = bytes(await found.handler(call)), 200
+            if carry_body:
+                await carry_body(allowance)
+            reply = bytes(await found.handler(call))
+            status = 200
             if self.heard:
                 self.heard(running_loop().time(), call.sender, target.peer, route, call)
         except SwarmError as error:
             status, reply = pack_refusal(error)
-        except Exception as error:  # noqa: BLE001 - a bug in a handler: kept for the end, as no caller may learn of it
+        except Exception as error:  # noqa: BLE001 - a bug in a handler: `simulate` raises it at the end
             running_loop().call_exception_handler(
                 {"message": f"the handler of {route} failed", "exception": error}
             )
@@ -256,10 +273,10 @@ class SimulatedNetwork:
             ) from error
 
     def depart(self, source: Host, link: Link, size: int) -> tuple[float, bool]:
-        """``size`` bytes leave ``source``: when they arrive, and whether they are lost on the way."""
-        leaves = source.uplink_free_at = (
-            max(running_loop().time(), source.uplink_free_at) + size / link.bandwidth
-        )
+        """Send ``size`` bytes from ``source``: (when they arrive, whether they are lost on the way)."""
+        begins = max(running_loop().time(), source.uplink_free_at)
+        leaves = begins + size / link.bandwidth
+        source.uplink_free_at = leaves
         source.up += size
         self.messages += 1
         self.sent[source.peer] += size
@@ -267,7 +284,7 @@ class SimulatedNetwork:
         return leaves + link.latency + link.jitter * self._random.random(), is_lost
 
     async def _carry(self, source: Host, target: Host, size: int, what: str) -> None:
-        """Return when ``size`` bytes have arrived; where they are lost, never."""
+        """Return when ``size`` bytes have arrived. If they are lost, wait until the request is cancelled."""
         loop = running_loop()
         if source.frozen:
             await source.thawed.wait()
@@ -276,27 +293,22 @@ class SimulatedNetwork:
         await loop.reach(arrives)
         if target.frozen:
             await target.thawed.wait()
-        if (
-            is_lost
-            or source.gone
-            or target.gone
-            or (self._cuts and frozenset((source.peer, target.peer)) in self._cuts)
-        ):
+        is_cut = bool(self._cuts) and frozenset((source.peer, target.peer)) in self._cuts
+        if is_lost or is_cut or source.gone or target.gone:
             self.note(f"lost {what}", source.peer, target.peer, size)
-            await (
-                loop.create_future()
-            )  # nobody will ever say what became of it: the deadline of the request ends this
+            await loop.create_future()  # never done
         target.down += size
         self.transcript.note(loop.time(), what, source.peer, target.peer, size)
 
 
 def answer_size(status: int, reply: bytes, limit: int) -> int:
-    """Bytes of an answer on the wire: what is too long breaks off."""
-    return HEAD + min(len(reply), limit if status == 200 else max(limit, REFUSAL_LIMIT))
+    """Bytes of an answer on the wire: one that is longer than its limit is cut off."""
+    at_most = limit if status == 200 else max(limit, REFUSAL_LIMIT)
+    return HEAD + min(len(reply), at_most)
 
 
 class SimulatedTransport:
-    """The `swarm.transport.Transport` of one peer on a `SimulatedNetwork`; `SimulatedNetwork.attach` makes it."""
+    """The `swarm.transport.Transport` of one peer; `SimulatedNetwork.attach` makes it."""
 
     def __init__(self, network: SimulatedNetwork, host: Host) -> None:
         self._network = network
@@ -307,7 +319,7 @@ class SimulatedTransport:
 
     @property
     def me(self) -> PeerId:
-        """The id that the other sides see."""
+        """The id of this peer, as the others see it."""
         return self._host.peer
 
     @property
@@ -321,16 +333,19 @@ class SimulatedTransport:
         return self._host.down
 
     def inhabit(self) -> None:
-        """From now on the running task, and all that it starts, is this peer's: it stands still while the peer is stopped."""
+        """Make this peer the owner of the running task and of all that it starts, which `stop` then holds."""
         owner.set(self._host)
 
     def serve(self, route: Route) -> None:
-        """Answer calls to ``route.name``; the latest route of a name wins."""
+        """Answer calls to ``route.name``. A second route of the same name replaces the first."""
         path_of(route.name, "")
         self._host.routes[route.name] = route
 
     async def request(self, to: PeerId, request: Request, *, deadline: float) -> bytes:
-        """The reply of ``to``, before ``deadline`` (in ``loop.time()``). Raises what the port says."""
+        """Send ``request`` to ``to`` and return its reply, before ``deadline`` (seconds of ``loop.time()``).
+
+        Raises what `swarm.transport.Transport.request` raises.
+        """
         path_of(request.route, request.argument)
         call = Call(self.me, request.argument, bytes(request.body))
         try:

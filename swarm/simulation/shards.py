@@ -1,13 +1,14 @@
-"""One rehearsal in several processes: each shard has some of the peers and a loop of its own, and all have the same virtual time.
+"""One rehearsal in several processes: each shard runs some of the peers, and all have one virtual time.
 
-    shard 0  ── a window of virtual time ──►  letters  ──┐ meet ┌──►  the next window …
-    shard 1  ── the same window ───────────►  letters  ──┘      └──►
+    shard 0  ── a window of virtual time ──►  messages  ──┐ exchange ┌──►  the next window …
+    shard 1  ── the same window ───────────►  messages  ──┘          └──►
 
-Rule 1: what crosses takes at least ``lookahead`` virtual seconds. So nothing that is sent in a window of that length arrives in it,
-        and inside a window no shard waits for another (conservative synchronisation: Chandy and Misra 1979,
-        doi:10.1109/TSE.1979.230182).
-Rule 2: letters arrive in the order of (time, shard, number): the same seed makes the same rehearsal, however fast each process is.
-Rule 3: a shard that ends before all are done breaks its lines, and the others end with it.
+Rule 1: a message between shards takes at least ``lookahead`` virtual seconds. So nothing that is sent within
+        a window of that length arrives in it, and within a window no shard waits for another (conservative
+        synchronisation: Chandy and Misra 1979, doi:10.1109/TSE.1979.230182).
+Rule 2: messages arrive in the order of (time, shard, number): the same seed makes the same rehearsal, however
+        fast each process is.
+Rule 3: a shard that ends before all are done closes its pipes, and the others end too.
 """
 
 from __future__ import annotations
@@ -19,11 +20,12 @@ from typing import Any, NamedTuple, Protocol
 from .clock import Deadlock, running_loop
 
 SILENT_SECONDS = 600.0
-"""Real seconds: a window of a thousand peers takes one, and a process a few to start. Longer than that nobody computes."""
+"""Real seconds without a report after which a shard is lost. A window of a thousand peers takes one
+second, and a process takes a few to start."""
 
 
-class Letter(NamedTuple):
-    """What crosses. Sorts by its first three fields, which no two letters share."""
+class ShardMessage(NamedTuple):
+    """A message to another shard. It sorts by its first three fields, which no two messages share."""
 
     arrives: float
     shard: int
@@ -31,101 +33,134 @@ class Letter(NamedTuple):
     content: Any
 
 
+class WindowReport(NamedTuple):
+    """What one shard tells another at the end of a window."""
+
+    is_done: bool
+    """Whether nothing begins at this shard any more; it may still answer."""
+    earliest: float
+    """When something happens next: at this shard, or by a message of it."""
+    messages: list[ShardMessage]
+
+
 class Pipe(Protocol):
     """One end of a pipe between two processes, as `multiprocessing.Pipe` makes it."""
 
     def send(self, obj: Any, /) -> None:
-        """Hand ``obj`` to the other end. Raises `OSError` where that is gone."""
+        """Send ``obj`` to the other end. Raises `OSError` where that is closed."""
 
     def poll(self, timeout: float | None, /) -> bool:
-        """Whether the other end says something, or is gone, within ``timeout`` real seconds."""
+        """Whether something can be received, or the other end is closed, within ``timeout`` real seconds."""
 
     def recv(self) -> Any:
-        """What the other end has handed over. Raises `EOFError` where it is gone."""
+        """Receive what the other end has sent. Raises `EOFError` where that is closed."""
 
 
 class ShardLost(RuntimeError):
-    """Another shard has ended before its time, and will have said why; or it says nothing any more."""
+    """Another shard has ended too early (its own process reports why), or sends nothing any more."""
 
 
-def heard(line: Pipe, shard: int) -> Any:
-    """What ``shard`` says next. Raises `ShardLost` where it is gone, or silent for `SILENT_SECONDS`."""
+def heard(pipe: Pipe, shard: int) -> Any:
+    """What ``shard`` sends next.
+
+    Raises `ShardLost` where it has ended, or sends nothing for `SILENT_SECONDS`.
+    """
     try:
-        if line.poll(SILENT_SECONDS):
-            return line.recv()
+        if pipe.poll(SILENT_SECONDS):
+            return pipe.recv()
     except (EOFError, OSError) as error:
         raise ShardLost(f"shard {shard} has ended before its time") from error
-    raise ShardLost(f"shard {shard} has said nothing for {SILENT_SECONDS:g} s")
+    raise ShardLost(f"shard {shard} has sent nothing for {SILENT_SECONDS:g} s")
 
 
 class Shards:
-    """The meeting point of one shard, number ``index``; ``lines`` lead to all others. A `swarm.simulation.clock.Window`."""
+    """The connection of shard number ``index`` with all others, to which ``pipes`` lead.
 
-    def __init__(self, index: int, lines: Mapping[int, Pipe], lookahead: float) -> None:
+    A `swarm.simulation.clock.Window`.
+    """
+
+    def __init__(self, index: int, pipes: Mapping[int, Pipe], lookahead: float) -> None:
         if not lookahead > 0:
-            raise ValueError("where messages take no time, no process can go ahead of another")
-        self.index, self.until, self.lookahead = index, lookahead, lookahead
+            raise ValueError("where messages take no time, no process can run ahead of another")
+        self.index = index
+        self.until = lookahead
+        self.lookahead = lookahead
         self.receive: Callable[[Any], object] = bool
-        """Called with the content of every letter when it arrives."""
-        self._lines = dict(sorted(lines.items()))
-        self._out: dict[int, list[Letter]] = {shard: [] for shard in self._lines}
+        """Called with the content of every message when it arrives."""
+        self._pipes = dict(sorted(pipes.items()))
+        self._out: dict[int, list[ShardMessage]] = {shard: [] for shard in self._pipes}
         self._number = 0
         self._is_done = False
         self._all_done = running_loop().create_future()
 
     def post(self, shard: int, arrives: float, content: Any) -> None:
-        """Send ``content`` to ``shard``. Raises `ValueError` where it would arrive too soon to be told in time."""
+        """Send ``content`` to ``shard``.
+
+        Raises `ValueError` where it would arrive within the current window.
+        """
         if math.isinf(self.until):
-            return  # all are done, and nobody reads any more
+            return  # all shards are done, and nobody reads any more
         if arrives < self.until:
-            raise ValueError(f"a letter for {arrives} cannot be told before the window ends at {self.until}")
+            raise ValueError(f"a message cannot arrive at {arrives}: the window ends at {self.until}")
         self._number += 1
-        self._out[shard].append(Letter(arrives, self.index, self._number, content))
+        self._out[shard].append(ShardMessage(arrives, self.index, self._number, content))
 
     def post_all(self, arrives: float, content: Any) -> None:
         """Send ``content`` to every other shard."""
-        for shard in self._lines:
+        for shard in self._pipes:
             self.post(shard, arrives, content)
 
-    def meet(self, upcoming: float) -> None:
-        """At the end of a window: exchange letters, and agree on the next. ``upcoming``: when something happens here next.
+    def advance(self, upcoming: float) -> None:
+        """At the end of a window, exchange messages with all shards, and begin the next window.
 
-        Raises `Deadlock` where nothing ever will, anywhere, and `ShardLost`.
+        ``upcoming`` is when something happens here next. Raises `Deadlock` where nothing can happen in any
+        shard any more, and `ShardLost`.
         """
-        earliest = min([upcoming, *(letter.arrives for letters in self._out.values() for letter in letters)])
-        words = [self._exchange(shard, (self._is_done, earliest, self._out[shard])) for shard in self._lines]
-        self._out = {shard: [] for shard in self._lines}
-        loop = running_loop()
-        for letter in sorted(letter for _, _, letters in words for letter in letters):
-            loop.call_at(letter.arrives, self.receive, letter.content)
-        if self._is_done and all(is_done for is_done, _, _ in words):
+        reports = self._exchange(upcoming)
+        self._schedule(reports)
+        if all(report.is_done for report in reports):
             self.until = math.inf
             self._all_done.set_result(None)
             return
-        earliest = min(earliest, *(theirs for _, theirs, _ in words))
+
+        earliest = min(report.earliest for report in reports)
         if math.isinf(earliest):
             raise Deadlock("wait, as in all other shards, and no timer is set that could wake one")
         self.until = earliest + self.lookahead
 
-    def _exchange(
-        self, shard: int, word: tuple[bool, float, list[Letter]]
-    ) -> tuple[bool, float, list[Letter]]:
-        """One of two speaks first: were both to speak at once, two full pipes would wait for each other."""
-        speaks_first = self.index < shard
-        if speaks_first:
-            self._say(shard, word)
-        answer: tuple[bool, float, list[Letter]] = heard(self._lines[shard], shard)
-        if not speaks_first:
-            self._say(shard, word)
+    def _exchange(self, upcoming: float) -> list[WindowReport]:
+        """Send each shard a report with its messages. Returns all reports, ours (without messages) too."""
+        sent = [message.arrives for messages in self._out.values() for message in messages]
+        ours = WindowReport(self._is_done, min([upcoming, *sent]), [])
+        theirs = [
+            self._exchange_with(shard, ours._replace(messages=self._out[shard])) for shard in self._pipes
+        ]
+        self._out = {shard: [] for shard in self._pipes}
+        return [ours, *theirs]
+
+    def _exchange_with(self, shard: int, report: WindowReport) -> WindowReport:
+        """The shard of the lower number sends first: else two full pipes could wait for each other."""
+        sends_first = self.index < shard
+        if sends_first:
+            self._send(shard, report)
+        answer: WindowReport = heard(self._pipes[shard], shard)
+        if not sends_first:
+            self._send(shard, report)
         return answer
 
-    def _say(self, shard: int, word: tuple[bool, float, list[Letter]]) -> None:
+    def _send(self, shard: int, report: WindowReport) -> None:
         try:
-            self._lines[shard].send(word)
+            self._pipes[shard].send(report)
         except OSError as error:
             raise ShardLost(f"shard {shard} has ended before its time") from error
 
+    def _schedule(self, reports: list[WindowReport]) -> None:
+        """Set a timer for the arrival of each message, in the order of rule 2."""
+        loop = running_loop()
+        for message in sorted(message for report in reports for message in report.messages):
+            loop.call_at(message.arrives, self.receive, message.content)
+
     async def all_done(self) -> None:
-        """Say that nothing begins here any more, and go on answering the others until all say so."""
+        """Declare that nothing begins here any more, and go on answering until all shards have."""
         self._is_done = True
         await self._all_done

@@ -1,22 +1,21 @@
-"""Everything that happened in a rehearsal, in order, and one hash over it: two runs are equal where their digests are."""
+"""Everything that happened in a rehearsal, in order, and a hash of it, so that runs can be compared."""
 
 from __future__ import annotations
 
 import hashlib
-from itertools import zip_longest
 
-_BATCH = 512
+_BATCH = 512  # lines that are hashed at once
 
 
 class Transcript:
-    """A growing list of happenings. Hashes in batches, so that a hundred thousand cost a tenth of a second.
+    """A growing list of events. It hashes in batches, so that a hundred thousand cost a tenth of a second.
 
-    ``keep`` also keeps the lines themselves, for `first_difference` and for reading.
+    ``keep`` also keeps the lines themselves, to read them.
     """
 
     def __init__(self, *, keep: bool = False) -> None:
         self.lines: list[str] = []
-        """What was noted, one line each; empty without ``keep``."""
+        """The lines that were noted; empty without ``keep``."""
         self._keep = keep
         self._hash = hashlib.sha256()
         self._fresh: list[str] = []
@@ -29,9 +28,9 @@ class Transcript:
         return f"Transcript({self._count} lines, {self.digest()[:12]})"
 
     def note(self, time: float, what: str, source: str = "", target: str = "", size: int = 0) -> None:
-        """Write down that at ``time`` (virtual seconds) ``what`` happened, from ``source`` to ``target``, with ``size`` bytes.
+        """Note ``what`` happened at ``time`` (virtual seconds), from where to where, with ``size`` bytes.
 
-        The time is written exactly: runs that differ in its last bit differ.
+        The time is written exactly: runs that differ in its last bit have different digests.
         """
         self._count += 1
         self._fresh.append(f"{time!r} {source} {target} {size} {what}\n")
@@ -48,16 +47,3 @@ class Transcript:
         if self._keep:
             self.lines += self._fresh
         self._fresh.clear()
-
-
-def first_difference(a: Transcript, b: Transcript) -> tuple[int, str, str] | None:
-    """Where two kept transcripts part: the index, and the line of each (empty where one has ended). None where they are equal.
-
-    Raises `ValueError` where they differ but their lines were not kept.
-    """
-    if a.digest() == b.digest():
-        return None
-    for index, (line_a, line_b) in enumerate(zip_longest(a.lines, b.lines, fillvalue="")):
-        if line_a != line_b:
-            return index, line_a.rstrip("\n"), line_b.rstrip("\n")
-    raise ValueError("these transcripts differ, but did not keep their lines: make them with keep=True")

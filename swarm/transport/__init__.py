@@ -1,12 +1,23 @@
-"""How bytes move between two peers: the port. Behind it: real sockets (`http`), and a rehearsal's network (`swarm.simulation`).
+"""How bytes move between two peers: the interface.
 
-    request(to, Request)  ──►  size, rate and identity are checked at the door  ──►  handler(Call)  ──►  reply
+Real sockets (`http`) and a simulated network (`swarm.simulation`) implement it.
 
-    throttle ─► guard ─► server ─► http        limits and their books, the listening side, the transport itself
-         tls, sockets, envelope                who is there, what TCP carries, how calls and refusals look in HTTP
+    request(to, Request) ──► identity, rate and size are checked ──► route.admit ──► handler(Call) ──► reply
 
-Every call has a deadline from outside and ends: with the reply, or with one of `Unreachable`, `TooLate`, `Busy` (weather),
-`Impostor`, `Refused`, `Oversized`, `Malformed` (their fault).
+    http        the transport itself: which way a request takes
+    dialing     where a peer can be reached; opens lanes to it
+    client      calls by HTTP
+    lanes       short and bulk messages, one after the other on a connection of our own format
+    server      the listening side of both
+    guard       limits and counters, with `throttle`
+    post        messages of a round, to and from its machines; `outbox` sends them, and tries again
+    tls         who is at the other end
+    stream      TLS without needless copies
+    sockets     TCP, and how many bytes it has carried
+    envelope    how calls and refusals look in HTTP
+
+Every call has a deadline from outside and ends: with the reply, or with one of `Unreachable`, `TooLate`,
+`Busy` (weather), `Impostor`, `Refused`, `Oversized`, `Malformed` (their fault).
 """
 
 from __future__ import annotations
@@ -28,7 +39,7 @@ Payload = bytes | bytearray | memoryview
 class Request:
     """What one peer asks of another: the name of a `Route`, its argument, and the body.
 
-    ``argument`` is at most 200 URL-safe characters. ``limit`` is the most bytes that the reply may have.
+    ``argument`` has at most 200 URL-safe characters; the reply may have at most ``limit`` bytes.
     """
 
     route: str
@@ -39,7 +50,11 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One request as its handler sees it. ``sender`` has proven its key in the TLS handshake; ``host`` is where it came from."""
+    """A request as its handler sees it.
+
+    ``sender`` has proven its key in the TLS handshake; ``host`` is the IP address that it came from, empty
+    where there is none.
+    """
 
     sender: PeerId
     argument: str
@@ -51,7 +66,8 @@ class Call:
 class Allowance:
     """What a route accepts for one call, decided before a byte of the body is read.
 
-    ``exact`` where the length follows from a plan (bulk), else ``at_most``; ``seconds`` is the patience for the whole body.
+    The body must have ``exact`` bytes where that is given (bulk items have a planned length), else
+    ``at_most`` bytes, and must have arrived within ``seconds``.
     """
 
     at_most: int = CONTROL_LIMIT
@@ -68,17 +84,21 @@ class Allowance:
 
 Handler = Callable[[Call], Awaitable[Payload]]
 Admit = Callable[[PeerId, str], Allowance]
-"""(sender, argument) -> what is allowed; raises a `TheirFault` or `Weather` to refuse before the body is read."""
+"""(sender, argument) -> the allowance. Raises a `TheirFault` or `Weather` to refuse a call before its body is
+read."""
 
 
 def control(sender: PeerId, argument: str) -> Allowance:
-    """The allowance of an ordinary control message: at most 64 KiB, from anybody in the run."""
+    """The allowance of an ordinary control message: at most 64 KiB, from any peer of the run."""
     return Allowance()
 
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """One verb of the protocol. ``name`` is part of the wire format; ``argument`` of a call is at most 200 URL-safe characters."""
+    """One verb of the protocol, and the handler that answers calls to it.
+
+    ``name`` is part of the wire format.
+    """
 
     name: str
     handler: Handler
@@ -90,7 +110,7 @@ class Transport(Protocol):
 
     @property
     def me(self) -> PeerId:
-        """The id that the other sides see."""
+        """The id of this peer, as the others see it."""
 
     @property
     def bytes_up(self) -> int:
@@ -101,7 +121,10 @@ class Transport(Protocol):
         """Bytes received so far."""
 
     def serve(self, route: Route) -> None:
-        """Answer calls to ``route.name``; the latest route of a name wins."""
+        """Answer calls to ``route.name``. A second route of the same name replaces the first."""
 
     async def request(self, to: PeerId, request: Request, *, deadline: float) -> bytes:
-        """The reply of ``to``, before ``deadline`` (in ``loop.time()``). Raises what the module says."""
+        """Send ``request`` to ``to`` and return its reply, before ``deadline`` (seconds of ``loop.time()``).
+
+        Raises the errors that the package's docstring lists.
+        """

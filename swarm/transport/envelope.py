@@ -1,7 +1,9 @@
-"""How a call and a refusal look in HTTP. Short heads: what is not needed is not sent.
+"""How a call and a refusal look in HTTP. Heads are short: headers that nobody needs are not sent.
 
-POST /swarm/1/{route}/{argument}    200 the reply, Content-Length    4xx, 503 a refusal (MessagePack: code, fact, advice)
-Host, Content-Length                204 an empty reply               500 a bug over there, without a word about it
+POST /swarm/1/{route}/{argument}    200         the reply, Content-Length
+Host, Content-Length                204         an empty reply
+                                    4xx, 503    a refusal (MessagePack: code, fact, advice)
+                                    500         a bug at the other side, without details
 """
 
 from __future__ import annotations
@@ -14,17 +16,24 @@ import msgspec
 from ..errors import Busy, Flooding, Malformed, OurFault, Oversized, Refused, SwarmError, TooLate
 from ..wire import PROTOCOL, pack
 
+CHUNK = 1 << 20
+"""Bytes that are handed to an HTTP connection at once: asyncio would encrypt a whole body before its first
+byte leaves."""
+
 REFUSAL_LIMIT = 2048
-"""Bytes of the largest refusal that is read."""
+"""Largest refusal that is read, in bytes."""
 
 HOST = "s"
-"""HTTP/1.1 wants a host (RFC 9110, 7.2); the pinned certificate says who is called, so it is as short as it may be."""
+"""HTTP/1.1 requires a host (RFC 9110, 7.2). The pinned certificate says who is called, so this one is as
+short as possible."""
 NO_REPLY = 204
+"""HTTP status of an empty reply."""
 
-_ROUTE, _ARGUMENT = r"[a-z0-9-]{1,40}", r"(?!\.{1,2}$)[A-Za-z0-9_.~:,-]{0,200}"
+_ROUTE = r"[a-z0-9-]{1,40}"
+_ARGUMENT = r"(?!\.{1,2}$)[A-Za-z0-9_.~:,-]{0,200}"
 _PATH = re.compile(rf"/swarm/(?P<protocol>[0-9]{{1,6}})/(?P<route>{_ROUTE})/(?P<argument>{_ARGUMENT})")
 _STATUS = {Busy: 503, Flooding: 429, Oversized: 413, TooLate: 408}
-_LONGEST_TEXT = 200
+_LONGEST_TEXT = 200  # characters of a fact, and of an advice
 
 
 class _Refusal(msgspec.Struct, frozen=True, array_like=True):
@@ -34,7 +43,10 @@ class _Refusal(msgspec.Struct, frozen=True, array_like=True):
 
 
 def path_of(route: str, argument: str) -> str:
-    """The path of a call. Raises `ValueError` for names that no path can carry: that is a bug on this side."""
+    """The path of a call.
+
+    Raises `ValueError` for names that no path can carry, which is a bug on this side.
+    """
     path = f"/swarm/{PROTOCOL}/{route}/{argument}"
     if not _PATH.fullmatch(path):
         raise ValueError(f"{route!r} with argument {argument[:80]!r} cannot be the name of a call")
@@ -42,7 +54,10 @@ def path_of(route: str, argument: str) -> str:
 
 
 def read_path(method: str, path: str) -> tuple[str, str]:
-    """Route and argument of a stranger's request. Raises `Malformed`, with advice where it speaks another version."""
+    """(route, argument) of a request from outside.
+
+    Raises `Malformed`, with advice where it has another protocol version.
+    """
     found = _PATH.fullmatch(path)
     if method != "POST" or not found:
         raise Malformed("not a call of this protocol")
@@ -53,12 +68,14 @@ def read_path(method: str, path: str) -> tuple[str, str]:
 
 
 def body_length(headers: Mapping[str, str]) -> int:
-    """The length that a message states for its body. Raises `Malformed` for one without, and for anything encoded.
+    """Bytes of the body, as the message states them.
 
-    Nothing is ever decompressed: half a megabyte of gzip is half a gigabyte of zeros.
+    Raises `Malformed` where it states none, or where the body is encoded.
+
+    Nothing is ever decompressed: half a megabyte of gzip can become half a gigabyte of zeros.
     """
     if headers.get("Content-Encoding") or headers.get("Transfer-Encoding"):
-        raise Malformed("a body comes as it is: not compressed, not in chunks")
+        raise Malformed("a body must be neither compressed nor sent in chunks")
     stated = headers.get("Content-Length", "")
     if not (stated.isascii() and stated.isdigit() and len(stated) <= 15):
         raise Malformed("the length of the body is not stated")
@@ -66,24 +83,31 @@ def body_length(headers: Mapping[str, str]) -> int:
 
 
 def pack_refusal(error: Exception) -> tuple[int, bytes]:
-    """HTTP status and body that tell the other side no. What is wrong with this machine or this program is nobody's business."""
+    """(HTTP status, body) that refuse a call because of ``error``.
+
+    Bugs and faults of this machine are not described.
+    """
     if not isinstance(error, SwarmError) or isinstance(error, OurFault):
         return 500, b""
-    return _STATUS.get(type(error), 400), pack(
-        _Refusal(error.code, error.fact[:_LONGEST_TEXT], error.advice[:_LONGEST_TEXT])
-    )
+    refusal = _Refusal(error.code, error.fact[:_LONGEST_TEXT], error.advice[:_LONGEST_TEXT])
+    return _STATUS.get(type(error), 400), pack(refusal)
 
 
 def read_refusal(who: str, status: int, raw: bytes) -> SwarmError:
-    """The error to raise where ``who`` answered with ``status`` and ``raw``. Its words are a stranger's: cleaned and cut short."""
+    """The error to raise where ``who`` answered with ``status`` and ``raw``.
+
+    Its texts are cleaned and cut: a stranger wrote them.
+    """
     try:
         refusal = msgspec.msgpack.decode(raw, type=_Refusal)
     except (msgspec.DecodeError, ValueError, RecursionError):
         refusal = _Refusal(fact=f"HTTP status {status}")
     fact = f"{who}: {_clean(refusal.fact) or f'HTTP status {status}'}"
-    return Busy(fact) if status in (503, 429) else Refused(fact, _clean(refusal.advice))
+    if status in (503, 429):
+        return Busy(fact)
+    return Refused(fact, _clean(refusal.advice))
 
 
 def _clean(text: str) -> str:
-    """One line of at most 200 characters that does nothing to a terminal."""
+    """One line of at most 200 printable characters, without control codes for a terminal."""
     return "".join(c if c.isprintable() else " " for c in text[:_LONGEST_TEXT]).strip()

@@ -1,70 +1,105 @@
-"""What a stranger may cost us: limits, and the books that enforce them. Nothing here opens a socket.
+"""What a stranger may cost us: the limits, and the counters that enforce them. Nothing here opens a socket.
 
-connect     seats      connections of one host, and of all
-call        pace       requests per second of one peer
-body        room       bytes in flight of all peers together, `patience` for each
-any of it   Refusals   counted by reason, so that dashboards and tests can see who was turned away
+a connection    `Guard.connection`      connections of one host, and of all hosts together
+a request       `Guard.check_rate`      requests per second of one peer
+a body          `Guard.reserve`         bytes in flight of all peers together
+                `Timeouts.transfer`     seconds for each body
+each of them    `Refusals`              what was refused, counted by reason, for dashboards and tests
 """
 
 from __future__ import annotations
 
 import io
-from collections import Counter, OrderedDict
+from collections import Counter
 from collections.abc import AsyncIterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import MappingProxyType
 
+from ..bounded import LeastRecentlyUsed
 from ..errors import Busy, Flooding, Malformed, Oversized
 from ..identity import PeerId
 from .throttle import TokenBucket
 
-_PEERS_PACED = 4096
+_RATED_PEERS = 4096
+"""Peers whose request rate is remembered, so that strangers cannot fill our memory with their ids."""
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
-    """How much of this machine others may use, and how patient we are with them. Times in seconds, rates per second."""
+class Timeouts:
+    """How long we wait for others, in seconds."""
 
     handshake_seconds: float = 5.0
-    """From the accepted connection to the end of the TLS handshake; also the patience with a peer that we dial."""
+    """From the accepted (or opened) connection to the end of its TLS handshake."""
     first_request_seconds: float = 5.0
-    """From the handshake to the end of the first request's head."""
+    """From the end of the handshake to the end of the first request's head."""
     idle_seconds: float = 120.0
-    """A connection without a request is closed after this long by the side that accepted it, after half of it by the other."""
-    connections_per_host: int = 128
-    """Open connections from one IP address, which a whole university may share. Each costs about 0.3 MiB."""
-    connections: int = 512
-    """Open connections from everybody, and again to everybody; many systems give a process 1,024 descriptors."""
+    """A connection without requests is closed after this time by the side that accepted it, and after half of
+    it by the side that opened it."""
+    grace_seconds: float = 5.0
+    """See ``minimum_rate``."""
+    minimum_rate: float = 16 * 1024
+    """Bytes per second. A body or reply of n bytes has ``grace_seconds + n / minimum_rate`` to arrive."""
+    linger_seconds: float = 1.0
+    """How long the rest of a refused body is read and dropped. Else its sender would see a reset, no
+    refusal."""
+    shutdown_seconds: float = 0.2
+    """How long handlers may go on running when the transport closes."""
+
+    def transfer(self, length: int) -> float:
+        """Seconds after which ``length`` bytes must have arrived."""
+        return self.grace_seconds + length / self.minimum_rate
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionLimits:
+    """How many TCP connections a transport keeps, and how it tunes them."""
+
+    per_host: int = 128
+    """Accepted connections from one IP address, which a university may share. Each costs about 0.3 MiB."""
+    total: int = 512
+    """Accepted connections in all, and opened ones in all; many systems allow a process 1,024 descriptors."""
+    per_peer: int = 8
+    """Connections that we open to one peer for bulk bytes, and as many for short messages."""
+    congestion: str = "bbr"
+    """TCP congestion control, where the system allows the choice; empty keeps the system's own."""
+
+
+@dataclass(frozen=True, slots=True)
+class RequestLimits:
+    """How often a peer may ask, and how much of our memory its requests may take."""
+
+    rate: float = 200.0
+    """Requests per second of one peer, after a burst."""
+    burst: float = 1000.0
+    """Requests that one peer may send at once."""
+    in_flight_bytes: int = 512 << 20
+    """Bodies that are being read or handled and replies that are being sent, of all peers together."""
+    share: float = 0.25
+    """The part of ``in_flight_bytes`` that one peer may have in more than one request at a time: a peer that
+    announces bodies and sends none must not leave nothing for the others."""
     head_bytes: int = 2048
     """Longest request line, and longest header."""
     headers: int = 16
     """Most headers of a request."""
-    grace_seconds: float = 5.0
-    minimum_rate: float = 16 * 1024
-    """Bytes per second. A body or reply of n bytes must have crossed after ``grace_seconds + n / minimum_rate``."""
-    in_flight_bytes: int = 512 << 20
-    """Bodies being read or handled and replies being sent, all together."""
-    requests_rate: float = 200.0
-    requests_burst: float = 1000.0
-    """Requests of one peer: ``requests_rate`` per second, after a burst."""
-    linger_seconds: float = 1.0
-    """How long the rest of a refused body is thrown away, so that its sender reads the refusal rather than a reset."""
-    shutdown_seconds: float = 0.2
-    """How long running handlers may go on when the transport closes."""
-    parallel_calls: int = 8
-    """Connections that we open to one peer for bulk bytes, and again for control messages."""
-    congestion: str = "bbr"
-    """TCP congestion control where the system allows the choice; empty leaves the system's own."""
 
-    def patience(self, length: int) -> float:
-        """Seconds after which ``length`` bytes must have crossed."""
-        return self.grace_seconds + length / self.minimum_rate
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How much of this machine other peers may use."""
+
+    timeouts: Timeouts = Timeouts()
+    connections: ConnectionLimits = ConnectionLimits()
+    requests: RequestLimits = RequestLimits()
 
 
 class Refusals:
-    """How often strangers and peers were turned away, by reason: ``crowded``, ``handshake``, ``certificate``, ``silent``,
-    ``broken`` at the door, and the code of the error afterwards."""
+    """How many connections and requests were refused, by reason.
+
+    The reasons for connections are ``accept``, ``crowded``, ``handshake``, ``certificate``, ``silent`` (no
+    request came) and ``broken`` (it ended, or stalled, within a body or reply). A refused request counts
+    under the ``code`` of its error.
+    """
 
     def __init__(self) -> None:
         self._counts: Counter[str] = Counter()
@@ -73,7 +108,7 @@ class Refusals:
         return f"Refusals({', '.join(f'{reason} {count}' for reason, count in sorted(self._counts.items()))})"
 
     def count(self, reason: str) -> None:
-        """One more."""
+        """Add one refusal for ``reason``."""
         self._counts[reason] += 1
 
     def snapshot(self) -> Mapping[str, int]:
@@ -82,63 +117,88 @@ class Refusals:
 
 
 class Guard:
-    """The books of one transport."""
+    """Enforces the limits of one transport: counts connections, bytes in flight, requests of each peer."""
 
     def __init__(self, limits: Limits) -> None:
         self.limits = limits
         self.refusals = Refusals()
-        self._seats: Counter[str] = Counter()
-        self._in_flight = 0
-        self._paces: OrderedDict[PeerId, TokenBucket] = OrderedDict()
+        self._connections: Counter[str] = Counter()
+        self._in_flight: Counter[PeerId] = Counter()
+        self._buckets: LeastRecentlyUsed[PeerId, TokenBucket] = LeastRecentlyUsed(_RATED_PEERS)
 
     def __repr__(self) -> str:
-        return f"Guard({self._seats.total()} connections, {self._in_flight} bytes in flight, {self.refusals})"
+        return f"Guard({self.connections} connections, {self.in_flight} bytes in flight, {self.refusals})"
+
+    @property
+    def connections(self) -> int:
+        """How many accepted connections are open now."""
+        return self._connections.total()
+
+    @property
+    def in_flight(self) -> int:
+        """Bytes of all bodies and replies that are being carried now."""
+        return self._in_flight.total()
 
     @contextmanager
-    def seat(self, host: str) -> Iterator[None]:
-        """A connection from ``host``, for as long as the context lasts. Raises `Flooding` where there are too many."""
-        if (
-            self._seats[host] >= self.limits.connections_per_host
-            or self._seats.total() >= self.limits.connections
-        ):
+    def connection(self, host: str) -> Iterator[None]:
+        """Count a connection from ``host`` while the context lasts.
+
+        Raises `Flooding` where there are too many already.
+        """
+        limits = self.limits.connections
+        if self._connections[host] >= limits.per_host or self.connections >= limits.total:
             raise Flooding(f"no more connections from {host}")
-        self._seats[host] += 1
+        self._connections[host] += 1
         try:
             yield
         finally:
-            self._seats[host] -= 1
-            if not self._seats[host]:
-                del self._seats[host]
+            self._connections[host] -= 1
+            if not self._connections[host]:
+                del self._connections[host]
 
     @contextmanager
-    def room(self, length: int) -> Iterator[None]:
-        """Room for ``length`` bytes, for as long as the context lasts. Raises `Busy` where there is none just now."""
-        if self._in_flight + length > self.limits.in_flight_bytes:
+    def reserve(self, peer: PeerId, length: int) -> Iterator[None]:
+        """Count ``length`` bytes of ``peer`` as in flight while the context lasts.
+
+        Raises `Busy` where that would be too many at once: of all peers, or of this one (a single body may
+        exceed the share of its peer).
+        """
+        limits = self.limits.requests
+        others = self._in_flight[peer]
+        is_beyond_share = others and others + length > limits.share * limits.in_flight_bytes
+        if is_beyond_share or self.in_flight + length > limits.in_flight_bytes:
             raise Busy(f"no room for {length} bytes just now")
-        self._in_flight += length
+        self._in_flight[peer] += length
         try:
             yield
         finally:
-            self._in_flight -= length
+            self._in_flight[peer] -= length
+            if not self._in_flight[peer]:
+                del self._in_flight[peer]
 
-    def pace(self, peer: PeerId, now: float) -> None:
-        """One more request of ``peer``. Raises `Flooding` where it comes too fast; a refused one does not count against it."""
-        bucket = self._paces.get(peer)
+    def check_rate(self, peer: PeerId, now: float) -> None:
+        """Count one request of ``peer``.
+
+        Raises `Flooding` where it comes too fast; a refused request is not counted.
+        """
+        limits = self.limits.requests
+        bucket = self._buckets.get(peer)
         if bucket is None:
-            bucket = self._paces[peer] = TokenBucket(self.limits.requests_rate, self.limits.requests_burst)
-        self._paces.move_to_end(peer)
-        while len(self._paces) > _PEERS_PACED:
-            self._paces.popitem(last=False)
+            bucket = self._buckets[peer] = TokenBucket(limits.rate, limits.burst)
+        else:
+            self._buckets.touch(peer)
         if bucket.wait(1, now):
-            raise Flooding(f"more than {self.limits.requests_rate:g} requests per second")
+            raise Flooding(f"more than {limits.rate:g} requests per second")
         bucket.take(1, now)
 
 
 async def collect(chunks: AsyncIterable[bytes], length: int) -> bytes:
-    """Exactly ``length`` bytes out of ``chunks``, whose time the caller limits. Raises `Oversized` or `Malformed`.
+    """Join ``chunks`` to exactly ``length`` bytes.
 
-    Memory follows what has really arrived, not what was announced, and each byte is copied once: a `BytesIO` that nobody else
-    looks into grows in place and hands its buffer over as it is.
+    Raises `Oversized` or `Malformed`; the caller limits the time.
+
+    Memory grows with what has arrived, not with what was announced. Each byte is copied once:
+    `BytesIO.getvalue` hands over its buffer without a copy, as nothing else refers to it.
     """
     buffer = io.BytesIO()
     async for chunk in chunks:

@@ -1,15 +1,18 @@
-"""Lanes for bulk bytes and for mail: connections that carry one body after the other, with as little around them as can be.
+"""Lanes: connections that carry one message after the other, with as few bytes around them as possible.
 
-    `PREFACE`, then TLS as in every call, whose protocol is `PROTOCOL_NAME`             who it is is settled by TLS and the pin
-    head 128: length of the body u64 ‖ length u8 and path               ──►
-                            ◄──   verdict: go, or no (a refusal as in `envelope`)   before a byte of the body is sent
-    body                                                               ──►
-                            ◄──   verdict: done and a reply, or no
+A lane begins with `PREFACE`, then TLS as for a call by HTTP, with `PROTOCOL_NAME` as its ALPN protocol. TLS
+and the pinned peer id settle who is there. Then, for each message:
 
-A body of at most `SMALL` bytes follows its head at once, and there is one verdict. A round is made of short messages, and by HTTP
-each costs both sides three times as much.
+    caller                                                         listener
+    head, 128 bytes: length of the body u64 ‖ length u8 and path   ──►
+                            ◄──   verdict: GO, or a refusal as in `envelope`
+    body                                                           ──►
+                            ◄──   verdict: DONE and a reply, or a refusal as in `envelope`
 
-The rules are those of a call by HTTP, and the same server keeps them; only the bytes of the body take another way.
+A body of at most `SMALL` bytes follows its head at once, and there is one verdict only. A round consists of
+short messages, and by HTTP each would cost both sides three times as much.
+
+The same server and the same limits hold as for a call by HTTP; only the bytes of the body take another way.
 """
 
 from __future__ import annotations
@@ -26,116 +29,146 @@ from ..identity import PeerId, petname
 from ..wire import CONTROL_LIMIT
 from . import Payload
 from .envelope import pack_refusal, read_refusal
-from .guard import Limits
+from .guard import Timeouts
 from .stream import Stream
 
 PREFACE = b"SWARM LANE 1\r\n\r\n"
-"""The first bytes of a connection that is to be a lane; one for HTTP begins with TLS. Then TLS has the last word (ALPN)."""
+"""The first bytes of a lane; a connection for HTTP begins with TLS. ALPN then confirms which it is."""
 PROTOCOL_NAME = "swarm-lane/1"
+"""ALPN name of a lane."""
 REPLY_LIMIT = 4096
 """Bytes of the largest reply on a lane, and of the largest refusal."""
 
 SMALL = CONTROL_LIMIT
-"""Bytes of the largest body that comes without being asked for."""
+"""Bytes of the largest body that is sent without waiting for a verdict."""
+PATH_LIMIT = 119
+"""Characters of the longest path of a call that a lane can carry."""
 
 _HEAD = struct.Struct("<QB119s")
 _VERDICT = struct.Struct("<HI")
-PATH_LIMIT = 119
-"""Characters of the longest path of a call that a lane can carry."""
-_AT_ONCE = 2048
-"""Bytes of a body that may be read with its head: most mail is shorter."""
-_SWEEPS = 16
-"""Looks for idle lanes in the time after which a lane is one."""
+_READ_WITH_HEAD = 2048
+"""Bytes of a body that are read together with its head: most short messages have fewer."""
+_SWEEPS_PER_IDLE_TIME = 16
+"""How often idle lanes are looked for within the time after which a lane counts as idle."""
 
 
-class _Say(IntEnum):
-    """First field of a verdict; from 400 on it is the HTTP status of a refusal."""
+class _Code(IntEnum):
+    """First field of a verdict. A value from 400 on is the HTTP status of a refusal."""
 
     GO = 100
     DONE = 200
 
 
 Body = Payload | Callable[[], Awaitable[Payload]]
-"""The body of a message, or how to get it."""
-Take = Callable[[str, int, Body], Awaitable[bytes]]
-"""(path, length, body) -> the reply. Raises what `pack_refusal` knows."""
+"""The body of a message, or a function that reads it."""
+Handle = Callable[[str, int, Body], Awaitable[bytes]]
+"""(path, length, body) -> the reply. May raise any error; `pack_refusal` tells the other side."""
 
 
-# --- the side that listens ----------------------------------------------------------------------------------------
+# --- the side that listens ----------------------------------------------------------------------------------
 
 
-async def serve(stream: Stream, take: Take, limits: Limits) -> None:
-    """Answer on a lane until its other side ends it, says nothing for ``limits.idle_seconds``, or leaves a body unfinished.
+async def serve(stream: Stream, handle: Handle, timeouts: Timeouts) -> None:
+    """Answer on a lane until the other side closes it, idles too long, or leaves a body unfinished.
 
-    Raises `TimeoutError` where nothing is ever said on it, for ``limits.first_request_seconds``.
+    Raises `TimeoutError` where the first message does not come within ``timeouts.first_request_seconds``.
     """
-    buffer, is_first = memoryview(bytearray(_HEAD.size + _AT_ONCE)), True
+    buffer = memoryview(bytearray(_HEAD.size + _READ_WITH_HEAD))
+    is_first = True
     try:
-        while await _answer(stream, take, *await _hear(stream, buffer, limits, is_first)):
+        while True:
+            patience = timeouts.first_request_seconds if is_first else timeouts.idle_seconds
+            head, small_body = await _read_message(stream, buffer, patience, timeouts)
+            if not await _answer(stream, handle, head, small_body):
+                return
             is_first = False
     except SwarmError:
-        return  # the other side's end: nobody here waits for it
+        return  # the other side has ended the lane, or broken its rules: nobody here waits for it
     except TimeoutError:
         if is_first:
             raise
 
 
-async def _hear(
-    stream: Stream, buffer: memoryview, limits: Limits, is_first: bool
+async def _read_message(
+    stream: Stream, buffer: memoryview, patience: float, timeouts: Timeouts
 ) -> tuple[bytes, Payload | None]:
-    """The head of a message, and its body if it is small. Raises `Malformed` where more came than belongs to it."""
-    async with asyncio.timeout(limits.first_request_seconds if is_first else limits.idle_seconds):
-        here = await stream.read_into(buffer, _HEAD.size)
-    head, begun = bytes(buffer[: _HEAD.size]), buffer[_HEAD.size : here]
+    """(head, body) of the next message; the body is None if it is not small.
+
+    The head must come within ``patience`` seconds. Raises `Malformed` where more bytes came than belong to
+    the message.
+    """
+    async with asyncio.timeout(patience):
+        received = await stream.read_into(buffer, _HEAD.size)
+    head = bytes(buffer[: _HEAD.size])
+    begun = buffer[_HEAD.size : received]
     length, *_ = _HEAD.unpack(head)
-    if len(begun) > (length if length <= SMALL else 0):
+    is_small = length <= SMALL
+
+    if len(begun) > (length if is_small else 0):
         raise Malformed("bytes came that nobody had asked for")
-    if length > SMALL:
+    if not is_small:
         return head, None
+
     body = bytearray(length)
     body[: len(begun)] = begun
     if len(begun) < length:
-        async with asyncio.timeout(limits.patience(length)):
+        async with asyncio.timeout(timeouts.transfer(length)):
             await stream.read_into(memoryview(body)[len(begun) :], length - len(begun))
     if stream.has_more:
         raise Malformed("bytes came that nobody had asked for")
     return head, body
 
 
-async def _answer(stream: Stream, take: Take, head: bytes, small: Payload | None) -> bool:
-    """One message; False where the lane is of no use afterwards."""
-    length, size, padded = _HEAD.unpack(head)
-    asked = taken = small is not None
+class _LargeBody:
+    """The body of a message that waits at the other side for a verdict."""
 
-    async def body() -> Payload:
-        nonlocal asked, taken
-        asked = True
-        await stream.write(_VERDICT.pack(_Say.GO, 0))
-        payload = await stream.read(length)
-        if stream.has_more:
+    def __init__(self, stream: Stream, length: int) -> None:
+        self._stream = stream
+        self._length = length
+        self._is_asked_for = False
+        self._is_read = False
+
+    @property
+    def is_half_read(self) -> bool:
+        """Whether we asked for it and did not read all of it, so that the lane cannot be used any more."""
+        return self._is_asked_for and not self._is_read
+
+    async def read(self) -> Payload:
+        """Ask for the body and read it. Raises `Malformed` where more comes."""
+        self._is_asked_for = True
+        await self._stream.write(_VERDICT.pack(_Code.GO, 0))
+        payload = await self._stream.read(self._length)
+        if self._stream.has_more:
             raise Malformed("bytes came that nobody had asked for")
-        taken = True
+        self._is_read = True
         return payload
 
+
+async def _answer(stream: Stream, handle: Handle, head: bytes, small_body: Payload | None) -> bool:
+    """Answer one message. Returns False where the lane cannot be used afterwards."""
+    length, size, padded = _HEAD.unpack(head)
+    large_body = _LargeBody(stream, length) if small_body is None else None
+    body: Body = large_body.read if large_body else small_body or b""
+    is_path_valid = size <= PATH_LIMIT and not any(padded[size:])
+    path = padded[:size].decode("ascii", "replace") if is_path_valid else ""  # an empty path is refused
     try:
-        path = (
-            "" if size > PATH_LIMIT or any(padded[size:]) else padded[:size].decode("ascii", "replace")
-        )  # "" is no path either
-        status, reply = int(_Say.DONE), await take(path, length, body if small is None else small)
-    except Exception as error:  # noqa: BLE001 - `take` has told the log; the other side learns what is its business
+        reply = await handle(path, length, body)
+        status = int(_Code.DONE)
+    except Exception as error:  # noqa: BLE001 - `handle` has logged a bug; the caller gets what it may know
         status, reply = pack_refusal(error)
     await stream.write(_VERDICT.pack(status, len(reply)) + reply)
-    return taken or not asked
+    return large_body is None or not large_body.is_half_read
 
 
-# --- the side that calls ------------------------------------------------------------------------------------------
+# --- the side that calls ------------------------------------------------------------------------------------
 
 
 class Lane:
     """One lane to one peer, for one message at a time."""
 
     def __init__(self, to: PeerId, stream: Stream) -> None:
-        self._who, self._stream = petname(to), stream
+        self._name = petname(to)
+        self._stream = stream
         self.used_at = asyncio.get_running_loop().time()
 
     @property
@@ -144,117 +177,138 @@ class Lane:
         return self._stream.is_open
 
     async def send(self, path: str, body: memoryview) -> bytes:
-        """The reply to ``body`` under ``path`` (as in `envelope`). Raises refusals and weather; then look at `is_open`."""
-        is_whole, is_small, raw = False, len(body) <= SMALL, path.encode("ascii")
-        head = _HEAD.pack(len(body), len(raw), raw)
+        """Send ``body`` to ``path`` (as in `envelope`) and return the reply.
+
+        Raises `Refused`, `Busy`, `Unreachable` or `Malformed`. Afterwards `is_open` says whether the lane may
+        be used again.
+        """
+        raw_path = path.encode("ascii")
+        head = _HEAD.pack(len(body), len(raw_path), raw_path)
+        is_small = len(body) <= SMALL
+        is_complete = False
         try:
             if is_small:
                 await self._stream.write(head + body)
             else:
                 await self._stream.write(head)
-                await self._verdict(_Say.GO)
+                await self._read_verdict(_Code.GO)
                 await self._stream.write(body)
-            reply = await self._verdict(_Say.DONE)
-            is_whole = True
+            reply = await self._read_verdict(_Code.DONE)
+            is_complete = True
             return reply
         except _Refusal as refusal:
-            is_whole = refusal.is_early or is_small
+            is_complete = refusal.is_early or is_small
             raise refusal.error from None
         finally:
             self.used_at = asyncio.get_running_loop().time()
-            if not is_whole:
+            if not is_complete:
                 self.abort()
 
-    async def _verdict(self, wanted: _Say) -> bytes:
+    async def _read_verdict(self, wanted: _Code) -> bytes:
+        """The reply that comes with the verdict ``wanted``.
+
+        Raises `_Refusal`, or `Malformed` for another verdict.
+        """
         buffer = memoryview(bytearray(_VERDICT.size + REPLY_LIMIT))
-        here = await self._stream.read_into(buffer, _VERDICT.size)
+        received = await self._stream.read_into(buffer, _VERDICT.size)
         status, length = _VERDICT.unpack_from(buffer)
         if length > REPLY_LIMIT:
-            raise Malformed(f"{self._who} answers with {length} bytes")
-        if here < _VERDICT.size + length:
-            here += await self._stream.read_into(
-                buffer[here : _VERDICT.size + length], _VERDICT.size + length - here
-            )
-        reply = bytes(buffer[_VERDICT.size : here])
+            raise Malformed(f"{self._name} answers with {length} bytes")
+        end = _VERDICT.size + length
+        if received < end:
+            received += await self._stream.read_into(buffer[received:end], end - received)
+        reply = bytes(buffer[_VERDICT.size : received])
         if status >= 400:
-            raise _Refusal(read_refusal(self._who, status, reply), is_early=wanted is _Say.GO)
-        if status != wanted or here > _VERDICT.size + length:
-            raise Malformed(f"{self._who} does not keep to the order of a lane")
+            raise _Refusal(read_refusal(self._name, status, reply), is_early=wanted is _Code.GO)
+        if status != wanted or received > end:
+            raise Malformed(f"{self._name} does not keep to the order of a lane")
         return reply
 
     def abort(self) -> None:
-        """End it."""
+        """End the lane at once."""
         self._stream.abort()
 
 
 class _Refusal(Exception):
-    """Carries a refusal out of `_verdict`; an early one leaves the lane as it was."""
+    """Carries a refusal out of `_read_verdict`.
+
+    After an early one, before the body, the lane may be used again.
+    """
 
     def __init__(self, error: SwarmError, *, is_early: bool) -> None:
         super().__init__(str(error))
-        self.error, self.is_early = error, is_early
+        self.error = error
+        self.is_early = is_early
 
 
 @dataclass(slots=True)
-class _ToOne:
-    seats: asyncio.Semaphore
+class _LanesToPeer:
+    free: asyncio.Semaphore
+    """Lanes that may still be taken or opened."""
     idle: deque[Lane] = field(default_factory=deque)
+    """Lanes that wait for their next message; the one used last is at the right."""
     users: int = 0
+    """Calls that use a lane or wait for one."""
 
 
 class Lanes:
-    """The lanes of one transport, by peer: kept for the next message, at most ``parallel`` to one peer."""
+    """The lanes of one transport, by peer.
+
+    They are kept for the next message, at most ``parallel`` to one peer.
+    """
 
     def __init__(
         self, open_lane: Callable[[PeerId], Awaitable[Lane]], parallel: int, idle_seconds: float
     ) -> None:
-        """``idle_seconds``: a lane that has lain idle so long is not used again; less than the other side's patience with it."""
-        self._open_lane, self._parallel, self._idle_seconds = open_lane, parallel, idle_seconds
-        self._peers: dict[PeerId, _ToOne] = {}
+        """A lane idle for ``idle_seconds`` is not used again; the other side must wait longer than that."""
+        self._open_lane = open_lane
+        self._parallel = parallel
+        self._idle_seconds = idle_seconds
+        self._peers: dict[PeerId, _LanesToPeer] = {}
         self._sweep_at = 0.0
 
     async def send(self, to: PeerId, path: str, body: memoryview) -> bytes:
-        """`Lane.send` on a free lane, or on a new one. Whoever calls sets the deadline."""
-        ours = self._peers.setdefault(to, _ToOne(asyncio.Semaphore(self._parallel)))
-        ours.users += 1
+        """`Lane.send` on an idle lane, or on a new one. The caller sets the deadline."""
+        lanes = self._peers.setdefault(to, _LanesToPeer(asyncio.Semaphore(self._parallel)))
+        lanes.users += 1
         try:
-            async with ours.seats:
-                lane = self._free(ours) or await self._open_lane(to)
+            async with lanes.free:
+                lane = self._take_idle(lanes) or await self._open_lane(to)
                 try:
                     return await lane.send(path, body)
                 finally:
                     if lane.is_open:
-                        ours.idle.append(lane)
+                        lanes.idle.append(lane)
         finally:
-            ours.users -= 1
+            lanes.users -= 1
             self._drop_stale()
 
     def close(self) -> None:
-        """End all that are idle; the others end with those who use them."""
-        for ours in self._peers.values():
-            while ours.idle:
-                ours.idle.pop().abort()
+        """End all idle lanes; the others end with the calls that use them."""
+        for lanes in self._peers.values():
+            while lanes.idle:
+                lanes.idle.pop().abort()
 
     def _drop_stale(self) -> None:
-        """End what has lain idle for too long: a peer that has lost its power does not say that it is gone.
+        """End lanes that were idle for too long: a peer that has lost its power does not close them.
 
-        Now and then only: whoever has a hundred lanes would else look at all of them with every message.
+        This happens only now and then, so that a message does not cost a look at every lane.
         """
         now = asyncio.get_running_loop().time()
         if now < self._sweep_at:
             return
-        self._sweep_at = now + self._idle_seconds / _SWEEPS
-        for peer, ours in list(self._peers.items()):
-            for lane in [lane for lane in ours.idle if not self._is_fresh(lane)]:
-                ours.idle.remove(lane)
+        self._sweep_at = now + self._idle_seconds / _SWEEPS_PER_IDLE_TIME
+        for peer, lanes in list(self._peers.items()):
+            for lane in [lane for lane in lanes.idle if not self._is_fresh(lane)]:
+                lanes.idle.remove(lane)
                 lane.abort()
-            if not ours.idle and not ours.users:
+            if not lanes.idle and not lanes.users:
                 del self._peers[peer]
 
-    def _free(self, ours: _ToOne) -> Lane | None:
-        """The lane that was used last, if it can still be used; those that cannot are dropped."""
-        while ours.idle:
-            lane = ours.idle.pop()
+    def _take_idle(self, lanes: _LanesToPeer) -> Lane | None:
+        """The lane that was used last, if it can still be used. Those that cannot are ended."""
+        while lanes.idle:
+            lane = lanes.idle.pop()
             if self._is_fresh(lane):
                 return lane
             lane.abort()

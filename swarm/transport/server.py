@@ -1,10 +1,11 @@
-"""The listening side: every connection is a guest with a seat, a name it has proven, and a clock that runs.
+"""The listening side. Every connection must prove a peer id, and every step of it has a limit and a timeout.
 
-    accept ──► seat? ──► TLS, key proven ──► first head in time? ──► pace? route? length? room? ──► body in time? ──► handler
-               by HTTP, or as a lane
+    a connection:   not too many ──► TLS, key proven ──► by HTTP, or a lane ──► first head in time
+    each request:   rate ──► route ──► route.admit, length ──► bytes in flight ──► body in time ──► handler
 
-Each arrow has a limit from `Limits`; whoever fails it is turned away, counted, and gone. aiohttp parses, this module decides:
-its own defaults wait for ever, unpack gzip bombs and print a traceback for every port scanner.
+Each step has its limit in `Limits`. A connection or request that fails one is refused and counted
+(`Refusals`). aiohttp only parses: its own defaults wait for ever, unpack gzip bombs and print a traceback for
+every port scanner.
 """
 
 from __future__ import annotations
@@ -16,43 +17,45 @@ import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
 from functools import partial
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 from aiohttp import web
 
-from ..errors import Flooding, Malformed, TheirFault, TooLate, Unreachable, Weather
+from ..errors import Flooding, Malformed, Refused, TheirFault, TooLate, Unreachable, Weather
 from ..identity import PeerId
 from ..ticket import Address
 from . import Allowance, Call, Payload, Route
-from .envelope import NO_REPLY, body_length, pack_refusal, read_path
+from .envelope import CHUNK, NO_REPLY, body_length, pack_refusal, read_path
 from .guard import Guard, collect
 from .lanes import PREFACE, PROTOCOL_NAME, REPLY_LIMIT, Body, serve
 from .sockets import Meter, adopt, begins_with, listen_on
 from .stream import Stream
 from .tls import peer_of
 
-CHUNK = 1 << 20
-"""Bytes handed to a connection at once: more would be encrypted into memory before the first byte leaves."""
-
 _LOG = logging.getLogger(__name__)
-_ACCEPT_PAUSE = 0.1
-_READ_AHEAD = (
-    1 << 18
-)  # twice this is buffered per connection before anybody has asked for it, so it is not generous
+_ACCEPT_PAUSE = 0.1  # seconds after an accept that failed
+_READ_AHEAD = 1 << 18  # bytes; aiohttp buffers twice as many per connection before anybody reads them
+
+
+class Contexts(NamedTuple):
+    """TLS contexts of a listening side."""
+
+    http: ssl.SSLContext
+    lanes: ssl.SSLContext
 
 
 class Connection(web.RequestHandler):
-    """aiohttp's side of one connection, and what it does not keep: who this is, when it first spoke, that it has ended."""
+    """aiohttp's side of a connection, and what aiohttp does not keep: its peer, first request and end."""
 
     def __init__(self, server: web.Server, guard: Guard, **options: Any) -> None:
         super().__init__(server, **options)
         self.peer: PeerId | None = None
-        self.heard = asyncio.Event()
-        self.gone = asyncio.Event()
+        self.has_request = asyncio.Event()
+        self.has_ended = asyncio.Event()
         self._guard = guard
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """The handshake is done: learn who it was with, before a byte of a request is parsed."""
+        """After the handshake: read the peer id, before a byte of a request is parsed."""
         super().connection_made(transport)
         try:
             self.peer = peer_of(transport.get_extra_info("ssl_object"))
@@ -61,10 +64,10 @@ class Connection(web.RequestHandler):
             cast(asyncio.Transport, transport).abort()
 
     def connection_lost(self, exc: BaseException | None) -> None:
-        """The end, whoever wanted it."""
+        """The connection has ended, from either side."""
         super().connection_lost(exc)
-        self.heard.set()
-        self.gone.set()
+        self.has_request.set()
+        self.has_ended.set()
 
     def handle_error(
         self,
@@ -73,11 +76,11 @@ class Connection(web.RequestHandler):
         exc: BaseException | None = None,
         message: str | None = None,
     ) -> web.StreamResponse:
-        """Bytes that are not HTTP: counted, and the end, where aiohttp would print a traceback here and its version there.
+        """Count bytes that are not HTTP, and abort; aiohttp would log a traceback and reveal its version.
 
-        Our own bugs never come here.
+        Errors of our handlers do not come here: `Server` catches them.
         """
-        self.heard.set()
+        self.has_request.set()
         self._guard.refusals.count(Malformed.code)
         if self.transport:
             self.transport.abort()
@@ -85,110 +88,111 @@ class Connection(web.RequestHandler):
 
 
 class Server:
-    """Listens, and answers the calls of ``routes``, which may grow while it runs. Lives as long as the context of `running`."""
+    """Listens, and answers calls to ``routes``, which may grow while it runs.
+
+    It works within the context of `running`.
+    """
 
     def __init__(
-        self,
-        contexts: tuple[ssl.SSLContext, ssl.SSLContext],
-        guard: Guard,
-        meter: Meter,
-        routes: dict[str, Route],
-        buffer: memoryview,
+        self, contexts: Contexts, guard: Guard, meter: Meter, routes: dict[str, Route], buffer: memoryview
     ) -> None:
-        """``contexts``: for HTTP and for lanes; ``buffer``: what all streams of the transport share."""
-        self._context, self._lane_context = contexts
-        self._buffer = buffer
+        """``buffer`` is shared by all streams of the transport."""
+        self._contexts = contexts
         self._guard = guard
         self._meter = meter
         self._routes = routes
+        self._buffer = buffer
         self._bugs_reported: set[tuple[str, type[Exception]]] = set()
-        self._doors: dict[socket.socket, asyncio.Task[None]] = {}
-        self._guests: set[asyncio.Task[None]] = set()
+        self._listeners: dict[socket.socket, asyncio.Task[None]] = {}
+        self._connections: set[asyncio.Task[None]] = set()
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """Whoever leaves this context finds no task and no socket of ours behind."""
+        """Serve while the context lasts. At its end all tasks and sockets of the server have ended."""
         app = web.Application()
         app.router.add_route("*", "/{path:.*}", self._respond)
-        app.on_response_prepare.append(_shorten)
-        limits = self._guard.limits
+        app.on_response_prepare.append(_drop_headers)
         runner = web.AppRunner(
             app,
             handle_signals=False,
             access_log=None,
             handler_cancellation=True,
-            shutdown_timeout=limits.shutdown_seconds,
+            shutdown_timeout=self._guard.limits.timeouts.shutdown_seconds,
         )
         await runner.setup()
         self._http = cast(web.Server, runner.server)
         try:
             yield
         finally:
-            await _end(self._doors.values())
-            for listener in self._doors:
+            await _cancel(self._listeners.values())
+            for listener in self._listeners:
                 listener.close()
             await runner.cleanup()
-            await _end(self._guests)
+            await _cancel(self._connections)
 
     async def listen(self, address: Address) -> Address:
-        """Accept connections at ``address``; the address with the port that it became. Raises `PortTaken`."""
+        """Accept connections at ``address``; returns it with the real port. Raises `PortTaken`."""
         listener = await listen_on(address)
-        self._doors[listener] = asyncio.create_task(self._accept(listener))
+        self._listeners[listener] = asyncio.create_task(self._accept(listener))
         return Address(address.host, listener.getsockname()[1])
 
+    # --- connections ----------------------------------------------------------------------------------------
+
     async def _accept(self, listener: socket.socket) -> None:
-        """One task per connection. No TaskGroup: it would wrap the errors of whoever holds our context in a group of its own."""
+        """Start a task for each connection.
+
+        No TaskGroup: it would wrap errors raised within the context of `running` in an exception group.
+        """
         loop = asyncio.get_running_loop()
         while True:
             try:
                 accepted, where = await loop.sock_accept(listener)
-            except (
-                OSError
-            ):  # out of descriptors, or gone before we looked: the door stays open, but does not spin
+            except OSError:
+                # No descriptor is free, or the connection has ended already: go on, but not at once.
                 self._guard.refusals.count("accept")
                 await asyncio.sleep(_ACCEPT_PAUSE)
                 continue
-            guest = asyncio.create_task(self._receive(accepted, where[0]))
-            self._guests.add(guest)
-            guest.add_done_callback(partial(self._forget, accepted))
+            task = asyncio.create_task(self._serve_connection(accepted, where[0]))
+            self._connections.add(task)
+            task.add_done_callback(partial(self._forget, accepted))
 
-    def _forget(self, accepted: socket.socket, guest: asyncio.Task[None]) -> None:
-        self._guests.discard(guest)
-        accepted.close()  # empty by now, unless the task never began or found no seat
+    def _forget(self, accepted: socket.socket, task: asyncio.Task[None]) -> None:
+        self._connections.discard(task)
+        accepted.close()  # `adopt` has emptied it, unless the task never began or the connection was refused
 
-    async def _receive(self, accepted: socket.socket, host: str) -> None:
-        """One connection from its first to its last byte."""
+    async def _serve_connection(self, accepted: socket.socket, host: str) -> None:
+        """Serve one connection from its first to its last byte."""
         try:
-            with self._guard.seat(host):
-                connection = adopt(accepted, self._meter, self._guard.limits.congestion)
+            with self._guard.connection(host):
+                connection = adopt(accepted, self._meter, self._guard.limits.connections.congestion)
                 if await self._is_lane(connection):
                     await self._serve_lane(connection, host)
                 else:
-                    await self._serve(connection)
-        except (OSError, TimeoutError):  # also TLS alerts: scanners, cut lines, members of another run
+                    await self._serve_http(connection)
+        except (OSError, TimeoutError):  # also TLS alerts: port scanners, lost links, peers of another run
             self._guard.refusals.count("handshake")
         except Flooding:
             self._guard.refusals.count("crowded")
-        except Exception as error:  # noqa: BLE001 - a bug of ours: it costs this connection, and nobody waits for this task
+        except Exception as error:  # noqa: BLE001 - a bug of ours: it costs this connection only
             self._report("a connection", error)
 
     async def _is_lane(self, connection: socket.socket) -> bool:
         try:
-            async with asyncio.timeout(self._guard.limits.handshake_seconds):
+            async with asyncio.timeout(self._guard.limits.timeouts.handshake_seconds):
                 return await begins_with(connection, PREFACE)
         except BaseException:
             connection.close()
             raise
 
     async def _serve_lane(self, connection: socket.socket, host: str) -> None:
-        """A connection that is to be a lane, until it ends. Raises `OSError` and `TimeoutError` before it is one."""
-        limits = self._guard.limits
-        stream = Stream(connection, self._lane_context, self._buffer, is_server=True)
+        """Serve a lane until it ends. Raises `OSError` and `TimeoutError` where its handshake fails."""
+        timeouts = self._guard.limits.timeouts
+        stream = Stream(connection, self._contexts.lanes, self._buffer, is_server=True)
         try:
-            async with asyncio.timeout(limits.handshake_seconds):
+            async with asyncio.timeout(timeouts.handshake_seconds):
                 await stream.handshake()
             if stream.tls.selected_alpn_protocol() != PROTOCOL_NAME:
-                raise ConnectionResetError("the other side does not speak of lanes")
+                raise ConnectionResetError("the other side has not asked for a lane by ALPN")
             sender = peer_of(stream.tls)
         except Malformed:
             self._guard.refusals.count("certificate")
@@ -197,106 +201,119 @@ class Server:
         except BaseException:
             stream.abort()
             raise
+
         try:
-            await serve(stream, partial(self._take, sender, host), limits)
+            await serve(stream, partial(self._handle_message, sender, host), timeouts)
         except TimeoutError:
             self._guard.refusals.count("silent")
         finally:
             stream.abort()
 
-    async def _serve(self, accepted: socket.socket) -> None:
-        """The same by HTTP."""
-        loop, limits = asyncio.get_running_loop(), self._guard.limits
+    async def _serve_http(self, accepted: socket.socket) -> None:
+        """Serve a connection by HTTP until it ends. Raises as `_serve_lane` does."""
+        loop = asyncio.get_running_loop()
+        timeouts = self._guard.limits.timeouts
+        requests = self._guard.limits.requests
         connection = Connection(
             self._http,
             self._guard,
             loop=loop,
             access_log=None,
-            keepalive_timeout=limits.idle_seconds,
-            lingering_time=limits.linger_seconds,
-            max_line_size=limits.head_bytes,
-            max_field_size=limits.head_bytes,
-            max_headers=limits.headers,
+            keepalive_timeout=timeouts.idle_seconds,
+            lingering_time=timeouts.linger_seconds,
+            max_line_size=requests.head_bytes,
+            max_field_size=requests.head_bytes,
+            max_headers=requests.headers,
             read_bufsize=_READ_AHEAD,
             auto_decompress=False,
         )
-        # Not `loop.create_server(ssl=...)`: it has no place for a seat, and keeps failed handshakes to itself.
+        # `loop.create_server(ssl=...)` could not limit connections, and does not report failed handshakes.
         transport, _ = await loop.connect_accepted_socket(
             lambda: connection,
             accepted,
-            ssl=self._context,
-            ssl_handshake_timeout=limits.handshake_seconds,
-            ssl_shutdown_timeout=limits.linger_seconds,
+            ssl=self._contexts.http,
+            ssl_handshake_timeout=timeouts.handshake_seconds,
+            ssl_shutdown_timeout=timeouts.linger_seconds,
         )
         try:
-            async with asyncio.timeout(limits.first_request_seconds):
-                await connection.heard.wait()
-            await connection.gone.wait()
+            async with asyncio.timeout(timeouts.first_request_seconds):
+                await connection.has_request.wait()
+            await connection.has_ended.wait()
         except TimeoutError:
             self._guard.refusals.count("silent")
         finally:
             transport.abort()
 
+    # --- requests -------------------------------------------------------------------------------------------
+
     async def _respond(self, request: web.Request) -> web.StreamResponse:
+        """Answer a request by HTTP, with the reply or a refusal."""
         connection = cast(Connection, request.protocol)
-        connection.heard.set()
+        connection.has_request.set()
         try:
-            return await self._call(request, connection)
+            return await self._handle_request(request, connection)
         except (TheirFault, Weather) as error:
             self._guard.refusals.count(error.code)
             status, raw = pack_refusal(error)
-        except Exception as error:  # noqa: BLE001 - a bug of ours, which a stranger may have found: it must not end the server
-            name = request.path.split("/")[3:4]
-            self._report(
-                f"the handler of {name[0]!r}" if name and name[0] in self._routes else "a request", error
-            )
+        except Exception as error:  # noqa: BLE001 - a bug of ours must not end the server
+            self._report(self._place_of(request.path), error)
             status, raw = pack_refusal(error)
         return await self._send(request, raw, status)
 
-    async def _call(self, request: web.Request, connection: Connection) -> web.StreamResponse:
-        """Who, what, how much, room: in this order, and the body is read last."""
+    def _place_of(self, path: str) -> str:
+        """Where a bug was, for the log; of a stranger's text only the name of a known route."""
+        name = path.split("/")[3:4]
+        if name and name[0] in self._routes:
+            return f"the handler of {name[0]!r}"
+        return "a request"
+
+    async def _handle_request(self, request: web.Request, connection: Connection) -> web.StreamResponse:
+        """Check the peer, its rate, the path and the length, in this order; the body is read last."""
         if connection.peer is None:
-            raise Malformed("nobody has proven a key on this connection")
-        self._guard.pace(connection.peer, asyncio.get_running_loop().time())
+            raise Malformed("no key was proven on this connection")
+        self._guard.check_rate(connection.peer, asyncio.get_running_loop().time())
         name, argument = read_path(request.method, request.raw_path)
         length = body_length(request.headers)
         call = Call(connection.peer, argument, b"", request.remote or "")
         reply = await self._answer(call, name, length, lambda: collect(request.content.iter_any(), length))
-        with self._guard.room(len(memoryview(reply).cast("B"))):
+        with self._guard.reserve(connection.peer, len(memoryview(reply).cast("B"))):
             return await self._send(request, reply)
 
-    async def _answer(self, call: Call, name: str, length: int, body: Body) -> Payload:
-        """The reply to ``call``, whose ``body``, if it is not here yet, is read only when route, length and room allow it."""
-        route = self._routes.get(name)
-        if route is None:
-            raise Malformed(f"this peer does not answer to {name!r}")
-        allowance = route.admit(call.sender, call.argument)
-        allowance.check(length)
-        with self._guard.room(length):
-            whole = await self._read(body, length, allowance) if callable(body) else body
-            return await route.handler(Call(call.sender, call.argument, whole, call.host))
-
-    async def _take(self, sender: PeerId, host: str, path: str, length: int, body: Body) -> bytes:
-        """The reply to a message on a lane. Raises what the other side is told."""
+    async def _handle_message(self, sender: PeerId, host: str, path: str, length: int, body: Body) -> bytes:
+        """The reply to a message on a lane. Raises the error that the other side gets."""
         try:
-            self._guard.pace(sender, asyncio.get_running_loop().time())
+            self._guard.check_rate(sender, asyncio.get_running_loop().time())
             name, argument = read_path("POST", path)
             reply = bytes(await self._answer(Call(sender, argument, b"", host), name, length, body))
             if len(reply) > REPLY_LIMIT:
-                raise ValueError(f"a lane cannot carry a reply of {len(reply)} bytes")
+                raise Refused(f"a lane carries no reply of {len(reply)} bytes; ask for it by HTTP")
             return reply
         except (TheirFault, Weather) as error:
             self._guard.refusals.count(error.code)
             raise
         except Exception as error:
-            self._report(f"a handler behind {path[:80]!r}", error)
+            self._report(self._place_of(path), error)
             raise
+
+    async def _answer(self, call: Call, name: str, length: int, body: Body) -> Payload:
+        """The reply of route ``name`` to ``call``.
+
+        A body that waits is read when route, length and memory allow it.
+        """
+        route = self._routes.get(name)
+        if route is None:
+            raise Malformed(f"this peer does not answer to {name!r}")
+        allowance = route.admit(call.sender, call.argument)
+        allowance.check(length)
+        with self._guard.reserve(call.sender, length):
+            payload = await self._read(body, length, allowance) if callable(body) else body
+            return await route.handler(Call(call.sender, call.argument, payload, call.host))
 
     async def _read(
         self, read: Callable[[], Awaitable[Payload]], length: int, allowance: Allowance
     ) -> Payload:
-        """The whole body, or `TooLate`; `Malformed` where the connection ended before it."""
-        seconds = min(allowance.seconds, self._guard.limits.patience(length))
+        """The whole body. Raises `TooLate`, or `Malformed` where the connection ended before it."""
+        seconds = min(allowance.seconds, self._guard.limits.timeouts.transfer(length))
         try:
             async with asyncio.timeout(seconds):
                 return await read()
@@ -309,13 +326,13 @@ class Server:
             raise
 
     async def _send(self, request: web.Request, reply: Payload, status: int = 200) -> web.StreamResponse:
-        """Write a reply in time, or break off: a slow reader does not hold our memory."""
+        """Send a reply in time, or abort: a peer that reads slowly must not hold our memory."""
         view = memoryview(reply).cast("B")
         response = web.StreamResponse(status=status if view or status != 200 else NO_REPLY)
         if response.status != NO_REPLY:
             response.content_length = len(view)
         try:
-            async with asyncio.timeout(self._guard.limits.patience(len(view))):
+            async with asyncio.timeout(self._guard.limits.timeouts.transfer(len(view))):
                 await response.prepare(request)
                 for start in range(0, len(view), CHUNK):
                     await response.write(view[start : start + CHUNK])
@@ -327,20 +344,21 @@ class Server:
         return response
 
     def _report(self, place: str, error: Exception) -> None:
-        """Log a bug with its traceback at its first appearance; a stranger who found it cannot fill the disk with it."""
+        """Log a bug with its traceback the first time only: a stranger who found it could fill the disk."""
         level = logging.DEBUG if (place, type(error)) in self._bugs_reported else logging.ERROR
         self._bugs_reported.add((place, type(error)))
         _LOG.log(level, "%s failed; the other side was told only that", place, exc_info=error)
 
 
-async def _end(tasks: Iterable[asyncio.Task[None]]) -> None:
+async def _cancel(tasks: Iterable[asyncio.Task[None]]) -> None:
+    """Cancel ``tasks`` and wait until they have ended."""
     ending = list(tasks)
     for task in ending:
         task.cancel()
     await asyncio.gather(*ending, return_exceptions=True)
 
 
-async def _shorten(request: web.BaseRequest, response: web.StreamResponse) -> None:
-    """No date, no program name, no type: a short head, and nothing for those who look for old versions."""
+async def _drop_headers(request: web.BaseRequest, response: web.StreamResponse) -> None:
+    """No date, no program name, no type: a short head, which does not tell our version."""
     for name in ("Date", "Server", "Content-Type"):
         response.headers.popall(name, None)

@@ -1,6 +1,7 @@
-"""The sockets under a transport: tuned once, and every byte that crosses them is counted.
+"""The sockets of a transport: tuned when they are made, and every byte that they carry is counted.
 
-Counted is what TCP carries: bodies, HTTP heads, TLS records and handshakes; not IP and TCP headers or repeated packets.
+The counts are what TCP carries: bodies, HTTP heads, TLS records and handshakes. They leave out IP and TCP
+headers and packets that were sent again.
 """
 
 from __future__ import annotations
@@ -14,16 +15,23 @@ from typing import Any
 from ..errors import PortTaken
 from ..ticket import Address
 
-_BACKLOG = 256
+SocketFactory = Callable[[tuple[Any, ...]], socket.socket]
+"""Opens a socket for an entry of ``getaddrinfo``."""
+
+_BACKLOG = 256  # connections that the system keeps until we accept them
 _ADVICE = {
-    errno.EADDRINUSE: "another program listens there: stop it, or choose another --listen HOST:PORT (port 0 takes any free one)",
-    errno.EACCES: "ports below 1024 need special rights: choose a higher --port (0 takes any free one)",
-    errno.EADDRNOTAVAIL: "this machine does not have that address: listen on 0.0.0.0 (or ::) and announce the outside one",
+    errno.EADDRINUSE: "another program listens there: stop it, "
+    "or choose another --listen HOST:PORT (port 0 takes any free one)",
+    errno.EACCES: "ports below 1024 need special rights: "
+    "choose a higher one with --listen HOST:PORT (port 0 takes any free one)",
+    errno.EADDRNOTAVAIL: "this machine does not have that address: "
+    "listen on all the addresses that it has, with --listen 0.0.0.0:PORT",
 }
+_OTHER_ADVICE = "give an address of this machine as --listen HOST:PORT, or leave the option out"
 
 
 class Meter:
-    """Bytes sent and received by all sockets that share it."""
+    """Bytes sent and received by all sockets that share this meter."""
 
     def __init__(self) -> None:
         self.up = 0
@@ -34,7 +42,7 @@ class Meter:
 
 
 class MeteredSocket(socket.socket):
-    """A TCP socket that counts. An event loop on selectors moves its bytes through these four methods and no other."""
+    """A TCP socket that counts its bytes. A selector event loop moves them with these four methods only."""
 
     meter: Meter
 
@@ -64,13 +72,13 @@ class MeteredSocket(socket.socket):
 
 
 def adopt(accepted: socket.socket, meter: Meter, congestion: str) -> MeteredSocket:
-    """Take over a connection that a listener accepted; the other object is empty afterwards."""
+    """Take over an accepted connection as a counting socket. ``accepted`` has no descriptor afterwards."""
     connection = MeteredSocket(fileno=accepted.detach())
     return _tuned(connection, meter, congestion)
 
 
-def factory(meter: Meter, congestion: str) -> Callable[[tuple[Any, ...]], socket.socket]:
-    """What aiohttp's connector calls with the first entries of an address info to open a socket."""
+def factory(meter: Meter, congestion: str) -> SocketFactory:
+    """A function that opens counting sockets, as `connected` and aiohttp's connector call it."""
 
     def open_socket(info: tuple[Any, ...]) -> socket.socket:
         family, kind, protocol, *_ = info
@@ -79,10 +87,13 @@ def factory(meter: Meter, congestion: str) -> Callable[[tuple[Any, ...]], socket
     return open_socket
 
 
-async def connected(address: Address, make: Callable[[tuple[Any, ...]], socket.socket]) -> socket.socket:
-    """A connection to ``address``, on a socket of ``make``. Raises `OSError` where nobody answers at what the name stands for."""
+async def connected(address: Address, make: SocketFactory) -> socket.socket:
+    """Connect a socket of ``make`` to ``address``: to the first of its IP addresses that answers.
+
+    Raises `OSError` where none does.
+    """
     loop = asyncio.get_running_loop()
-    trouble = OSError(errno.EADDRNOTAVAIL, "the name stands for no address")
+    trouble = OSError(errno.EADDRNOTAVAIL, "the name has no address")
     for info in await loop.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM):
         connection = make(info)
         try:
@@ -99,51 +110,55 @@ async def connected(address: Address, make: Callable[[tuple[Any, ...]], socket.s
 
 
 async def begins_with(connection: socket.socket, preface: bytes) -> bool:
-    """Whether what comes first on ``connection`` is ``preface``, which is then taken from it; else all of it stays.
+    """Whether the first bytes on ``connection`` are ``preface``. If so, they are read; if not, nothing is.
 
-    The first byte decides, so TLS, which begins with another one, waits for nothing. Raises `OSError` where the connection ends.
+    The first byte decides. TLS begins with another one, so a TLS connection never waits here. Raises
+    `OSError` where the connection ends, or begins like the preface and goes on differently.
     """
-    loop, heard = asyncio.get_running_loop(), asyncio.Event()
-    loop.add_reader(connection.fileno(), heard.set)
+    loop = asyncio.get_running_loop()
+    is_readable = asyncio.Event()
+    loop.add_reader(connection.fileno(), is_readable.set)
     try:
-        await heard.wait()
+        await is_readable.wait()
     finally:
         loop.remove_reader(connection.fileno())
-    if socket.socket.recv(connection, 1, socket.MSG_PEEK) != preface[:1]:  # not metered: it stays where it is
+
+    first_byte = socket.socket.recv(connection, 1, socket.MSG_PEEK)  # not counted: only looked at
+    if first_byte != preface[:1]:
         return False
-    said = b""
-    while len(said) < len(preface):
-        piece = await loop.sock_recv(connection, len(preface) - len(said))
-        said += piece
-        if not piece or not preface.startswith(said):
+
+    received = b""
+    while len(received) < len(preface):
+        piece = await loop.sock_recv(connection, len(preface) - len(received))
+        received += piece
+        if not piece or not preface.startswith(received):
             raise ConnectionResetError("neither TLS nor a lane")
     return True
 
 
 async def listen_on(address: Address) -> socket.socket:
-    """A listening socket; port 0 takes any free one. Raises `PortTaken` with what a person can do about it."""
+    """A listening socket; port 0 takes any free one. Raises `PortTaken`, with advice for a person."""
     try:
         found = await asyncio.get_running_loop().getaddrinfo(
             address.host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )
-        family, where = found[0][0], found[0][4]
-        both = address.host == "::" and socket.has_dualstack_ipv6()
-        listener = socket.create_server(where[:2], family=family, backlog=_BACKLOG, dualstack_ipv6=both)
+        family, _, _, _, where = found[0]
+        is_dual = address.host == "::" and socket.has_dualstack_ipv6()
+        listener = socket.create_server(where[:2], family=family, backlog=_BACKLOG, dualstack_ipv6=is_dual)
     except (OSError, UnicodeError) as error:
         number = error.errno if isinstance(error, OSError) else None
-        advice = _ADVICE.get(number or 0, "give an address of this machine as --host, or leave it out")
-        raise PortTaken(
-            f"cannot listen on {address}: {getattr(error, 'strerror', None) or error}", advice
-        ) from error
+        reason = getattr(error, "strerror", None) or error
+        advice = _ADVICE.get(number or 0, _OTHER_ADVICE)
+        raise PortTaken(f"cannot listen on {address}: {reason}", advice) from error
     listener.setblocking(False)
     return listener
 
 
 def _tuned(connection: MeteredSocket, meter: Meter, congestion: str) -> MeteredSocket:
-    """No waiting for full packets, and the congestion control that was asked for, where the system knows and allows it.
+    """Send without waiting for full packets, and set ``congestion`` where the system knows and allows it.
 
-    Buffer sizes are left alone: the system grows them with the path up to megabytes, and a size set by hand ends that and is
-    usually cut to 208 KiB, which is 20 Mbit/s at 80 ms.
+    Buffer sizes are left alone: the system grows them as needed, to megabytes. A size that is set by hand
+    ends that, and is usually cut to 208 KiB, which allows 20 Mbit/s at a round trip of 80 ms.
     """
     connection.meter = meter
     connection.setblocking(False)
@@ -152,5 +167,5 @@ def _tuned(connection: MeteredSocket, meter: Meter, congestion: str) -> MeteredS
         try:
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, congestion.encode())
         except OSError:
-            return connection  # the kernel's own choice stays: slower over lossy lines, never wrong
+            return connection  # the system's own choice stays: slower where packets are lost, but correct
     return connection

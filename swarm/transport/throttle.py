@@ -1,12 +1,15 @@
-"""How fast is too fast: a token bucket, as arithmetic without a clock."""
+"""Rate limiting: a token bucket, as arithmetic without a clock of its own."""
 
 from __future__ import annotations
 
 
 class TokenBucket:
-    """Holds at most ``burst`` tokens and gains ``rate`` per second of the caller's clock. Starts full.
+    """Holds at most ``burst`` tokens and gains ``rate`` tokens per second of the caller's clock.
 
-    Two uses: whoever must slow down takes first and then sleeps for what `take` says; whoever must refuse asks `wait` first.
+    It starts full.
+
+    To slow down, call `take` and sleep for the seconds that it returns. To refuse, call `wait` first and
+    `take` only at 0.
     """
 
     def __init__(self, rate: float, burst: float) -> None:
@@ -21,18 +24,21 @@ class TokenBucket:
         return f"TokenBucket({self._tokens:.0f} of {self.burst:.0f}, {self.rate:.0f}/s)"
 
     def wait(self, size: float, now: float) -> float:
-        """Seconds until ``size`` tokens are there; takes none. More than ``burst`` are there as soon as the bucket is full."""
+        """Seconds until ``size`` tokens are available, at most until the bucket is full. Takes none."""
         self._refill(now)
         return max(0.0, (min(size, self.burst) - self._tokens) / self.rate)
 
     def take(self, size: float, now: float) -> float:
-        """Take ``size`` tokens, on credit where there are too few; the seconds after which the credit is paid back, 0 at once."""
+        """Take ``size`` tokens, even if there are fewer.
+
+        Returns the seconds until they would have come in.
+        """
         self._refill(now)
         self._tokens -= size
         return max(0.0, -self._tokens / self.rate)
 
     def _refill(self, now: float) -> None:
-        """A clock that goes backwards adds nothing and takes nothing."""
+        """Add the tokens of the time since the last call. A clock that goes backwards changes nothing."""
         if now > self._time:
             self._tokens = min(self.burst, self._tokens + self.rate * (now - self._time))
             self._time = now

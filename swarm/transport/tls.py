@@ -1,10 +1,12 @@
-"""Who is at the other end: TLS 1.3, both sides with a certificate, and the key of the certificate is the peer.
+"""Who is at the other end: TLS 1.3 with certificates of both sides, whose keys identify the peers.
 
-    run id ‖ join secret  ──►  the run's CA key  ──►  every member signs a certificate for its own identity key
+    run id ‖ join secret  ──►  the run's CA key  ──►  every peer signs a certificate for its own identity key
 
-Python's `ssl` has no verify callback, so a server can ask for certificates only of a CA that it knows. Hence one that all members
-can derive: whoever lacks the secret of a run by invitation fails the handshake, and the handshake proves the key of everybody
-else (RFC 8446, CertificateVerify). In an open run the CA proves nothing at all; the id that a caller pins does.
+Python's `ssl` has no callback to verify a certificate, so a server can ask only for certificates of a CA that
+it knows. Hence all peers derive one CA key from the run id and the join secret. A peer without the secret of
+a private run fails the handshake; the handshake of all others proves that they hold their identity keys (RFC
+8446, CertificateVerify). In an open run everybody can derive the CA key, so there only the peer id that the
+caller pins is a proof.
 """
 
 from __future__ import annotations
@@ -24,11 +26,13 @@ from ..errors import Malformed
 from ..identity import KeyPair, PeerId, digest_of, peer_id_of
 from ..seeds import derive_bytes
 
-_NO_CHECK_TIME = (
-    0x200000  # X509_V_FLAG_NO_CHECK_TIME, which the ssl module does not name: volunteers' clocks are wrong
-)
 HTTP = "http/1.1"
-_SINCE, _UNTIL = datetime(2020, 1, 1), datetime(2100, 1, 1)
+"""ALPN name of calls by HTTP."""
+
+# X509_V_FLAG_NO_CHECK_TIME, which the ssl module does not name: volunteers' clocks are wrong.
+_NO_CHECK_TIME = 0x200000
+_SINCE = datetime(2020, 1, 1)
+_UNTIL = datetime(2100, 1, 1)
 
 
 def authority_of(run: bytes, secret: bytes = b"") -> bytes:
@@ -42,7 +46,7 @@ def authority_of(run: bytes, secret: bytes = b"") -> bytes:
 
 
 def certificate_of(key: KeyPair, run: bytes, secret: bytes = b"") -> bytes:
-    """The certificate (PEM) that lets ``key`` into ``run``: its holder signs it itself, with the run's CA key."""
+    """The certificate (PEM) of ``key`` for ``run``. Its holder signs it itself, with the run's CA key."""
     authority = _authority_key(run, secret)
     public = Ed25519PublicKey.from_public_bytes(key.public)
     serial = int.from_bytes(digest_of(key.peer_id)[:16], "big") | 1
@@ -55,22 +59,29 @@ def certificate_of(key: KeyPair, run: bytes, secret: bytes = b"") -> bytes:
 
 
 def server_context(key: KeyPair, run: bytes, secret: bytes = b"", protocol: str = HTTP) -> ssl.SSLContext:
-    """What our listening side shows and demands. Build it once: it reads a file and costs a millisecond.
+    """The TLS context of our listening side. Build it once: it reads a file and costs a millisecond.
 
-    ``protocol`` (ALPN, RFC 7301) is what will be spoken: whoever cares finds out afterwards whether the other side thinks so, too.
+    ``protocol`` is offered by ALPN (RFC 7301). A handshake succeeds without agreement, so check
+    ``selected_alpn_protocol``.
     """
     context = _context(ssl.PROTOCOL_TLS_SERVER, key, run, secret, protocol)
-    context.num_tickets = 0  # no resumption: every connection proves its key again
+    context.num_tickets = 0  # no session resumption: every connection proves its key again
     return context
 
 
 def client_context(key: KeyPair, run: bytes, secret: bytes = b"", protocol: str = HTTP) -> ssl.SSLContext:
-    """What our calling side shows and demands. It does not know whom it calls: pin `peer_of` before the first byte is sent."""
+    """The TLS context of our calling side.
+
+    It accepts any peer of the run: compare `peer_of` before the first byte is sent.
+    """
     return _context(ssl.PROTOCOL_TLS_CLIENT, key, run, secret, protocol)
 
 
 def peer_of(ssl_object: ssl.SSLObject | ssl.SSLSocket | None) -> PeerId:
-    """The peer at the other end of a finished handshake. Raises `Malformed` where it showed no Ed25519 certificate."""
+    """The peer at the other end, after the handshake.
+
+    Raises `Malformed` where it showed no certificate with an Ed25519 key.
+    """
     raw = ssl_object.getpeercert(binary_form=True) if ssl_object else None
     if not raw:
         raise Malformed("the other side showed no certificate")
@@ -85,7 +96,8 @@ def peer_of(ssl_object: ssl.SSLObject | ssl.SSLSocket | None) -> PeerId:
 
 def _context(side: int, key: KeyPair, run: bytes, secret: bytes, protocol: str) -> ssl.SSLContext:
     context = ssl.SSLContext(side)
-    context.minimum_version = context.maximum_version = ssl.TLSVersion.TLSv1_3
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    context.maximum_version = ssl.TLSVersion.TLSv1_3
     context.check_hostname = False
     context.verify_mode = ssl.CERT_REQUIRED
     context.verify_flags = ssl.VerifyFlags(int(context.verify_flags) | _NO_CHECK_TIME)
@@ -96,7 +108,10 @@ def _context(side: int, key: KeyPair, run: bytes, secret: bytes, protocol: str) 
 
 
 def _load(context: ssl.SSLContext, key: KeyPair, certificate: bytes) -> None:
-    """`ssl` takes a key only from a file, so there is one for an instant, which nobody else can read."""
+    """Load key and certificate.
+
+    `ssl` reads a key only from a file, so there is one for a moment, readable by its owner only.
+    """
     private = Ed25519PrivateKey.from_private_bytes(key.private_bytes())
     descriptor, path = tempfile.mkstemp(prefix="swarm-")  # mode 0600
     try:
@@ -122,6 +137,9 @@ def _name(text: str) -> x509.Name:
 def _certificate(
     subject: x509.Name, issuer: x509.Name, public: Ed25519PublicKey, serial: int
 ) -> x509.CertificateBuilder:
-    """The fields that all our certificates share. Nothing random, and Ed25519 is deterministic: so are the bytes."""
+    """The fields that all our certificates share.
+
+    Nothing is random and Ed25519 is deterministic, so the bytes are repeatable.
+    """
     builder = x509.CertificateBuilder(issuer, subject, public, serial)
     return builder.not_valid_before(_SINCE).not_valid_after(_UNTIL)

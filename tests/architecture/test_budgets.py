@@ -10,9 +10,27 @@ from tests.architecture.source import MODULES, Function, Module, Rule, keep
 MODULE_LINES = 600
 FUNCTION_LINES = 60
 """Without the docstring."""
-PARAMETERS = 8
+PARAMETERS = 6
 """Without self and cls."""
-CLASS_LINES = 320
+BRANCHES = 12
+"""One, and one more for each place where the path of a function forks (McCabe 1976)."""
+ATTRIBUTES = 12
+"""Distinct attributes that the methods of a class assign to self."""
+FIELDS = 10
+"""Annotated fields in the body of a class."""
+PACKED = 3
+"""Assignments of several values to several names in one statement, per 1,000 lines: `a, b = x, y` hides two steps in one."""
+
+FORKS = (
+    ast.If,
+    ast.For,
+    ast.AsyncFor,
+    ast.While,
+    ast.ExceptHandler,
+    ast.IfExp,
+    ast.comprehension,
+    ast.match_case,
+)
 
 
 def modules_are_short(module: Module) -> Iterator[str]:
@@ -27,10 +45,22 @@ def functions_are_short(module: Module) -> Iterator[str]:
             yield f"{module.path}:{node.lineno}: {name} has {lines} lines, at most {FUNCTION_LINES}"
 
 
-def classes_are_short(module: Module) -> Iterator[str]:
+def functions_are_simple(module: Module) -> Iterator[str]:
     for name, node in module.definitions():
-        if isinstance(node, ast.ClassDef) and (lines := _length(node)) > CLASS_LINES:
-            yield f"{module.path}:{node.lineno}: {name} has {lines} lines, at most {CLASS_LINES}"
+        if isinstance(node, Function) and (count := _branches(node)) > BRANCHES:
+            yield f"{module.path}:{node.lineno}: {name} has {count} branches, at most {BRANCHES}"
+
+
+def classes_have_few_attributes(module: Module) -> Iterator[str]:
+    for name, node in module.definitions():
+        if isinstance(node, ast.ClassDef) and (count := len(_attributes(node))) > ATTRIBUTES:
+            yield f"{module.path}:{node.lineno}: {name} has {count} attributes, at most {ATTRIBUTES}"
+
+
+def values_have_few_fields(module: Module) -> Iterator[str]:
+    for name, node in module.definitions():
+        if isinstance(node, ast.ClassDef) and (count := _fields(node)) > FIELDS:
+            yield f"{module.path}:{node.lineno}: {name} has {count} fields, at most {FIELDS}"
 
 
 def parameters_are_few(module: Module) -> Iterator[str]:
@@ -75,6 +105,34 @@ def _length(node: Function | ast.ClassDef) -> int:
     docstring = node.body[0] if ast.get_docstring(node) else None
     documented = (docstring.end_lineno or 0) - docstring.lineno + 1 if docstring else 0
     return (node.end_lineno or node.lineno) - node.lineno + 1 - documented
+
+
+def _branches(node: Function) -> int:
+    forks = sum(isinstance(child, FORKS) for child in ast.walk(node))
+    joined = sum(len(child.values) - 1 for child in ast.walk(node) if isinstance(child, ast.BoolOp))
+    return 1 + forks + joined
+
+
+def _attributes(node: ast.ClassDef) -> set[str]:
+    return {
+        child.attr
+        for child in ast.walk(node)
+        if isinstance(child, ast.Attribute)
+        and isinstance(child.ctx, ast.Store)
+        and isinstance(child.value, ast.Name)
+        and child.value.id == "self"
+    }
+
+
+def _fields(node: ast.ClassDef) -> int:
+    annotated = [child for child in node.body if isinstance(child, ast.AnnAssign)]
+    return sum("ClassVar" not in ast.unparse(child.annotation) for child in annotated)
+
+
+def _is_packed(node: ast.AST) -> bool:
+    if not isinstance(node, ast.Assign):
+        return False
+    return isinstance(node.targets[0], ast.Tuple) and isinstance(node.value, ast.Tuple)
 
 
 def _parameters(node: Function) -> list[str]:
@@ -177,7 +235,9 @@ def _targets(module: Module, names: set[str], also_lazy: bool) -> Iterator[str]:
 RULES: list[Rule] = [
     modules_are_short,
     functions_are_short,
-    classes_are_short,
+    functions_are_simple,
+    classes_have_few_attributes,
+    values_have_few_fields,
     parameters_are_few,
     tasks_have_owners,
     errors_are_not_swallowed,
@@ -190,11 +250,23 @@ def test_the_budget_holds(rule: Rule) -> None:
     keep(rule)
 
 
+def test_hardly_any_assignment_is_packed() -> None:
+    packed = [
+        f"{module.path}:{node.lineno}"
+        for module in MODULES
+        for node in module.nodes
+        if isinstance(node, ast.Assign) and _is_packed(node)
+    ]
+    lines = sum(len(module.text.splitlines()) for module in MODULES)
+    assert 1000 * len(packed) <= PACKED * lines, "\n" + "\n".join(packed)
+
+
 @pytest.mark.parametrize("also_lazy", [False, True], ids=["eager", "lazy"])
 def test_no_modules_import_each_other(also_lazy: bool) -> None:
     assert cycles(MODULES, also_lazy=also_lazy) == []
 
 
+ATTRIBUTES_TOO_MANY = "".join(f"        self.x{n} = 1\n" for n in range(13))
 LONG = "\n".join(["    x = 1"] * 61)
 OWNED = "    def g(self):\n        self.t.create_task(h())"
 
@@ -204,8 +276,11 @@ OWNED = "    def g(self):\n        self.t.create_task(h())"
     [
         (modules_are_short, "\n" * 601),
         (functions_are_short, f"async def f():\n{LONG}"),
-        (classes_are_short, "class A:\n" + "    x = 1\n" * 320),
-        (parameters_are_few, "def f(a, b, c, d, *e, f, g, h, **i): ..."),
+        (functions_are_simple, "def f(x):\n" + "    if x: ...\n" * 12),
+        (functions_are_simple, "def f(x):\n    return " + " or ".join(["x"] * 13)),
+        (classes_have_few_attributes, "class A:\n    def f(self):\n" + ATTRIBUTES_TOO_MANY),
+        (values_have_few_fields, "class A:\n" + "".join(f"    x{n}: int = 0\n" for n in range(11))),
+        (parameters_are_few, "def f(a, b, c, d, *e, f, **g): ..."),
         (tasks_have_owners, "import asyncio\nasync def f():\n    asyncio.create_task(f())"),
         (tasks_have_owners, "async def f(loop):\n    loop.create_task(f(loop))"),
         (errors_are_not_swallowed, "try:\n    f()\nexcept OSError:\n    pass"),
@@ -221,7 +296,10 @@ def test_an_offence_is_found(rule: Rule, text: str) -> None:
     ("rule", "text"),
     [
         (functions_are_short, 'def f():\n    """' + "\n" * 100 + '    """\n    return 1'),
-        (parameters_are_few, "class A:\n    def f(self, a, b, c, d, e, f, g, h): ..."),
+        (parameters_are_few, "class A:\n    def f(self, a, b, c, d, e, f): ..."),
+        (functions_are_simple, "def f(x):\n" + "    if x: ...\n" * 11),
+        (classes_have_few_attributes, "class A:\n    def f(self):\n" + "        self.x = 1\n" * 20),
+        (values_have_few_fields, "class A:\n" + "".join(f"    x{n}: ClassVar[int] = 0\n" for n in range(11))),
         (
             tasks_have_owners,
             "import asyncio\nasync def f():\n    async with asyncio.TaskGroup() as tasks:\n        tasks.create_task(f())",

@@ -143,7 +143,7 @@ def test_an_offence_is_found(text: str, found: str, tmp_path: Path) -> None:
             ["hivemind", "rich", "click"],
             id="all of averaging",
         ),
-        pytest.param(["peer.commands.cli"], ["torch", "hivemind", "numpy"], id="the command line"),
+        pytest.param(["peer.commands.main"], ["torch", "hivemind", "numpy"], id="the command line"),
     ],
 )
 def test_what_is_not_needed_is_not_imported(wanted: list[str], unwanted: list[str]) -> None:

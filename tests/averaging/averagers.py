@@ -110,7 +110,7 @@ class Elsewhere:
     async def confirm(self, record: Record, deadline: float) -> int | None:
         """The ``tokens``. Raises `Malformed` for a record with an item of `NONSENSE`."""
         if NONSENSE in record.items:
-            raise Malformed("the record has not one item for each part")
+            raise Malformed("the record does not have one item for each part")
         return self.tokens
 
 

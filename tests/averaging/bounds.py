@@ -1,4 +1,4 @@
-"""What the documentation of each codec promises, written a second time, slowly: what travels, and how near it comes back."""
+"""What each codec's documentation promises, written a second time, slowly: which numbers, how exactly."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from averaging.codecs import Codec, Shape
 from averaging.codecs.dense import BFloat16, Float16, Float32
 from averaging.codecs.quantised import Quantised
 from averaging.codecs.sparse import Sparse, Strided
-from averaging.codecs.values import Blocks, SignAndSize
+from averaging.codecs.values import QuantisedValues, SignMagnitude
 
 HALF = 65504.0
 
 
 def allowed_error(codec: Codec, vector_N: Tensor) -> Tensor:
-    """The largest error of each number that the codec's documentation allows, float64."""
+    """Return the largest error of each number that the codec's documentation allows, float64."""
     exact_N = vector_N.double()
     if isinstance(codec, Float32):
         return (exact_N.abs() - codec.limit).clamp(min=0)
@@ -26,7 +26,7 @@ def allowed_error(codec: Codec, vector_N: Tensor) -> Tensor:
     if isinstance(codec, BFloat16):
         return torch.maximum((exact_N.abs() * 2.0**-8).clamp(min=2.0**-134), exact_N.abs() - codec.limit)
     if isinstance(codec, Strided):
-        taken_N = torch.arange(len(vector_N)) % codec.stride == codec.shape.phase % codec.stride
+        taken_N = torch.arange(len(vector_N)) % codec.stride == codec.shape.round % codec.stride
         allowed_N = exact_N.abs()
         allowed_N[taken_N] = allowed_error(
             codec.inner(taken_shape(codec.shape, codec.stride)), vector_N[taken_N]
@@ -36,7 +36,7 @@ def allowed_error(codec: Codec, vector_N: Tensor) -> Tensor:
 
 
 def assert_unmoved(codec: Codec, vector_N: Tensor, change: Callable[[], None]) -> None:
-    """Bytes, and the numbers that come back, are the same before and after ``change``."""
+    """Assert that the bytes and the decoded numbers are the same before and after ``change``."""
     payload = codec.encode(vector_N)
     back_N = codec.decode(payload, len(vector_N))
     change()
@@ -45,18 +45,19 @@ def assert_unmoved(codec: Codec, vector_N: Tensor, change: Callable[[], None]) -
 
 
 def taken_shape(shape: Shape, stride: int) -> Shape:
-    """The shape of every ``stride``-th number, found by counting them."""
+    """Return the shape of every ``stride``-th number, found by counting them."""
     owner = torch.repeat_interleave(
-        torch.arange(len(shape.pieces)), torch.tensor(shape.pieces, dtype=torch.int64)
+        torch.arange(len(shape.tensor_lengths)), torch.tensor(shape.tensor_lengths, dtype=torch.int64)
     )
-    taken = owner[shape.phase % stride :: stride]
-    return Shape(tuple(int((taken == piece).sum()) for piece in range(len(shape.pieces))))
+    taken = owner[shape.round % stride :: stride]
+    return Shape(tuple(int((taken == piece).sum()) for piece in range(len(shape.tensor_lengths))))
 
 
 def chunks_of(shape: Shape, numbers: int, share: int) -> list[tuple[slice, int]]:
-    """Every chunk of a sparse codec, and how many of its numbers travel."""
-    found, start = [], 0
-    for piece in shape.pieces or (numbers,):
+    """Return every chunk of a sparse codec, and how many of its numbers are kept."""
+    found = []
+    start = 0
+    for piece in shape.tensor_lengths or (numbers,):
         for first in range(start, start + piece, 4096):
             here = slice(first, min(first + 4096, start + piece))
             found.append((here, -(-(here.stop - here.start) * share // 4096)))
@@ -65,7 +66,7 @@ def chunks_of(shape: Shape, numbers: int, share: int) -> list[tuple[slice, int]]
 
 
 def selected(codec: Sparse, vector_N: Tensor) -> list[list[int]]:
-    """Where the numbers lie that travel, chunk by chunk: the largest magnitudes, of equal ones the first."""
+    """Return the positions of the kept numbers by chunk: the largest magnitudes, of equal ones the first."""
     found = []
     for here, kept in chunks_of(codec.shape, len(vector_N), codec.share):
         sizes = vector_N[here].abs().tolist()
@@ -77,11 +78,11 @@ def selected(codec: Sparse, vector_N: Tensor) -> list[list[int]]:
 def _of_selected(codec: Sparse, exact_N: Tensor) -> Tensor:
     allowed_N = exact_N.abs()
     chunks = selected(codec, exact_N)
-    if isinstance(codec.values, Blocks):
-        travelling = [place for chunk in chunks for place in chunk]
-        allowed_N[travelling] = _of_blocks(codec.values.codec, exact_N[travelling])
+    if isinstance(codec.values, QuantisedValues):
+        kept_positions = [place for chunk in chunks for place in chunk]
+        allowed_N[kept_positions] = _of_blocks(codec.values.codec, exact_N[kept_positions])
         return allowed_N
-    assert isinstance(codec.values, SignAndSize)
+    assert isinstance(codec.values, SignMagnitude)
     for chunk in chunks:
         sizes_K = exact_N[chunk].abs()
         spread = float(sizes_K.clamp(max=HALF).max() - sizes_K.clamp(max=HALF).min())

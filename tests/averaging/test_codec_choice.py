@@ -1,4 +1,4 @@
-"""Which codec a member may use instead of the run's, and which one a slow line should."""
+"""Which codecs a member may use instead of the run's, and which one fits a slow link."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def test_the_run_s_codec_comes_first_and_what_follows_is_smaller(codec: Codec) -
 
 
 @ALL
-def test_a_line_of_unknown_speed_sends_what_the_run_says(codec: Codec) -> None:
+def test_a_link_of_unknown_rate_uses_the_codec_of_the_run(codec: Codec) -> None:
     assert fitting(codec, 1e9, 0, 1) == codec
 
 
@@ -38,12 +38,14 @@ def test_a_line_of_unknown_speed_sends_what_the_run_says(codec: Codec) -> None:
         (Codec.MASKED, 0.001, Codec.MASKED),
     ],
 )
-def test_ten_million_numbers_in_a_second(codec: Codec, megabytes_per_second: float, chosen: Codec) -> None:
+def test_the_first_codec_is_chosen_that_sends_ten_million_numbers_in_a_second(
+    codec: Codec, megabytes_per_second: float, chosen: Codec
+) -> None:
     assert fitting(codec, 1e7, megabytes_per_second * 1e6, 1) == chosen
 
 
 def test_an_update_goes_to_all_or_in_parts_to_their_owners() -> None:
     assert copies(Exchange.GATHER, 9) == 8
     assert copies(Exchange.BUTTERFLY, 4) == 0.75
-    assert copies(Exchange.BUTTERFLY, 0) <= 0, "before the first group nobody knows"
+    assert copies(Exchange.BUTTERFLY, 0) <= 0, "before the first group the size is not known"
     assert copies(Exchange.GATHER, 1) == 0

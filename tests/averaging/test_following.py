@@ -26,7 +26,7 @@ from tests.averaging.averagers import (
 )
 
 OVER = "round 0 is over, the run is at 0"
-INVALID = "the round's record is invalid: the record has not one item for each part"
+INVALID = "the round's record is invalid: the record does not have one item for each part"
 
 
 async def late(peers: list[Peer], elsewhere: Elsewhere) -> tuple[Decided, Outcome]:

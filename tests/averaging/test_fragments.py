@@ -1,4 +1,4 @@
-"""Fragments cover the vector, are as long as each other, and come in turn."""
+"""Fragments cover the vector, have equal lengths up to a block, and are averaged in turn."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One walk finds the hash and the norm that are signed: the same as by themselves, for whatever lies before the numbers."""
+"""One pass finds the same hash and norm as two, whatever bytes lie in front of the numbers."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from averaging.codecs import Packed, Quantised, pieces, port
+from averaging.codecs import LazyVector, Quantised, pieces, port
 from averaging.one_pass import hash_and_norm, is_near, norm
 from swarm.hashing import digest
 
@@ -37,17 +37,18 @@ def test_no_norm_is_finite_where_a_number_is_not(wrong: float, place: int) -> No
 
 
 @pytest.mark.parametrize("bits", [4, 8])
-def test_numbers_that_are_packed_have_the_norm_of_what_they_are(
-    bits: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_lazy_vector_has_the_norm_of_the_decoded_one(bits: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(port, "PIECE", 1024)
-    codec, vector_N = Quantised(bits), torch.randn(5_001, generator=torch.Generator().manual_seed(1))
+    codec = Quantised(bits)
+    vector_N = torch.randn(5_001, generator=torch.Generator().manual_seed(1))
     payload = codec.encode(vector_N)
-    assert norm(Packed(codec, payload, 5_001)) == pytest.approx(norm(codec.decode(payload, 5_001)), rel=1e-6)
+    assert norm(LazyVector(codec, payload, 5_001)) == pytest.approx(
+        norm(codec.decode(payload, 5_001)), rel=1e-6
+    )
 
 
 @given(numbers=st.integers(0, 5000), head=st.integers(0, 9), piece=st.integers(1, 3000))
-def test_one_walk_finds_what_two_would(numbers: int, head: int, piece: int) -> None:
+def test_one_pass_finds_what_two_would(numbers: int, head: int, piece: int) -> None:
     vector_N = torch.randn(numbers, generator=torch.Generator().manual_seed(numbers))
     payload = bytes(range(head)) + vector_N.numpy().tobytes()
     with pytest.MonkeyPatch.context() as patch:

@@ -1,4 +1,4 @@
-"""Rules of the plan: the parts are the vector, and everybody cuts alike."""
+"""Rules of the plan: the parts cover the vector exactly, and every member computes the same ones."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def test_parts_are_proportional_to_weights() -> None:
     assert [part.numbers // ALIGN for part in parts] == [100, 700, 200]
 
 
-def test_whoever_has_no_weight_or_too_little_of_it_gets_no_part() -> None:
+def test_an_owner_with_no_or_too_little_weight_gets_no_part() -> None:
     parts = plan(100 * ALIGN, OWNERS[:4], [1.0, 0.0, 1e-9, 1.0])
     assert [part.owner for part in parts] == [OWNERS[0], OWNERS[3]]
     assert [part.owner for part in plan(ALIGN, OWNERS[:3])] == [OWNERS[1]]
@@ -99,18 +99,18 @@ def test_a_plan_without_sense_is_refused(
 
 
 def done_at(bandwidths: list[int], shares: tuple[Fraction, ...], members: int) -> list[Fraction]:
-    """When each owner has sent everything: its own update to the others, and its result to all."""
+    """Return when each owner has sent everything: its own update to the others, and its result to all."""
     return [(1 + (members - 2) * share) / Fraction(up) for share, up in zip(shares, bandwidths, strict=True)]
 
 
-def test_shares_are_filled_like_water() -> None:
+def test_shares_follow_the_bandwidths_and_slow_owners_get_none() -> None:
     shares = water_filled([10, 20, 1, 0, 5], 5)
     assert shares == (Fraction(2, 9), Fraction(7, 9), 0, 0, 0)
     assert [part.numbers for part in plan(1000, OWNERS[:5], shares, align=1)] == [222, 778]
 
 
 @given(st.lists(st.integers(1, 10**8), min_size=1, max_size=16), st.integers(0, 48))
-def test_owners_are_done_together_and_whoever_owns_nothing_could_not_be_done_sooner(
+def test_owners_finish_together_and_one_without_a_share_could_not_finish_sooner(
     bandwidths: list[int], others: int
 ) -> None:
     members = len(bandwidths) + others
@@ -141,5 +141,7 @@ def test_a_share_follows_from_the_bandwidth_and_not_from_the_order(
 @pytest.mark.parametrize(
     ("bandwidths", "members"), [([0, 0, 0], 5), ([3, 3, 3], 9), ([1, 9], 2), ([1, 9], 1)]
 )
-def test_shares_are_equal_where_nothing_speaks_for_others(bandwidths: list[int], members: int) -> None:
+def test_shares_are_equal_where_owning_is_free_or_no_bandwidth_is_known(
+    bandwidths: list[int], members: int
+) -> None:
     assert water_filled(bandwidths, members) == (Fraction(1, len(bandwidths)),) * len(bandwidths)

@@ -1,4 +1,4 @@
-"""Rules of the reduction: the same bits on every member, and a verdict for whatever was sent."""
+"""Rules of the reduction: the same bits on every member, and a verdict for any bytes that were sent."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from averaging.codecs import Packed, codec_of, is_sparse
+from averaging.codecs import LazyVector, codec_of, is_sparse
 from averaging.one_pass import norm
 from averaging.partition import Part, plan
 from averaging.reduce import (
@@ -26,15 +26,16 @@ from averaging.reduce import (
     EncodeParts,
     ReducePart,
     Share,
+    decode_or_defer,
     digest,
-    read,
     weighted_sum,
 )
 from averaging.robust import Claim, coefficients
 from swarm.identity import PeerId
 from swarm.manifest import Codec
 
-ALICE, BOB = PeerId("alice"), PeerId("bob")
+ALICE = PeerId("alice")
+BOB = PeerId("bob")
 ALL = pytest.mark.parametrize("codec", list(Codec))
 
 
@@ -43,7 +44,7 @@ def drawn(numbers: int, seed: int) -> Tensor:
 
 
 def single(value: float) -> float:
-    """``value`` as the nearest float32."""
+    """Return ``value`` as the nearest float32."""
     return float(struct.unpack("<f", struct.pack("<f", value))[0])
 
 
@@ -54,7 +55,7 @@ def threads() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
-# --- the sum ------------------------------------------------------------------------------------------------------
+# --- the sum ------------------------------------------------------------------------------------------------
 
 
 def test_threads_and_pieces_change_no_bit_of_the_sum(threads: None) -> None:
@@ -85,7 +86,9 @@ def test_every_product_and_every_sum_is_rounded_once_in_the_order_given(
 
 
 def test_a_fused_multiply_add_would_be_noticed() -> None:
-    value, share, start = 1 + 2.0**-12, 0.5 + 2.0**-13, -0.5 - 2.0**-12
+    value = 1 + 2.0**-12
+    share = 0.5 + 2.0**-13
+    start = -0.5 - 2.0**-12
     fused = float(Fraction(value) * Fraction(share) + Fraction(start))
     assert fused == 2.0**-25
     assert (
@@ -101,28 +104,29 @@ def test_the_sum_leaves_its_vectors_as_they_were() -> None:
     assert all(torch.equal(vector, copy) for vector, copy in zip(vectors, before, strict=True))
 
 
-def test_whoever_looks_at_the_sum_sees_each_piece_when_it_is_done() -> None:
-    vectors, seen = [drawn(1000, 1), drawn(1000, 2)], torch.zeros(1000)
-    room_N = torch.full((1000,), math.nan)
+def test_on_piece_is_called_with_each_piece_of_the_sum_once_it_is_done() -> None:
+    vectors = [drawn(1000, 1), drawn(1000, 2)]
+    seen = torch.zeros(1000)
+    out_N = torch.full((1000,), math.nan)
 
-    def look(here: slice) -> None:
-        seen[here] += room_N[here]
+    def note(here: slice) -> None:
+        seen[here] += out_N[here]
 
-    total_N = weighted_sum(vectors, [0.25, 0.75], piece=300, out_N=room_N, look=look)
-    assert total_N is room_N
+    total_N = weighted_sum(vectors, [0.25, 0.75], piece=300, out_N=out_N, on_piece=note)
+    assert total_N is out_N
     assert torch.equal(seen, total_N)
 
 
 @pytest.mark.parametrize("name", [Codec.INT8, Codec.INT4])
-def test_numbers_that_are_read_where_they_are_needed_make_the_same_sum(name: Codec) -> None:
+def test_lazy_vectors_have_the_same_sum_as_decoded_ones(name: Codec) -> None:
     part = Part(0, 0, 70_001, ALICE)
     codec = codec_of(name)
     payloads = [codec.encode(drawn(70_001, seed)) for seed in range(3)]
-    packed = [read(payload, part, name) for payload in payloads]
-    assert all(isinstance(vector, Packed) for vector in packed)
-    there = [codec.decode(payload, 70_001) for payload in payloads]
-    found = weighted_sum(packed, [0.5, 0.25, 0.25], piece=1024)
-    assert torch.equal(found, weighted_sum(there, [0.5, 0.25, 0.25]))
+    lazy = [decode_or_defer(payload, part, name) for payload in payloads]
+    assert all(isinstance(vector, LazyVector) for vector in lazy)
+    decoded = [codec.decode(payload, 70_001) for payload in payloads]
+    found = weighted_sum(lazy, [0.5, 0.25, 0.25], piece=1024)
+    assert torch.equal(found, weighted_sum(decoded, [0.5, 0.25, 0.25]))
 
 
 @pytest.mark.parametrize(
@@ -139,12 +143,13 @@ def test_a_sum_without_sense_is_refused(vectors: list[Tensor], shares: list[floa
         weighted_sum(vectors, shares)
 
 
-# --- the jobs -----------------------------------------------------------------------------------------------------
+# --- the jobs -----------------------------------------------------------------------------------------------
 
 
 @ALL
 def test_a_round_of_honest_members_ends_near_the_mean_on_every_member(codec: Codec) -> None:
-    numbers, members = 5000, [ALICE, BOB, PeerId("carol")]
+    numbers = 5000
+    members = [ALICE, BOB, PeerId("carol")]
     updates = [drawn(numbers, seed) for seed in range(3)]
     parts = plan(numbers, members)
     sent = [EncodeParts(update, parts, codec).run() for update in updates]
@@ -165,10 +170,10 @@ def test_a_round_of_honest_members_ends_near_the_mean_on_every_member(codec: Cod
         )
         reduced = job.run()
         assert replace(job).run() == reduced
-        room_N = (
+        out_N = (
             average_P[part.start : part.stop] if part.index else None
         )  # two are put where they belong, one is not
-        verdict = CheckResult(part, reduced.payload, reduced.hash, codec, out_N=room_N).run()
+        verdict = CheckResult(part, reduced.payload, reduced.hash, codec, out_N=out_N).run()
         assert verdict == Checked(part.owner, part.index, True)
         assert verdict.vector_N is not None
         assert reduced.vector_N is not None
@@ -181,8 +186,9 @@ def test_a_round_of_honest_members_ends_near_the_mean_on_every_member(codec: Cod
     )
 
 
-def test_float32_is_sent_and_summed_where_it_lies() -> None:
-    part, vector = plan(5000, [ALICE])[0], drawn(5000, 1)
+def test_float32_is_sent_and_summed_without_a_copy() -> None:
+    part = plan(5000, [ALICE])[0]
+    vector = drawn(5000, 1)
     (sent,) = EncodeParts(vector, (part,), Codec.FP32).run()
     assert np.shares_memory(np.frombuffer(sent.payload, np.uint8), vector.numpy())
     came = bytearray(sent.payload)
@@ -196,7 +202,8 @@ def test_float32_is_sent_and_summed_where_it_lies() -> None:
 @pytest.mark.parametrize("holds", [bytes, bytearray, memoryview])
 @pytest.mark.parametrize("wrong", [math.nan, math.inf, -(2.0**101)])
 def test_a_float32_out_of_range_is_found_whatever_holds_the_bytes(holds: type, wrong: float) -> None:
-    part, vector = plan(5000, [ALICE])[0], drawn(5000, 1)
+    part = plan(5000, [ALICE])[0]
+    vector = drawn(5000, 1)
     vector[4321] = wrong
     payload = holds(vector.numpy().tobytes())
     verdict = CheckPart(ALICE, part, payload, digest(payload), norm(vector), Codec.FP32).run()
@@ -206,7 +213,8 @@ def test_a_float32_out_of_range_is_found_whatever_holds_the_bytes(holds: type, w
 
 
 def test_a_large_but_honest_float32_is_taken() -> None:
-    part, vector = plan(5000, [ALICE])[0], torch.full((5000,), 2.0**99)
+    part = plan(5000, [ALICE])[0]
+    vector = torch.full((5000,), 2.0**99)
     (sent,) = EncodeParts(vector, (part,), Codec.FP32).run()
     verdict = CheckPart(ALICE, part, bytearray(sent.payload), sent.hash, sent.norm, Codec.FP32).run()
     assert verdict.ok
@@ -285,7 +293,8 @@ def test_the_largest_updates_there_are_still_have_a_finite_average() -> None:
 
 
 def test_jobs_are_equal_by_value_and_those_with_tensors_by_identity() -> None:
-    vector_P, parts = torch.zeros(512), plan(512, [ALICE, BOB])
+    vector_P = torch.zeros(512)
+    parts = plan(512, [ALICE, BOB])
     assert honest_check() == honest_check()
     assert EncodeParts(vector_P, parts, Codec.INT4) == EncodeParts(vector_P, parts, Codec.INT4)
     assert hash(EncodeParts(vector_P, parts, Codec.INT4)) == hash(EncodeParts(vector_P, parts, Codec.INT4))

@@ -329,12 +329,12 @@ def test_a_group_whose_representative_was_not_in_the_level2_group_had_no_part_in
         (
             Record(0, stops=(4,), items=(NONSENSE,)),
             8500,
-            "the round's record is invalid: the record has not one item for each part",
+            "the round's record is invalid: the record does not have one item for each part",
         ),
         (
             msgspec.structs.replace(RECORD, items=(ITEM, ITEM)),
             8500,
-            "the round's record is invalid: the record has not one item for each part",
+            "the round's record is invalid: the record does not have one item for each part",
         ),
     ],
     ids=["not heard", "void", "leads elsewhere", "malformed", "cannot be replayed"],

@@ -28,7 +28,7 @@ import sys, time
 true_time = time.time
 time.time = lambda: true_time() + 3600
 sys.argv[0] = "swarm"
-from peer.commands.cli import main
+from peer.commands.main import main
 main()
 """
 """`swarm` on a computer whose clock is an hour ahead."""
@@ -74,7 +74,7 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Stage, Peer
         yield place, founder
 
 
-# --- what a person did wrong ------------------------------------------------------------------------------------------
+# --- what a person did wrong --------------------------------------------------------------------------------
 
 
 @functools.cache
@@ -178,7 +178,7 @@ def test_a_home_that_cannot_be_written(tmp_path: Path) -> None:
 def test_a_full_disk(tmp_path: Path) -> None:
     """The system allows no file as large as the text: the same as a full disk, where not everybody may make one."""
     program = f"import resource, runpy; resource.setrlimit(resource.RLIMIT_FSIZE, ({len(TEXT) // 2},) * 2); import signal; "
-    program += "signal.signal(signal.SIGXFSZ, signal.SIG_IGN); import sys; sys.argv[0] = 'swarm'; import peer.commands.cli; peer.commands.cli.main()"
+    program += "signal.signal(signal.SIGXFSZ, signal.SIG_IGN); import sys; sys.argv[0] = 'swarm'; import peer.commands.main; peer.commands.main.main()"
     words = [
         "new",
         "--data",
@@ -262,7 +262,7 @@ def test_a_run_of_a_later_version(tmp_path: Path) -> None:
     assert "upgrade" in advice
 
 
-# --- a clock that is wrong --------------------------------------------------------------------------------------------
+# --- a clock that is wrong ----------------------------------------------------------------------------------
 
 
 def test_a_peer_whose_clock_is_an_hour_off_joins_all_the_same_and_is_told(
@@ -279,7 +279,7 @@ def test_a_peer_whose_clock_is_an_hour_off_joins_all_the_same_and_is_told(
     roots_agree(founder, late)
 
 
-# --- looking at a run -------------------------------------------------------------------------------------------------
+# --- looking at a run ---------------------------------------------------------------------------------------
 
 
 def looked(source: list[str], place: Stage, columns: int, lines: int) -> str:
@@ -326,7 +326,7 @@ def test_top_says_when_nobody_answers(source: list[str], tmp_path: Path) -> None
     assert list(tmp_path.iterdir()) == []
 
 
-# --- quick answers ----------------------------------------------------------------------------------------------------
+# --- quick answers ------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -334,7 +334,7 @@ def test_top_says_when_nobody_answers(source: list[str], tmp_path: Path) -> None
     [["--help"], ["new", "--help"], ["join", "--help"], ["join", "hello"], ["top", "--once"], ["--version"]],
 )
 def test_what_needs_no_model_loads_none(words: list[str], tmp_path: Path) -> None:
-    program = "import sys, peer.commands.cli\nsys.argv[0] = 'swarm'\ntry:\n    peer.commands.cli.main()\nfinally:\n    "
+    program = "import sys, peer.commands.main\nsys.argv[0] = 'swarm'\ntry:\n    peer.commands.main.main()\nfinally:\n    "
     program += "print('LOADED', *sorted({'torch', 'hivemind', 'numpy'} & set(sys.modules)), file=sys.stderr)"
     said = subprocess.run(
         [sys.executable, "-c", program, *words],
@@ -343,7 +343,7 @@ def test_what_needs_no_model_loads_none(words: list[str], tmp_path: Path) -> Non
     assert said.stderr.splitlines()[-1] == "LOADED"
 
 
-# --- a rehearsal and a demo -------------------------------------------------------------------------------------------
+# --- a rehearsal and a demo ---------------------------------------------------------------------------------
 
 
 def test_a_rehearsal_is_the_same_again_to_the_last_bit(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ import click
 import pytest
 import yaml  # type: ignore[import-untyped]
 
-from peer.commands.cli import cli
+from peer.commands.main import cli
 
 ROOT = Path(__file__).resolve().parents[2]
 TEXT = (ROOT / "docker-compose.yml").read_text()
@@ -39,7 +39,7 @@ def with_defaults(words: Sequence[str]) -> list[str]:
     return [re.sub(r"\$\{\w+:-([^}]*)\}", r"\1", word) for word in words]
 
 
-# --- the file -----------------------------------------------------------------------------------------------------
+# --- the file -----------------------------------------------------------------------------------------------
 
 
 def test_old_and_new_compose_read_the_same_keys() -> None:
@@ -119,7 +119,7 @@ def test_every_command_is_one_that_swarm_has(name: str) -> None:
         assert inner == ["swarm", *SERVICES["peer"]["command"]]
 
 
-# --- the Dockerfile -----------------------------------------------------------------------------------------------
+# --- the Dockerfile -----------------------------------------------------------------------------------------
 
 
 def test_the_image_runs_without_root_and_ends_like_ctrl_c() -> None:
@@ -150,7 +150,7 @@ def test_what_the_image_copies_is_let_in_and_there() -> None:
     assert all((ROOT / path).exists() for path in copied)
 
 
-# --- clients and engines ------------------------------------------------------------------------------------------
+# --- clients and engines ------------------------------------------------------------------------------------
 
 
 def compose_client() -> list[str]:

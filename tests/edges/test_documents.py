@@ -1,4 +1,4 @@
-"""What the documents say is so: every command, option, event, field and error that they should name is there, and none too many."""
+"""The documents name every command, option, event, field and error that exists, and no other."""
 
 import inspect
 import re
@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 import pytest
 
-from peer.commands.cli import cli
+from peer.commands.main import cli
 from peer.observe import snapshot as status
 from peer.observe.reporter import RoundReport
 from swarm import errors
@@ -18,6 +18,7 @@ ROOT = Path(__file__).resolve().parents[2]
 CONTRACT = (ROOT / "docs/contract.md").read_text()
 ERRORS = (ROOT / "docs/errors.md").read_text()
 README = (ROOT / "README.md").read_text()
+GLOSSARY = (ROOT / "docs/glossary.md").read_text()
 DOCUMENTS = [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("*/README.md")]
 MODULES = [path for room in ("swarm", "averaging", "peer") for path in (ROOT / room).rglob("*.py")]
 
@@ -64,7 +65,7 @@ def test_every_warning_of_the_code_is_in_the_table() -> None:
 
 @pytest.mark.parametrize("name", cli.commands)
 def test_the_contract_has_every_option_of_a_command(name: str) -> None:
-    """`new` has those of `join`, too, and its row says so."""
+    """`new` also has the options of `join`, and its row says so."""
     row = next(row for row in rows(CONTRACT) if row[0].startswith(f"`swarm {name}"))
     told = set(re.findall(r"--[a-z-]+", row[1]))
     if "and as `join`" in row[1]:
@@ -110,21 +111,75 @@ def test_the_contract_has_every_event() -> None:
     said = {
         event
         for path in MODULES
-        if path.name not in ("chaos.py", "app.py")  # these tell people only
+        if path.name not in ("chaos.py", "app.py")  # their events are for people only
         for event in re.findall(r'(?:\.event|\.say|self\.say)\(\s*"([a-z]+)"', path.read_text())
     }
     assert told - {"round"} == said
 
 
-def test_the_readme_names_every_file_of_the_rooms() -> None:
-    """One phrase per file; a folder may stand for its files."""
-    tree = README.split("## The files")[1]
-    missing = [
-        str(path.relative_to(ROOT))
-        for path in MODULES
-        if path.name != "__init__.py" and path.name not in tree and f"{path.parent.name}/" not in tree
-    ]
-    assert missing == []
+COMMANDS = re.compile(
+    r"(?:^ {4,}(?:.*/bin/)?|`| -- )(?:[A-Z_]+=\S+ |nice )*swarm "
+    r"((?:-h|--[a-z]+|[a-z]+)\b(?:(?! -- )[^`\n])*)",
+    re.MULTILINE,
+)
+"""A call of `swarm` in a document: in an indented block, between backticks, or behind `swarm chaos --`."""
+
+BENCHMARK = re.compile(r"python -m benchmarks\.(\w+)((?:[^`\n]|\n +\[)*)")
+
+
+def options_of(name: str) -> set[str]:
+    params = cli.commands.get(name, cli).params
+    options = {option for param in params if isinstance(param, click.Option) for option in param.opts}
+    return options | {"-h", "--help"}
+
+
+def wrong_calls(text: str) -> list[str]:
+    """The calls of `swarm` in ``text`` whose command or whose options do not exist."""
+    wrong = []
+    for call in COMMANDS.findall(text):
+        name = call.split()[0]
+        unknown = set(re.findall(r"(?<![\w-])--[a-z-]+", call)) - options_of(name)
+        if unknown or not (name in cli.commands or name.startswith("-")):
+            wrong.append(call)
+    return wrong
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_every_command_and_option_in_a_document_exists(document: Path) -> None:
+    assert wrong_calls(document.read_text()) == []
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "    swarm joyn TICKET",
+        "`swarm new --port 7`",
+        "    OMP_NUM_THREADS=1 nice swarm join T --fast",
+        "`swarm chaos -- swarm jion T`",
+    ],
+)
+def test_a_command_or_option_that_does_not_exist_is_found(text: str) -> None:
+    assert wrong_calls(text) != []
+
+
+def test_the_readme_and_the_pages_for_people_show_commands() -> None:
+    for text in (README, (ROOT / "peer/README.md").read_text()):
+        assert {call.split()[0] for call in COMMANDS.findall(text)} >= {"new", "join", "top"}
+
+
+def test_every_benchmark_and_its_options_exist() -> None:
+    calls = BENCHMARK.findall((ROOT / "docs/benchmarks.md").read_text())
+    assert calls
+    for name, options in calls:
+        file, folder = ROOT / f"benchmarks/{name}.py", ROOT / f"benchmarks/{name}"
+        source = "".join(path.read_text() for path in ([file] if file.exists() else folder.rglob("*.py")))
+        missing = [option for option in re.findall(r"--[a-z-]+", options) if f'"{option}"' not in source]
+        assert missing == [], name
+
+
+def test_the_glossary_is_in_alphabetical_order_and_explains_a_word_once() -> None:
+    terms = re.findall(r"^\*\*(.+?)\*\*", GLOSSARY, re.MULTILINE)
+    assert terms == sorted(set(terms), key=str.lower)
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
@@ -137,6 +192,21 @@ def test_every_link_and_path_of_a_document_leads_somewhere(document: Path) -> No
     }
     nowhere = [link for link in links if not (document.parent / link).exists()]
     assert nowhere + [path for path in paths if not (ROOT / path).exists()] == []
+
+
+SOURCES = [
+    path.relative_to(ROOT).as_posix()
+    for folder in ("swarm", "averaging", "peer", "tests", "benchmarks", "examples")
+    for path in (ROOT / folder).rglob("*.py")
+]
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_every_python_file_that_a_document_names_exists(document: Path) -> None:
+    """A document may name a file by the end of its path: `guard.py`, `transport/guard.py`."""
+    named = set(re.findall(r"`([\w/]+\.py)`", document.read_text()))
+    known = {name for name in named if any(f"/{path}".endswith(f"/{name}") for path in SOURCES)}
+    assert named - known == set()
 
 
 @pytest.mark.parametrize("example", sorted((ROOT / "examples").glob("*.py")), ids=lambda path: path.name)

@@ -19,7 +19,7 @@ from swarm.errors import BadSignature, Impostor, Refused, Unreachable
 from swarm.membership.progress import Progress
 from swarm.ticket import Address
 from swarm.transport import Allowance, Call, Request, Route
-from swarm.transport.guard import Limits
+from swarm.transport.guard import ConnectionLimits, Limits, RequestLimits, Timeouts
 from swarm.transport.http import HttpTransport
 from swarm.transport.lanes import PREFACE, PROTOCOL_NAME
 from swarm.transport.sockets import begins_with
@@ -35,16 +35,15 @@ MIB = 1 << 20
 PATIENCE = 15.0
 """Seconds after which a stranger that the server should have thrown out counts as a guest."""
 
-LIMITS = Limits(
+TIMEOUTS = Timeouts(
     handshake_seconds=1,
     first_request_seconds=0.5,
     idle_seconds=0.7,
     grace_seconds=1,
     minimum_rate=64 * MIB,
     linger_seconds=0.1,
-    connections_per_host=64,
-    in_flight_bytes=64 * MIB,
 )
+LIMITS = Limits(TIMEOUTS, ConnectionLimits(per_host=64), RequestLimits(in_flight_bytes=64 * MIB))
 
 
 async def give(call: Call) -> bytes:
@@ -219,7 +218,7 @@ async def test_all_strangers_at_once_cost_no_memory() -> None:
 
 async def test_two_hundred_sockets_of_one_address_get_their_share_and_no_more() -> None:
     async with Loopback(
-        limits=replace(LIMITS, idle_seconds=60)
+        limits=replace(LIMITS, timeouts=replace(TIMEOUTS, idle_seconds=60))
     ) as net:  # the caller keeps its seat; it would not get another
         caller, (server, address) = await net.caller(1), await net.peer(2, *ROUTES)
         await honest_call(caller, server)
@@ -230,7 +229,7 @@ async def test_two_hundred_sockets_of_one_address_get_their_share_and_no_more() 
             await honest_call(caller, server)
             gc.collect()
             memory.append(psutil.Process().memory_info().rss)
-        assert server.refusals["crowded"] >= 2 * (200 - LIMITS.connections_per_host)
+        assert server.refusals["crowded"] >= 2 * (200 - LIMITS.connections.per_host)
         assert memory[1] - memory[0] < 32 * MIB, (
             "the seats were paid for once, and the strangers' own half as well"
         )
@@ -257,7 +256,7 @@ async def test_a_message_with_a_wrong_signature_is_refused_by_name() -> None:
 
 
 async def test_too_many_requests_of_one_peer_are_refused_and_those_of_others_are_not() -> None:
-    limits = Limits(requests_rate=0.001, requests_burst=3)
+    limits = Limits(requests=RequestLimits(rate=0.001, burst=3))
     async with Loopback(limits=limits) as net:
         eager, calm, (server, _) = await net.caller(1), await net.caller(3), await net.peer(2, *ROUTES)
         answers = await asyncio.gather(

@@ -32,7 +32,7 @@ async def save(self):
         raise KeyError("a bug")
 
 module.Peer.save_if_due = save
-from peer.commands.cli import main
+from peer.commands.main import main
 main()
 """
 A_STEP_WITHOUT_END = """
@@ -44,7 +44,7 @@ def work(self, task):
     time.sleep(600)
 
 module.Learner.work = work
-from peer.commands.cli import main
+from peer.commands.main import main
 main()
 """
 

@@ -28,12 +28,12 @@ def soon(seconds: float = 20.0) -> float:
 
 
 async def echo(call: Call) -> bytes:
-    """Say it again."""
+    """Reply with the body."""
     return call.body
 
 
 async def take(call: Call) -> bytes:
-    """How many bytes came."""
+    """Reply with the number of bytes that came."""
     return str(len(call.body)).encode()
 
 
@@ -41,10 +41,12 @@ BULK = Route("bulk", take, lambda sender, argument: Allowance(at_most=64 << 20, 
 
 
 class Loopback:
-    """An async context in which peers live."""
+    """An async context that owns the transports of a few peers, who know each other's addresses."""
 
     def __init__(self, run: bytes = RUN, secret: bytes = b"", limits: Limits | None = None) -> None:
-        self.run, self.secret, self.limits = run, secret, limits
+        self.run = run
+        self.secret = secret
+        self.limits = limits
         self.contacts = Contacts(run)
         self._seq = 0
         self._stack = AsyncExitStack()
@@ -59,7 +61,7 @@ class Loopback:
         await self._stack.__aexit__(kind, error, traceback)
 
     def know(self, who: KeyPair, *addresses: Address) -> None:
-        """Everybody learns where ``who`` says it is."""
+        """Tell all peers the addresses of ``who``."""
         self._seq += 1
         self.contacts.learn(seal_contact(who, self.run, addresses, self._seq))
 
@@ -75,7 +77,7 @@ class Loopback:
     async def peer(
         self, number: int, *routes: Route, limits: Limits | None = None
     ) -> tuple[HttpTransport, Address]:
-        """A peer that listens, answers ``routes``, and is known to all."""
+        """A peer that listens and answers ``routes``; all others know its address."""
         transport = await self.caller(number, limits=limits)
         for route in routes:
             transport.serve(route)

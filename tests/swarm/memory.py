@@ -1,4 +1,4 @@
-"""Peers of one run in one process whose requests are plain calls: for everything that does not concern sockets."""
+"""Peers of one run in one process that call each other directly: for tests that do not concern sockets."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def record(who: KeyPair, round_: int = 0, seq: int = 0, *, run: bytes = RUN, nam
 
 
 class Network:
-    """Who can be called. ``tap`` sees every request and its reply; a peer in ``dead`` does not answer."""
+    """The peers by id. ``tap`` gets every request and its reply; a peer in ``dead`` does not answer."""
 
     def __init__(self) -> None:
         self.peers: dict[PeerId, MemoryTransport] = {}
@@ -46,14 +46,14 @@ class Network:
         self.calls = 0
 
     def join(self, who: KeyPair, *entries: KeyPair) -> MemoryTransport:
-        """A peer that has its ticket, its own contact, and nothing else."""
+        """The transport of a peer that knows only its ticket and its own contact."""
         transport = MemoryTransport(self, who, entries)
         self.peers[who.peer_id] = transport
         return transport
 
 
 class MemoryTransport:
-    """A `swarm.transport.Transport`; ``contacts`` is this peer's own book."""
+    """A `swarm.transport.Transport`; ``contacts`` belong to this peer."""
 
     def __init__(self, network: Network, who: KeyPair, entries: tuple[KeyPair, ...]) -> None:
         self.me = who.peer_id

@@ -1,4 +1,4 @@
-"""Many are asked at once: answers are collected until a deadline, and nobody delays or breaks more than its own answer."""
+"""`ask_all` collects answers of many peers until a deadline; a bad peer costs its own answer only."""
 
 import asyncio
 import math
@@ -17,7 +17,10 @@ SILENT = math.inf
 
 
 def asked(seconds: dict[PeerId, float], **options: float) -> tuple[Answers[str], float]:
-    """Ask peers that answer after so many virtual seconds; the answers, and how long that took."""
+    """Ask peers that answer after ``seconds`` of virtual time; the answers, and how long that took.
+
+    A negative number means that the peer cannot be reached after so many seconds.
+    """
 
     async def ask(peer: PeerId) -> str:
         if seconds[peer] == SILENT:
@@ -40,21 +43,21 @@ def test_all_answer_and_the_order_is_that_of_the_question() -> None:
     assert took == 2.0
 
 
-def test_who_cannot_be_reached_is_a_failure_and_delays_nobody() -> None:
+def test_an_unreachable_peer_is_a_failure_and_delays_no_others() -> None:
     answers, took = asked({A: -1.0, B: 2.0})
     assert set(answers.given) == {B}
     assert isinstance(answers.failed[A], Unreachable)
     assert took == 2.0
 
 
-def test_who_is_silent_is_waited_for_until_the_deadline_and_then_in_neither_list() -> None:
+def test_a_silent_peer_is_in_neither_dictionary_after_the_deadline() -> None:
     answers, took = asked({A: SILENT, B: 1.0}, deadline=5.0)
     assert set(answers.given) == {B}
     assert not answers.failed
     assert took == 5.0
 
 
-def test_after_the_first_answer_the_others_have_to_hurry() -> None:
+def test_after_the_first_answer_the_others_have_so_many_seconds() -> None:
     answers, took = asked({A: 1.0, B: 2.0, C: 10.0}, hurry=3.0)
     assert set(answers.given) == {A, B}
     assert took == 4.0

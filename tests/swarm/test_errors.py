@@ -1,3 +1,5 @@
+"""Each error has a code of its own, a family and an exit status, and shows its fact and its advice."""
+
 from collections.abc import Iterator
 
 import pytest

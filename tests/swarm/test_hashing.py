@@ -1,4 +1,4 @@
-"""The digest of bulk bytes is BLAKE3, whoever holds the bytes."""
+"""The digest of bulk bytes is BLAKE3, for all types that hold bytes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ def test_it_does_not_matter_what_holds_the_bytes() -> None:
 
 
 def test_pieces_have_the_digest_of_the_whole() -> None:
-    raw, hasher = bytes(range(256)) * 1000, Hasher()
+    raw = bytes(range(256)) * 1000
+    hasher = Hasher()
     for start in range(0, len(raw), 777):
         hasher.update(memoryview(raw)[start : start + 777])
     assert hasher.digest() == digest(raw)

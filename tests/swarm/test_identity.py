@@ -1,3 +1,7 @@
+"""Peer ids, petnames, signatures, and the key file."""
+
+import errno
+import os
 import stat
 from pathlib import Path
 
@@ -33,7 +37,8 @@ def test_a_petname_is_short_and_stable() -> None:
 
 
 def test_a_signature_belongs_to_its_key_and_its_message() -> None:
-    signature, other = KEY.sign(b"message"), KeyPair.generate()
+    signature = KEY.sign(b"message")
+    other = KeyPair.generate()
     assert verify(KEY.public, signature, b"message")
     assert not verify(KEY.public, signature, b"massage")
     assert not verify(other.public, signature, b"message")
@@ -74,3 +79,33 @@ def test_a_directory_that_does_not_exist_is_refused_with_advice(tmp_path: Path) 
 def test_a_key_shows_its_petname_and_never_its_secret() -> None:
     assert repr(KEY) == f"KeyPair({petname(KEY.peer_id)})"
     assert KEY.private_bytes() == bytes(32)
+
+
+def test_a_full_disk_leaves_no_broken_key_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The next start must not find an empty file where a key should be, and fail for ever."""
+
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    path = tmp_path / "identity.key"
+    with monkeypatch.context() as disk:
+        disk.setattr(os, "fsync", full)
+        with pytest.raises(IdentityError, match="No space left"):
+            KeyPair.load_or_create(path)
+    assert list(tmp_path.iterdir()) == []
+    assert KeyPair.load_or_create(path).peer_id == KeyPair.load_or_create(path).peer_id
+
+
+def test_of_two_that_make_a_key_at_once_one_wins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "identity.key"
+    other = KeyPair.from_seed(bytes(32))
+    link = os.link
+
+    def later(draft: Path, target: Path) -> None:
+        path.write_text(other.private_bytes().hex())
+        path.chmod(0o600)
+        link(draft, target)
+
+    monkeypatch.setattr(os, "link", later)
+    assert KeyPair.load_or_create(path).peer_id == other.peer_id
+    assert list(tmp_path.iterdir()) == [path]

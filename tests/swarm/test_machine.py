@@ -1,3 +1,5 @@
+"""The driver of machines, and `play`, the helper that tests machines without a driver."""
+
 import asyncio
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -26,7 +28,7 @@ ANNA = PeerId("a" * 52)
 
 @dataclass
 class Patience:
-    """A machine that waits for Anna until ``until``; each time it hears of her it waits ``longer``."""
+    """A machine that waits for Anna until ``until``; each `Unreached` makes it wait ``longer``."""
 
     until: float
     longer: float = 0
@@ -41,7 +43,7 @@ class Patience:
         match event:
             case Delivered(sender, item, _) if sender == ANNA:
                 yield Finish(item)
-                yield Report("never", "what follows the end is not done")
+                yield Report("never", "commands after the end are not carried out")
             case Unreached():
                 self.until += self.longer
                 yield WakeAt(self.until)
@@ -52,10 +54,11 @@ class Patience:
 def drive_through(
     machine: Machine[str], *mail: tuple[float, Event], act: Callable[[Command], None] | None = None
 ) -> tuple[str, float]:
-    """The outcome of ``machine`` and when it came, where ``mail`` comes in at the times given."""
+    """The outcome of ``machine`` and its time, where the events of ``mail`` come at the times given."""
 
     async def main() -> tuple[str, float]:
-        loop, inbox = asyncio.get_running_loop(), asyncio.Queue[Event]()
+        loop = asyncio.get_running_loop()
+        inbox = asyncio.Queue[Event]()
         for when, event in mail:
             loop.call_at(when, inbox.put_nowait, event)
         outcome = await drive(machine, act or (lambda command: None), inbox)
@@ -76,24 +79,26 @@ def _left(inbox: asyncio.Queue[Event]) -> list[Event]:
     return [inbox.get_nowait() for _ in range(inbox.qsize())]
 
 
-def test_the_driver_hands_every_command_but_time_and_the_end_to_its_hands() -> None:
+def test_the_driver_gives_all_commands_but_wake_at_and_finish_to_act() -> None:
     done: list[Command] = []
     assert drive_through(Patience(10), act=done.append) == ("gave up", 10)
     assert done == [Report("waiting", "for Anna")]
 
 
-def test_a_machine_hears_its_mail_in_order_with_the_time_it_came() -> None:
+def test_a_machine_gets_events_in_order_with_the_time_they_came() -> None:
     machine = Patience(10)
     mail = [(1.0, Unreached(ANNA, "x")), (2.5, Computed(_Job(), 4)), (3.0, Delivered(ANNA, "letter", b""))]
     assert drive_through(machine, *mail) == ("letter", 3)
     assert machine.seen == mail
 
 
-def test_nothing_that_a_machine_asks_for_after_its_end_is_done() -> None:
+def test_commands_after_finish_are_not_carried_out() -> None:
     done: list[Command] = []
     drive_through(Patience(10), (1, Delivered(ANNA, "letter", b"")), act=done.append)
     assert [
-        command for command in done if command == Report("never", "what follows the end is not done")
+        command
+        for command in done
+        if command == Report("never", "commands after the end are not carried out")
     ] == []
 
 
@@ -107,7 +112,7 @@ def test_an_alarm_in_the_past_rings_at_once() -> None:
     assert drive_through(Patience(10, longer=-9), (4, Unreached(ANNA))) == ("gave up", 4)
 
 
-def test_mail_that_waited_before_the_start_is_heard() -> None:
+def test_an_event_that_came_before_the_start_is_handled() -> None:
     async def main() -> str:
         inbox: asyncio.Queue[Event] = asyncio.Queue()
         inbox.put_nowait(Delivered(ANNA, "early", b""))
@@ -116,7 +121,7 @@ def test_mail_that_waited_before_the_start_is_heard() -> None:
     assert simulate(main()) == "early"
 
 
-def test_a_machine_that_waits_without_an_alarm_is_found_out() -> None:
+def test_a_machine_that_waits_without_an_alarm_is_a_deadlock_in_a_simulation() -> None:
     class Silent(Patience):
         def start(self, now: float) -> Iterable[Command]:
             return ()
@@ -138,7 +143,7 @@ def test_a_machine_that_is_cancelled_leaves_no_alarm() -> None:
 
 
 @pytest.mark.parametrize("moment", ["start", "handle", "act"])
-def test_an_error_of_machine_or_hands_ends_the_drive(moment: str) -> None:
+def test_an_error_of_the_machine_or_of_act_ends_the_drive(moment: str) -> None:
     class Broken(Patience):
         def start(self, now: float) -> Iterable[Command]:
             return [_fail()] if moment == "start" else super().start(now)
@@ -160,7 +165,7 @@ class _Job:
         return 4
 
 
-# --- the playbook itself -------------------------------------------------------------------------------------------
+# --- the playbook itself --------------------------------------------------------------------------------
 
 
 def test_a_play_that_is_acted_as_written_returns_its_last_commands() -> None:

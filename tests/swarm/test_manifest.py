@@ -1,3 +1,5 @@
+"""The manifest: its bytes, what is refused when it comes from a stranger, and values out of range."""
+
 import hashlib
 
 import msgspec
@@ -16,7 +18,10 @@ from swarm.errors import (
 )
 from swarm.identity import KeyPair
 from swarm.manifest import (
+    Admission,
+    Codec,
     DataSpec,
+    Exchange,
     InnerSpec,
     ModelSpec,
     OuterOptimiser,
@@ -46,6 +51,28 @@ def manifest(**changes: object) -> RunManifest:
 
 
 MANIFEST = manifest()
+
+
+def test_the_bytes_of_a_manifest_never_change() -> None:
+    """One manifest has all default values, the other has none of them in the round and in the run."""
+    assert MANIFEST.run_id.hex() == "3247c7747c4b547cc38b787a28acb294a8935356ea0a7caecd95929f8fbf1155"
+    round_ = RoundSpec(
+        seconds=61.0,
+        max_steps=70,
+        average_seconds=8.0,
+        assemble_seconds=9.0,
+        codec=Codec.SPARSE256,
+        exchange=Exchange.GATHER,
+        feedback=0.95,
+        group_size=9,
+        owners=3,
+        overlap=0.25,
+        fragments=2,
+    )
+    other = manifest(
+        round=round_, rounds=11, tokens=12, evaluate_every=13, start_with=14, admission=Admission.INVITE
+    )
+    assert other.run_id.hex() == "292432933e90b24c00581c8e850ab238cc5b96c8ec1b829fe11ea31a943d0c06"
 
 
 def test_a_manifest_travels_signed_and_arrives_equal() -> None:
@@ -86,7 +113,7 @@ def test_a_broken_signature_is_refused() -> None:
 
 
 def test_bytes_that_nobody_promised_are_never_believed_about_the_version() -> None:
-    """A frame just over the limit whose body is under it: the hash must still come before the protocol number."""
+    """A frame just over the limit has a body that is under it: its hash is checked before its version."""
     lie = seal_body(
         KEY, Kind.MANIFEST, pack([PROTOCOL + 1, "x" * (CONTROL_LIMIT - 100)]), Stamp(MANIFEST.run_id)
     )
@@ -123,13 +150,14 @@ def test_an_organiser_who_signs_garbage_is_refused(body: bytes) -> None:
         {"data": {"root": b"", "length": 1}},
         {"data": {"root": bytes(32), "length": 0}},
         {"round": {"seconds": float("nan")}},
+        {"round": {"max_steps": 0}},
         {"round": {"group_size": 0}},
         {"round": {"overlap": 0.6}},
         {"inner": {"learning_rate": 0.0}},
         {"inner": {"batch": 0}},
         {"outer": {"momentum": 1.0, "optimiser": OuterOptimiser.NESTEROV}},
         {"outer": {"momentum": 0.5}},
-        {"outer": {"optimiser": OuterOptimiser.SLOWMO}},
+        {"outer": {"optimiser": OuterOptimiser.NESTEROV}},
         {"outer": {"effective": 5.0}},
         {"outer": {"plain_rounds": -1}},
     ],

@@ -1,22 +1,24 @@
+"""Draws by hash: the same on all peers and in all versions, and different for different labels."""
+
 from hypothesis import given
 from hypothesis import strategies as st
 
-from swarm.seeds import Word, derive, derive_bytes, shuffled
+from swarm.seeds import Label, derive, derive_bytes, shuffled
 
 RUN = bytes(range(32))
-WORDS: st.SearchStrategy[list[Word]] = st.lists(
+LABELS: st.SearchStrategy[list[Label]] = st.lists(
     st.one_of(st.text(max_size=8), st.binary(max_size=8), st.integers()), max_size=4
 )
 
 
-@given(WORDS, WORDS)
-def test_other_words_give_another_draw(words: list[Word], others: list[Word]) -> None:
-    same_form = [(type(word), word) for word in words] == [(type(word), word) for word in others]
-    assert (derive_bytes(RUN, *words) == derive_bytes(RUN, *others)) == same_form
+@given(LABELS, LABELS)
+def test_other_labels_give_another_draw(labels: list[Label], others: list[Label]) -> None:
+    same_form = [(type(label), label) for label in labels] == [(type(label), label) for label in others]
+    assert (derive_bytes(RUN, *labels) == derive_bytes(RUN, *others)) == same_form
 
 
-def test_the_type_of_a_word_and_where_it_ends_belong_to_it() -> None:
-    draws = [derive(RUN, *words) for words in (("12",), (12,), (b"12",), ("1", "2"), ("12", ""), ("1", 2))]
+def test_the_type_of_a_label_and_where_it_ends_belong_to_it() -> None:
+    draws = [derive(RUN, *labels) for labels in (("12",), (12,), (b"12",), ("1", "2"), ("12", ""), ("1", 2))]
     assert len(set(draws)) == len(draws)
     assert derive(RUN, "x") != derive(bytes(32), "x")
 
@@ -29,9 +31,9 @@ def test_the_draws_of_a_release_never_change() -> None:
     )
 
 
-@given(WORDS)
-def test_a_draw_fits_every_seed_argument(words: list[Word]) -> None:
-    assert 0 <= derive(RUN, *words) < 1 << 63
+@given(LABELS)
+def test_a_draw_fits_every_seed_argument(labels: list[Label]) -> None:
+    assert 0 <= derive(RUN, *labels) < 1 << 63
 
 
 @given(st.lists(st.text(max_size=4)), st.randoms())

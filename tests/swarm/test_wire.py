@@ -1,3 +1,5 @@
+"""Frames: the bytes, and all that `open_frame` refuses."""
+
 from typing import ClassVar
 
 import pytest
@@ -42,7 +44,8 @@ class Other(Message, frozen=True):
     number: int
 
 
-RUN, GROUP = bytes(range(32)), bytes(range(16))
+RUN = bytes(range(32))
+GROUP = bytes(range(16))
 KEY = KeyPair.from_seed(bytes(32))
 STAMP = Stamp(RUN, round=7, group=GROUP, seq=9)
 NOTE = Note("hello", 1.5, b"1234")
@@ -59,14 +62,12 @@ def test_a_frame_brings_the_message_its_signer_and_its_stamp() -> None:
 
 
 def test_the_form_of_a_frame_never_changes() -> None:
-    magic, kind, run, round_, group, seq = (
-        "53574d31",
-        "0a",
-        RUN.hex(),
-        "07000000",
-        GROUP.hex(),
-        "0900000000000000",
-    )
+    magic = "53574d31"
+    kind = "0a"
+    run = RUN.hex()
+    round_ = "07000000"
+    group = GROUP.hex()
+    seq = "0900000000000000"
     signature = (
         "c7e7e7db69ee04478b3453441a10587e298e5edab0fc535d41c34f9c0afd3593"
         "fb0a129a3d57a15a852478bf80551256d2c8150824c724e6ee57167343c94b0f"

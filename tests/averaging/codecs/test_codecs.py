@@ -1,4 +1,4 @@
-"""Rules of the bytes: exact lengths, bounded errors, the same bytes everywhere, and a stranger's bytes are numbers or refused."""
+"""Rules of all codecs: exact lengths, bounded errors, equal bytes everywhere, no invalid payload passes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from averaging.codecs import Shape, codec_of, port
 from averaging.codecs.dense import Float32
-from averaging.codecs.quantised import Packed, Quantised
+from averaging.codecs.quantised import LazyVector, Quantised
 from swarm.errors import Malformed
 from swarm.manifest import Codec as CodecName
 from tests.averaging.bounds import allowed_error, assert_unmoved
@@ -24,7 +24,7 @@ ALL = pytest.mark.parametrize("name", list(CodecName))
 
 
 def drawn(numbers: int, seed: int, magnitude: float) -> Tensor:
-    """A vector as training makes them, in any order of magnitude that float32 has."""
+    """Return a vector as training makes them, in any order of magnitude that float32 has."""
     values = (
         torch.randn(numbers, generator=torch.Generator().manual_seed(seed), dtype=torch.float64) * magnitude
     )
@@ -47,57 +47,59 @@ check = settings(max_examples=150)
 
 @st.composite
 def shaped_vectors(draw: st.DrawFn) -> tuple[Tensor, Shape]:
-    """A vector, and tensors that it may be of."""
+    """Draw a vector, and tensors that it may consist of."""
     vector_N = draw(vectors)
     borders = sorted(draw(st.lists(st.integers(0, len(vector_N)), max_size=4)))
     pieces = tuple(after - before for before, after in pairwise([0, *borders, len(vector_N)]))
     return vector_N, Shape(pieces if draw(st.booleans()) else (), draw(st.integers(0, 1 << 40)))
 
 
-# --- encode and decode --------------------------------------------------------------------------------------------
+# --- encode and decode --------------------------------------------------------------------------------------
 
 
 @ALL
 @check
 @given(shaped=shaped_vectors())
-def test_what_comes_back_is_as_near_as_promised(name: CodecName, shaped: tuple[Tensor, Shape]) -> None:
+def test_decoded_numbers_are_as_exact_as_documented(name: CodecName, shaped: tuple[Tensor, Shape]) -> None:
     vector_N, shape = shaped
     codec = codec_of(name, shape)
-    told_N, put_N = torch.full_like(vector_N, 7), torch.full_like(vector_N, 7)
-    payload = codec.encode(vector_N, told_N)
-    back_N = codec.decode(payload, len(vector_N))
+    expected_N = torch.full_like(vector_N, 7)
+    out_N = torch.full_like(vector_N, 7)
+    payload = codec.encode(vector_N, expected_N)
+    decoded_N = codec.decode(payload, len(vector_N))
     assert payload == codec.encode(vector_N)
-    assert codec.decode(payload, len(vector_N), put_N) is put_N
-    assert torch.equal(back_N.view(torch.int32), told_N.view(torch.int32)), (
-        "encoding tells what decoding will find, bit for bit"
+    assert codec.decode(payload, len(vector_N), out_N) is out_N
+    assert torch.equal(decoded_N.view(torch.int32), expected_N.view(torch.int32)), (
+        "encoding returns what decoding will read, bit for bit"
     )
-    assert torch.equal(back_N.view(torch.int32), put_N.view(torch.int32))
+    assert torch.equal(decoded_N.view(torch.int32), out_N.view(torch.int32))
     assert len(payload) == codec.size(len(vector_N))
-    assert back_N.shape == vector_N.shape
-    assert back_N.dtype == torch.float32
-    assert bool(torch.isfinite(back_N).all())
-    assert bool(((back_N.double() - vector_N.double()).abs() <= allowed_error(codec, vector_N)).all())
+    assert decoded_N.shape == vector_N.shape
+    assert decoded_N.dtype == torch.float32
+    assert bool(torch.isfinite(decoded_N).all())
+    assert bool(((decoded_N.double() - vector_N.double()).abs() <= allowed_error(codec, vector_N)).all())
 
 
 @ALL
 @check
 @given(shaped=shaped_vectors())
-def test_what_stays_behind_is_never_more_than_what_there_was(
+def test_what_a_codec_leaves_out_is_never_more_than_what_there_was(
     name: CodecName, shaped: tuple[Tensor, Shape]
 ) -> None:
-    """Else error feedback would grow without end. Rounding at the very bottom of float16 is all that is forgiven."""
+    """Otherwise the residual would grow without end. Only rounding to the smallest float16 may add to it."""
     vector_N, shape = shaped
     codec = codec_of(name, shape)
-    left_N = vector_N.double() - codec.decode(codec.encode(vector_N), len(vector_N)).double()
+    rest_N = vector_N.double() - codec.decode(codec.encode(vector_N), len(vector_N)).double()
     assert (
-        float(left_N.norm()) <= float(vector_N.double().norm()) * (1 + 1e-6) + 2.0**-24 * len(vector_N) ** 0.5
+        float(rest_N.norm()) <= float(vector_N.double().norm()) * (1 + 1e-6) + 2.0**-24 * len(vector_N) ** 0.5
     )
 
 
 @ALL
 @pytest.mark.parametrize("numbers", [0, 1, 2, 255, 256, 257, 511, 65536, 65537, 131073])
 def test_every_length_has_its_exact_size(name: CodecName, numbers: int) -> None:
-    codec, vector_N = codec_of(name), drawn(numbers, 1, 1e-3)
+    codec = codec_of(name)
+    vector_N = drawn(numbers, 1, 1e-3)
     payload = codec.encode(vector_N)
     assert len(payload) == codec.size(numbers)
     assert len(codec.decode(payload, numbers)) == numbers
@@ -146,7 +148,7 @@ def test_float32_is_exact_and_keeps_the_sign_of_zero() -> None:
         (CodecName.INT4, 65504.0 * 7),
     ],
 )
-def test_what_is_too_large_for_the_wire_comes_back_as_the_largest(name: CodecName, most: float) -> None:
+def test_a_number_beyond_the_limit_decodes_to_the_limit(name: CodecName, most: float) -> None:
     codec = codec_of(name)
     assert codec.decode(codec.encode(torch.tensor([LARGEST, -LARGEST, 0.0])), 3).tolist() == [
         most,
@@ -156,15 +158,16 @@ def test_what_is_too_large_for_the_wire_comes_back_as_the_largest(name: CodecNam
 
 
 @pytest.mark.parametrize("name", [CodecName.INT8, CodecName.INT4])
-def test_zeros_and_blocks_far_below_the_smallest_scale_come_back_as_zeros(name: CodecName) -> None:
+def test_zeros_and_blocks_far_below_the_smallest_scale_decode_to_zeros(name: CodecName) -> None:
     codec = codec_of(name)
     for value in (0.0, -0.0, 1e-45, -1e-9):
         assert codec.decode(codec.encode(torch.full((300,), value)), 300).tolist() == [0.0] * 300
 
 
 @pytest.mark.parametrize("name", [CodecName.INT8, CodecName.INT4])
-def test_one_loud_block_takes_no_precision_from_another(name: CodecName) -> None:
-    codec, quiet_N = codec_of(name), drawn(256, 3, 1e-4)
+def test_a_block_of_large_numbers_takes_no_precision_from_another(name: CodecName) -> None:
+    codec = codec_of(name)
+    quiet_N = drawn(256, 3, 1e-4)
     both_N = torch.cat([drawn(256, 4, 1e4), quiet_N])
     assert torch.equal(
         codec.decode(codec.encode(both_N), 512)[256:], codec.decode(codec.encode(quiet_N), 256)
@@ -184,84 +187,87 @@ def test_the_scale_always_reaches_the_largest_number(name: CodecName, vector_N: 
     assert scale == 0 or scale * codec.top <= max(peak * (1 + 2.0**-10), peak + codec.top * 2.0**-24)
 
 
-# --- the same bytes everywhere ------------------------------------------------------------------------------------
+# --- the same bytes everywhere ------------------------------------------------------------------------------
 
 
 @ALL
 def test_the_bytes_depend_neither_on_threads_nor_on_memory_layout(name: CodecName, threads: None) -> None:
-    codec, vector_N = codec_of(name), drawn(200_001, 5, 1e-3)
+    codec = codec_of(name)
+    vector_N = drawn(200_001, 5, 1e-3)
     torch.set_num_threads(1)
     payload = codec.encode(vector_N)
-    back_N = codec.decode(payload, len(vector_N))
+    decoded_N = codec.decode(payload, len(vector_N))
     torch.set_num_threads(2)
     strided_N = torch.stack([vector_N, vector_N], dim=1)[:, 0]
     assert codec.encode(vector_N) == codec.encode(strided_N) == payload
-    assert torch.equal(codec.decode(payload, len(vector_N)), back_N)
+    assert torch.equal(codec.decode(payload, len(vector_N)), decoded_N)
 
 
 @pytest.mark.parametrize("bits", [4, 8])
 @pytest.mark.parametrize("numbers", [0, 1, 255, 256, 70_001])
-def test_norm_and_remainder_are_known_without_what_was_read(
+def test_norm_and_remainder_are_those_of_the_decoded_numbers(
     bits: int, numbers: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(port, "PIECE", 1024)
-    codec, vector_N = Quantised(bits), drawn(numbers, 3, 1e-3)
-    payload, norm = codec.measured(vector_N)
+    codec = Quantised(bits)
+    vector_N = drawn(numbers, 3, 1e-3)
+    payload, norm = codec.encode_with_norm(vector_N)
     read_N = codec.decode(payload, numbers)
     assert payload == codec.encode(vector_N)
     assert norm == pytest.approx(float(read_N.to(torch.float64).norm()), rel=1e-6)
-    left_N = vector_N.clone()
-    codec.subtract(payload, left_N)
-    assert torch.equal(left_N, vector_N - read_N)
+    rest_N = vector_N.clone()
+    codec.subtract(payload, rest_N)
+    assert torch.equal(rest_N, vector_N - read_N)
 
 
 @pytest.mark.parametrize("bits", [4, 8])
 @pytest.mark.parametrize(
     ("start", "stop"), [(0, 256), (256, 768), (512, 1001), (768, 1000), (0, 1001), (0, 0)]
 )
-def test_a_piece_of_what_is_packed_is_that_piece_of_the_whole(bits: int, start: int, stop: int) -> None:
-    codec, vector_N = Quantised(bits), drawn(1001, 4, 1e-3)
+def test_a_piece_of_a_lazy_vector_is_that_piece_of_the_decoded_one(bits: int, start: int, stop: int) -> None:
+    codec = Quantised(bits)
+    vector_N = drawn(1001, 4, 1e-3)
     payload = codec.encode(vector_N)
-    packed = Packed(codec, payload, 1001)
-    assert len(packed) == 1001
-    assert torch.equal(packed[start:stop], codec.decode(payload, 1001)[start:stop])
+    lazy = LazyVector(codec, payload, 1001)
+    assert len(lazy) == 1001
+    assert torch.equal(lazy[start:stop], codec.decode(payload, 1001)[start:stop])
 
 
 @pytest.mark.parametrize("bits", [4, 8])
-def test_what_is_packed_wrongly_is_refused_at_once_or_with_the_piece_where_it_lies(bits: int) -> None:
+def test_a_lazy_vector_refuses_a_bad_scale_at_once_and_a_bad_code_with_its_piece(bits: int) -> None:
     codec = Quantised(bits)
     payload = bytearray(codec.encode(drawn(1000, 5, 1e-3)))
     with pytest.raises(Malformed, match="bytes came"):
-        Packed(codec, payload[:-1], 1000)
+        LazyVector(codec, payload[:-1], 1000)
     payload[8 + 700 * bits // 8] = 0  # after the scales of four blocks
-    packed = Packed(codec, payload, 1000)
-    assert len(packed[0:512]) == 512
+    lazy = LazyVector(codec, payload, 1000)
+    assert len(lazy[0:512]) == 512
     with pytest.raises(Malformed, match="a code is zero"):
-        packed[512:1000]
+        lazy[512:1000]
     payload[1] = 0xFC
     with pytest.raises(Malformed, match="a scale"):
-        Packed(codec, payload, 1000)
+        LazyVector(codec, payload, 1000)
 
 
 @pytest.mark.parametrize("name", [CodecName.INT8, CodecName.INT4])
 @pytest.mark.parametrize("piece", [1, 256, 1000, 1 << 30])
-def test_the_bytes_do_not_depend_on_the_pieces_that_the_vector_is_walked_in(
+def test_the_bytes_do_not_depend_on_the_size_of_pieces(
     name: CodecName, piece: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert_unmoved(codec_of(name), drawn(70_001, 6, 1e-3), lambda: monkeypatch.setattr(port, "PIECE", piece))
 
 
 @ALL
-def test_decoded_numbers_are_ours_to_change(name: CodecName) -> None:
+def test_decoded_numbers_may_be_changed(name: CodecName) -> None:
     codec = codec_of(name)
     payload = codec.encode(torch.ones(300))
-    back_N = codec.decode(payload, 300)
-    before_N = back_N.clone()
-    back_N.add_(1)
+    decoded_N = codec.decode(payload, 300)
+    before_N = decoded_N.clone()
+    decoded_N.add_(1)
     assert torch.equal(codec.decode(payload, 300), before_N)
 
 
-# --- our own faults -----------------------------------------------------------------------------------------------
+# --- invalid input ------------------------------------------------------------------------------------------
 
 
 @ALL
@@ -287,7 +293,7 @@ def test_other_widths_and_odd_blocks_are_refused(bits: int, block: int) -> None:
         Quantised(bits, block)
 
 
-# --- a stranger's bytes -------------------------------------------------------------------------------------------
+# --- invalid payloads ---------------------------------------------------------------------------------------
 
 
 @ALL
@@ -302,12 +308,12 @@ def test_any_bytes_of_the_right_length_are_finite_numbers_or_malformed(
     for place, byte in data.draw(edits) if mutated else []:
         mutated[place] = byte
     try:
-        back_N = codec.decode(bytes(mutated), numbers)
+        decoded_N = codec.decode(bytes(mutated), numbers)
     except Malformed:
         return
-    assert back_N.shape == (numbers,)
-    assert bool(torch.isfinite(back_N).all())
-    assert math.isfinite(float((back_N * 256).abs().sum(dtype=torch.float64)))
+    assert decoded_N.shape == (numbers,)
+    assert bool(torch.isfinite(decoded_N).all())
+    assert math.isfinite(float((decoded_N * 256).abs().sum(dtype=torch.float64)))
 
 
 @ALL

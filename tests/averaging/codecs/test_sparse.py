@@ -1,4 +1,4 @@
-"""Rules of the codecs that send few numbers: which ones travel, how they lie in bytes, and that no other bytes pass."""
+"""Rules of the sparse codecs: which numbers they keep, how the bytes look, and that no other bytes pass."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ SPARSE = pytest.mark.parametrize("name", [*LISTED, CodecName.MASKED])
 OF_LISTED = pytest.mark.parametrize("name", LISTED)
 few = settings(max_examples=60)
 
-TWO_TENSORS = Shape(pieces=(16, 16))
+TWO_TENSORS = Shape(tensor_lengths=(16, 16))
 TWO_KEPT_OF_EACH = "05900000f000003c00400042004006"
 
 
 def heavy(numbers: int, seed: int, scale: float = 1e-3) -> Tensor:
-    """Numbers with a heavy tail, as updates have; a few are equal, so that there are ties."""
+    """Return numbers with a heavy tail, as updates have; a few are equal, so that there are ties."""
     drawn = np.random.default_rng(seed).standard_t(3, numbers) * scale
     drawn[:: 1 + seed % 7] = drawn[:1] if len(drawn) else 0
     return torch.from_numpy(drawn.astype(np.float32))
@@ -53,21 +53,22 @@ shapes = st.lists(st.sampled_from([0, 1, 15, 16, 17, 255, 4095, 4096, 4097, 9000
 )
 
 
-# --- what travels -------------------------------------------------------------------------------------------------
+# --- which numbers are kept ---------------------------------------------------------------------------------
 
 
 @OF_LISTED
 @few
 @given(shape=shapes, seed=st.integers(0, 99))
-def test_of_each_chunk_the_largest_travel_and_of_equal_ones_the_first(
+def test_of_each_chunk_the_largest_are_kept_and_of_equal_ones_the_first(
     name: CodecName, shape: Shape, seed: int
 ) -> None:
-    codec, vector_N = codec_of(name, shape), heavy(sum(shape.pieces), seed)
+    codec = codec_of(name, shape)
+    vector_N = heavy(sum(shape.tensor_lengths), seed)
     assert isinstance(codec, Sparse)
-    back_N = codec.decode(codec.encode(vector_N), len(vector_N))
+    decoded_N = codec.decode(codec.encode(vector_N), len(vector_N))
     expected = [place for chunk in selected(codec, vector_N) for place in chunk]
-    assert torch.nonzero(back_N)[:, 0].tolist() == expected
-    assert torch.equal(torch.sign(back_N[expected]), torch.sign(vector_N[expected]))
+    assert torch.nonzero(decoded_N)[:, 0].tolist() == expected
+    assert torch.equal(torch.sign(decoded_N[expected]), torch.sign(vector_N[expected]))
 
 
 @SPARSE
@@ -76,8 +77,8 @@ def test_of_each_chunk_the_largest_travel_and_of_equal_ones_the_first(
 def test_the_size_is_exact_for_all_tensors_and_rounds(
     name: CodecName, shape: Shape, phase: int, seed: int
 ) -> None:
-    codec = codec_of(name, Shape(shape.pieces, phase))
-    vector_N = heavy(sum(shape.pieces), seed)
+    codec = codec_of(name, Shape(shape.tensor_lengths, phase))
+    vector_N = heavy(sum(shape.tensor_lengths), seed)
     payload = codec.encode(vector_N)
     assert len(payload) == codec.size(len(vector_N))
     assert len(codec.decode(payload, len(vector_N))) == len(vector_N)
@@ -87,14 +88,14 @@ def test_the_size_is_exact_for_all_tensors_and_rounds(
 @few
 @given(shape=shapes)
 def test_sizes_follow_the_formula(name: CodecName, shape: Shape) -> None:
-    found = chunks_of(shape, sum(shape.pieces), LISTED[name])
+    found = chunks_of(shape, sum(shape.tensor_lengths), LISTED[name])
     kept = sum(kept for _, kept in found)
-    assert codec_of(name, shape).size(sum(shape.pieces)) == math.ceil(kept * 12 / 8) + 4 * len(
+    assert codec_of(name, shape).size(sum(shape.tensor_lengths)) == math.ceil(kept * 12 / 8) + 4 * len(
         found
     ) + math.ceil(kept * 2 / 8)
 
 
-def test_a_loud_tensor_takes_no_places_from_a_quiet_one() -> None:
+def test_a_tensor_of_large_numbers_takes_no_places_from_one_of_small_numbers() -> None:
     quiet_N = heavy(4096, 1, 1e-5)
     codec = codec_of(CodecName.SPARSE64, Shape((4096, 4096)))
     both_N = codec.decode(codec.encode(torch.cat([heavy(4096, 2, 10.0), quiet_N])), 8192)
@@ -123,18 +124,19 @@ def test_the_two_sizes_of_a_chunk_are_the_best_there_are(values: list[int]) -> N
     codec = codec_of(CodecName.SPARSE512)
     vector_N = torch.zeros(8 * len(values))
     vector_N[: len(values)] = torch.tensor(values, dtype=torch.float32)
-    back_N = codec.decode(codec.encode(vector_N), len(vector_N))
-    sizes, count = [Fraction(value) for value in sorted(values)], len(values)
+    decoded_N = codec.decode(codec.encode(vector_N), len(vector_N))
+    sizes = [Fraction(value) for value in sorted(values)]
+    count = len(values)
     splits = [
         sizes_error(sizes, [*range(cut)]) + sizes_error(sizes, [*range(cut, count)])
         for cut in range(1, count)
     ]
     rounding = count * max(values) ** 2 * 2.0**-22
-    assert float((back_N - vector_N).double().square().sum()) <= float(min(splits)) + rounding
+    assert float((decoded_N - vector_N).double().square().sum()) <= float(min(splits)) + rounding
 
 
-def test_after_eight_rounds_every_number_had_its_turn_however_they_were_cut() -> None:
-    """With a tensor for every number all of them travel whose turn it is."""
+def test_after_eight_rounds_the_mask_has_covered_every_number_however_rounds_cut_the_vector() -> None:
+    """With a tensor for every number, all that the mask covers are kept."""
     turns_N = torch.zeros(10 * ALIGN, dtype=torch.int64)
     for phase, cut in enumerate(range(1, 9)):
         for here in (slice(0, cut * ALIGN), slice(cut * ALIGN, 10 * ALIGN)):
@@ -151,16 +153,16 @@ def test_numbers_that_are_not_of_the_tensors_are_refused() -> None:
                 codec_of(name, shape).encode(torch.zeros(8))
 
 
-# --- bytes --------------------------------------------------------------------------------------------------------
+# --- bytes --------------------------------------------------------------------------------------------------
 
 
 def test_the_bytes_are_the_same_in_every_release() -> None:
-    """Indices 5, 9 and 0, 15 · small 1, 2 · large 3, 2 · codes large, negative, and twice small."""
+    """Indices 5, 9 and 0, 15 · small 1, 2 · large 3, 2 · codes: large, negative, and twice small."""
     assert codec_of(CodecName.SPARSE512, TWO_TENSORS).encode(two_tensors()) == bytes.fromhex(TWO_KEPT_OF_EACH)
 
 
 def test_the_bytes_of_a_mask_are_the_same_in_every_release() -> None:
-    """In round 3 numbers 3, 11, 19 and 27 have their turn, of which one travels for each tensor: 1.75 and −7, in one block."""
+    """Round 3 covers the numbers 3, 11, 19 and 27. One is kept for each tensor: 1.75 and −7, in one block."""
     vector_N = torch.full((32,), 100.0)
     vector_N[3::8] = torch.tensor([1.0, 1.75, -7.0, 0.0])
     payload = codec_of(CodecName.MASKED, Shape((16, 16), 3)).encode(vector_N)
@@ -199,13 +201,15 @@ def test_long_payloads_are_the_same_in_every_release(name: CodecName, expected: 
 def test_the_bytes_do_not_depend_on_how_much_is_worked_on_at_a_time(
     name: CodecName, at_a_time: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    codec, vector_N = codec_of(name, Shape((50_000, 300, 300, 20_000), 3)), heavy(70_600, 6)
-    assert_unmoved(codec, vector_N, lambda: monkeypatch.setattr(chunks, "_AT_A_TIME", at_a_time))
+    codec = codec_of(name, Shape((50_000, 300, 300, 20_000), 3))
+    vector_N = heavy(70_600, 6)
+    assert_unmoved(codec, vector_N, lambda: monkeypatch.setattr(chunks, "_BATCH", at_a_time))
 
 
 @SPARSE
 def test_the_bytes_do_not_depend_on_threads(name: CodecName, threads: None) -> None:
-    codec, vector_N = codec_of(name, Shape((150_000, 60_000), 3)), heavy(210_000, 6)
+    codec = codec_of(name, Shape((150_000, 60_000), 3))
+    vector_N = heavy(210_000, 6)
     payloads = set()
     for count in (1, 2):
         torch.set_num_threads(count)
@@ -216,26 +220,27 @@ def test_the_bytes_do_not_depend_on_threads(name: CodecName, threads: None) -> N
 @OF_LISTED
 @few
 @given(shape=shapes, seed=st.integers(0, 99))
-def test_what_came_back_has_the_same_bytes_again(name: CodecName, shape: Shape, seed: int) -> None:
-    codec, numbers = codec_of(name, shape), sum(shape.pieces)
+def test_decoded_numbers_encode_to_the_same_bytes(name: CodecName, shape: Shape, seed: int) -> None:
+    codec = codec_of(name, shape)
+    numbers = sum(shape.tensor_lengths)
     payload = codec.encode(heavy(numbers, seed))
     assert codec.encode(codec.decode(payload, numbers)) == payload
 
 
-# --- numbers at the edge ------------------------------------------------------------------------------------------
+# --- numbers at the edge ------------------------------------------------------------------------------------
 
 
 @SPARSE
-def test_zeros_and_numbers_below_the_smallest_size_come_back_as_zeros(name: CodecName) -> None:
+def test_zeros_and_numbers_below_the_smallest_magnitude_decode_to_zeros(name: CodecName) -> None:
     codec = codec_of(name)
     for value in (0.0, -0.0, 1e-45, -1e-9):
-        back_N = codec.decode(codec.encode(torch.full((5000,), value)), 5000)
-        assert back_N.tolist() == [0.0] * 5000
-        assert not torch.signbit(back_N).any()
+        decoded_N = codec.decode(codec.encode(torch.full((5000,), value)), 5000)
+        assert decoded_N.tolist() == [0.0] * 5000
+        assert not torch.signbit(decoded_N).any()
 
 
 @OF_LISTED
-def test_what_is_too_large_for_the_wire_comes_back_as_the_largest(name: CodecName) -> None:
+def test_a_number_beyond_float16_decodes_to_the_largest_float16(name: CodecName) -> None:
     vector_N = torch.zeros(8192)
     vector_N[[3, 4000, 5000, 5001]] = torch.tensor([3e38, -3e38, 65504.0, -1.0])
     codec = codec_of(name)
@@ -252,12 +257,13 @@ def test_one_bad_number_among_large_ones_is_found(name: CodecName, bad: float) -
             codec_of(name).encode(vector_N)
 
 
-# --- a stranger's bytes -------------------------------------------------------------------------------------------
+# --- invalid payloads ---------------------------------------------------------------------------------------
 
 
 def test_a_flipped_bit_is_another_canonical_payload_or_malformed() -> None:
-    """All one-bit and two-bit neighbours: what decodes and has no zero among what travelled is what encode makes of it."""
-    codec, sent = codec_of(CodecName.SPARSE512, TWO_TENSORS), bytes.fromhex(TWO_KEPT_OF_EACH)
+    """Flip one or two bits. What decodes without zeros among the kept numbers encodes to the same bytes."""
+    codec = codec_of(CodecName.SPARSE512, TWO_TENSORS)
+    sent = bytes.fromhex(TWO_KEPT_OF_EACH)
     bits = 8 * len(sent)
     refused = passed = 0
     for first in range(bits):
@@ -266,13 +272,13 @@ def test_a_flipped_bit_is_another_canonical_payload_or_malformed() -> None:
                 int.from_bytes(sent, "little") ^ 1 << first ^ (1 << second) * (first != second)
             ).to_bytes(len(sent), "little")
             try:
-                back_N = codec.decode(flipped, 32)
+                decoded_N = codec.decode(flipped, 32)
             except Malformed:
                 refused += 1
                 continue
             passed += 1
-            assert bool(torch.isfinite(back_N).all())
-            assert int((back_N != 0).sum()) < 4 or codec.encode(back_N) == flipped
+            assert bool(torch.isfinite(decoded_N).all())
+            assert int((decoded_N != 0).sum()) < 4 or codec.encode(decoded_N) == flipped
     assert refused > 2000
     assert passed > 200
 
@@ -283,21 +289,22 @@ def test_a_flipped_bit_is_another_canonical_payload_or_malformed() -> None:
 def test_any_bytes_of_the_right_length_are_finite_numbers_or_malformed(
     name: CodecName, data: st.DataObject, shape: Shape
 ) -> None:
-    codec, numbers = codec_of(name, shape), sum(shape.pieces)
+    codec = codec_of(name, shape)
+    numbers = sum(shape.tensor_lengths)
     mutated = bytearray(codec.encode(heavy(numbers, 8)))
     flips = st.lists(st.integers(0, max(0, 8 * len(mutated) - 1)), max_size=3)
     for bit in data.draw(flips) if mutated else []:
         mutated[bit // 8] ^= 1 << bit % 8
     try:
-        back_N = codec.decode(bytes(mutated), numbers)
+        decoded_N = codec.decode(bytes(mutated), numbers)
     except Malformed:
         return
-    assert back_N.shape == (numbers,)
-    assert bool(torch.isfinite(back_N).all())
+    assert decoded_N.shape == (numbers,)
+    assert bool(torch.isfinite(decoded_N).all())
 
 
 def listed(indices: tuple[int, int], small: float, large: float, codes: int) -> bytes:
-    """A payload of sparse512 for 16 numbers, two of which travel."""
+    """Return a payload of sparse512 for 16 numbers, two of which are kept."""
     first, second = indices
     return (first | second << 12).to_bytes(3, "little") + struct.pack("<eeB", small, large, codes)
 
@@ -354,17 +361,17 @@ def test_padding_of_indices_is_zero() -> None:
         codec_of(CodecName.SPARSE64).decode(bytes([payload[0], payload[1] | 0x10]) + payload[2:], 1)
 
 
-# --- facts about codecs -------------------------------------------------------------------------------------------
+# --- facts about codecs -------------------------------------------------------------------------------------
 
 
-def test_the_codecs_that_leave_most_numbers_behind_are_known() -> None:
+def test_is_sparse_names_the_codecs_that_do_not_send_all_numbers() -> None:
     for name in CodecName:
         codec = codec_of(name)
         untouched = codec.decode(codec.encode(torch.ones(8192)), 8192).count_nonzero() == 8192
         assert is_sparse(name) == (not untouched)
 
 
-def test_the_average_of_sparse_updates_has_room_for_more_numbers() -> None:
+def test_the_average_of_sparse_updates_may_have_more_numbers_than_an_update() -> None:
     results = {name: result_codec(name) for name in CodecName}
     assert {name for name, result in results.items() if result != name} == {
         CodecName.SPARSE64,

@@ -1,4 +1,4 @@
-"""Accidents are drawn from a seed, meet the child and nobody else, and leave no process behind."""
+"""Faults are drawn from a seed, hit the child and no other process, and leave no process behind."""
 
 import asyncio
 import io
@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from peer.app.chaos import FREEZE, KILL, Chaos, accidents, supervise
+from peer.app.chaos import FREEZE, KILL, Chaos, faults, supervise
 from peer.observe.reporter import Reporter
 from swarm.errors import ConfigError
 
@@ -23,8 +23,8 @@ def python(text: str) -> tuple[str, ...]:
     return (sys.executable, "-c", text)
 
 
-def lives_of(diary: Path) -> list[int]:
-    return [int(pid) for pid in diary.read_text().split()] if diary.exists() else []
+def pids_in(log: Path) -> list[int]:
+    return [int(pid) for pid in log.read_text().split()] if log.exists() else []
 
 
 def is_running(pid: int) -> bool:
@@ -35,29 +35,29 @@ def is_running(pid: int) -> bool:
     return True
 
 
-# --- the plan -----------------------------------------------------------------------------------------------------
+# --- the plan -----------------------------------------------------------------------------------------------
 
 
-def test_the_same_seed_has_the_same_accidents() -> None:
-    assert list(islice(accidents(BOTH), 100)) == list(islice(accidents(BOTH), 100))
+def test_the_same_seed_has_the_same_faults() -> None:
+    assert list(islice(faults(BOTH), 100)) == list(islice(faults(BOTH), 100))
 
 
 def test_another_seed_has_others() -> None:
     other = Chaos(kill_every=30, freeze_every=60, seed="b")
-    assert list(islice(accidents(BOTH), 10)) != list(islice(accidents(other), 10))
+    assert list(islice(faults(BOTH), 10)) != list(islice(faults(other), 10))
 
 
 def test_accidents_come_as_often_as_was_asked_for() -> None:
-    drawn = list(islice(accidents(BOTH), 3000))
-    seconds, deeds = sum(quiet for quiet, _ in drawn), Counter(deed for _, deed in drawn)
-    assert seconds / deeds[KILL] == pytest.approx(30, rel=0.1)
-    assert seconds / deeds[FREEZE] == pytest.approx(60, rel=0.1)
+    drawn = list(islice(faults(BOTH), 3000))
+    seconds, kinds = sum(wait for wait, _ in drawn), Counter(kind for _, kind in drawn)
+    assert seconds / kinds[KILL] == pytest.approx(30, rel=0.1)
+    assert seconds / kinds[FREEZE] == pytest.approx(60, rel=0.1)
 
 
-@pytest.mark.parametrize(("kill", "freeze", "deeds"), [(5, 0, {KILL}), (0, 5, {FREEZE}), (0, 0, set())])
-def test_what_should_never_happen_does_not(kill: float, freeze: float, deeds: set[str]) -> None:
-    drawn = islice(accidents(Chaos(kill_every=kill, freeze_every=freeze)), 200)
-    assert {deed for _, deed in drawn} == deeds
+@pytest.mark.parametrize(("kill", "freeze", "kinds"), [(5, 0, {KILL}), (0, 5, {FREEZE}), (0, 0, set())])
+def test_a_fault_that_is_switched_off_never_happens(kill: float, freeze: float, kinds: set[str]) -> None:
+    drawn = islice(faults(Chaos(kill_every=kill, freeze_every=freeze)), 200)
+    assert {kind for _, kind in drawn} == kinds
 
 
 @pytest.mark.parametrize("every", [-1.0, float("nan"), float("inf")])
@@ -66,7 +66,7 @@ def test_a_time_that_is_none_is_refused(every: float) -> None:
         Chaos(kill_every=every)
 
 
-# --- the supervisor -----------------------------------------------------------------------------------------------
+# --- the supervisor -----------------------------------------------------------------------------------------
 
 
 async def supervised(command: tuple[str, ...], chaos: Chaos) -> tuple[int, list[dict[str, object]]]:
@@ -85,50 +85,53 @@ async def test_the_command_s_own_end_is_the_end(ending: str, status: int) -> Non
 
 
 @pytest.mark.asyncio
-async def test_a_killed_command_lives_again(tmp_path: Path) -> None:
-    """Each life notes itself; the third one ends by itself."""
-    diary = tmp_path / "diary"
-    text = f"import os, time; d = open({str(diary)!r}, 'a+'); d.write(f'{{os.getpid()}}\\n'); d.flush(); d.seek(0)"
+async def test_a_killed_command_is_started_again(tmp_path: Path) -> None:
+    """Each process writes down its id; the third one ends by itself."""
+    log = tmp_path / "log"
+    text = (
+        f"import os, time; d = open({str(log)!r}, 'a+'); d.write(f'{{os.getpid()}}\\n'); d.flush(); d.seek(0)"
+    )
     text += "\nif len(d.readlines()) < 3: time.sleep(600)"
     status, told = await supervised(python(text), Chaos(kill_every=0.5, pause=0))
-    lives = lives_of(diary)
+    pids = pids_in(log)
     assert status == 0
-    assert len(set(lives)) == len(lives) >= 3
-    assert {said["deed"] for said in told} == {KILL}
-    assert set(lives[:2]) <= {said["pid"] for said in told}
-    assert not any(is_running(pid) for pid in lives)
+    assert len(set(pids)) == len(pids) >= 3
+    assert {event["fault"] for event in told} == {KILL}
+    assert set(pids[:2]) <= {event["pid"] for event in told}
+    assert not any(is_running(pid) for pid in pids)
 
 
 @pytest.mark.asyncio
 async def test_a_frozen_command_goes_on_as_the_same(tmp_path: Path) -> None:
-    diary = tmp_path / "diary"
-    text = f"import os, time; open({str(diary)!r}, 'a').write(f'{{os.getpid()}}\\n'); time.sleep(1)"
+    log = tmp_path / "log"
+    text = f"import os, time; open({str(log)!r}, 'a').write(f'{{os.getpid()}}\\n'); time.sleep(1)"
     status, told = await supervised(python(text), Chaos(kill_every=0, freeze_every=0.1, pause=0.05))
     assert status == 0
-    assert len(lives_of(diary)) == 1
-    assert {said["deed"] for said in told} == {FREEZE}
+    assert len(pids_in(log)) == 1
+    assert {event["fault"] for event in told} == {FREEZE}
 
 
 @pytest.mark.asyncio
-async def test_who_stops_the_supervisor_stops_the_command(tmp_path: Path) -> None:
+async def test_stopping_the_supervisor_stops_the_command(tmp_path: Path) -> None:
     """The child is asked to leave, and may say goodbye."""
-    diary = tmp_path / "diary"
+    log = tmp_path / "log"
     text = "import os, signal, sys, time\n"
-    text += f"def bye(*_): open({str(diary)!r}, 'a').write('0\\n'); sys.exit(0)\n"
-    text += f"signal.signal(signal.SIGINT, bye); open({str(diary)!r}, 'a').write(f'{{os.getpid()}}\\n'); time.sleep(600)"
+    text += f"def bye(*_): open({str(log)!r}, 'a').write('0\\n'); sys.exit(0)\n"
+    text += "signal.signal(signal.SIGINT, bye)\n"
+    text += f"open({str(log)!r}, 'a').write(f'{{os.getpid()}}\\n'); time.sleep(600)"
     async with asyncio.timeout(PATIENCE):
         task = asyncio.create_task(supervise(python(text), Chaos(kill_every=0), Reporter(io.StringIO())))
-        while not lives_of(diary):  # noqa: ASYNC110 - another process writes it
+        while not pids_in(log):  # noqa: ASYNC110 - another process writes it
             await asyncio.sleep(0.02)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
-    pid, goodbye = lives_of(diary)
+    pid, goodbye = pids_in(log)
     assert goodbye == 0
     assert not is_running(pid)
 
 
 @pytest.mark.asyncio
-async def test_what_cannot_be_started_is_told() -> None:
+async def test_a_command_that_cannot_be_started_is_an_error() -> None:
     with pytest.raises(ConfigError, match="cannot start '/nowhere/program'"):
         await supervised(("/nowhere/program",), Chaos())

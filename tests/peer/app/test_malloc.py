@@ -1,4 +1,4 @@
-"""Freed memory stays with the process, for all its threads: counted in page faults, in a process of its own."""
+"""Freed memory stays with the process, for all its threads. Counted in page faults, in another process."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ import pytest
 
 from peer.app import malloc as memory
 
-COUNT = """
+COUNT_FAULTS = """
 import resource, sys
 from concurrent.futures import ThreadPoolExecutor
-from peer.app.malloc import keep
-if sys.argv[1] == "keep" and not keep():
+from peer.app.malloc import keep_freed_memory
+if sys.argv[1] == "keep" and not keep_freed_memory():
     print("cannot")
     raise SystemExit
 blocks, size = 0, int(sys.argv[2]) << 20
@@ -33,50 +33,50 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - blocks)
 
 
 def faults(how: str, megabytes: int, threads: int) -> int:
-    """Pages that were asked of the system for blocks that the threads used in turn, the first two blocks aside."""
+    """Pages fetched from the system for blocks that the threads use in turn, without the first two blocks."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("MALLOC_")}
-    said = subprocess.run(
-        [sys.executable, "-c", COUNT, how, str(megabytes), str(threads)],
+    done = subprocess.run(
+        [sys.executable, "-c", COUNT_FAULTS, how, str(megabytes), str(threads)],
         capture_output=True,
         text=True,
         check=True,
         env=environment,
         timeout=60,
     )
-    if said.stdout.strip() == "cannot":
+    if done.stdout.strip() == "cannot":
         pytest.skip("this C library cannot be told to keep memory")
-    return int(said.stdout)
+    return int(done.stdout)
 
 
 def test_large_blocks_are_not_fetched_from_the_system_again_and_again() -> None:
     assert faults("keep", 64, 1) < faults("leave", 64, 1) / 10
 
 
-def test_what_one_thread_has_freed_another_one_uses() -> None:
+def test_memory_that_one_thread_has_freed_is_used_by_another() -> None:
     assert faults("keep", 16, 8) < faults("leave", 16, 8) / 10
 
 
-def test_what_is_kept_can_be_given_back_once() -> None:
-    told = """
+def test_kept_memory_can_be_returned_once() -> None:
+    program = """
 import psutil
-from peer.app.malloc import give_back, keep
-if keep():
+from peer.app.malloc import keep_freed_memory, return_freed_memory
+if keep_freed_memory():
     me = psutil.Process()
     len(bytearray(256 << 20))
     kept = me.memory_info().rss
-    give_back()
+    return_freed_memory()
     print(kept - me.memory_info().rss)
 """
-    said = subprocess.run(
-        [sys.executable, "-c", told], capture_output=True, text=True, check=True, timeout=60
-    ).stdout
-    if not said.strip():
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60
+    )
+    if not done.stdout.strip():
         pytest.skip("this C library cannot be told to keep memory")
-    assert int(said) > 200 << 20
+    assert int(done.stdout) > 200 << 20
 
 
-class Life:
-    """Refers to itself, as a peer does by way of its callbacks."""
+class Peer:
+    """Refers to itself, as a real peer does by way of its callbacks."""
 
     def __init__(self) -> None:
         self.callback = self.end
@@ -85,17 +85,17 @@ class Life:
         """Nothing."""
 
 
-@pytest.mark.parametrize("ends", [memory.settle, memory.give_back])
-def test_what_an_earlier_life_has_left_goes_when_the_next_one_settles(ends: Callable[[], None]) -> None:
-    life = Life()
-    left = weakref.ref(life)
+@pytest.mark.parametrize("collect", [memory.hide_from_collector, memory.return_freed_memory])
+def test_hidden_objects_are_collected_once_nothing_refers_to_them(collect: Callable[[], None]) -> None:
+    peer = Peer()
+    left = weakref.ref(peer)
     try:
-        memory.settle()
+        memory.hide_from_collector()
         assert gc.get_freeze_count() > 0
-        del life
+        del peer
         gc.collect()
-        assert left() is not None, "the collector does not look at it"
-        ends()
+        assert left() is not None, "the collector ignores it"
+        collect()
         assert left() is None
     finally:
         gc.unfreeze()

@@ -74,20 +74,18 @@ def test_a_ticket_asks_the_runs_own_peers_as_a_guest(capsys: pytest.CaptureFixtu
 
 
 @pytest.mark.parametrize("answer", [b"", b"{}", b"\xff", b"[" * 5000])
-def test_a_peer_that_answers_nonsense_is_told_as_such(
-    answer: bytes, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_an_answer_that_is_no_status_is_reported(answer: bytes, capsys: pytest.CaptureFixture[str]) -> None:
     assert served(answer) == 2
     assert "not a status" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("source", ["", "127.0.0.1:9"])
-def test_nobody_there_is_a_status_of_its_own(source: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_without_any_peer_the_exit_status_is_two(source: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert look(source) == 2
     assert capsys.readouterr().out.count("\n") == 1
 
 
-def test_a_source_that_is_nothing_is_refused_with_what_there_is() -> None:
+def test_an_unknown_source_is_refused_with_the_possible_ones() -> None:
     with pytest.raises(ConfigError, match="no ticket, no home folder") as refused:
         look("nonsense")
     assert "swarm top TICKET" in refused.value.advice

@@ -1,4 +1,4 @@
-"""Downloads as plays: which donor is asked for what, and what a bad, a slow, a busy and a leaving donor cost."""
+"""Downloads as plays: which donor is asked for what, and what bad, slow, busy and leaving donors cost."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from collections.abc import Iterable, Mapping
 import pytest
 
 from peer.chunks.download import (
-    MARGIN,
-    PATIENCE,
+    MIN_TIMEOUT,
     PIPELINE,
     SHORTEST_REST,
+    TIMEOUT_FACTOR,
     UNDER_WAY,
     CheckChunk,
     Download,
@@ -23,7 +23,9 @@ from swarm.identity import PeerId
 from swarm.machine import Compute, Computed, Delivered, Fetch, Finish, Report, Unreached, WakeAt, Woken
 from tests.playbook import play
 
-A, B, C = PeerId("a"), PeerId("b"), PeerId("c")
+A = PeerId("a")
+B = PeerId("b")
+C = PeerId("c")
 CHUNKS = tuple(bytes([n]) * (10 + n) for n in range(12))
 END = 1000.0
 
@@ -43,7 +45,7 @@ def check(donor: PeerId, index: int, payload: bytes | None = None) -> CheckChunk
 
 
 class Scene:
-    """A download on a stage whose donors answer as the test says; `asks` is what each step asked for, as (donor, chunk)."""
+    """A download whose donors answer as the test says. `asks` is what each step asked for: (donor, chunk)."""
 
     def __init__(self, machine: Download) -> None:
         self.machine = machine
@@ -115,7 +117,7 @@ def test_every_donor_is_asked_for_one_chunk_and_for_more_once_it_has_given_a_goo
 
 
 def test_the_same_as_a_play() -> None:
-    usual = PATIENCE + 10 / (1 << 16)
+    usual = MIN_TIMEOUT + 10 / (1 << 16)
     play(
         download(1, A),
         (0, None, [Fetch(A, "0", 10, usual), WakeAt(END)]),
@@ -175,9 +177,9 @@ def test_what_a_busy_donor_was_asked_for_is_asked_of_another() -> None:
 
 def test_a_request_that_hangs_has_a_deadline_that_follows_from_what_chunks_have_taken() -> None:
     scene = Scene(download(12, A, B))
-    assert [fetch.by for fetch in scene.fetches] == [PATIENCE + length / (1 << 16) for length in (10, 11)]
-    assert all(fetch.by == 20.0 + MARGIN * 20.0 for fetch in scene.gives(20, A, 0).fetches)
-    assert all(fetch.by == 21.0 + MARGIN * 21.0 for fetch in scene.gives(21, B, 1).fetches), (
+    assert [fetch.by for fetch in scene.fetches] == [MIN_TIMEOUT + length / (1 << 16) for length in (10, 11)]
+    assert all(fetch.by == 20.0 + TIMEOUT_FACTOR * 20.0 for fetch in scene.gives(20, A, 0).fetches)
+    assert all(fetch.by == 21.0 + TIMEOUT_FACTOR * 21.0 for fetch in scene.gives(21, B, 1).fetches), (
         "its own time, where that is longer"
     )
     assert Scene(Download(Wanted((bytes(32),), (1 << 30,), END), [A])).fetches[0].by == END, (
@@ -191,13 +193,13 @@ def test_a_late_donor_gets_more_time_and_one_chunk_at_once_and_is_not_punished()
         scene.misses(11, A, index, "late")
     assert scene.outcome is None
     (again,) = scene.wakes(12).fetches
-    assert again.by == 12 + 2 * PATIENCE
+    assert again.by == 12 + 2 * MIN_TIMEOUT
     assert not [command for command in scene.commands if isinstance(command, Report)]
     assert len(scene.gives(30, A, int(again.item)).asks) == UNDER_WAY, "what comes in the end makes up for it"
 
 
 def test_the_slowest_donor_does_not_set_the_pace() -> None:
-    """A is silent; B, done with the rest, is asked for what A owes once that is overdue, and A's late chunk changes nothing."""
+    """A is silent. When B is done with the rest, it is asked for the chunk that A should have sent."""
     scene = Scene(download(2, A, B)).gives(1, B, 1)
     assert (scene.asks, scene.alarms) == ([], [2.0]), "A may still be in time"
     assert scene.wakes(2.0).asks == [(B, 0)]
@@ -218,10 +220,10 @@ def test_nothing_is_asked_of_two_donors_while_it_is_in_time() -> None:
 def test_what_is_here_already_is_not_asked_for() -> None:
     machine = download(4, A, have={0: CHUNKS[0], 2: CHUNKS[2]})
     scene = Scene(machine)
-    assert machine.progress(0.0) == DownloadProgress(2, 4, 22, 46, 0.0, 1)
+    assert machine.progress(0.0) == DownloadProgress(2, 4, 22, 0.0, 1)
     assert scene.asks == [(A, 1)]
     assert scene.gives(1, A, 1).asks == [(A, 3)]
-    assert machine.progress(1.0) == DownloadProgress(3, 4, 33, 46, 11.0, 1), "the rate is that of what came"
+    assert machine.progress(1.0) == DownloadProgress(3, 4, 33, 11.0, 1), "the rate is that of what came"
     assert scene.gives(2, A, 3).outcome == whole(4)
     assert Scene(download(1, A, have={0: CHUNKS[0]})).outcome == whole(1)
 
@@ -240,21 +242,21 @@ def test_a_stranger_delivers_nothing() -> None:
 @pytest.mark.parametrize(
     ("donors", "each"), [(1, UNDER_WAY), (2, UNDER_WAY // 2), (3, PIPELINE), (5, PIPELINE)]
 )
-def test_no_donor_ever_owes_more_than_its_share_of_what_is_under_way(donors: int, each: int) -> None:
+def test_no_donor_ever_has_more_requests_than_its_share(donors: int, each: int) -> None:
     names = [PeerId(f"d{number}") for number in range(donors)]
     scene = Scene(download(12, *names))
-    owed = dict(scene.asks)
-    assert owed == {name: number for number, name in enumerate(names)}
-    owes: dict[PeerId, set[int]] = {name: {index} for name, index in owed.items()}
+    first = dict(scene.asks)
+    assert first == {name: number for number, name in enumerate(names)}
+    requests: dict[PeerId, set[int]] = {name: {index} for name, index in first.items()}
     now = 0.0
     while scene.outcome is None:
         now += 0.1
-        name = max(names, key=lambda name: len(owes[name]))
-        index = min(owes[name])
-        owes[name].discard(index)
+        name = max(names, key=lambda name: len(requests[name]))
+        index = min(requests[name])
+        requests[name].discard(index)
         for donor, asked in scene.gives(now, name, index).asks:
-            owes[donor].add(asked)
-        assert all(len(indices) <= each for indices in owes.values())
+            requests[donor].add(asked)
+        assert all(len(indices) <= each for indices in requests.values())
     assert scene.outcome == whole(12)
 
 

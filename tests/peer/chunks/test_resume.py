@@ -1,4 +1,4 @@
-"""What is kept of a download that was broken off: checked before it is used again, and gone when it is done or stale."""
+"""Chunks of an unfinished download: checked before they are used again, removed when done or stale."""
 
 from __future__ import annotations
 
@@ -11,14 +11,15 @@ from swarm.hashing import digest
 
 PIECES = (b"one", b"two", b"three")
 HASHES = tuple(digest(piece) for piece in PIECES)
-ROOT, OTHER = bytes([1]) * 32, bytes([2]) * 32
+ROOT = bytes([1]) * 32
+OTHER = bytes([2]) * 32
 
 
 def folders(path: Path) -> list[str]:
     return sorted(entry.name[:7] for entry in path.iterdir()) if path.exists() else []
 
 
-def test_what_was_kept_is_here_in_the_next_life(tmp_path: Path) -> None:
+def test_chunks_that_were_kept_are_here_after_a_restart(tmp_path: Path) -> None:
     first = ResumeStore(tmp_path / "p")
     assert first.recall("model", ROOT, HASHES) == {}
     assert first.keep("model", ROOT, 2, PIECES[2]) is None
@@ -27,9 +28,9 @@ def test_what_was_kept_is_here_in_the_next_life(tmp_path: Path) -> None:
 
 
 def test_without_a_folder_memory_keeps_it() -> None:
-    partial = ResumeStore(None)
-    partial.keep("text", ROOT, 0, PIECES[0])
-    assert partial.recall("text", ROOT, HASHES) == {0: PIECES[0]}
+    resume = ResumeStore(None)
+    resume.keep("text", ROOT, 0, PIECES[0])
+    assert resume.recall("text", ROOT, HASHES) == {0: PIECES[0]}
     assert ResumeStore(None).recall("text", ROOT, HASHES) == {}
 
 
@@ -42,30 +43,30 @@ def test_a_chunk_that_was_cut_short_or_changed_on_disk_is_not_taken(tmp_path: Pa
 
 
 def test_a_model_that_is_not_wanted_any_more_goes_and_the_text_stays(tmp_path: Path) -> None:
-    partial = ResumeStore(tmp_path)
-    partial.keep("model", ROOT, 0, PIECES[0])
-    partial.keep("text", ROOT, 0, PIECES[0])
-    assert partial.recall("model", OTHER, HASHES) == {}
+    resume = ResumeStore(tmp_path)
+    resume.keep("model", ROOT, 0, PIECES[0])
+    resume.keep("text", ROOT, 0, PIECES[0])
+    assert resume.recall("model", OTHER, HASHES) == {}
     assert folders(tmp_path) == ["text-01"]
-    assert partial.recall("model", ROOT, HASHES) == {}
+    assert resume.recall("model", ROOT, HASHES) == {}
 
 
 def test_when_it_is_done_nothing_is_left(tmp_path: Path) -> None:
-    partial = ResumeStore(tmp_path)
-    partial.keep("model", ROOT, 0, PIECES[0])
-    partial.done("model")
+    resume = ResumeStore(tmp_path)
+    resume.keep("model", ROOT, 0, PIECES[0])
+    resume.done("model")
     assert folders(tmp_path) == []
-    assert partial.recall("model", ROOT, HASHES) == {}
+    assert resume.recall("model", ROOT, HASHES) == {}
 
 
 def test_a_disk_that_refuses_is_told_once_and_memory_is_enough(tmp_path: Path) -> None:
     (tmp_path / "p").write_text("in the way")
-    partial = ResumeStore(tmp_path / "p")
-    refused = partial.keep("model", ROOT, 0, PIECES[0])
+    resume = ResumeStore(tmp_path / "p")
+    refused = resume.keep("model", ROOT, 0, PIECES[0])
     assert refused is not None
     assert refused.code == "disk"
-    assert partial.keep("model", ROOT, 1, PIECES[1]) is None
-    assert partial.recall("model", ROOT, HASHES) == {0: PIECES[0], 1: PIECES[1]}
+    assert resume.keep("model", ROOT, 1, PIECES[1]) is None
+    assert resume.recall("model", ROOT, HASHES) == {0: PIECES[0], 1: PIECES[1]}
 
 
 def test_more_files_than_chunks_do_no_harm(tmp_path: Path) -> None:

@@ -1,4 +1,7 @@
-"""Snapshots as a run makes them, for the tests of what people see. ``python -m tests.peer.dashboard.pictures`` redraws the golden frames."""
+"""Snapshots as a run makes them, for the tests of what people see.
+
+``python -m tests.peer.dashboard.pictures`` redraws the golden frames.
+"""
 
 from __future__ import annotations
 
@@ -39,7 +42,8 @@ def a_peer(name: str, state: str = "training", **fields: object) -> PeerRow:
         "share": 0.194,
         "seen_seconds": 2.0,
     }
-    return PeerRow(peer=name.ljust(52, "a"), name=name, state=state, **{"loss": 3.4, **usual, **fields})  # type: ignore[arg-type]
+    known = {"peer": name.ljust(52, "a"), "name": name, "state": state, "loss": 3.4}
+    return PeerRow(**{**known, **usual, **fields})  # type: ignore[arg-type]
 
 
 PEERS = (
@@ -130,8 +134,9 @@ def a_snapshot(**changes: object) -> Snapshot:
         "state_root": "9b1f0c77aa" + "0" * 54,
         "peers": PEERS,
         "events": EVENTS,
-        "sample": "Once upon a time there was a little otter who lived by the river. Every morning she swam to the old mill "
-        "and asked the heron what the day would bring. The heron looked at the water for a long time, and then it said: rain.",
+        "sample": "Once upon a time there was a little otter who lived by the river. Every morning she swam "
+        "to the old mill and asked the heron what the day would bring. The heron looked at the water for a "
+        "long time, and then it said: rain.",
         "ticket": "swarm1" + "qpzry9x8gf2tvdw0s3jn54khce6mua7l" * 6,
         "checkpoint": "round-000800",
     }

@@ -1,4 +1,4 @@
-"""The viewer listens to its keys, says whether the peer is well, and leaves the terminal as it found it."""
+"""The viewer reads keys, says whether the peer is well, and leaves the terminal as it found it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ import threading
 
 import pytest
 
-from peer.dashboard.app import DEGRADED, UNREACHABLE, WELL, export_svg, pressed, report_of, split_keys, watch
+from peer.dashboard.app import DEGRADED, UNREACHABLE, WELL, pressed, report_of, split_keys, watch
 from peer.dashboard.panels import SORTS
 from peer.dashboard.view import Look
 from peer.observe.snapshot import decode
@@ -39,24 +39,24 @@ def source_of(*answers):
 
 
 def shown(*answers, **options):
-    """What `watch` writes without a terminal, and its exit status."""
+    """The exit status of `watch` without a terminal, and what it writes."""
     out = io.StringIO()
     return asyncio.run(watch(source_of(*answers), out=out, **options)), out.getvalue()
 
 
-# --- without a terminal ----------------------------------------------------------------------------------------------
+# --- without a terminal -------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     ("health", "status"),
-    [("HEALTHY", WELL), ("WAITING", WELL), ("DEGRADED", DEGRADED), ("STALLED", DEGRADED)],
+    [("HEALTHY", WELL), ("WAITING", WELL), ("DEGRADED", DEGRADED), ("SYNCING", WELL)],
 )
 def test_once_ends_with_the_health_as_its_status(health, status):
     assert shown(a_snapshot(health=health), once=True)[0] == status
 
 
 def test_once_draws_one_picture(monkeypatch):
-    for name in ("COLUMNS", "LINES"):  # whoever runs the tests may have a terminal
+    for name in ("COLUMNS", "LINES"):  # the tests may run in a terminal that sets them
         monkeypatch.delenv(name, raising=False)
     _, text = shown(a_snapshot(), once=True, ascii=True)
     assert text.isascii()
@@ -118,7 +118,7 @@ def test_json_lines_are_snapshots_and_nothing_else(monkeypatch):
     assert [json.loads(line)["round"] for line in text.splitlines()] == [1, 2]
 
 
-def test_nobody_reading_ends_the_viewer_quietly():
+def test_a_reader_that_has_gone_ends_the_viewer_quietly():
     read, write = os.pipe()
     os.close(read)
     with os.fdopen(write, "w") as out:
@@ -132,7 +132,7 @@ def test_traffic_in_a_report_is_what_was_added_since_the_last_one():
     assert report_of(a_snapshot(losses=(), evaluations=()), None).bits_per_byte is None
 
 
-# --- keys ------------------------------------------------------------------------------------------------------------
+# --- keys ---------------------------------------------------------------------------------------------------
 
 
 def test_keys_that_arrive_together_are_told_apart():
@@ -153,12 +153,12 @@ def test_each_key_does_what_the_legend_says():
     assert pressed(look, "é") == look
 
 
-# --- on a terminal ---------------------------------------------------------------------------------------------------
+# --- on a terminal ------------------------------------------------------------------------------------------
 
 
 @contextlib.contextmanager
 def a_terminal(width, height, monkeypatch):
-    """A pseudo-terminal as standard input and output; yields its keyboard and what it has been sent so far."""
+    """A pseudo-terminal as standard input and output; yields its keyboard and what was written to it."""
     master, slave = pty.openpty()
     fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", height, width, 0, 0))
     screen = bytearray()
@@ -250,10 +250,3 @@ def test_no_colour_is_used_where_the_person_does_not_want_any(monkeypatch):
         asyncio.run(watch(source, out=out))
     assert b"\x1b[9" not in screen
     assert b"HEALTHY" in screen
-
-
-def test_the_picture_can_be_kept_as_svg(tmp_path):
-    export_svg(a_snapshot(), tmp_path / "top.svg", 120, 34)
-    text = (tmp_path / "top.svg").read_text(encoding="utf-8")
-    assert text.startswith("<svg")
-    assert "tiny-gpt-30m" in text

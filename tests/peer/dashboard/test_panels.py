@@ -20,9 +20,9 @@ def words(lines):
 
 def test_the_reason_of_bad_health_stands_right_below_the_health():
     top, reason = panels.header(
-        a_snapshot(health="STALLED", reason="1 of at least 3 peers is here"), 80, THEME
+        a_snapshot(health="DEGRADED", reason="1 of at least 3 peers is here"), 80, THEME
     )
-    assert "✗ STALLED" in top.plain
+    assert "! DEGRADED" in top.plain
     assert reason.plain.strip() == "1 of at least 3 peers is here"
 
 
@@ -158,7 +158,7 @@ def test_a_friend_can_copy_the_invitation_whole():
 
 def test_a_sample_is_wrapped_and_its_absence_said():
     assert all(text.cell_len <= 30 for text in panels.sample(a_snapshot(), 30, THEME))
-    assert "not written anything" in words(panels.sample(a_snapshot(sample=""), 60, THEME))
+    assert "not generated any text" in words(panels.sample(a_snapshot(sample=""), 60, THEME))
 
 
 def test_this_machine_is_shown_against_what_it_has():

@@ -61,7 +61,7 @@ def test_a_steep_start_does_not_flatten_the_rest():
     assert (low, high) < (3.0, 4.0)
 
 
-def test_what_lies_outside_leaves_the_picture_instead_of_running_along_its_edge():
+def test_points_outside_the_range_leave_the_picture_instead_of_running_along_its_edge():
     rows = curve([(x, 100.0 if x < 2 else float(x % 5)) for x in range(100)], 100, 6, ascii_only=True)
     assert rows[0][:2] == "  "
 

@@ -57,7 +57,7 @@ SNAPSHOTS = st.fixed_dictionaries(
     {
         "run_name": WORDS,
         "version": WORDS,
-        "health": st.sampled_from(["HEALTHY", "WAITING", "STALLED", "DEGRADED", "what"]),
+        "health": st.sampled_from(["HEALTHY", "WAITING", "DEGRADED", "what"]),
         "reason": WORDS,
         "phase": WORDS,
         "uptime": FLOATS,
@@ -121,7 +121,11 @@ def test_every_layout_has_its_size_at_its_edges_with_a_thousand_peers(width, hei
     population = a_snapshot(
         peers=tuple(a_peer(f"peer{number}", share=number / 1000) for number in range(1000))
     )
-    for snapshot in (population, a_snapshot(peers=()), a_snapshot(health="STALLED", reason="nobody is here")):
+    for snapshot in (
+        population,
+        a_snapshot(peers=()),
+        a_snapshot(health="DEGRADED", reason="no peer is here"),
+    ):
         lines = printed(view(snapshot, width, height, look=Look(panel=panel)))
         assert [cells(text) for text in lines] == [width] * height
 
@@ -140,9 +144,9 @@ def test_the_reason_of_bad_health_is_in_every_layout(size):
     assert "2 more peers needed" in plain
 
 
-def test_what_was_last_known_stays_grey_under_a_warning():
+def test_the_last_known_state_stays_grey_under_a_warning():
     frame = view(a_snapshot(), 80, 24, look=Look(silent_for=12.4))
-    assert frame.lines[0].plain.strip() == "no answer for 12 s: this is what was last known"
+    assert frame.lines[0].plain.strip() == "no answer for 12 s: this is the last known state"
     assert "otter-7f3a" in frame.plain
     assert not any(text.spans for text in frame.lines[1:])
 

@@ -38,13 +38,13 @@ def test_every_round_and_every_run_deals_anew():
     assert len(dealt) == 6
 
 
-def test_who_is_no_member_yet_draws_one_shard_of_its_own():
+def test_a_peer_that_is_not_a_member_yet_draws_one_shard():
     strangers = [assign(RUN, 0, PEERS, PeerId(f"stranger{index}"), 64) for index in range(20)]
     assert all(len(shards) == 1 and 0 <= shards[0] < 64 for shards in strangers)
     assert len({shards[0] for shards in strangers}) > 10
 
 
-def test_a_crowd_larger_than_the_number_of_shards_leaves_nobody_without():
+def test_with_more_members_than_shards_every_member_still_has_one():
     shards = [assign(RUN, 0, PEERS, me, 3) for me in PEERS]
     assert all(len(mine) == 1 for mine in shards)
     assert {mine[0] for mine in shards} == {0, 1, 2}

@@ -7,12 +7,13 @@ import torch
 
 from peer.data.corpus import from_bytes, train_length
 from peer.data.shards import assign, shard_bounds, shard_count
-from peer.data.stream import batches, held_out
+from peer.data.stream import Draw, batches, held_out
 from swarm.errors import NoData
 from swarm.identity import PeerId
 
 RUN = b"r" * 32
-ME, YOU = PeerId("me"), PeerId("you")
+ME = PeerId("me")
+YOU = PeerId("you")
 CORPUS = from_bytes(
     b"".join(b"%07d\n" % index for index in range(4000)), held_out=0.1
 )  # each line tells its own place
@@ -21,7 +22,7 @@ CONTEXT = 16
 
 def first(count, *, run=RUN, round_=0, shards=None, me=ME, corpus=CORPUS):
     shards = list(range(shard_count(corpus.spec, CONTEXT))) if shards is None else shards
-    return list(islice(batches(corpus, run, round_, shards, me, 4, CONTEXT), count))
+    return list(islice(batches(corpus, Draw(run, round_, me), shards, 4, CONTEXT), count))
 
 
 def places(drawn):

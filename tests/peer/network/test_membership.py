@@ -46,7 +46,7 @@ def a_manifest_of_another_version() -> tuple[bytes, bytes]:
     return seal_body(key(0), Kind.MANIFEST, body, Stamp(run)), run
 
 
-# --- greeting --------------------------------------------------------------------------------------------------------
+# --- greeting -----------------------------------------------------------------------------------------------
 
 
 @on_virtual_time
@@ -158,7 +158,7 @@ async def test_a_welcome_fits_its_message_also_where_everybodys_records_are_as_l
     assert contact_of(99) in welcome.contacts or len(welcome.contacts) == 0
 
 
-# --- the manifest ----------------------------------------------------------------------------------------------------
+# --- the manifest -------------------------------------------------------------------------------------------
 
 
 @on_virtual_time
@@ -197,7 +197,7 @@ async def test_a_run_of_another_version_is_told_as_such() -> None:
         await fetch_manifest(company.transport(9), [key(1).peer_id], soon(), run)
 
 
-# --- offers ----------------------------------------------------------------------------------------------------------
+# --- offers -------------------------------------------------------------------------------------------------
 
 
 @on_virtual_time
@@ -267,7 +267,7 @@ async def test_nobody_can_choose_an_id_that_is_always_asked() -> None:
     assert not set.intersection(*map(set, draws))
 
 
-# --- being dialled ---------------------------------------------------------------------------------------------------
+# --- being dialled ------------------------------------------------------------------------------------------
 
 
 @on_virtual_time
@@ -287,7 +287,7 @@ def _refusing(call: Call) -> bytes:
     raise Refused("cannot reach you")
 
 
-# --- telling ---------------------------------------------------------------------------------------------------------
+# --- telling ------------------------------------------------------------------------------------------------
 
 
 @on_virtual_time

@@ -34,7 +34,7 @@ def test_a_download_is_told_now_and_then_and_at_its_end() -> None:
         notes, metrics = Notes(), Metrics(MANIFEST, ME, "", "1", 9000, running_loop().time)
         events = Events(metrics, notes, None, ME)  # type: ignore[arg-type]
         for chunks in range(41):
-            events.progress("model", DownloadProgress(chunks, 40, chunks << 20, 40 << 20, 2.5e6, 3))
+            events.progress("model", DownloadProgress(chunks, 40, chunks << 20, 2.5e6, 3))
             assert metrics.fetching.here == chunks
             await asyncio.sleep(FETCHING_SECONDS / 10)
         counts = [event["chunks"] for event in notes.events]

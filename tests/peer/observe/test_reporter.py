@@ -1,4 +1,4 @@
-"""A peer without a dashboard talks in lines that people and machines can rely on."""
+"""A peer without a dashboard writes lines that people can read and programs can rely on."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import os
 
 import pytest
 
-from peer.observe.reporter import Reporter, RoundReport, json_line, round_line
+from peer.observe.reporter import Reporter, RoundReport, json_line, round_line, told
 from swarm.errors import PortTaken, Unreachable
 
 A_ROUND = RoundReport(
@@ -28,7 +28,7 @@ A_ROUND = RoundReport(
 )
 
 
-def told(json_lines, *calls):
+def written(json_lines, *calls):
     out = io.StringIO()
     reporter = Reporter(out, json_lines, clock=lambda: 0.0)
     for name, *arguments in calls:
@@ -37,7 +37,7 @@ def told(json_lines, *calls):
 
 
 def test_a_round_in_json_has_exactly_the_promised_fields():
-    assert json.loads(told(True, ("round_finished", A_ROUND))) == {
+    assert json.loads(written(True, ("round_finished", A_ROUND))) == {
         "event": "round",
         "round": 812,
         "state_root": "3fa9",
@@ -59,7 +59,7 @@ def test_a_round_for_people_is_one_short_line():
         round_line(A_ROUND)
         == "round 812  loss 3.41  eval 1.62 bits/byte  peers 5/6  averaged in 0.3 s  up 31.4 MB"
     )
-    assert told(False, ("round_finished", A_ROUND)).count("\n") == 1
+    assert written(False, ("round_finished", A_ROUND)).count("\n") == 1
 
 
 def test_a_round_without_evaluation_or_traffic_does_not_speak_of_them():
@@ -71,7 +71,7 @@ def test_numbers_that_json_cannot_hold_are_null():
     diverged = RoundReport(
         round=1, state_root="", members=1, missing=0, loss=math.nan, bits_per_byte=math.inf
     )
-    line = json.loads(told(True, ("round_finished", diverged)), parse_constant=pytest.fail)
+    line = json.loads(written(True, ("round_finished", diverged)), parse_constant=pytest.fail)
     assert (line["loss"], line["bits_per_byte"]) == (None, None)
 
 
@@ -99,25 +99,58 @@ def test_a_warning_for_people_reads_like_an_error():
     assert second.strip() == "try: set it"
 
 
-def test_people_read_names_instead_of_ids():
+@pytest.mark.parametrize(
+    ("name", "fields", "line"),
+    [
+        (
+            "joined",
+            {
+                "peer": "p" * 52,
+                "name": "otter-7f3a",
+                "run": "f" * 64,
+                "run_name": "tiny",
+                "listen": "0.0.0.0:7420",
+            },
+            'joined the run "tiny" as otter-7f3a; listening on 0.0.0.0:7420',
+        ),
+        ("joined", {"peer": "p" * 52, "name": "otter-7f3a"}, "otter-7f3a joined"),
+        ("left", {"peer": "p" * 52, "name": "otter-7f3a"}, "otter-7f3a left"),
+        ("left", {"reason": "asked to stop"}, "left the run: asked to stop"),
+        (
+            "synced",
+            {"round": 0, "donors": 2, "state_root": "f" * 64},
+            "fetched the model of round 0; donors: 2",
+        ),
+        ("resumed", {"round": 7, "checkpoint": "/c"}, "going on from round 7: /c"),
+        ("chaos", {"fault": "kill", "pid": 7, "after": 0.3}, "kill process 7 after 0.30 s"),
+        ("moved", {"bytes_up": 4_200_000, "is_whole": True}, "moved 4.2 MB  is whole yes"),
+    ],
+)
+def test_people_read_sentences_with_names_instead_of_ids(name, fields, line):
+    assert told(name, fields) == line
+
+
+def test_an_event_without_a_sentence_is_a_list_of_its_values():
     out = io.StringIO()
-    Reporter(out).event(
-        "joined", peer="p" * 52, name="otter-7f3a", run="f" * 64, run_name="tiny", loss=3.14159
-    )
-    assert out.getvalue().endswith(" joined otter-7f3a  run tiny  loss 3.14\n")
+    Reporter(out).event("banned", peer="p" * 52, name="otter-7f3a", run="f" * 64, strikes=3, loss=3.14159)
+    assert out.getvalue().endswith(" banned otter-7f3a  strikes 3  loss 3.14\n")
+
+
+def test_a_fact_stands_alone():
+    assert told("stopped", {"fact": "stopped before the end"}) == "stopped before the end"
 
 
 def test_an_error_says_what_is_so_and_what_to_do():
     error = PortTaken("port 7 is taken", "use --port 0")
-    assert json.loads(told(True, ("error", error))) == {
+    assert json.loads(written(True, ("error", error))) == {
         "event": "error",
         "code": "port",
         "fact": "port 7 is taken",
         "advice": "use --port 0",
     }
-    assert told(False, ("error", error)).split("\n")[0].endswith(" error: port 7 is taken [port]")
-    assert "try: use --port 0" in told(False, ("error", error))
-    assert "advice" not in json.loads(told(True, ("error", Unreachable("gone"))))
+    assert written(False, ("error", error)).split("\n")[0].endswith(" error: port 7 is taken [port]")
+    assert "try: use --port 0" in written(False, ("error", error))
+    assert "advice" not in json.loads(written(True, ("error", Unreachable("gone"))))
 
 
 def test_a_strangers_text_cannot_make_a_second_line_or_a_colour():

@@ -12,7 +12,10 @@ from rich.cells import cell_len
 
 from peer.observe.text import cells, clean, count, duration, number, percent, rate, shorten, size, wrapped
 
-HOSTILE = "\x1b[31mred\x1b[0m \x1b]0;title\x07[bold]x[/]\r\nnext\u202eright\u200bzero\u2066iso\ufe0f\U0001f468\u200d\U0001f469 \x9b2J"
+HOSTILE = (
+    "\x1b[31mred\x1b[0m \x1b]0;title\x07[bold]x[/]\r\nnext\u202eright\u200bzero\u2066iso\ufe0f"
+    "\U0001f468\u200d\U0001f469 \x9b2J"
+)
 
 
 def test_a_hostile_name_becomes_one_harmless_line():

@@ -123,7 +123,7 @@ class Around:
         averager: Any = self
         return Coordinator(manifest, course, membership, averager, means, lambda: self.waits.append(True))
 
-    # --- the averager ---------------------------------------------------------------------------------------------
+    # --- the averager ---------------------------------------------------------------------------------------
 
     async def average(self, what: Update | Record, company: Company | None = None) -> Any:
         """Of our update with the others; of a record, what it says."""
@@ -150,7 +150,7 @@ class Around:
     def abstain(self, round_: int) -> None:
         self.abstained.append(round_)
 
-    # --- the records and the neighbours ---------------------------------------------------------------------------
+    # --- the records and the neighbours ---------------------------------------------------------------------
 
     async def record(
         self, root: bytes, donors: Sequence[PeerId], deadline: float

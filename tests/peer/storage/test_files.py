@@ -5,7 +5,7 @@ import os
 
 import pytest
 
-from peer.storage.files import replacing, sweep, trouble
+from peer.storage.files import disk_trouble, replacing, sweep
 from swarm.errors import DiskTrouble
 
 
@@ -59,5 +59,5 @@ def test_drafts_of_killed_processes_are_swept_and_nothing_else(tmp_path):
 
 
 def test_every_trouble_has_advice(tmp_path):
-    assert trouble(tmp_path, OSError(errno.EIO, "Input/output error"), "read").advice
-    assert "cannot read" in trouble(tmp_path, OSError(errno.EIO, "Input/output error"), "read").fact
+    assert disk_trouble(tmp_path, OSError(errno.EIO, "Input/output error"), "read").advice
+    assert "cannot read" in disk_trouble(tmp_path, OSError(errno.EIO, "Input/output error"), "read").fact

@@ -13,7 +13,8 @@ from peer.storage.home import LIFE, SLOTS, open_home, root_folder, running
 from swarm.errors import DiskTrouble, HomeInUse
 from swarm.identity import KeyPair
 
-RUN, OTHER = bytes(range(32)), bytes(32)
+RUN = bytes(range(32))
+OTHER = bytes(32)
 
 
 @pytest.fixture(autouse=True)
@@ -55,7 +56,10 @@ def test_when_all_slots_are_taken_it_says_so() -> None:
 
 
 def test_a_killed_process_leaves_no_lock(tmp_path: Path) -> None:
-    program = "import sys, pathlib, peer.storage.home as h; home = h.open_home(pathlib.Path(sys.argv[1]), b''); print('in', flush=True); input()"
+    program = (
+        "import sys, pathlib, peer.storage.home as h; "
+        "home = h.open_home(pathlib.Path(sys.argv[1]), b''); print('in', flush=True); input()"
+    )
     command = [sys.executable, "-c", program, str(tmp_path / "h")]
     with subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[3]
@@ -121,7 +125,7 @@ def test_leaving_a_home_takes_its_status_file_away(tmp_path: Path) -> None:
     assert not home.status_file.exists()
 
 
-def test_every_life_has_a_higher_number_also_where_the_clock_was_set_back(tmp_path: Path) -> None:
+def test_every_start_has_a_higher_number_even_where_the_clock_was_set_back(tmp_path: Path) -> None:
     with open_home(tmp_path / "h", RUN) as home:
         first = home.life(1_700_000_000.0)
         assert first == 1_700_000_000_000

@@ -106,7 +106,7 @@ def is_that_of(donor: Playing, state: SharedState | None) -> bool:
     return state is not None and state_root(state) == donor.root
 
 
-# --- playing ------------------------------------------------------------------------------------------------------
+# --- playing ------------------------------------------------------------------------------------------------
 
 
 @in_company
@@ -218,7 +218,7 @@ async def test_no_more_than_a_few_are_asked_before_the_model_is_fetched(readers:
     assert len(readers.routes) == DONORS
 
 
-# --- serving ------------------------------------------------------------------------------------------------------
+# --- serving ------------------------------------------------------------------------------------------------
 
 
 @in_company

@@ -17,7 +17,8 @@ def weights() -> list[torch.nn.Parameter]:
 
 
 def test_it_moves_weights_as_torch_does() -> None:
-    ours, theirs = weights(), weights()
+    ours = weights()
+    theirs = weights()
     groups = [
         {"params": [theirs[0], theirs[2]], "weight_decay": 0.1},
         {"params": [theirs[1]], "weight_decay": 0.0},

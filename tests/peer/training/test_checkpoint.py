@@ -144,7 +144,7 @@ def test_a_full_disk_leaves_the_old_checkpoints_and_says_what_to_do(tmp_path, mo
     assert names(tmp_path) == ["round-00000001.safetensors"]
 
 
-def test_what_the_library_reports_of_the_disk_becomes_disk_trouble(tmp_path):
+def test_an_error_of_the_disk_that_safetensors_reports_becomes_disk_trouble(tmp_path):
     script = (
         "import resource, signal, sys, torch\n"
         "from pathlib import Path\n"
@@ -170,7 +170,8 @@ def test_killing_a_peer_at_any_moment_leaves_a_usable_checkpoint(tmp_path):
         "from peer.training.checkpoint import save\n"
         "from peer.training.state import SharedState\n"
         "for round_ in range(1, 10_000):\n"
-        "    save(Path(sys.argv[1]), SharedState(round_, torch.full((300_000,), float(round_))), {}, None, {})\n"
+        "    state = SharedState(round_, torch.full((300_000,), float(round_)))\n"
+        "    save(Path(sys.argv[1]), state, {}, None, {})\n"
         "    print(round_, flush=True)\n"
     )
     with subprocess.Popen(
@@ -196,7 +197,7 @@ from peer.training import checkpoint
 from peer.training.state import SharedState
 
 folder, ours = Path(sys.argv[1]), {checkpoint.__file__, files.__file__}
-os.fsync = lambda descriptor: None  # a kill is no power cut, and hundreds of syncs would be all that takes time
+os.fsync = lambda descriptor: None  # a kill is no power cut, and hundreds of syncs would take long
 
 def put(round_):
     numbers = torch.full((3000,), float(round_))
@@ -241,7 +242,7 @@ while True:
     instruction += int(sys.argv[2])
     kept, round_ = round_ + 1, round_ + 2
     put(kept)
-    assert len(list(folder.iterdir())) == checkpoint.KEEP, "the next save has swept up after the one that was killed"
+    assert len(list(folder.iterdir())) == checkpoint.KEEP, "the next save removes what the killed one left"
 print(killed)
 """
 

@@ -48,7 +48,9 @@ async def test_a_brief_job_runs_at_once_where_it_is_alone(compute):
 @pytest.mark.asyncio
 @pytest.mark.parametrize("given_up", [False, True], ids=["awaited", "given up"])
 async def test_a_brief_job_waits_its_turn_behind_another_even_one_that_nobody_awaits(compute, given_up):
-    ran, go_on, begun = [], threading.Event(), threading.Event()
+    ran = []
+    go_on = threading.Event()
+    begun = threading.Event()
 
     def long():
         begun.set()

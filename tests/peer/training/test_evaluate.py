@@ -23,7 +23,7 @@ class Knowing(torch.nn.Module):
         return self.embedding[tokens_BT]
 
 
-def test_who_knows_nothing_pays_about_eight_bits_and_who_knows_all_none():
+def test_a_model_that_knows_nothing_has_eight_bits_per_byte_and_one_that_knows_all_has_none():
     counting_WU = torch.arange(33).expand(4, 33)
     assert bits_per_byte(MODEL, WINDOWS_WU) > 7.9
     assert bits_per_byte(Knowing(), counting_WU) == pytest.approx(0, abs=1e-6)

@@ -8,7 +8,7 @@ import torch
 
 from peer.data.corpus import build as build_corpus
 from peer.data.shards import assign, shard_count
-from peer.data.stream import batches, held_out
+from peer.data.stream import Draw, batches, held_out
 from peer.models.registry import build, presets
 from peer.training.evaluate import bits_per_byte
 from peer.training.inner import HOPELESS, REWARM_STEPS, Inner, is_hidden_matrix, learning_rate
@@ -75,7 +75,8 @@ def test_every_step_is_told_with_its_loss():
 
 
 def test_two_peers_with_equal_data_and_seed_train_to_equal_bits():
-    one, two = inner(), inner()
+    one = inner()
+    two = inner()
     one.run(some_batches(), max_steps=5)
     two.run(some_batches(), max_steps=5)
     assert torch.equal(weights(one), weights(two))
@@ -103,7 +104,9 @@ def test_gains_do_not_decay_but_matrices_do():
 
 @pytest.mark.parametrize("spec", [SPEC, MUON])
 def test_an_imported_state_continues_as_if_nothing_had_happened(spec):
-    straight, first, second = inner(spec=spec), inner(spec=spec), inner(seed=1, spec=spec)
+    straight = inner(spec=spec)
+    first = inner(spec=spec)
+    second = inner(seed=1, spec=spec)
     drawn = some_batches()
     straight.run(some_batches(), max_steps=8)
     first.run(drawn, max_steps=5)
@@ -124,7 +127,8 @@ def test_an_exported_state_does_not_change_with_further_training():
 
 
 def test_a_state_from_before_the_first_step_is_one_too():
-    mine, fresh = inner(), inner()
+    mine = inner()
+    fresh = inner()
     mine.run(some_batches(), max_steps=2)
     mine.import_state(fresh.export_state())
     assert mine.position == 0
@@ -132,7 +136,8 @@ def test_a_state_from_before_the_first_step_is_one_too():
 
 
 def test_the_state_of_another_model_is_refused_and_nothing_changes():
-    mine, other = inner(), Inner(build(presets["nano"], 0), SPEC)
+    mine = inner()
+    other = Inner(build(presets["nano"], 0), SPEC)
     other.run(((x[:, :32], y[:, :32]) for x, y in some_batches()), max_steps=1)
     mine.run(some_batches(), max_steps=2)
     cut_short = dict(list(mine.export_state().items())[:-1])
@@ -169,18 +174,19 @@ def test_muon_has_the_matrices_of_the_layers_and_adamw_the_rest():
         ("lm_head.weight", (6, 4), False),
     ],
 )
-def test_a_hidden_matrix_stands_in_a_repeated_layer(name, shape, hidden):
+def test_a_hidden_matrix_is_in_a_repeated_layer(name, shape, hidden):
     assert is_hidden_matrix(name, torch.zeros(shape)) is hidden
 
 
 def test_the_state_of_another_optimiser_is_refused():
-    mine, other = inner(), inner(spec=MUON)
+    mine = inner()
+    other = inner(spec=MUON)
     other.run(some_batches(), max_steps=1)
     with pytest.raises(ConfigError):
         mine.import_state(other.export_state())
 
 
-def test_who_joins_late_takes_up_the_runs_schedule_and_warms_up_anew():
+def test_a_peer_that_joins_late_begins_at_the_runs_place_in_the_schedule_with_a_warm_up():
     late = inner()
     late.rewarm(500)
     before = weights(late)
@@ -191,16 +197,17 @@ def test_who_joins_late_takes_up_the_runs_schedule_and_warms_up_anew():
 
 @pytest.mark.parametrize("optimiser", InnerOptimiser)
 def test_a_model_learns_real_text_within_a_hundred_steps(optimiser):
-    corpus, spec, run, me = build_corpus(None), presets["nano"], bytes(32), PeerId("me")
+    corpus = build_corpus(None)
+    spec = presets["nano"]
+    run = bytes(32)
+    me = PeerId("me")
     windows_WU = held_out(corpus, spec.context, 64, seed=0)
     mine = Inner(build(spec, 0), InnerSpec(warmup_steps=20, horizon_steps=100, optimiser=optimiser))
     mine.run(
         batches(
             corpus,
-            run,
-            0,
+            Draw(run, 0, me),
             assign(run, 0, [me], me, shard_count(corpus.spec, spec.context)),
-            me,
             4,
             spec.context,
         ),

@@ -1,4 +1,4 @@
-"""The learner: an update is start − end, what it adopts it trains from, and numbers that are not finite never leave it."""
+"""The learner: an update is start − end of a round, it trains from what it adopts, and nothing is lost."""
 
 from functools import partial
 
@@ -74,11 +74,12 @@ def test_a_newcomer_takes_up_the_runs_schedule_and_one_that_was_away_keeps_its_o
     assert learner.export_inner()["counters"].tolist() == [7, 0], "after many it warms up again"
 
 
-def test_momentum_is_part_of_the_state_and_whoever_takes_it_over_steps_alike():
+def test_momentum_is_part_of_the_state_and_a_peer_that_adopts_it_takes_the_same_step():
     manifest = manifest_of(
         RunSettings(model="tiny", max_steps=3, rounds=4, outer="nesterov"), CORPUS.spec, KEY
     )
-    old, new = Learner(manifest, CORPUS, KEY.peer_id), Learner(manifest, CORPUS, KeyPair.generate().peer_id)
+    old = Learner(manifest, CORPUS, KEY.peer_id)
+    new = Learner(manifest, CORPUS, KeyPair.generate().peer_id)
     updates = [torch.randn(old.numbers, generator=torch.Generator().manual_seed(seed)) for seed in range(5)]
     for update_P in updates[:4]:
         old.conclude(update_P)
@@ -106,7 +107,7 @@ def test_learning_lowers_the_bits_per_byte_of_text_that_nobody_trains_on(learner
     assert learner.evaluate() < before - 0.2
 
 
-# --- training ahead: the local steps are replaced by ones that move every weight down by a known number -----------------
+# --- training ahead: each local step is replaced by one that moves every weight down by a known number ------
 
 
 @pytest.fixture
@@ -119,14 +120,14 @@ def striding():
     )
     learner.adopt(SharedState(0, torch.full((learner.numbers,), 100.0)))
 
-    learner._inner.run = partial(stride, learner)
+    learner._trainer.train = partial(stride, learner)
     return learner
 
 
-def stride(learner, batches, *, max_steps, until=None, on_step=None):
+def stride(learner, *, max_steps, until=None, on_step=None):
     """Local steps of which each moves every weight by −1."""
     with torch.no_grad():
-        for weight in learner._named.values():
+        for weight in learner._trainer.model.parameters():
             weight.sub_(max_steps)
     return Trained(max_steps, 10 * max_steps, 2.0)
 
@@ -173,7 +174,7 @@ def test_numbers_that_are_not_finite_are_not_carried(striding):
     striding.work(task(1))
     striding.step_ahead()
     with torch.no_grad():
-        next(iter(striding._named.values())).fill_(float("inf"))
+        next(iter(striding._trainer.model.parameters())).fill_(float("inf"))
     striding.carry()
     striding.conclude(None)
     work = striding.work(task(1))
@@ -181,7 +182,7 @@ def test_numbers_that_are_not_finite_are_not_carried(striding):
     assert work.trained.steps == 1
 
 
-# --- one fragment at a time ---------------------------------------------------------------------------------------------
+# --- one fragment at a time ---------------------------------------------------------------------------------
 
 
 def in_fragments(count, preset="safe"):
@@ -190,10 +191,12 @@ def in_fragments(count, preset="safe"):
 
 
 def test_every_fragment_comes_in_its_turn_with_all_that_it_has_learnt_since():
-    learner, learnt = in_fragments(3), [0, 0, 0]
-    learner._inner.run = partial(stride, learner)
+    learner = in_fragments(3)
+    learnt = [0, 0, 0]
+    learner._trainer.train = partial(stride, learner)
     for round_ in range(7):
-        mine, learnt = learner.fragment(round_), [steps + 3 for steps in learnt]
+        mine = learner.fragment(round_)
+        learnt = [steps + 3 for steps in learnt]
         assert mine.index == round_ % 3
         before_P = learner.state.anchor_P
         update_P = learner.work(task(3)).update_P
@@ -204,38 +207,42 @@ def test_every_fragment_comes_in_its_turn_with_all_that_it_has_learnt_since():
         assert torch.equal(changed_P.nonzero().flatten(), torch.arange(mine.start, mine.stop)), (
             "the other fragments stay"
         )
-        owed_P = learner.owed([None] * 3)
+        left_P = learner.owed([None] * 3)
         for fragment in learner.fragments:
             expected = torch.full((fragment.numbers,), float(learnt[fragment.index]))
-            assert torch.allclose(owed_P[fragment.place], expected, atol=1e-5)
+            assert torch.allclose(left_P[fragment.place], expected, atol=1e-5)
 
 
-def test_what_a_fragment_has_learnt_and_what_was_trained_ahead_ride_together():
+def test_what_a_fragment_has_learnt_and_what_was_trained_ahead_are_carried_over_together():
     learner = in_fragments(2, "ahead")
-    learner._inner.run = partial(stride, learner)
-    mine, other = learner.fragment(0), learner.fragment(1)
+    learner._trainer.train = partial(stride, learner)
+    mine = learner.fragment(0)
+    other = learner.fragment(1)
     update_P = learner.work(task(3)).update_P
     learner.step_ahead()
     learner.carry()
     learner.conclude(update_P)
-    owed_P = learner.owed([None, None])
-    assert torch.allclose(owed_P[mine.place], torch.ones(mine.numbers), atol=1e-5)
-    assert torch.allclose(owed_P[other.place], torch.full((other.numbers,), 4.0), atol=1e-5)
+    left_P = learner.owed([None, None])
+    assert torch.allclose(left_P[mine.place], torch.ones(mine.numbers), atol=1e-5)
+    assert torch.allclose(left_P[other.place], torch.full((other.numbers,), 4.0), atol=1e-5)
     residuals = [torch.full((mine.numbers,), 0.5), None]
     assert torch.allclose(learner.owed(residuals)[mine.place], torch.full((mine.numbers,), 1.5), atol=1e-5)
     assert torch.allclose(learner.work(task(2)).update_P, torch.full((other.numbers,), 6.0), atol=1e-5)
 
 
 def test_others_take_the_same_step_on_a_fragment():
-    learner, other = in_fragments(3), in_fragments(3)
+    learner = in_fragments(3)
+    other = in_fragments(3)
     for _ in range(4):
-        state, update_P = learner.state, learner.work(task(1)).update_P
+        state = learner.state
+        update_P = learner.work(task(1)).update_P
         assert torch.equal(learner.conclude(update_P).anchor_P, other.after(state, update_P).anchor_P)
 
 
 def test_training_goes_on_ahead_on_the_same_text_as_in_one_piece():
     manifest = manifest_of(RunSettings(model="tiny", max_steps=9, rounds=9, preset="ahead"), CORPUS.spec, KEY)
-    whole, broken = Learner(manifest, CORPUS, KEY.peer_id), Learner(manifest, CORPUS, KEY.peer_id)
+    whole = Learner(manifest, CORPUS, KEY.peer_id)
+    broken = Learner(manifest, CORPUS, KEY.peer_id)
     end_P = whole.state.anchor_P - whole.work(task(5)).update_P
     update_P = broken.work(task(3)).update_P
     broken.step_ahead()
@@ -252,5 +259,5 @@ def test_without_overlap_a_round_has_the_bits_of_its_formula(learner):
         other.adopt(learner.state)
         assert learner.owed([update_P]) is update_P
         learner.conclude(update_P * 0.5)
-        ends_P = torch.cat([weight.detach().flatten() for weight in learner._named.values()])
+        ends_P = torch.cat([weight.detach().flatten() for weight in learner._trainer.model.parameters()])
         assert torch.equal(other.state.anchor_P - ends_P, update_P)

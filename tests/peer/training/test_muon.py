@@ -50,7 +50,8 @@ def test_a_step_is_as_large_as_one_of_adamw(shape):
 def test_matrices_of_one_shape_move_as_each_would_alone():
     together = [torch.nn.Parameter(torch.zeros(6, 4)) for _ in range(3)]
     alone = [torch.nn.Parameter(torch.zeros(6, 4)) for _ in range(3)]
-    optimiser, optimisers = Muon(together, 0.1, 0.1), [Muon([weight], 0.1, 0.1) for weight in alone]
+    optimiser = Muon(together, 0.1, 0.1)
+    optimisers = [Muon([weight], 0.1, 0.1) for weight in alone]
     for step in range(3):
         for index, (one, other) in enumerate(zip(together, alone, strict=True)):
             one.grad = random(6, 4, seed=10 * step + index)

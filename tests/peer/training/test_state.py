@@ -113,7 +113,7 @@ def test_a_state_shows_its_round_and_root():
     assert state_root(PLAIN).hex()[:12] in repr(PLAIN)
 
 
-def test_the_library_serves_what_the_state_is():
+def test_a_state_as_content_has_the_hashes_and_chunks_of_the_state():
     content = StateContent(MOVING)
     assert list(content.hashes) == chunk_hashes(MOVING)
     assert [bytes(content.chunk(index)) for index in range(3)] == chunks_of(MOVING)

@@ -1,3 +1,5 @@
+"""`newest` picks one record per signer."""
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -25,9 +27,10 @@ def test_of_every_signer_the_highest_round_and_then_the_highest_seq_is_the_newes
 
 
 def test_of_two_records_with_one_version_the_first_is_kept() -> None:
-    first, second = signed(0, 1, 1), open_frame(record(key(0), 1, 1, name="anton"), Progress, run=RUN)
+    first = signed(0, 1, 1)
+    second = open_frame(record(key(0), 1, 1, name="anton"), Progress, run=RUN)
     assert newest([first, second]) == [first]
 
 
-def test_nobody_is_the_newest_of_nothing() -> None:
+def test_no_records_have_no_newest() -> None:
     assert newest([]) == []

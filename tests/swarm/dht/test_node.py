@@ -1,3 +1,5 @@
+"""The directory of hivemind's nodes, on a network in memory."""
+
 from __future__ import annotations
 
 import asyncio
@@ -24,7 +26,7 @@ TOPIC = "progress"
 
 
 class Swarm:
-    """Directories on one network; they leave when the test ends."""
+    """Directories on one network; they are closed when the test ends."""
 
     def __init__(self) -> None:
         self.network = Network()
@@ -45,7 +47,7 @@ class Swarm:
         )
 
     async def many(self, count: int) -> list[HivemindDirectory]:
-        """A founder and others that have one entry in their ticket."""
+        """A founder, and others whose ticket has the founder as its entry."""
         return [await self.open(0)] + [await self.open(number, 0) for number in range(1, count)]
 
     def kill(self, *numbers: int) -> None:
@@ -79,7 +81,11 @@ def ids(*numbers: int) -> set[str]:
 
 
 def test_importing_the_module_imports_neither_hivemind_nor_torch() -> None:
-    code = "import sys, swarm.dht.node; sys.exit(any(name in sys.modules for name in ('hivemind', 'torch', 'google.protobuf')))"
+    code = """
+import sys
+import swarm.dht.node
+sys.exit(any(name in sys.modules for name in ("hivemind", "torch", "google.protobuf")))
+"""
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
@@ -119,7 +125,7 @@ async def test_the_newest_record_of_a_peer_replaces_the_older_one(swarm: Swarm) 
 
 
 @pytest.mark.asyncio
-async def test_a_founder_is_alone_until_somebody_comes_who_then_hears_what_it_said(swarm: Swarm) -> None:
+async def test_a_founder_is_alone_until_another_peer_joins_and_gets_its_record(swarm: Swarm) -> None:
     founder = await swarm.open(0)
     assert not await put(founder, 0)
     assert await get(founder) == {key(0).peer_id: (0, 0)}
@@ -161,12 +167,13 @@ async def test_no_entry_that_answers_is_nobody_there_and_leaves_no_task(swarm: S
 
 
 @pytest.mark.asyncio
-async def test_an_entry_that_is_silent_keeps_nobody_waiting_who_has_another(
+async def test_a_silent_entry_does_not_delay_a_peer_that_has_another_entry(
     swarm: Swarm, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "GRACE", 0.0)
     await swarm.many(3)
-    silent, request = key(9).peer_id, MemoryTransport.request
+    silent = key(9).peer_id
+    request = MemoryTransport.request
 
     async def never(self: MemoryTransport, to: str, *args: object, **options: object) -> bytes:
         if to == silent:
@@ -186,7 +193,8 @@ async def test_a_silent_swarm_ends_the_wait_at_the_deadline_and_what_came_before
     peers = await swarm.many(8)
     for number, peer in enumerate(peers):
         await put(peer, number)
-    answers, request = 4, MemoryTransport.request
+    answers = 4
+    request = MemoryTransport.request
 
     async def a_few(self: MemoryTransport, *args: object, **options: object) -> bytes:
         nonlocal answers
@@ -204,7 +212,7 @@ async def test_a_silent_swarm_ends_the_wait_at_the_deadline_and_what_came_before
 
 
 @pytest.mark.asyncio
-async def test_a_caller_who_leaves_early_breaks_nothing(swarm: Swarm) -> None:
+async def test_cancelling_a_get_breaks_nothing(swarm: Swarm) -> None:
     peers = await swarm.many(6)
     await put(peers[2], 2)
     for steps in range(12):
@@ -228,7 +236,7 @@ async def test_a_deadline_in_the_past_asks_nobody(swarm: Swarm) -> None:
 
 
 @pytest.mark.asyncio
-async def test_who_has_lost_everybody_finds_them_again_when_the_network_is_back(swarm: Swarm) -> None:
+async def test_a_peer_that_lost_all_others_finds_them_again_when_the_network_is_back(swarm: Swarm) -> None:
     peers = await swarm.many(6)
     await put(peers[5], 5)
     swarm.kill(2)
@@ -242,14 +250,15 @@ async def test_who_has_lost_everybody_finds_them_again_when_the_network_is_back(
 
 @pytest.mark.asyncio
 async def test_two_swarms_become_one_when_one_peer_meets_another(swarm: Swarm) -> None:
-    here, there = await swarm.open(0), await swarm.open(1)
+    here = await swarm.open(0)
+    there = await swarm.open(1)
     await put(here, 0)
     await put(there, 1)
     peer = key(1).peer_id
-    assert not await here.meet(peer, soon()), "nobody has told it where"
+    assert not await here.meet(peer, soon()), "it knows no address"
     swarm.network.peers[key(0).peer_id].contacts.learn(seal_contact(key(1), RUN, (Address("there", 1),), 5))
     assert await here.meet(peer, soon())
-    assert not await here.meet(key(0).peer_id, soon()), "oneself is nobody to meet"
+    assert not await here.meet(key(0).peer_id, soon()), "a peer does not meet itself"
     assert set(await get(here)) == set(await get(there)) == ids(0, 1)
 
 
@@ -328,7 +337,7 @@ async def test_no_message_says_what_time_it_is(swarm: Swarm) -> None:
 
 
 @pytest.mark.asyncio
-async def test_a_closed_directory_is_silent(swarm: Swarm) -> None:
+async def test_a_closed_directory_sends_nothing(swarm: Swarm) -> None:
     peers = await swarm.many(3)
     await put(peers[2], 2)
     await peers[1].close()

@@ -1,4 +1,4 @@
-"""The border: what strangers send to a directory, and what they answer it."""
+"""Messages from strangers to a directory, and their answers to it, are checked before hivemind sees them."""
 
 from __future__ import annotations
 
@@ -20,15 +20,18 @@ from swarm.transport import Call, Request, Route
 from swarm.wire import CONTROL_LIMIT, pack
 from tests.swarm.memory import RUN, MemoryTransport, Network, key, record, soon
 
-ANNA, MALLORY, NOBODY = key(1), key(66), key(77)
+ANNA = key(1)
+MALLORY = key(66)
+NOBODY = key(77)
 PLACES = [key_id(where).to_bytes(20, "big") for where in Topics(RUN, {"progress": Progress}).keys("progress")]
 
 
 class Border:
-    """Anna keeps a directory; Mallory speaks for himself."""
+    """Anna has a directory; Mallory sends any bytes that he likes."""
 
     def __init__(self, network: Network, anna: HivemindDirectory) -> None:
-        self.network, self.anna = network, anna
+        self.network = network
+        self.anna = anna
         self.mallory = network.join(MALLORY, ANNA)
         self.contact = self.mallory.contacts.record(MALLORY.peer_id) or b""
 
@@ -39,7 +42,7 @@ class Border:
     async def ask(
         self, argument: str, request: Any, contact: bytes | None = None, tags: bytes = b""
     ) -> bytes:
-        """What Anna answers Mallory; ``request`` is a protobuf message or bytes."""
+        """Anna's answer to Mallory. ``request`` is a protobuf message or bytes."""
         raw = request if isinstance(request, bytes) else request.SerializeToString()
         body = pack((raw, self.contact if contact is None else contact, tags))
         return await self.mallory.request(
@@ -47,7 +50,7 @@ class Border:
         )
 
     def answers(self, reply: Callable[[Call], Any], contacts: list[bytes] | None = None) -> None:
-        """From now on Mallory's answer to anything is the protobuf message ``reply(call)``."""
+        """From now on Mallory answers any call with the protobuf message ``reply(call)``."""
 
         async def handler(call: Call) -> bytes:
             return pack((reply(call).SerializeToString(), [self.contact, *(contacts or [])]))
@@ -55,7 +58,7 @@ class Border:
         self.mallory.serve(Route("dht", handler))
 
     async def met(self) -> bool:
-        """Whether Anna takes Mallory for a peer, after she has heard his contact."""
+        """Whether Anna has Mallory in her routing table after she has learnt his contact and met him."""
         self.book.learn(self.contact)
         await self.anna.meet(MALLORY.peer_id, soon())
         return self.anna.neighbours == 1
@@ -98,7 +101,7 @@ def store(**changes: Any) -> Any:
 
 
 @pytest.mark.asyncio
-async def test_whoever_speaks_with_us_is_a_neighbour_we_can_dial(border: Border) -> None:
+async def test_a_peer_that_calls_us_becomes_a_neighbour_that_we_can_dial(border: Border) -> None:
     for argument, request in (
         ("ping", pb().PingRequest(peer=me())),
         ("store", store()),
@@ -230,11 +233,11 @@ async def test_a_long_bundle_is_kept_like_a_short_one(border: Border) -> None:
     assert len(await border.anna.get("progress", Progress, deadline=soon(0.0))) == 300
 
 
-# --- what a stranger answers ----------------------------------------------------------------------------------------
+# --- what a stranger answers ---------------------------------------------------------------------------
 
 
 def found(call: Call, node: bytes, peer: bytes, value: bytes = b"") -> Any:
-    """An answer to anything that names one neighbour (and holds ``value``, for a find)."""
+    """An answer to any call. To a find it names one neighbour and holds ``value``."""
     if call.argument == "ping":
         return pb().PingResponse(peer=me(), dht_time=1.7e9)
     if call.argument == "store":
@@ -259,7 +262,7 @@ def _reply(reply: bytes) -> tuple[bytes, list[bytes]]:
 
 
 def dialled(border: Border, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Whom Anna calls from now on."""
+    """The peers that are called from now on."""
     calls: list[str] = []
     request = MemoryTransport.request
 
@@ -290,9 +293,9 @@ NOT_DIALLED = {
     "whose contact is unknown": (*NEIGHBOUR, []),
     "whose contact is forged": (*NEIGHBOUR, [ADDRESS[0][:-1] + b"\x02"]),
     "whose contact lies beyond the limit": (*NEIGHBOUR, [ADDRESS[0][:-1]] * CONTACTS_LIMIT + ADDRESS),
-    "who claims another place": (node_id(MALLORY.peer_id), NEIGHBOUR[1], ADDRESS),
+    "that claims another node id": (node_id(MALLORY.peer_id), NEIGHBOUR[1], ADDRESS),
     "with an id of another kind": (NEIGHBOUR[0], b"\x12\x20" + bytes(32), ADDRESS),
-    "who is ourselves": (node_id(ANNA.peer_id), to_multihash(ANNA.peer_id), ADDRESS),
+    "that is ourselves": (node_id(ANNA.peer_id), to_multihash(ANNA.peer_id), ADDRESS),
 }
 
 
@@ -309,7 +312,7 @@ async def test_nobody_dials_a_neighbour(
 
 
 @pytest.mark.asyncio
-async def test_who_answers_with_the_place_of_another_is_no_neighbour(border: Border) -> None:
+async def test_a_peer_that_answers_with_the_node_id_of_another_is_no_neighbour(border: Border) -> None:
     border.answers(lambda call: pb().PingResponse(peer=pb().NodeInfo(node_id=node_id(NOBODY.peer_id))))
     assert not await border.met()
     assert border.anna.refused == {"malformed": 1}
@@ -337,7 +340,7 @@ async def test_a_get_survives_and_counts(reply: Callable[[Call], Any], border: B
 
 
 @pytest.mark.asyncio
-async def test_a_peer_that_has_no_address_cannot_be_called_and_that_is_an_error_hivemind_knows(
+async def test_calling_a_peer_without_an_address_raises_an_error_that_hivemind_handles(
     border: Border,
 ) -> None:
     from hivemind.p2p import P2PHandlerError, PeerID
@@ -350,7 +353,7 @@ async def test_a_peer_that_has_no_address_cannot_be_called_and_that_is_an_error_
 
 
 @pytest.mark.asyncio
-async def test_after_the_end_nobody_is_answered(border: Border) -> None:
+async def test_a_closed_directory_answers_no_calls(border: Border) -> None:
     await border.anna.close()
     with pytest.raises(Refused):
         await border.ask("ping", pb().PingRequest())

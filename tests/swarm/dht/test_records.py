@@ -1,3 +1,5 @@
+"""Topics, keys, bundles and ids of the DHT."""
+
 import math
 
 import msgspec

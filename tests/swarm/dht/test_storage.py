@@ -1,3 +1,5 @@
+"""The storage of a DHT node: what it keeps, for how long, and what it refuses."""
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -13,7 +15,7 @@ PLACE, OTHER = (key_id(raw) for raw in TOPICS.keys("progress")[:2])
 
 
 class Clock:
-    """Time that passes when the test says so."""
+    """A clock that a test sets."""
 
     def __init__(self) -> None:
         self.now = 1e6
@@ -30,16 +32,17 @@ def versions(storage: RecordStorage, where: int = PLACE) -> list[tuple[int, int]
     return [(signed.stamp.round, signed.stamp.seq) for signed in storage.records(where)]
 
 
-def test_what_hivemind_keeps_is_cut_short_by_what_it_refuses_and_ours_is_not() -> None:
+def test_a_refused_store_shortens_the_life_of_hiveminds_record_but_not_of_ours() -> None:
     from hivemind.dht.routing import DHTID
     from hivemind.dht.storage import DHTLocalStorage
     from hivemind.utils.timed_storage import get_dht_time
 
-    theirs, now = DHTLocalStorage(), get_dht_time()
+    theirs = DHTLocalStorage()
+    now = get_dht_time()
     assert theirs.store(DHTID(PLACE), b"new", now + 1000)
     assert not theirs.store(DHTID(PLACE), b"old", now + 500)
     assert theirs.key_to_heap[DHTID(PLACE)].expiration_time == now + 500, (
-        "mended upstream? then say so in swarm.dht.storage"
+        "if hivemind has fixed this, change the docstring of swarm.dht.storage"
     )
     assert len(theirs.expiration_heap) == 2
 
@@ -62,7 +65,8 @@ def test_whatever_the_order_the_highest_version_of_every_signer_stays(
 
 
 def test_a_replay_of_an_older_record_is_refused_also_with_the_longest_life() -> None:
-    storage = RecordStorage(TOPICS, clock := Clock())
+    clock = Clock()
+    storage = RecordStorage(TOPICS, clock)
     assert storage.store(PLACE, one(1, 5, 5, seconds=100))
     assert not storage.store(PLACE, one(1, 5, 4, seconds=600))
     clock.now += 101
@@ -70,7 +74,8 @@ def test_a_replay_of_an_older_record_is_refused_also_with_the_longest_life() -> 
 
 
 def test_a_replay_of_the_same_record_is_no_error_and_prolongs_nothing() -> None:
-    storage = RecordStorage(TOPICS, clock := Clock())
+    clock = Clock()
+    storage = RecordStorage(TOPICS, clock)
     assert storage.store(PLACE, one(1, seconds=100))
     assert storage.store(PLACE, one(1, seconds=600))
     clock.now += 101
@@ -78,7 +83,8 @@ def test_a_replay_of_the_same_record_is_no_error_and_prolongs_nothing() -> None:
 
 
 def test_a_newer_record_may_live_shorter_than_the_one_it_replaces() -> None:
-    storage = RecordStorage(TOPICS, clock := Clock())
+    clock = Clock()
+    storage = RecordStorage(TOPICS, clock)
     assert storage.store(PLACE, one(1, 1, seconds=600))
     assert storage.store(PLACE, one(1, 2, seconds=10))
     clock.now += 11
@@ -93,14 +99,16 @@ def test_a_record_without_a_life_is_refused(seconds: float) -> None:
 
 
 def test_nothing_lives_longer_than_ten_minutes() -> None:
-    storage = RecordStorage(TOPICS, clock := Clock())
+    clock = Clock()
+    storage = RecordStorage(TOPICS, clock)
     assert storage.store(PLACE, one(1, seconds=1e12))
     clock.now += 601
     assert versions(storage) == []
 
 
 def test_a_bundle_says_what_is_left_and_never_what_time_it_is() -> None:
-    storage = RecordStorage(TOPICS, clock := Clock())
+    clock = Clock()
+    storage = RecordStorage(TOPICS, clock)
     storage.store(PLACE, pack_bundle([(record(key(1)), 100.0), (record(key(2)), 50.0)]))
     clock.now += 30
     item = storage.get(PLACE)
@@ -146,24 +154,26 @@ def test_sub_keys_are_refused_because_the_signer_is_the_owner() -> None:
     assert storage.records(PLACE) == []
 
 
-def test_a_full_shelf_keeps_whom_it_knows_and_has_room_again_when_a_life_ends(
+def test_a_full_key_takes_no_new_signers_until_a_record_expires(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(module, "OWNERS_LIMIT", 2)
-    storage = RecordStorage(TOPICS, clock := Clock())
+    clock = Clock()
+    storage = RecordStorage(TOPICS, clock)
     assert storage.store(PLACE, one(1, seconds=50))
     assert storage.store(PLACE, one(2, seconds=100))
     assert not storage.store(PLACE, one(3))
-    assert storage.store(PLACE, one(2, 1, seconds=100)), "who is known may say more"
-    assert storage.store(OTHER, one(3)), "the other shelves are not full"
+    assert storage.store(PLACE, one(2, 1, seconds=100)), "a known signer may store a newer record"
+    assert storage.store(OTHER, one(3)), "the other keys are not full"
     clock.now += 51
     assert storage.store(PLACE, one(3))
 
 
-def test_a_shelf_has_only_so_many_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_bytes_under_a_key_are_limited(monkeypatch: pytest.MonkeyPatch) -> None:
     size = len(record(key(1)))
     monkeypatch.setattr(module, "HELD_LIMIT", len(TOPICS) * 2 * (size + 16))
-    storage = RecordStorage(TOPICS, clock := Clock())
+    clock = Clock()
+    storage = RecordStorage(TOPICS, clock)
     assert [storage.store(PLACE, one(peer, seconds=50)) for peer in (1, 2, 3)] == [True, True, False]
     assert storage.refused == {"busy": 1}
     assert storage.store(PLACE, one(2, 1, seconds=100))

@@ -1,3 +1,5 @@
+"""Tasks that a library starts and forgets end with their owner."""
+
 import asyncio
 from typing import Any
 
@@ -21,8 +23,9 @@ async def settled() -> None:
 
 
 @pytest.mark.asyncio
-async def test_what_is_started_at_any_depth_ends_with_its_owner() -> None:
-    owner, started = TaskOwner(), list[asyncio.Task[None]]()
+async def test_a_task_started_at_any_depth_ends_with_its_owner() -> None:
+    owner = TaskOwner()
+    started = list[asyncio.Task[None]]()
     with owner.adopting():
         first = asyncio.create_task(parent(started))
     await settled()
@@ -34,8 +37,9 @@ async def test_what_is_started_at_any_depth_ends_with_its_owner() -> None:
 
 
 @pytest.mark.asyncio
-async def test_what_others_start_is_left_alone() -> None:
-    owner, started = TaskOwner(), list[asyncio.Task[None]]()
+async def test_tasks_without_an_owner_are_left_alone() -> None:
+    owner = TaskOwner()
+    started = list[asyncio.Task[None]]()
     with owner.adopting(), disowned():
         await parent(started)
     await parent(started)
@@ -47,9 +51,10 @@ async def test_what_others_start_is_left_alone() -> None:
 
 
 @pytest.mark.asyncio
-async def test_each_of_two_owners_ends_its_own_whoever_leaves_first_and_the_loop_is_as_it_was() -> None:
+async def test_each_of_two_owners_ends_its_own_tasks_and_the_loop_is_as_it_was() -> None:
     loop = asyncio.get_running_loop()
-    before, seen = loop.get_task_factory(), 0
+    before = loop.get_task_factory()
+    seen = 0
 
     def factory(loop: Any, coro: Any, **options: Any) -> Any:
         nonlocal seen
@@ -57,7 +62,8 @@ async def test_each_of_two_owners_ends_its_own_whoever_leaves_first_and_the_loop
         return asyncio.Task(coro, loop=loop, **options)
 
     loop.set_task_factory(factory)
-    first, second = TaskOwner(), TaskOwner()
+    first = TaskOwner()
+    second = TaskOwner()
     with first.adopting():
         one = asyncio.create_task(forever())
     with second.adopting():
@@ -73,7 +79,8 @@ async def test_each_of_two_owners_ends_its_own_whoever_leaves_first_and_the_loop
 
 @pytest.mark.asyncio
 async def test_a_task_that_another_starts_while_it_is_cancelled_ends_too() -> None:
-    owner, started = TaskOwner(), list[asyncio.Task[None]]()
+    owner = TaskOwner()
+    started = list[asyncio.Task[None]]()
 
     async def stubborn() -> None:
         try:
@@ -90,7 +97,7 @@ async def test_a_task_that_another_starts_while_it_is_cancelled_ends_too() -> No
 
 
 @pytest.mark.asyncio
-async def test_errors_that_nobody_awaits_are_counted() -> None:
+async def test_errors_of_tasks_are_counted() -> None:
     owner = TaskOwner()
 
     async def fails() -> None:

@@ -1,3 +1,5 @@
+"""The address book, and the contact records in it."""
+
 import pytest
 
 import swarm.membership.contacts as module
@@ -9,15 +11,14 @@ from swarm.wire import Stamp, pack, seal_body
 
 RUN = bytes(range(32))
 ANNA, BORIS, CARLA = (KeyPair.from_seed(bytes([number]) * 32) for number in range(3))
-HOME, OFFICE, ENTRY = (
-    Address("192.0.2.1", 1000),
-    Address("2001:db8::1", 2000),
-    Address("entry.example.org", 3000),
-)
+HOME = Address("192.0.2.1", 1000)
+OFFICE = Address("2001:db8::1", 2000)
+ENTRY = Address("entry.example.org", 3000)
 
 
 def test_the_newest_contact_wins_whatever_the_order_of_arrival() -> None:
-    older, newer = seal_contact(ANNA, RUN, (HOME,), 1), seal_contact(ANNA, RUN, (OFFICE,), 2)
+    older = seal_contact(ANNA, RUN, (HOME,), 1)
+    newer = seal_contact(ANNA, RUN, (OFFICE,), 2)
     for order in ((older, newer), (newer, older)):
         book = Contacts(RUN)
         for raw in order:
@@ -27,7 +28,7 @@ def test_the_newest_contact_wins_whatever_the_order_of_arrival() -> None:
         assert len(book) == 1
 
 
-def test_a_peers_own_words_come_before_the_ticket() -> None:
+def test_the_addresses_of_a_peers_own_contact_come_before_the_tickets() -> None:
     book = Contacts(RUN, (Entry(ANNA.peer_id, ENTRY),))
     assert book.addresses(ANNA.peer_id) == (ENTRY,)
     book.learn(seal_contact(ANNA, RUN, (HOME, OFFICE), 1))
@@ -36,7 +37,7 @@ def test_a_peers_own_words_come_before_the_ticket() -> None:
     assert book.addresses(ANNA.peer_id) == (ENTRY,)
 
 
-def test_nobody_knows_where_a_stranger_is() -> None:
+def test_a_stranger_has_no_address_and_no_record() -> None:
     book = Contacts(RUN)
     assert book.addresses(BORIS.peer_id) == ()
     assert book.record(BORIS.peer_id) is None
@@ -60,14 +61,15 @@ def test_addresses_that_cannot_be_are_malformed(addresses: object) -> None:
         Contacts(RUN).learn(raw)
 
 
-def test_a_carrier_of_mixed_records_is_told_how_many_were_wrong() -> None:
+def test_valid_records_are_kept_and_invalid_ones_counted() -> None:
     book = Contacts(RUN)
-    good, wrong = seal_contact(ANNA, RUN, (HOME,), 1), seal_contact(BORIS, bytes(32), (HOME,), 1)
+    good = seal_contact(ANNA, RUN, (HOME,), 1)
+    wrong = seal_contact(BORIS, bytes(32), (HOME,), 1)
     assert book.learn_all([wrong, good, b"noise"]) == 2
     assert book.records(10) == [good]
 
 
-def test_a_full_book_forgets_who_was_heard_of_longest_ago(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_book_drops_the_contact_heard_of_longest_ago(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "BOOK_LIMIT", 2)
     book = Contacts(RUN)
     anna, boris, carla = (seal_contact(key, RUN, (HOME,), 1) for key in (ANNA, BORIS, CARLA))
@@ -77,7 +79,7 @@ def test_a_full_book_forgets_who_was_heard_of_longest_ago(monkeypatch: pytest.Mo
     assert book.records(1) == [carla]
 
 
-def test_a_fresh_ticket_names_us_first_and_then_the_latest_that_can_be_dialled() -> None:
+def test_a_fresh_ticket_names_the_first_entry_and_then_the_latest_peers_with_an_address() -> None:
     book = Contacts(RUN)
     book.learn(seal_contact(ANNA, RUN, (HOME,), 1))
     book.learn(seal_contact(BORIS, RUN, (), 1))

@@ -1,3 +1,5 @@
+"""The roster: which peers are present, and which of them a round expects."""
+
 from __future__ import annotations
 
 import pytest
@@ -29,8 +31,8 @@ CASES = {
     "in the round, leaving": (5, Phase.LEAVING, False),
     "in the round, still fetching its model": (5, Phase.SYNCING, False),
     "one behind, averaging": (4, Phase.AVERAGING, True),
-    "in the round, following those who average": (5, Phase.FOLLOWING, False),
-    "one behind, following those who average": (4, Phase.FOLLOWING, True),
+    "in the round, following": (5, Phase.FOLLOWING, False),
+    "one behind, following": (4, Phase.FOLLOWING, True),
     "one behind, training": (4, Phase.TRAINING, False),
     "two behind, averaging": (3, Phase.AVERAGING, False),
     "one ahead": (6, Phase.TRAINING, False),
@@ -58,31 +60,31 @@ def test_a_peer_is_present_until_patience_ends() -> None:
     assert key(1).peer_id in roster, "absent is not forgotten"
 
 
-def test_who_is_present_is_remembered_no_longer_than_it_is_true() -> None:
+def test_the_cached_list_of_present_peers_is_never_out_of_date() -> None:
     roster = Roster(patience=10)
     roster.hear(heard(1), 100.0)
     assert roster.peers(101.0) == ids(1)
     roster.hear(heard(2), 102.0)
-    assert roster.peers(103.0) == ids(1, 2), "somebody has come"
+    assert roster.peers(103.0) == ids(1, 2), "a peer has come"
     roster.peers(103.0).clear()
-    assert roster.peers(103.0) == ids(1, 2), "whoever asked may do with its list what it likes"
+    assert roster.peers(103.0) == ids(1, 2), "the caller may change its list"
     roster.hear(heard(2, seq=1, phase=Phase.LEAVING), 104.0)
-    assert roster.peers(104.0) == ids(1), "somebody leaves"
+    assert roster.peers(104.0) == ids(1), "a peer leaves"
     roster.patience = 3
-    assert roster.peers(104.0) == [], "who is patient no longer"
+    assert roster.peers(104.0) == [], "the patience is shorter now"
     roster.patience = 10
     assert roster.peers(104.0) == ids(1)
     roster.lost(key(1).peer_id, 105.0)
-    assert roster.peers(105.0) == [], "somebody cannot be reached"
+    assert roster.peers(105.0) == [], "a peer cannot be reached"
     roster.hear(heard(1, seq=2), 106.0)
-    assert roster.peers(106.0) == ids(1), "and is back"
+    assert roster.peers(106.0) == ids(1), "it is back"
     roster.forget_older_than(107.0)
     assert roster.peers(107.0) == []
 
 
 @pytest.mark.parametrize(("round_", "phase", "has_begun"), [
-    (0, Phase.WAITING, False), (0, Phase.SYNCING, False), (0, Phase.TRAINING, True), (0, Phase.AVERAGING, True),
-    (1, Phase.SYNCING, True),
+    (0, Phase.WAITING, False), (0, Phase.SYNCING, False), (0, Phase.TRAINING, True),
+    (0, Phase.AVERAGING, True), (1, Phase.SYNCING, True),
 ])  # fmt: skip
 def test_a_run_has_begun_when_somebody_trains_or_is_in_a_later_round(
     round_: int, phase: Phase, has_begun: bool
@@ -126,7 +128,7 @@ def test_news_of_a_loss_that_comes_late_does_not_count_against_a_newer_record() 
     assert roster.peers(5.0) == ids(1)
 
 
-def test_losing_a_stranger_means_nothing() -> None:
+def test_losing_an_unknown_peer_changes_nothing() -> None:
     roster = Roster()
     roster.lost(key(1).peer_id, 0.0)
     assert len(roster) == 0
@@ -151,7 +153,7 @@ def test_a_snapshot_keeps_what_it_showed() -> None:
     assert (after.peer, after.round, after.heard, after.progress.name) == (key(1).peer_id, 5, 7.0, "anna")
 
 
-def test_a_full_roster_gives_an_absent_peers_place_away_and_no_present_ones(
+def test_in_a_full_roster_a_new_peer_replaces_an_absent_one_but_no_present_one(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(module, "ROSTER_LIMIT", 3)
@@ -159,7 +161,7 @@ def test_a_full_roster_gives_an_absent_peers_place_away_and_no_present_ones(
     for peer in (1, 2, 3):
         roster.hear(heard(peer), float(peer))
     assert not roster.hear(heard(4), 5.0), "all are present"
-    assert roster.hear(heard(1, seq=1), 5.0), "who is known is heard"
+    assert roster.hear(heard(1, seq=1), 5.0), "a known peer is heard"
     roster.lost(key(3).peer_id, 6.0)
     assert roster.hear(heard(4), 6.0)
     assert roster.hear(heard(5), 12.5), "2 was heard too long ago"
@@ -171,14 +173,14 @@ def test_a_full_roster_gives_an_absent_peers_place_away_and_no_present_ones(
     round_=st.integers(0, (1 << 32) - 1),
     seq=st.integers(0, (1 << 64) - 1),
 )
-def test_whatever_a_peer_says_of_itself_the_roster_goes_on(name: str, round_: int, seq: int) -> None:
+def test_any_valid_record_is_noted(name: str, round_: int, seq: int) -> None:
     roster = Roster()
     assert roster.hear(heard(1, round_, seq, name=name), 0.0)
     assert roster.at_round(round_, 0.0) == roster.peers(0.0) == ids(1)
     assert roster.at_round(round_ + 1, 0.0) == []
 
 
-def test_news_is_what_was_not_known_before() -> None:
+def test_news_counts_the_records_that_were_new() -> None:
     roster = Roster()
     roster.hear(heard(1), now=0)
     first = roster.news

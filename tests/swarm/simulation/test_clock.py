@@ -103,7 +103,7 @@ def test_timeouts_task_groups_and_queues_work_as_on_a_real_loop() -> None:
     assert simulate(main()) == ([0, 1, 2], 35)
 
 
-def test_a_wait_that_nothing_can_end_is_a_deadlock_with_the_names_of_those_who_wait() -> None:
+def test_a_wait_that_nothing_can_end_is_a_deadlock_with_the_names_of_the_tasks() -> None:
     async def main() -> None:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(asyncio.Event().wait(), name="anna")
@@ -190,7 +190,7 @@ def test_a_task_that_ignores_its_cancellation_is_a_failure() -> None:
         running_loop().create_task(stay(), name="ghost")
         await asyncio.sleep(5)
 
-    with pytest.raises(RuntimeError, match="ghost lives on"):
+    with pytest.raises(RuntimeError, match="ghost still runs"):
         simulate(main())
 
 
@@ -198,7 +198,7 @@ def _fail_in_a_callback() -> None:
     raise ValueError("in a callback")
 
 
-def test_what_fails_where_nobody_looks_is_raised_at_the_end() -> None:
+def test_errors_that_nobody_awaits_are_raised_at_the_end() -> None:
     async def fail() -> None:
         raise OSError("in a task")
 

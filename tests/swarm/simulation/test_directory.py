@@ -21,14 +21,14 @@ Scene = Callable[[SimulatedNetwork, Directory, Directory], Awaitable[None]]
 
 
 def stage(scene: Scene, quality: Quality = INSTANT) -> None:
-    """Act a scene with the directories of A and B."""
+    """Run ``scene`` with the directories of A and B."""
 
     async def main() -> None:
         network = SimulatedNetwork(1)
-        board = SharedRecords(network, RUN, {"contacts": Contact}, seed=1, quality=quality)
+        records = SharedRecords(network, RUN, {"contacts": Contact}, seed=1, quality=quality)
         for key in KEYS:
             network.attach(key.peer_id)
-        await scene(network, SimulatedDirectory(board, A.peer_id), SimulatedDirectory(board, B.peer_id))
+        await scene(network, SimulatedDirectory(records, A.peer_id), SimulatedDirectory(records, B.peer_id))
 
     simulate(main())
 
@@ -50,7 +50,7 @@ async def seqs(directory: Directory) -> list[int]:
     return [found.stamp.seq for found in await directory.get("contacts", Contact, deadline=now() + 10)]
 
 
-def test_what_one_puts_the_others_get_one_per_signer_in_the_order_of_ids() -> None:
+def test_others_get_what_one_puts_one_record_per_signer_in_the_order_of_ids() -> None:
     async def scene(network: SimulatedNetwork, a: Directory, b: Directory) -> None:
         assert await seqs(b) == []
         for key, seq in ((C, 3), (A, 1), (B, 2)):
@@ -137,22 +137,20 @@ def test_loss_takes_its_share_of_puts_and_of_what_is_read() -> None:
         kept = [await publish(a, contact(A)) for _ in range(1000)]
         assert 600 < sum(kept) < 800
         found = [len(await seqs(b)) for _ in range(1000)]
-        assert (
-            0.91 - 0.05 < sum(found) / 1000 < 0.91 + 0.05
-        )  # either of the two copies on the board is enough
+        assert 0.91 - 0.05 < sum(found) / 1000 < 0.91 + 0.05  # one of the two kept copies is enough
 
     stage(scene, Quality(lookup=0, spread=0, loss=0.3))
 
 
 class Other(Message, frozen=True):
-    kind = Kind.RECORD
+    kind = Kind.VOTE
     text: str
 
 
 def test_what_is_not_a_sealed_record_of_the_run_and_the_topic_is_refused() -> None:
     async def scene(network: SimulatedNetwork, a: Directory, b: Directory) -> None:
         foreign = seal_contact(A, bytes(32), (), 1)
-        wrong_kind = seal_body(A, Kind.RECORD, b"\x91\xa1x", Stamp(RUN))
+        wrong_kind = seal_body(A, Kind.VOTE, b"\x91\xa1x", Stamp(RUN))
         broken = contact(A)[:-1] + b"\x00"
         too_long = seal_body(A, Kind.CONTACT, bytes(RECORD_LIMIT), Stamp(RUN))
         for record in (b"noise", foreign, wrong_kind, broken, too_long):

@@ -76,8 +76,9 @@ def reaches(faults: Faults, seconds: float) -> list[tuple[str, str]]:
     return simulate(main())
 
 
-def test_a_cut_and_a_split_part_whom_they_name_for_a_while() -> None:
-    cut, split = Faults().cut("a", "b", between=(1, 2)), Faults().split("ab", "cd", between=(1, 2))
+def test_a_cut_and_a_split_separate_the_peers_they_name_for_a_while() -> None:
+    cut = Faults().cut("a", "b", between=(1, 2))
+    split = Faults().split("ab", "cd", between=(1, 2))
     everybody = reaches(Faults(), 1.5)
     assert len(everybody) == 6
     assert reaches(cut, 1.5) == [pair for pair in everybody if pair != ("a", "b")]
@@ -85,14 +86,15 @@ def test_a_cut_and_a_split_part_whom_they_name_for_a_while() -> None:
     assert reaches(cut, 0.5) == reaches(cut, 2.5) == reaches(split, 2.5) == everybody
 
 
-def test_a_slow_line_is_given_back() -> None:
-    line = Link(latency=99)
-    seen = watch(Faults().slow("a", line, between=(1, 2)), lambda network: network.hosts[A].link, 3)
-    assert seen == [Link(), line, Link()]
+def test_a_slow_link_is_given_back() -> None:
+    link = Link(latency=99)
+    seen = watch(Faults().slow("a", link, between=(1, 2)), lambda network: network.hosts[A].link, 3)
+    assert seen == [Link(), link, Link()]
 
 
 def test_plans_are_values_that_can_be_added() -> None:
-    one, two = Faults().crash("a", at=1), Faults().freeze("b", between=(2, 3))
+    one = Faults().crash("a", at=1)
+    two = Faults().freeze("b", between=(2, 3))
     assert one + two == Faults().crash("a", at=1).freeze("b", between=(2, 3))
     assert (one + two).names == {"a", "b"}
     assert one == Faults().crash("a", at=1)

@@ -1,4 +1,4 @@
-"""Two processes, one network: here each is a thread with a loop of its own, and the pipes between them are real."""
+"""One network in two processes: here each is a thread with its own loop, and the pipes are real."""
 
 from __future__ import annotations
 
@@ -21,7 +21,8 @@ from swarm.simulation.shards import Pipe, ShardLost, Shards, heard
 from swarm.transport import Allowance, Call, Request, Route
 from swarm.wire import CONTROL_LIMIT
 
-A, B = PeerId("a" * 52), PeerId("b" * 52)
+A = PeerId("a" * 52)
+B = PeerId("b" * 52)
 LATENCY = 0.5
 LINK = Link(latency=LATENCY, jitter=0, bandwidth=1e15)
 
@@ -43,7 +44,7 @@ class Half:
         deadline: float = 100.0,
         limit: int = 1 << 20,
     ) -> bytes:
-        """What ``to`` says."""
+        """The reply of ``to``."""
         return await self.transport.request(
             to, Request(route, body, argument="x", limit=limit), deadline=deadline
         )
@@ -52,17 +53,17 @@ class Half:
 Scene = Callable[[Half], Awaitable[Any]]
 
 
-def act(index: int, line: Pipe, scene: Scene, link: Link) -> Any:
+def act(index: int, pipe: Pipe, scene: Scene, link: Link) -> Any:
     async def main() -> Any:
         me, other = (A, B) if index == 0 else (B, A)
         async with asyncio.TaskGroup() as tasks:
-            running_loop().window = shards = Shards(index, {1 - index: line}, LATENCY)
+            running_loop().window = shards = Shards(index, {1 - index: pipe}, LATENCY)
             network = SimulatedNetwork(index, link)
             network.beyond = border = Border(network, shards, {other: 1 - index}, tasks)
             shards.receive = border.hear
-            said = await scene(Half(shards, network, network.attach(me)))
+            result = await scene(Half(shards, network, network.attach(me)))
             await shards.all_done()
-        return said
+        return result
 
     left: list[str] = []
     try:
@@ -70,15 +71,15 @@ def act(index: int, line: Pipe, scene: Scene, link: Link) -> Any:
     except ExceptionGroup as errors:
         raise errors.exceptions[0] from None
     finally:
-        line.close()  # type: ignore[attr-defined]
+        pipe.close()  # type: ignore[attr-defined]
 
 
 def both(first: Scene, second: Scene, link: Link = LINK) -> tuple[Any, Any]:
     """What the two scenes return, in order; raises what the first of them raises."""
-    lines = multiprocessing.Pipe()
+    pipes = multiprocessing.Pipe()
     with ThreadPoolExecutor(2) as threads:
         played = [
-            threads.submit(act, index, lines[index], scene, link)
+            threads.submit(act, index, pipes[index], scene, link)
             for index, scene in enumerate((first, second))
         ]
         (one, left), (other, also_left) = (each.result(30) for each in played)
@@ -87,7 +88,7 @@ def both(first: Scene, second: Scene, link: Link = LINK) -> tuple[Any, Any]:
 
 
 async def nothing(half: Half) -> None:
-    """Be there."""
+    """Do nothing."""
 
 
 def answering(answer: Callable[[Call], Awaitable[bytes]], admit: Allowance | None = None) -> Scene:
@@ -126,7 +127,7 @@ def test_requests_cross_both_ways_at_once_and_both_count_their_bytes() -> None:
     assert one[2] == 40
 
 
-def test_a_long_body_comes_after_its_head_and_a_refusal_says_the_same_as_in_one_process() -> None:
+def test_a_long_body_comes_after_its_head_and_refusals_are_those_of_one_process() -> None:
     long = bytes(CONTROL_LIMIT + 1)
 
     async def scene(half: Half) -> int:
@@ -154,7 +155,7 @@ async def wait(call: Call) -> bytes:
     [(refuse, 100, Refused), (echo, 5, Oversized), (wait, 100, TooLate)],
     ids=["refusal", "long", "late"],
 )
-def test_what_goes_wrong_beyond_is_what_goes_wrong_here(
+def test_errors_across_shards_are_those_of_one_process(
     answer: Callable[[Call], Awaitable[bytes]], limit: int, error: type[SwarmError]
 ) -> None:
     async def scene(half: Half) -> float:
@@ -165,7 +166,7 @@ def test_what_goes_wrong_beyond_is_what_goes_wrong_here(
     assert both(scene, answering(answer))[0] <= 20.0
 
 
-def test_who_has_crashed_beyond_is_unreachable_and_what_is_lost_is_late() -> None:
+def test_a_crashed_peer_of_another_shard_is_unreachable_and_a_lost_request_is_late() -> None:
     async def gone(half: Half) -> None:
         half.network.crash(B)
 
@@ -183,7 +184,7 @@ def test_who_has_crashed_beyond_is_unreachable_and_what_is_lost_is_late() -> Non
     assert both(in_vain, answering(echo), Link(latency=LATENCY, jitter=0, loss=1.0))[0] == 5.0
 
 
-def test_a_bug_in_a_handler_beyond_is_a_failure_there() -> None:
+def test_a_bug_in_a_handler_of_another_shard_is_raised_there() -> None:
     async def bug(call: Call) -> bytes:
         raise ZeroDivisionError
 
@@ -195,7 +196,7 @@ def test_a_bug_in_a_handler_beyond_is_a_failure_there() -> None:
         both(asks, answering(bug))
 
 
-def test_whoever_has_nothing_to_do_goes_on_answering_and_time_is_the_same_for_both() -> None:
+def test_a_shard_that_is_done_goes_on_answering_and_time_is_the_same_for_both() -> None:
     async def scene(half: Half) -> float:
         await asyncio.sleep(60)
         await half.ask(B)
@@ -205,7 +206,7 @@ def test_whoever_has_nothing_to_do_goes_on_answering_and_time_is_the_same_for_bo
     assert (time, began) == (pytest.approx(61), 0)
 
 
-def test_where_all_wait_for_ever_it_is_a_deadlock_on_both_sides() -> None:
+def test_if_all_shards_wait_for_ever_both_raise_deadlock() -> None:
     async def scene(half: Half) -> None:
         await running_loop().create_future()
 
@@ -227,10 +228,10 @@ def test_a_shard_that_fails_ends_the_others() -> None:
         both(fails, lives)
 
 
-def test_a_shard_that_says_nothing_any_more_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_shard_that_sends_nothing_any_more_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shards_module, "SILENT_SECONDS", 0.05)
     ours, theirs = multiprocessing.Pipe()
-    with pytest.raises(ShardLost, match="shard 3 has said nothing"):
+    with pytest.raises(ShardLost, match="shard 3 has sent nothing"):
         heard(ours, 3)
     theirs.send("word")
     assert heard(ours, 3) == "word"
@@ -241,7 +242,7 @@ def test_a_shard_that_says_nothing_any_more_is_lost(monkeypatch: pytest.MonkeyPa
 
 def test_nothing_may_cross_faster_than_the_windows_allow() -> None:
     async def scene(half: Half) -> None:
-        with pytest.raises(ValueError, match="cannot be told"):
+        with pytest.raises(ValueError, match="cannot arrive"):
             half.shards.post(1, running_loop().time() + LATENCY / 2, "soon")
 
     both(scene, nothing)
@@ -249,7 +250,7 @@ def test_nothing_may_cross_faster_than_the_windows_allow() -> None:
         Shards(0, {}, 0.0)
 
 
-def test_letters_arrive_by_time_and_then_in_the_order_of_their_number() -> None:
+def test_messages_arrive_by_time_and_then_in_the_order_of_their_number() -> None:
     async def sends(half: Half) -> None:
         for delay, word in ((2, "d"), (1, "b"), (1, "c"), (0.5, "a")):
             half.shards.post_all(running_loop().time() + delay, word)

@@ -25,7 +25,7 @@ from swarm.transport.envelope import (
 
 
 @pytest.mark.parametrize("argument", ["", "a", "12.part-3_x~y", "a" * 200, "...", "ff:00,7"])
-def test_a_path_brings_route_and_argument(argument: str) -> None:
+def test_a_path_has_route_and_argument(argument: str) -> None:
     assert read_path("POST", path_of("fetch", argument)) == ("fetch", argument)
 
 
@@ -88,14 +88,14 @@ def test_a_refusal_arrives_with_fact_and_advice(error: SwarmError) -> None:
 
 
 @pytest.mark.parametrize("error", [Busy("no room"), Flooding("no room")])
-def test_no_room_and_too_fast_arrive_as_busy(error: SwarmError) -> None:
+def test_busy_and_flooding_arrive_as_busy(error: SwarmError) -> None:
     arrived = read_refusal("otter-7f3a", *pack_refusal(error))
     assert type(arrived) is Busy
     assert arrived.fact == "otter-7f3a: no room"
 
 
 @pytest.mark.parametrize("error", [KeyError("secret"), DiskTrouble("/home/me is full")])
-def test_what_is_wrong_with_this_machine_is_nobodys_business(error: Exception) -> None:
+def test_faults_of_this_machine_are_not_described(error: Exception) -> None:
     assert pack_refusal(error) == (500, b"")
 
 
@@ -103,7 +103,7 @@ def test_a_refusal_is_never_longer_than_what_is_read() -> None:
     assert len(pack_refusal(Unreachable("€" * 5000, "€" * 5000))[1]) <= REFUSAL_LIMIT
 
 
-def test_a_strangers_words_do_nothing_to_a_terminal() -> None:
+def test_texts_of_a_stranger_cannot_control_a_terminal() -> None:
     arrived = read_refusal("x", *pack_refusal(TheirFault("a\x1b[2Jb\nc\u202ed" + "e" * 500, "\x07")))
     assert arrived.fact.startswith("x: a [2Jb c d")
     assert arrived.fact.isprintable()

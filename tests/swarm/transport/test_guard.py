@@ -4,78 +4,98 @@ import pytest
 
 from swarm.errors import Busy, Flooding, Malformed, Oversized
 from swarm.identity import PeerId
-from swarm.transport.guard import Guard, Limits, Refusals, collect
+from swarm.transport.guard import (
+    ConnectionLimits,
+    Guard,
+    Limits,
+    Refusals,
+    RequestLimits,
+    Timeouts,
+    collect,
+)
 
-ANNA, BORIS = PeerId("a" * 52), PeerId("b" * 52)
+ANNA = PeerId("a" * 52)
+BORIS = PeerId("b" * 52)
+CARLA = PeerId("c" * 52)
 
 
-def test_one_host_gets_so_many_seats_and_no_more() -> None:
-    guard = Guard(Limits(connections_per_host=2))
-    with guard.seat("here"), guard.seat("here"):
-        with pytest.raises(Flooding, match="here"), guard.seat("here"):
-            pytest.fail("a third seat")
-        with guard.seat("there"):
+def test_one_host_gets_so_many_connections_and_no_more() -> None:
+    guard = Guard(Limits(connections=ConnectionLimits(per_host=2)))
+    with guard.connection("here"), guard.connection("here"):
+        with pytest.raises(Flooding, match="here"), guard.connection("here"):
+            pytest.fail("a third connection")
+        with guard.connection("there"):
             assert repr(guard).startswith("Guard(3 connections")
-    with guard.seat("here"), guard.seat("here"):
+    with guard.connection("here"), guard.connection("here"):
         pass
     assert repr(guard).startswith("Guard(0 connections")
 
 
-def test_all_hosts_together_get_so_many_seats_and_no_more() -> None:
-    guard = Guard(Limits(connections=2))
-    with guard.seat("a"), guard.seat("b"), pytest.raises(Flooding), guard.seat("c"):
-        pytest.fail("a third seat")
+def test_all_hosts_together_get_so_many_connections_and_no_more() -> None:
+    guard = Guard(Limits(connections=ConnectionLimits(total=2)))
+    with guard.connection("a"), guard.connection("b"), pytest.raises(Flooding), guard.connection("c"):
+        pytest.fail("a third connection")
 
 
-def test_a_seat_is_free_again_when_its_guest_fails() -> None:
-    guard = Guard(Limits(connections=1))
-    with pytest.raises(RuntimeError), guard.seat("a"):
+def test_a_connection_that_fails_is_not_counted_any_more() -> None:
+    guard = Guard(Limits(connections=ConnectionLimits(total=1)))
+    with pytest.raises(RuntimeError), guard.connection("a"):
         raise RuntimeError
-    with guard.seat("b"):
+    with guard.connection("b"):
         pass
 
 
-def test_bytes_in_flight_have_room_or_come_later() -> None:
-    guard = Guard(Limits(in_flight_bytes=100))
-    with guard.room(60), guard.room(40):
-        with guard.room(0):
+def test_more_bytes_in_flight_than_allowed_are_refused_for_now() -> None:
+    guard = Guard(Limits(requests=RequestLimits(in_flight_bytes=100)))
+    with guard.reserve(ANNA, 60), guard.reserve(BORIS, 40):
+        with guard.reserve(CARLA, 0):
             pass
-        with pytest.raises(Busy), guard.room(1):
+        with pytest.raises(Busy), guard.reserve(CARLA, 1):
             pytest.fail("no room for this")
-    with guard.room(100):
+    with guard.reserve(ANNA, 100):
         pass
+    assert guard.in_flight == 0
 
 
-def test_every_peer_has_a_pace_of_its_own() -> None:
-    guard = Guard(Limits(requests_rate=1, requests_burst=2))
+def test_a_peer_with_many_bodies_under_way_leaves_room_for_the_others() -> None:
+    guard = Guard(Limits(requests=RequestLimits(in_flight_bytes=100, share=0.25)))
+    with guard.reserve(ANNA, 20):
+        with pytest.raises(Busy), guard.reserve(ANNA, 10):
+            pytest.fail("more than its share")
+        with guard.reserve(BORIS, 75):
+            pass
+
+
+def test_the_request_rate_of_each_peer_is_limited_by_itself() -> None:
+    guard = Guard(Limits(requests=RequestLimits(rate=1, burst=2)))
     for _ in range(2):
-        guard.pace(ANNA, 0.0)
+        guard.check_rate(ANNA, 0.0)
     with pytest.raises(Flooding):
-        guard.pace(ANNA, 0.0)
-    guard.pace(BORIS, 0.0)
-    guard.pace(ANNA, 1.0)
+        guard.check_rate(ANNA, 0.0)
+    guard.check_rate(BORIS, 0.0)
+    guard.check_rate(ANNA, 1.0)
 
 
 def test_a_refused_request_does_not_count_against_its_peer() -> None:
-    guard = Guard(Limits(requests_rate=1, requests_burst=1))
-    guard.pace(ANNA, 0.0)
+    guard = Guard(Limits(requests=RequestLimits(rate=1, burst=1)))
+    guard.check_rate(ANNA, 0.0)
     for _ in range(50):
         with pytest.raises(Flooding):
-            guard.pace(ANNA, 0.5)
-    guard.pace(ANNA, 1.0)
+            guard.check_rate(ANNA, 0.5)
+    guard.check_rate(ANNA, 1.0)
 
 
-def test_the_books_do_not_grow_with_the_number_of_strangers() -> None:
+def test_memory_does_not_grow_with_the_number_of_strangers() -> None:
     guard = Guard(Limits())
     for number in range(5000):
-        guard.pace(PeerId(str(number)), 0.0)
-    assert len(guard._paces) == 4096
+        guard.check_rate(PeerId(str(number)), 0.0)
+    assert len(guard._buckets) == 4096
 
 
-def test_patience_grows_with_the_length() -> None:
-    limits = Limits(grace_seconds=2, minimum_rate=1000)
-    assert limits.patience(0) == 2
-    assert limits.patience(5000) == 7
+def test_the_time_for_a_body_grows_with_its_length() -> None:
+    timeouts = Timeouts(grace_seconds=2, minimum_rate=1000)
+    assert timeouts.transfer(0) == 2
+    assert timeouts.transfer(5000) == 7
 
 
 def test_a_snapshot_of_refusals_does_not_change_and_cannot_be_changed() -> None:

@@ -9,7 +9,7 @@ from swarm.errors import Busy, DiskTrouble, Malformed, Refused, TooLate
 from swarm.identity import PeerId
 from swarm.ticket import Address
 from swarm.transport import Allowance, Call, Request, Route
-from swarm.transport.guard import Limits
+from swarm.transport.guard import Limits, RequestLimits, Timeouts
 from swarm.transport.http import HttpTransport
 from swarm.transport.tls import client_context
 from tests.swarm.loopback import ANY_PORT, RUN, Loopback, echo, key, soon
@@ -19,7 +19,7 @@ BORIS = key(2).peer_id
 
 
 async def post(address: Address, request: bytes) -> bytes:
-    """What the server says to bytes of a member, until it closes."""
+    """What the server answers to bytes of a peer, until it closes."""
     reader, writer = await asyncio.open_connection(
         address.host, address.port, ssl=client_context(key(9), RUN), server_hostname="x"
     )
@@ -44,7 +44,7 @@ async def test_an_answer_has_a_short_head_that_does_not_tell_versions() -> None:
         )
 
 
-async def test_the_door_knows_sender_and_argument_before_the_body_and_refuses_without_reading_it() -> None:
+async def test_a_route_knows_sender_and_argument_before_the_body_and_refuses_without_reading_it() -> None:
     asked: list[tuple[PeerId, str]] = []
     handled: list[Call] = []
 
@@ -57,7 +57,8 @@ async def test_the_door_knows_sender_and_argument_before_the_body_and_refuses_wi
         return b""
 
     async with Loopback() as net:
-        anna, (boris, _) = await net.caller(1), await net.peer(2, Route("part", handler, admit))
+        anna = await net.caller(1)
+        boris, _ = await net.peer(2, Route("part", handler, admit))
         with pytest.raises(Busy, match="not now"):
             await anna.request(BORIS, Request("part", bytes(32 << 20), argument="7"), deadline=soon())
         assert boris.bytes_down < 16 << 20
@@ -70,7 +71,8 @@ async def test_the_latest_route_of_a_name_wins_also_while_it_runs() -> None:
         return b"second"
 
     async with Loopback() as net:
-        anna, (boris, _) = await net.caller(1), await net.peer(2, Route("verb", echo))
+        anna = await net.caller(1)
+        boris, _ = await net.peer(2, Route("verb", echo))
         assert await anna.request(BORIS, Request("verb", b"first"), deadline=soon()) == b"first"
         boris.serve(Route("verb", second))
         assert await anna.request(BORIS, Request("verb", b"first"), deadline=soon()) == b"second"
@@ -78,10 +80,8 @@ async def test_the_latest_route_of_a_name_wins_also_while_it_runs() -> None:
 
 async def test_a_length_outside_the_plan_is_refused() -> None:
     async with Loopback() as net:
-        anna, _ = (
-            await net.caller(1),
-            await net.peer(2, Route("part", echo, lambda sender, argument: Allowance(exact=4))),
-        )
+        anna = await net.caller(1)
+        await net.peer(2, Route("part", echo, lambda sender, argument: Allowance(exact=4)))
         assert await anna.request(BORIS, Request("part", b"1234"), deadline=soon()) == b"1234"
         for body in (b"", b"123", b"12345"):
             with pytest.raises(Refused, match="where the plan says 4"):
@@ -96,11 +96,12 @@ async def test_a_bug_is_logged_once_with_its_traceback_and_kept_from_the_caller(
         raise error
 
     async with Loopback() as net:
-        anna, (boris, _) = await net.caller(1), await net.peer(2, Route("verb", handler))
+        anna = await net.caller(1)
+        boris, _ = await net.peer(2, Route("verb", handler))
         for number in range(3):
             with pytest.raises(Refused, match="HTTP status 500"):
                 await anna.request(BORIS, Request("verb", argument=str(number)), deadline=soon())
-        assert boris.refusals == {}, "nobody else is to blame"
+        assert boris.refusals == {}, "a bug of ours is no refusal"
     logged = [record for record in caplog.records if record.levelno >= logging.WARNING]
     assert len(logged) == 1
     assert logged[0].exc_info is not None
@@ -108,20 +109,19 @@ async def test_a_bug_is_logged_once_with_its_traceback_and_kept_from_the_caller(
     assert "'verb'" in logged[0].getMessage()
 
 
-async def test_bytes_in_flight_are_bounded_over_all_callers_and_free_again_afterwards() -> None:
-    inside, release = asyncio.Event(), asyncio.Event()
+async def test_bytes_in_flight_are_bounded_over_all_callers() -> None:
+    inside = asyncio.Event()
+    release = asyncio.Event()
 
     async def slow(call: Call) -> bytes:
         inside.set()
         await release.wait()
         return b""
 
-    async with Loopback(limits=Limits(in_flight_bytes=100_000)) as net:
-        anna, carla, _ = (
-            await net.caller(1),
-            await net.caller(3),
-            await net.peer(2, Route("slow", slow), Route("echo", echo)),
-        )
+    async with Loopback(limits=Limits(requests=RequestLimits(in_flight_bytes=100_000))) as net:
+        anna = await net.caller(1)
+        carla = await net.caller(3)
+        await net.peer(2, Route("slow", slow), Route("echo", echo))
         first = asyncio.ensure_future(anna.request(BORIS, Request("slow", bytes(60_000)), deadline=soon()))
         await inside.wait()
         with pytest.raises(Busy, match="no room"):
@@ -131,18 +131,20 @@ async def test_bytes_in_flight_are_bounded_over_all_callers_and_free_again_after
         assert len(await carla.request(BORIS, Request("echo", bytes(60_000)), deadline=soon())) == 60_000
 
 
-async def test_a_reply_needs_room_too() -> None:
+async def test_a_reply_counts_as_bytes_in_flight_too() -> None:
     async def large(call: Call) -> bytes:
         return bytes(200_000)
 
-    async with Loopback(limits=Limits(in_flight_bytes=100_000)) as net:
-        anna, _ = await net.caller(1), await net.peer(2, Route("large", large))
+    async with Loopback(limits=Limits(requests=RequestLimits(in_flight_bytes=100_000))) as net:
+        anna = await net.caller(1)
+        await net.peer(2, Route("large", large))
         with pytest.raises(Busy):
             await anna.request(BORIS, Request("large", limit=1 << 20), deadline=soon())
 
 
 async def test_a_handler_ends_with_the_connection_of_its_caller() -> None:
-    inside, ended = asyncio.Event(), asyncio.Event()
+    inside = asyncio.Event()
+    ended = asyncio.Event()
 
     async def slow(call: Call) -> bytes:
         inside.set()
@@ -153,7 +155,8 @@ async def test_a_handler_ends_with_the_connection_of_its_caller() -> None:
         return b""
 
     async with Loopback() as net:
-        anna, _ = await net.caller(1), await net.peer(2, Route("slow", slow))
+        anna = await net.caller(1)
+        await net.peer(2, Route("slow", slow))
         call = asyncio.ensure_future(anna.request(BORIS, Request("slow"), deadline=soon()))
         await inside.wait()
         call.cancel()
@@ -163,7 +166,8 @@ async def test_a_handler_ends_with_the_connection_of_its_caller() -> None:
 
 async def test_a_server_listens_at_several_addresses() -> None:
     async with Loopback() as net:
-        anna, (boris, first) = await net.caller(1), await net.peer(2, Route("echo", echo))
+        anna = await net.caller(1)
+        boris, first = await net.peer(2, Route("echo", echo))
         second = await boris.listen(ANY_PORT)
         assert second.port != first.port
         for address in (first, second):
@@ -175,15 +179,17 @@ async def test_an_address_of_version_six_works_where_the_machine_has_one() -> No
     if not socket.has_ipv6:
         pytest.skip("no IPv6 here")
     async with Loopback() as net:
-        anna, boris = await net.caller(1), await net.caller(2)
+        anna = await net.caller(1)
+        boris = await net.caller(2)
         boris.serve(Route("echo", echo))
         net.know(key(2), await boris.listen(Address("::1", 0)))
         assert await anna.request(BORIS, Request("echo", b"six"), deadline=soon()) == b"six"
 
 
-async def test_a_door_that_cannot_accept_for_a_moment_opens_again(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_listener_that_cannot_accept_for_a_moment_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
     loop = asyncio.get_running_loop()
-    accept, failures = loop.sock_accept, [OSError(24, "Too many open files")]
+    accept = loop.sock_accept
+    failures = [OSError(24, "Too many open files")]
 
     async def sock_accept(listener: socket.socket) -> tuple[socket.socket, object]:
         if failures:
@@ -192,12 +198,13 @@ async def test_a_door_that_cannot_accept_for_a_moment_opens_again(monkeypatch: p
 
     monkeypatch.setattr(loop, "sock_accept", sock_accept)
     async with Loopback() as net:
-        anna, (boris, _) = await net.caller(1), await net.peer(2, Route("echo", echo))
+        anna = await net.caller(1)
+        boris, _ = await net.peer(2, Route("echo", echo))
         assert await anna.request(BORIS, Request("echo", b"x"), deadline=soon()) == b"x"
         assert boris.refusals == {"accept": 1}
 
 
-async def test_an_error_of_whoever_holds_the_transport_comes_through_as_it_is() -> None:
+async def test_an_error_within_the_context_of_a_transport_comes_through_as_it_is() -> None:
     with pytest.raises(TooLate):
         async with HttpTransport(key(1), RUN, b"", Loopback().contacts):
             raise TooLate("mine")
@@ -210,7 +217,7 @@ async def test_a_body_that_is_not_what_http_says_is_malformed_and_nothing_is_han
         handled.append(call)
         return b""
 
-    async with Loopback(limits=Limits(idle_seconds=0.2)) as net:
+    async with Loopback(limits=Limits(timeouts=Timeouts(idle_seconds=0.2))) as net:
         boris, address = await net.peer(2, Route("verb", handler))
         request = b"POST /swarm/1/verb/ HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n"
         assert not (await post(address, request)).startswith(b"HTTP/1.1 200")

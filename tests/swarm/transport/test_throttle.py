@@ -36,8 +36,10 @@ def test_a_clock_that_goes_backwards_changes_nothing() -> None:
 
 
 @given(st.lists(st.tuples(st.floats(0.01, 50), st.floats(0, 5)), min_size=1, max_size=40))
-def test_whoever_sleeps_as_told_never_exceeds_rate_and_burst(takes: list[tuple[float, float]]) -> None:
-    bucket, now, sent = TokenBucket(rate=10, burst=20), 0.0, 0.0
+def test_sleeping_as_take_says_never_exceeds_rate_and_burst(takes: list[tuple[float, float]]) -> None:
+    bucket = TokenBucket(rate=10, burst=20)
+    now = 0.0
+    sent = 0.0
     for size, pause in takes:
         now += pause + bucket.take(size, now + pause)
         sent += size

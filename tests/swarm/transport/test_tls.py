@@ -14,13 +14,15 @@ from swarm.errors import Malformed
 from swarm.identity import KeyPair
 from swarm.transport.tls import authority_of, certificate_of, client_context, peer_of, server_context
 
-RUN, SECRET = bytes(range(32)), bytes(16)
+RUN = bytes(range(32))
+SECRET = bytes(16)
 ANNA, BORIS = (KeyPair.from_seed(bytes([number]) * 32) for number in (1, 2))
 
 
 def shake(server: ssl.SSLContext, client: ssl.SSLContext) -> tuple[ssl.SSLObject, ssl.SSLObject]:
     """A handshake without a socket. Returns both ends; raises the `ssl.SSLError` of the side that refuses."""
-    up, down = ssl.MemoryBIO(), ssl.MemoryBIO()
+    up = ssl.MemoryBIO()
+    down = ssl.MemoryBIO()
     ends = [server.wrap_bio(up, down, server_side=True), client.wrap_bio(down, up, server_hostname="swarm")]
     waiting = [*reversed(ends)] * 4
     for end in waiting:
@@ -56,7 +58,7 @@ def test_the_authority_is_the_same_bytes_everywhere_and_belongs_to_one_run_and_s
 
 
 @pytest.mark.parametrize(("run", "secret"), [(RUN, b""), (RUN, b"x" * 16), (bytes(32), SECRET)])
-def test_whoever_lacks_the_run_or_its_secret_fails_the_handshake(run: bytes, secret: bytes) -> None:
+def test_a_peer_without_the_run_id_or_its_secret_fails_the_handshake(run: bytes, secret: bytes) -> None:
     trusting = client_context(BORIS, run, secret)
     trusting.verify_mode = ssl.CERT_NONE
     with pytest.raises(ssl.SSLError):
@@ -65,9 +67,10 @@ def test_whoever_lacks_the_run_or_its_secret_fails_the_handshake(run: bytes, sec
         shake(server_context(ANNA, RUN, SECRET), client_context(BORIS, run, secret))
 
 
-def test_whoever_shows_no_certificate_fails_the_handshake() -> None:
+def test_a_peer_without_a_certificate_fails_the_handshake() -> None:
     bare = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    bare.check_hostname, bare.verify_mode = False, ssl.CERT_NONE
+    bare.check_hostname = False
+    bare.verify_mode = ssl.CERT_NONE
     with pytest.raises(ssl.SSLError, match=r"(?i)certificate"):
         shake(server_context(ANNA, RUN), bare)
 
@@ -92,7 +95,7 @@ def test_dates_of_certificates_do_not_matter(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def elliptic_context(run: bytes) -> ssl.SSLContext:
-    """A member that signed a certificate for a key of another kind."""
+    """A peer that signed a certificate for a key of another kind."""
     key = ec.generate_private_key(ec.SECP256R1())
     builder = x509.CertificateBuilder(tls._authority_name(run), x509.Name([]), key.public_key(), 5)
     builder = builder.not_valid_before(tls._SINCE).not_valid_after(tls._UNTIL)
@@ -108,7 +111,7 @@ def elliptic_context(run: bytes) -> ssl.SSLContext:
     return context
 
 
-def test_a_key_of_another_kind_is_nobody() -> None:
+def test_a_key_of_another_kind_is_refused() -> None:
     server, _ = shake(server_context(ANNA, RUN), elliptic_context(RUN))
     with pytest.raises(Malformed, match="Ed25519"):
         peer_of(server)
@@ -123,7 +126,7 @@ class Shows:
 
 
 @pytest.mark.parametrize("shown", [None, Shows(None), Shows(b""), Shows(b"noise")])
-def test_without_a_certificate_there_is_nobody(shown: Shows | None) -> None:
+def test_without_a_certificate_there_is_no_peer(shown: Shows | None) -> None:
     with pytest.raises(Malformed):
         peer_of(shown)  # type: ignore[arg-type]
 

@@ -1,0 +1,131 @@
+"""The JSON of a snapshot is a contract: names and order of its fields never change."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from peer.observe.snapshot import (
+    HISTORY,
+    Fetching,
+    LoggedEvent,
+    PeerRow,
+    Point,
+    Snapshot,
+    decode,
+    encode,
+    is_well,
+    thinned,
+)
+
+ROW = PeerRow(
+    peer="aaaa",
+    name="otter-7f3a",
+    state="training",
+    device="cpu x 4",
+    round=3,
+    tokens_per_second=1900.0,
+    up=10.0,
+    down=20.0,
+    share=0.5,
+    seen_seconds=2.0,
+    loss=3.25,
+    is_me=True,
+)
+FULL = Snapshot(
+    run="f0f0f0f0",
+    run_name="tiny",
+    model="gpt 2x64",
+    parameters=30000,
+    version="0.1.0",
+    peer="aaaa",
+    health="DEGRADED",
+    reason="alone",
+    uptime=1.5,
+    round=3,
+    rounds=9,
+    tokens=4096,
+    tokens_goal=8192,
+    seconds_left=60.0,
+    phase="syncing",
+    fetching=Fetching(what="model", here=1, whole=2, bytes_per_second=5.0, donors=3),
+    step=4,
+    max_steps=5,
+    phase_left=2.5,
+    codec="int4",
+    relaxation="safe: int4",
+    losses=(Point(1, 4.5), Point(2, 3.25)),
+    evaluations=(Point(2, 1.5),),
+    members=2,
+    missing=1,
+    average_seconds=0.5,
+    round_seconds=6.0,
+    bytes_up=100,
+    bytes_down=200,
+    up=(1.0, 2.0),
+    down=(3.0,),
+    cpu=0.75,
+    cores=4,
+    memory=1000,
+    memory_total=2000,
+    given_seconds=7.0,
+    given_tokens=8,
+    given_rounds=9,
+    state_root="abababab",
+    peers=(ROW,),
+    events=(LoggedEvent(time=10.0, severity="info", text="hello"),),
+    sample="def f",
+    ticket="swarm1abc",
+    checkpoint="round-3",
+)
+JSON = (
+    b'{"run":"f0f0f0f0","run_name":"tiny","model":"gpt 2x64","parameters":30000,"version":"0.1.0",'
+    b'"peer":"aaaa","health":"DEGRADED","reason":"alone","uptime":1.5,"round":3,"rounds":9,"tokens":4096,'
+    b'"tokens_goal":8192,"seconds_left":60.0,"phase":"syncing",'
+    b'"fetching":{"what":"model","here":1,"whole":2,"bytes_per_second":5.0,'
+    b'"donors":3},"step":4,"max_steps":5,"phase_left":2.5,"codec":"int4","relaxation":"safe: int4",'
+    b'"losses":[[1,4.5],[2,3.25]],"evaluations":[[2,1.5]],"members":2,"missing":1,"average_seconds":0.5,'
+    b'"round_seconds":6.0,"bytes_up":100,"bytes_down":200,"up":[1.0,2.0],"down":[3.0],"cpu":0.75,"cores":4,'
+    b'"memory":1000,"memory_total":2000,"given_seconds":7.0,"given_tokens":8,"given_rounds":9,'
+    b'"state_root":"abababab",'
+    b'"peers":[{"peer":"aaaa","name":"otter-7f3a","state":"training","device":"cpu x 4",'
+    b'"round":3,"tokens_per_second":1900.0,"up":10.0,"down":20.0,"share":0.5,"seen_seconds":2.0,"loss":3.25,'
+    b'"is_me":true}],"events":[{"time":10.0,"severity":"info","text":"hello"}],"sample":"def f",'
+    b'"ticket":"swarm1abc","checkpoint":"round-3"}'
+)
+
+
+def test_the_json_has_these_bytes() -> None:
+    assert encode(FULL) == JSON
+    assert decode(JSON) == FULL
+
+
+@pytest.mark.parametrize(
+    ("health", "expected"),
+    [("HEALTHY", True), ("WAITING", True), ("SYNCING", True), ("FINISHED", True), ("DEGRADED", False)],
+)
+def test_a_missed_round_is_the_one_state_that_is_not_well(health: str, expected: bool) -> None:
+    assert (
+        is_well(Snapshot(run="", run_name="", model="", parameters=0, version="", peer="", health=health))
+        is expected
+    )
+
+
+def test_a_long_series_keeps_every_second_point_and_the_last() -> None:
+    points = tuple(Point(round_, float(round_)) for round_ in range(HISTORY + 1))
+    assert thinned(points[:-1]) == points[:-1]
+    fewer = thinned(points)
+    assert len(fewer) <= HISTORY // 2 + 2
+    assert fewer[0] == points[0]
+    assert fewer[-1] == points[-1]
+
+
+def test_points_that_are_not_finite_are_left_out_of_the_json() -> None:
+    broken = Snapshot(
+        run="", run_name="", model="", parameters=0, version="", peer="", health="HEALTHY",
+        cpu=math.inf, losses=(Point(1, math.nan), Point(2, 3.0)),
+    )  # fmt: skip
+    shown = decode(encode(broken))
+    assert shown.losses == (Point(2, 3.0),)
+    assert shown.cpu == 0.0

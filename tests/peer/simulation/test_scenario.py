@@ -1,0 +1,34 @@
+"""`swarm rehearse`: small swarms train as real ones do, large ones less, so that they take minutes."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from peer.simulation.scenario import MANY_PEERS, SHARDS, SMALLEST_MODEL, scenario_of
+from swarm.errors import ConfigError
+
+
+def test_a_small_rehearsal_runs_in_one_process_with_the_usual_model() -> None:
+    scenario = scenario_of(MANY_PEERS, 5, 0)
+    assert (scenario.shards, scenario.owners, scenario.settings.max_steps) == (1, 16, 4)
+    assert scenario.model is None
+
+
+def test_a_large_rehearsal_trains_less_and_uses_several_processes() -> None:
+    scenario = scenario_of(MANY_PEERS + 1, 5, 0)
+    assert (scenario.shards, scenario.owners, scenario.settings.max_steps) == (SHARDS, 4, 1)
+    assert scenario.model == SMALLEST_MODEL
+
+
+def test_with_churn_the_ticket_names_several_entries() -> None:
+    assert scenario_of(20, 5, 0).entries == ["p0"]
+    assert len(scenario_of(20, 5, 0, churn=0.1).entries) == 8
+    assert len(scenario_of(3, 5, 0, churn=0.1).entries) == 3
+
+
+@pytest.mark.parametrize("network", [{"churn": 1.0}, {"loss": -0.1}, {"jitter": math.nan}])
+def test_chances_out_of_range_are_refused(network: dict[str, float]) -> None:
+    with pytest.raises(ConfigError):
+        scenario_of(8, 5, 0, **network)
