@@ -1,4 +1,4 @@
-"""Plays of peers that get no place in a group, and of groups that do not form: what they are told, and believe."""
+"""Plays of peers that get no place in a group, and of groups that do not form: what they are told."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What all members of a round know before it begins: deadlines, sizes, and which member may reduce which part."""
+"""What all members of a round know before it begins: deadlines, sizes, and who may reduce which part."""
 
 from __future__ import annotations
 
