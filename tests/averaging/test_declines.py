@@ -6,13 +6,12 @@ from dataclasses import replace
 
 from averaging import groups
 from averaging.assembly import Assembly
-from averaging.messages import Decline, DeclineReason, Proposal, Ready, Vote
-from averaging.outcome import Declined, TooFew, Unanswered
+from averaging.messages import Decline, DeclineReason, Ready
+from averaging.outcome import Declined, TooFew
 from swarm.identity import PeerId
 from swarm.machine import Finish, Received, Send, Unreached, WakeAt, Woken
 from tests.averaging.assemblies import (
     CLOSE,
-    END,
     KEYS,
     OTHER,
     ROOT,
@@ -26,58 +25,22 @@ from tests.averaging.assemblies import (
     F,
     assembly,
     comes,
-    group,
     listed,
     others,
     plan_for,
     proposed,
     ready,
     sent,
-    standing,
     terms_for,
     vote_of,
-    votes,
 )
 from tests.playbook import play
 
 LATE = "the group of this round is formed; come with the next"
-NO_VOTES = Unanswered("too few of the group answered", ROUND)
 
 
 def declined(reason: str = "come with the next", *, by: PeerId) -> Declined:
     return Declined(reason, 9, by)
-
-
-def test_the_group_knows_what_each_member_claims_about_its_link() -> None:
-    slow = sent(B, Ready(ROOT, 250, False)).signed
-    mine = Ready(ROOT, 9000)
-    own = sent(A, mine).signed
-    machine = Assembly(plan_for(A, terms_for((A, B)), own=own))  # type: ignore[arg-type]
-    links = {A: groups.LinkClaim(9000), B: groups.LinkClaim(250, dialable=False)}
-    formed = groups.form(RUN, ROUND, (A, B), ROOT, links)
-    proposal = listed(own, slow)  # type: ignore[arg-type]
-    (finish,) = play(
-        machine,
-        (0, None, [Send((B,), mine), WakeAt(0)]),
-        (0, Woken(), [WakeAt(CLOSE)]),
-        (1, Received(slow), [Send((B,), proposal), Send((B,), Vote(), formed.id), WakeAt(END)]),
-        (2, sent(B, Vote(), group=formed.id), [Finish]),
-    )
-    assert dict(zip(standing(finish).members, standing(finish).links, strict=True)) == links
-    assert groups.owners(RUN, standing(finish), 16) == (A,)
-
-
-def test_two_claims_about_one_link_make_two_groups_and_votes_for_one_do_not_count_for_the_other() -> None:
-    other = sent(A, Ready(ROOT, 77)).signed
-    (finish,) = play(
-        assembly(B),
-        (0, None, [Send, WakeAt]),
-        (0, Woken(), [WakeAt]),
-        (1, sent(A, Proposal((other.raw, *(ready(peer).raw for peer in (B, C))))), [Send, WakeAt]),
-        (2, votes(A, A, B, C), [WakeAt]),
-        (2, votes(C, A, B, C), [Finish]),
-    )
-    assert finish == Finish(NO_VOTES)
 
 
 def test_a_peer_that_comes_late_gets_a_reason() -> None:
@@ -183,36 +146,6 @@ def test_a_leader_that_comes_after_all_hears_again_who_is_ready() -> None:
         (1, absent, [again, WakeAt]),
         gone,
         (2, comes(A), [WakeAt]),
-    )
-
-
-def test_a_peer_that_was_absent_and_is_listed_all_the_same_has_come() -> None:
-    """It was still catching up when we asked; its vote is waited for like everybody's."""
-    absent = Decline(ROUND, "still catching up", DeclineReason.ABSENT)
-    play(
-        assembly(D),
-        (0, None, [Send, WakeAt]),
-        (0, Woken(), [WakeAt]),
-        (1, sent(B, absent), [WakeAt]),
-        (1, Unreached(C), [WakeAt]),
-        (2, sent(A, proposed(A, B, C, D)), [vote_of(D, A, B, C, D), WakeAt]),
-        (2, Unreached(C), [WakeAt]),
-        (2, Unreached(B), [Finish(NO_VOTES)]),
-    )
-
-
-def test_a_peer_whose_group_cannot_stand_joins_another_group_that_does() -> None:
-    """A and B led at once: B's list has only the vote of D, because the others follow A."""
-    both = proposed(A, B, C, D)
-    play(
-        assembly(D),
-        (0, None, [Send, WakeAt]),
-        (0, Woken(), [WakeAt]),
-        (1, sent(B, proposed(B, D)), [vote_of(D, B, D), WakeAt]),
-        (1, sent(A, both), [Send((A,), Vote(), group(B, D).id), WakeAt]),
-        (1, votes(A, A, B, C, D), [WakeAt]),
-        (1, votes(C, A, B, C, D), [WakeAt]),
-        (1, votes(B, A, B, C, D), [Finish]),
     )
 
 
