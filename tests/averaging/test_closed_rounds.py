@@ -10,7 +10,7 @@ from averaging.outcome import Alone
 from swarm.machine import Received
 from swarm.simulation.network import SimulatedNetwork
 from swarm.transport.post import Inbox
-from swarm.wire import LEVEL_2, NO_GROUP, Message, Stamp
+from swarm.wire import LEVEL_2, NO_GROUP, Message, Stamp, open_frame, seal
 from tests.averaging.averagers import MANIFEST, OTHER, ROOT, Peer, drawn, stage
 
 
@@ -94,7 +94,9 @@ def test_a_round_that_is_further_than_the_next_one_waits_for_us_to_catch_up() ->
     async def scene(network: SimulatedNetwork, peers: list[Peer]) -> None:
         a, b = peers
         closed(a, 3)
-        assert await answers(b, a, 4, Ready(ROOT)) == [], "we may be in it soon"
+        next_round = seal(b.key, Ready(ROOT), Stamp(MANIFEST.run_id, 4))
+        a.post.stray(open_frame(next_round, Ready, run=MANIFEST.run_id))
+        assert await answers(b, a, 4) == [], "we may be in it soon"
         catching_up = Decline(3, "still catching up", DeclineReason.ABSENT)
         assert await answers(b, a, 5, Ready(ROOT)) == [catching_up]
 

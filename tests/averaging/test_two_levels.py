@@ -468,6 +468,31 @@ def test_all_peers_of_a_large_population_get_the_same_bits() -> None:
     stage(scene, 12, SMALL, TWELVE)
 
 
+def test_after_the_round_a_representative_says_that_it_is_over_and_a_member_that_it_represents_nobody() -> (
+    None
+):
+    over = Decline(0, "round 0 is over, the run is at 0")
+
+    async def scene(network: SimulatedNetwork, peers: list[Peer]) -> None:
+        decided(await all_average(peers, 0, 0))
+        members = [peer for peer in peers if peer.id not in PAIR.representatives(IDS)]
+        asker = members[0]
+        for asked in peers:
+            if asked is not asker:
+                expected = NO_REPRESENTATIVE if asked in members else over
+                assert await answer_of(asker, asked) == expected
+
+    async def answer_of(asker: Peer, asked: Peer) -> object:
+        inbox = asker.post.open((0, LEVEL_2))
+        stamp = Stamp(SMALL.run_id, 0, LEVEL_2)
+        asker.post.send((asked.id,), Ready(ROOT), stamp, deadline=1000, failures=Inbox())
+        event = await inbox.events.get()
+        assert isinstance(event, Received)
+        return event.signed.message
+
+    stage(scene, 12, SMALL, TWELVE)
+
+
 def test_level1_averages_that_were_not_merged_are_in_the_next_average() -> None:
     one, other = PAIR.representatives(IDS)
 
