@@ -1,8 +1,10 @@
-"""Members of a round on a stage of their own: real machines and real (tiny) arithmetic; who hears what, and when, is drawn.
+"""A round without event loop, network or keys: real machines, real (tiny) arithmetic, drawn weather.
 
-No event loop, no network, no keys: a heap of events, and chance from one seed. So hundreds of rounds take seconds, and in them
-messages overtake each other, come twice or never, and members vanish between any two of them.
+A heap holds the events, and one seed decides everything that is drawn. So hundreds of rounds take seconds. In
+them messages overtake each other, come twice or never, and members vanish at any time.
 """
+
+# Axes: P parameters of the whole model
 
 from __future__ import annotations
 
@@ -17,13 +19,14 @@ import torch
 from torch import Tensor
 
 from averaging import groups
-from averaging.averager import shelved
 from averaging.codec_choice import allowed
 from averaging.groups import Group
+from averaging.outcome import NoDecision
 from averaging.partition import Part, plan, shaped
 from averaging.reduce import Reduced, ReducePart
 from averaging.round import Round
-from averaging.round_plan import Contribution, Outcome, Plan, Schedule
+from averaging.round_plan import Applied, Contribution, RoundPlan, Schedule
+from averaging.runner import shelved
 from swarm.identity import PeerId, peer_id_from_digest
 from swarm.machine import (
     Command,
@@ -48,18 +51,19 @@ from swarm.wire import Message, Signed, Stamp
 RUN = bytes(32)
 ROOT = bytes([7]) * 32
 SECONDS = 10.0
-"""What a round may take."""
+"""How long a round may take."""
 JOB_SECONDS = 0.05
-"""The longest piece of arithmetic."""
+"""The longest that one job takes."""
+NEVER = float("inf")
 
 
 def peer(number: int) -> PeerId:
-    """The id of member ``number``; ids come in another order than numbers."""
+    """The id of member ``number``. The order of ids is not that of numbers."""
     return peer_id_from_digest(derive_bytes(RUN, "member", number))
 
 
 def group_of(count: int) -> Group:
-    """A standing group of ``count`` members."""
+    """A group of ``count`` members that stands."""
     return groups.form(RUN, 1, (peer(number) for number in range(count)), ROOT)
 
 
@@ -73,14 +77,20 @@ def heard(sender: PeerId, message: Message) -> Received:
     return Received(signed(sender, message))
 
 
+def applied_items(result: Applied) -> tuple[bool, ...]:
+    """By item: whether it was applied."""
+    return tuple(bool(item) for item in result.items)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Weather:
     """The chances of what may happen to one message, and how long it may take."""
 
     slowest: float = 0.5
+    """Seconds that a message takes at most."""
     lost: float = 0.0
     again: float = 0.8
-    """The chance that what was lost gets through after all, later."""
+    """The chance that a lost message gets through after all, later."""
     twice: float = 0.0
     crash: float = 0.0
     """The chance that a member vanishes, some time within the round."""
@@ -112,35 +122,41 @@ PLAIN = Play()
 
 @dataclass(slots=True, eq=False)
 class Member:
-    """One machine, its line to the stage, and what became of it."""
+    """One machine, and what became of it."""
 
     id: PeerId
     machine: Round
     contribution: Contribution
     fetched: float
+    """When its round ends at the latest."""
     crash_at: float
     alarm: int = 0
+    """The serial number of the last `WakeAt`: earlier ones do not count any more."""
     shelf: dict[str, bytes] = field(default_factory=dict)
-    outcome: Outcome | None = None
+    outcome: Applied | NoDecision | None = None
+    """None: it vanished before it had come to one."""
     ended_at: float = 0.0
     reports: list[Report] = field(default_factory=list)
 
     @property
     def vector_P(self) -> Tensor:
-        """What it has brought."""
+        """Its update."""
         return self.contribution.vector_P
 
     @property
-    def average(self) -> Tensor | None:
-        """What it ended with."""
-        return self.outcome.average_P if self.outcome else None
+    def applied(self) -> Applied:
+        """The outcome of a member that has an average."""
+        assert isinstance(self.outcome, Applied)
+        return self.outcome
 
 
 class Stage:
     """A round of ``count`` members. `act` plays it to the end; ``members`` then tell how it ended."""
 
     def __init__(self, seed: int, count: int, weather: Weather, play: Play = PLAIN) -> None:
-        self._chance, self._weather, self.play = random.Random(seed), weather, play
+        self._chance = random.Random(seed)
+        self._weather = weather
+        self.play = play
         self._events: list[tuple[float, int, PeerId, Event, int]] = []
         self._serials = itertools.count(1)
         self.group = group_of(count)
@@ -151,42 +167,51 @@ class Stage:
         noise = torch.Generator().manual_seed(seed)
         self.members: dict[PeerId, Member] = {}
         for id_ in self.group.members:
-            begin, vector_P = weather.skew * self._chance.random(), torch.randn(count * 300, generator=noise)
-            schedule = Schedule.within(begin, SECONDS)
-            contribution = Contribution(
-                vector_P=vector_P,
-                weight=1 + self._chance.randrange(1000),
-                seed=bytes(32),
-                codec=self._chance.choice(allowed(play.codec)) if play.is_mixed else None,
-            )
-            the_plan = Plan(
-                group=self.group,
-                parts=self.parts,
-                codec=play.codec,
-                schedule=schedule,
-                exchange=play.exchange,
-            )
-            machine = Round(the_plan, id_, contribution)
-            crashes = self._chance.random() < weather.crash
-            crash_at = begin + SECONDS * self._chance.random() ** 3 if crashes else float("inf")
-            self.members[id_] = Member(id_, machine, contribution, schedule.fetched, crash_at)
+            begin = weather.skew * self._chance.random()
+            vector_P = torch.randn(count * 300, generator=noise)
+            self.members[id_] = self._member(id_, begin, vector_P)
             self._push(begin, id_, Woken(), alarm=-1)
+
+    def _member(self, id_: PeerId, begin: float, vector_P: Tensor) -> Member:
+        contribution = Contribution(
+            vector_P=vector_P,
+            weight=1 + self._chance.randrange(1000),
+            seed=bytes(32),
+            codec=self._chance.choice(allowed(self.play.codec)) if self.play.is_mixed else None,
+        )
+        plan_ = self._plan(begin)
+        machine = Round(plan_, id_, contribution)
+        crashes = self._chance.random() < self._weather.crash
+        crash_at = begin + SECONDS * self._chance.random() ** 3 if crashes else NEVER
+        return Member(id_, machine, contribution, plan_.schedule.fetched, crash_at)
+
+    def _plan(self, begin: float) -> RoundPlan:
+        return RoundPlan(
+            group=self.group,
+            parts=self.parts,
+            codec=self.play.codec,
+            schedule=Schedule.within(begin, SECONDS),
+            exchange=self.play.exchange,
+        )
 
     def chain(self, part: Part) -> tuple[PeerId, ...]:
         """The owner of ``part`` and its spares."""
-        schedule = Schedule.within(0.0, SECONDS)
-        return Plan(group=self.group, parts=self.parts, codec=self.play.codec, schedule=schedule).chain(part)
+        return self._plan(0.0).chain(part)
 
     def act(self) -> Stage:
-        """Everything, in the order of its time."""
+        """Handle all events, in the order of their times."""
         while self._events:
             now, _, id_, event, alarm = heapq.heappop(self._events)
             member = self.members[id_]
-            if member.outcome or now >= member.crash_at or (alarm > 0 and alarm != member.alarm):
+            is_outdated = alarm > 0 and alarm != member.alarm
+            if member.outcome or now >= member.crash_at or is_outdated:
                 continue
-            for command in member.machine.start(now) if alarm < 0 else member.machine.handle(event, now):
+            is_start = alarm < 0
+            commands = member.machine.start(now) if is_start else member.machine.handle(event, now)
+            for command in commands:
                 if isinstance(command, Finish):
-                    member.outcome, member.ended_at = command.outcome, now
+                    member.outcome = command.outcome
+                    member.ended_at = now
                     break
                 if self.play.kill and self.play.kill(self, member.id, command):
                     member.crash_at = now
@@ -198,25 +223,21 @@ class Stage:
         match command:
             case Send(to, _, _):
                 for receiver in to:
-                    told = self._told(member.id, receiver, command)
-                    self._carry(member, receiver, heard(member.id, told.message), Unreached(receiver), now)
+                    sent = self._sent(member.id, receiver, command)
+                    self._carry(member, receiver, heard(member.id, sent.message), Unreached(receiver), now)
             case Ship(to, item, _):
-                told = self._told(member.id, to, command)
-                self._carry(member, to, Delivered(member.id, item, told.payload), Unreached(to, item), now)
-            case Fetch(source, item, length):
-                payload = self.members[source].shelf.get(item.split(".")[-1])
-                is_there = now < self.members[source].crash_at and payload is not None
-                told = self._told(
-                    source, member.id, Ship(member.id, item, payload if payload else bytes(length))
-                )
-                answer = Delivered(source, item, told.payload) if is_there else Unreached(source, item)
-                self._carry(member, member.id, answer, Unreached(source, item), now)
+                sent = self._sent(member.id, to, command)
+                self._carry(member, to, Delivered(member.id, item, sent.payload), Unreached(to, item), now)
+            case Fetch():
+                self._fetch(member, command, now)
             case Compute(job):
                 result = job.run()
                 if isinstance(job, ReducePart) and isinstance(result, Reduced):
                     self.reduced[result.hash] = (job, result)
-                if found := shelved(job, result):
-                    member.shelf[found[0].hex()] = found[1]
+                found = shelved(job, result)
+                if found:
+                    hash_, payload = found
+                    member.shelf[hash_.hex()] = payload
                 self._push(now + JOB_SECONDS * self._chance.random(), member.id, Computed(job, result))
             case WakeAt(time):
                 member.alarm = next(self._serials)
@@ -224,12 +245,23 @@ class Stage:
             case Report():
                 member.reports.append(command)
 
-    def _told(self, sender: PeerId, receiver: PeerId, command: Any) -> Any:
+    def _fetch(self, member: Member, fetch: Fetch, now: float) -> None:
+        source = self.members[fetch.source]
+        payload = source.shelf.get(fetch.item.split(".")[-1])
+        is_there = now < source.crash_at and payload is not None
+        shipped = Ship(member.id, fetch.item, payload if payload else bytes(fetch.length))
+        sent = self._sent(source.id, member.id, shipped)
+        failure = Unreached(source.id, fetch.item)
+        answer = Delivered(source.id, fetch.item, sent.payload) if is_there else failure
+        self._carry(member, member.id, answer, failure, now)
+
+    def _sent(self, sender: PeerId, receiver: PeerId, command: Any) -> Any:
         return self.play.lie(self, sender, receiver, command) if self.play.lie else command
 
     def _carry(self, sender: Member, to: PeerId, event: Event, failure: Event, now: float) -> None:
-        """``event`` reaches ``to``, maybe late, maybe twice; or never, and then the sender learns of it, at once or at the end."""
-        weather, chance = self._weather, self._chance
+        """``event`` reaches ``to``, maybe late, maybe twice; or never: then the sender gets ``failure``."""
+        weather = self._weather
+        chance = self._chance
         arrives = now + weather.slowest * chance.random()
         if arrives >= self.members[to].crash_at:
             self._push(arrives, sender.id, failure)

@@ -1,4 +1,6 @@
-"""What holds in every round, whatever the order in which things happen, and whoever vanishes meanwhile: hundreds of drawn ones."""
+"""What holds in every round, in any order of events, whichever members vanish: hundreds of drawn rounds."""
+
+# Axes: P parameters of the whole model, N numbers of one part
 
 from __future__ import annotations
 
@@ -14,14 +16,26 @@ from torch import Tensor
 from averaging.codecs import codec_of, result_codec
 from averaging.feedback import Settle
 from averaging.messages import Ballot, Commit, Receipt, flag_bytes
+from averaging.outcome import Undecided, Void
 from averaging.partition import Part
 from averaging.reduce import Reduced, ReducePart, digest, weighted_sum
 from averaging.robust import Claim, coefficients
+from averaging.round_plan import Applied
 from averaging.whole_update import HEAD, EncodeUpdate
 from swarm.identity import PeerId
 from swarm.machine import Send, Ship
 from swarm.manifest import Codec, Exchange
-from tests.averaging.members import JOB_SECONDS, PLAIN, Lie, Member, Play, Stage, Weather, peer
+from tests.averaging.members import (
+    JOB_SECONDS,
+    PLAIN,
+    Lie,
+    Member,
+    Play,
+    Stage,
+    Weather,
+    applied_items,
+    peer,
+)
 
 CALM = Weather()
 ROUGH = Weather(slowest=1.0, lost=0.03, twice=0.1, crash=0.1, skew=0.5)
@@ -29,44 +43,48 @@ STORM = Weather(slowest=5.0, lost=0.2, twice=0.3, crash=0.3, skew=2.0)
 
 
 def check(stage: Stage, liars: Iterable[PeerId] = ()) -> list[Member]:
-    """The promises of a round to all honest members that live to see its end; those that ended with an average."""
+    """Check what a round promises to all honest members that live to see its end.
+
+    Returns those that have an average.
+    """
     honest = [member for member in stage.members.values() if member.id not in liars]
     ended = [member for member in honest if member.outcome]
     assert all(member.outcome or member.crash_at <= member.fetched + JOB_SECONDS for member in honest), (
         "a member hangs"
     )
     assert all(member.ended_at <= member.fetched + JOB_SECONDS for member in ended), "a member ends late"
-    averaged = [member for member in ended if member.average is not None]
+    averaged = [member for member in ended if isinstance(member.outcome, Applied)]
     for member in averaged:
-        assert member.outcome
-        assert averaged[0].outcome
-        assert torch.equal(averaged[0].outcome.average_P, member.outcome.average_P), (
-            "two averages of one round"
-        )
-        assert averaged[0].outcome.applied == member.outcome.applied
-        assert averaged[0].outcome.missing == member.outcome.missing
+        first = averaged[0].applied
+        assert torch.equal(first.average_P, member.applied.average_P), "two averages of one round"
+        assert [bytes(item) for item in first.items] == [bytes(item) for item in member.applied.items]
+        assert first.missing == member.applied.missing
     for member in ended:
-        if member.average is None:
-            assert member.outcome.reason, "it ends without a word why"
-            assert not any(member.outcome.included), "it gives away what it does not apply"
+        if not isinstance(member.outcome, Applied):
+            assert isinstance(member.outcome, Undecided | Void)
+            assert member.outcome.reason, "it ends without a reason"
+            assert member.outcome.group is stage.group
     return averaged
 
 
 def account(stage: Stage, member: Member, play: Play) -> None:
-    """What was applied of an update, with what is kept of it, is the update: it was applied where it says so, and only there."""
-    outcome, codec = member.outcome, member.contribution.codec or play.codec
+    """Check that what was applied of an update and what its sender keeps of it make the whole update.
+
+    So the update was applied where the outcome says so, and only there.
+    """
+    result = member.applied
+    codec = member.contribution.codec or play.codec
     if play.exchange is Exchange.BUTTERFLY:
-        results = [result_of(stage, member, part) for part in stage.parts]
-        for index, (result, payload) in enumerate(zip(results, outcome.encoded, strict=True)):
-            assert outcome.applied[index] == bool(result)
-            assert outcome.included[index] == (
-                bool(result) and payload in [share.payload for share in result[0].shares]
-            )
+        for part, payload in zip(stage.parts, result.encoded, strict=True):
+            made = result_of(stage, member, part)
+            assert applied_items(result)[part.index] == bool(made)
+            is_in_it = made is not None and payload in [share.payload for share in made[0].shares]
+            assert result.included[part.index] == is_in_it
     else:
         seat = stage.group.members.index(member.id)
-        assert outcome.included == (outcome.applied[seat],)
-    residual_P = Settle(member.vector_P, outcome.encoded, stage.parts, outcome.included, codec).run()
-    for part, included, payload in zip(stage.parts, outcome.included, outcome.encoded, strict=True):
+        assert result.included == (applied_items(result)[seat],)
+    residual_P = Settle(member.vector_P, result.encoded, stage.parts, result.included, codec).run()
+    for part, included, payload in zip(stage.parts, result.included, result.encoded, strict=True):
         decoded_N = codec_of(codec, part.shape).decode(payload, part.numbers)
         sent_N = decoded_N if included else torch.zeros(part.numbers)
         own_N = member.vector_P[part.start : part.stop]
@@ -74,51 +92,55 @@ def account(stage: Stage, member: Member, play: Play) -> None:
 
 
 def result_of(stage: Stage, member: Member, part: Part) -> tuple[ReducePart, Reduced] | None:
-    """How the result was made that the member has applied of ``part``."""
-    outcome, head = member.outcome, flag_bytes(len(stage.members))
-    numbers_N, codec = outcome.average_P[part.start : part.stop], result_codec(stage.play.codec)
-    if not outcome.applied[part.index]:
+    """How the result was made that the member has applied of ``part``; None if nothing was applied of it."""
+    header_bytes = flag_bytes(len(stage.members))
+    numbers_N = member.applied.average_P[part.start : part.stop]
+    codec = codec_of(result_codec(stage.play.codec), part.shape)
+    if not applied_items(member.applied)[part.index]:
         assert not numbers_N.any()
         return None
     made = [(job, result) for job, result in stage.reduced.values() if job.part == part]
-    decoded = [codec_of(codec, part.shape).decode(result.payload[head:], part.numbers) for _, result in made]
+    decoded = [codec.decode(result.payload[header_bytes:], part.numbers) for _, result in made]
     return next(one for one, its_N in zip(made, decoded, strict=True) if torch.equal(its_N, numbers_N))
 
 
-def books(stage: Stage, averaged: list[Member]) -> None:
-    """What the members together have given away is in the average that they apply: ``c · decoded`` of every update that is in it,
-    and nothing else; in a butterfly as the codec of results writes their sum."""
+def check_sum(stage: Stage, averaged: list[Member]) -> None:
+    """Check that the average is the sum of ``c · decoded`` of every update that is in it, and nothing else.
+
+    In a butterfly exchange: as the codec of results encodes that sum.
+    """
     if not averaged:
         return
     if stage.play.exchange is Exchange.GATHER:
-        given_P = gathered(
-            stage, [id_ for id_ in stage.group.members if id_ not in averaged[0].outcome.missing]
-        )
-        assert torch.equal(averaged[0].average, given_P)
+        missing = averaged[0].applied.missing
+        sum_P = gathered(stage, [id_ for id_ in stage.group.members if id_ not in missing])
+        assert torch.equal(averaged[0].applied.average_P, sum_P)
         return
     for part in stage.parts:
-        if found := result_of(stage, averaged[0], part):
-            job, result = found
+        made = result_of(stage, averaged[0], part)
+        if made:
+            job, result = made
             decoded = (
                 codec_of(share.codec, part.shape).decode(share.payload, part.numbers) for share in job.shares
             )
-            given_N = weighted_sum(decoded, (share.coefficient for share in job.shares))
-            assert result.payload == job.head + codec_of(result_codec(stage.play.codec), part.shape).encode(
-                given_N
-            )
+            sum_N = weighted_sum(decoded, (share.coefficient for share in job.shares))
+            codec = codec_of(result_codec(stage.play.codec), part.shape)
+            assert result.payload == job.head + codec.encode(sum_N)
 
 
 def gathered(stage: Stage, applied: list[PeerId]) -> Tensor:
-    """The average of these members' updates, from what they brought."""
-    (whole,), offerings = stage.parts, [stage.members[id_].contribution for id_ in applied]
-    codecs = [contribution.codec or stage.play.codec for contribution in offerings]
+    """The average of these members' updates, computed from their contributions."""
+    (whole,) = stage.parts
+    contributions = [stage.members[id_].contribution for id_ in applied]
+    codecs = [contribution.codec or stage.play.codec for contribution in contributions]
     jobs = [
         EncodeUpdate(each.vector_P, whole, codec, each.weight)
-        for each, codec in zip(offerings, codecs, strict=True)
+        for each, codec in zip(contributions, codecs, strict=True)
     ]
     blobs = [job.run()[0] for job in jobs]
     claims = [
-        Claim(float(each.weight), blob.norm, blob.norm) for each, blob in zip(offerings, blobs, strict=True)
+        Claim(float(each.weight), blob.norm, blob.norm)
+        for each, blob in zip(contributions, blobs, strict=True)
     ]
     decoded = [
         codec_of(codec, whole.shape).decode(blob.payload[HEAD.size :], whole.numbers)
@@ -135,9 +157,9 @@ def test_in_calm_weather_everybody_ends_early_with_everything_applied(count: int
         assert len(averaged) == count
         for member in averaged:
             account(stage, member, PLAIN)
-            assert all(member.outcome.applied)
-            assert all(member.outcome.included)
-            assert member.outcome.missing == ()
+            assert all(applied_items(member.applied))
+            assert all(member.applied.included)
+            assert member.applied.missing == ()
             assert member.ended_at < member.fetched / 2
 
 
@@ -168,11 +190,9 @@ def test_in_a_gather_everybody_ends_early_with_everything_applied(play: Play) ->
         assert len(averaged) == count
         for member in averaged:
             account(stage, member, play)
-            assert (member.outcome.applied, member.outcome.included, member.outcome.missing) == (
-                (True,) * count,
-                (True,),
-                (),
-            )
+            assert applied_items(member.applied) == (True,) * count
+            assert member.applied.included == (True,)
+            assert member.applied.missing == ()
             assert member.ended_at < member.fetched / 2
 
 
@@ -181,13 +201,14 @@ def test_in_a_gather_everybody_ends_early_with_everything_applied(play: Play) ->
 def test_in_any_weather_averages_agree_and_nothing_is_lost(
     weather: Weather, share: float, play: Play
 ) -> None:
-    averages = rounds = 0
+    averages = 0
+    rounds = 0
     for seed in range(60):
         stage = Stage(seed, 2 + seed % 7, weather, play).act()
         averaged = check(stage)
         for member in averaged:
             account(stage, member, play)
-        books(stage, averaged)
+        check_sum(stage, averaged)
         rounds += len([member for member in stage.members.values() if member.outcome])
         averages += len(averaged)
     assert averages > share * rounds, "so few averages prove nothing"
@@ -197,17 +218,16 @@ def test_in_any_weather_averages_agree_and_nothing_is_lost(
 # --- liars --------------------------------------------------------------------------------------------------
 
 
-def two_tongues(liars: frozenset[PeerId]) -> Lie:
-    """Liars tell members of odd and even seat different results, and cast different ballots."""
+def two_stories(liars: frozenset[PeerId]) -> Lie:
+    """Liars send members of odd and of even seats different results and different ballots."""
 
     def lie(stage: Stage, sender: PeerId, receiver: PeerId, command: Any) -> Any:
         if sender not in liars or stage.group.members.index(receiver) % 2:
             return command
         match command:
             case Send(_, Receipt(part, hash_), _):
-                return replace(
-                    command, message=Receipt(part, digest(other(stage.members[sender].shelf[hash_.hex()])))
-                )
+                payload = stage.members[sender].shelf[hash_.hex()]
+                return replace(command, message=Receipt(part, digest(other(payload))))
             case Send(_, Ballot(hashes), _):
                 return replace(command, message=Ballot((hashes[0] and bytes(32), *hashes[1:])))
             case Ship(_, item, payload) if item.startswith("result"):
@@ -221,17 +241,15 @@ def wrong_bytes(liars: frozenset[PeerId]) -> Lie:
     """Liars send other bytes than those whose hash they have signed."""
 
     def lie(stage: Stage, sender: PeerId, receiver: PeerId, command: Any) -> Any:
-        return (
-            replace(command, payload=other(command.payload))
-            if sender in liars and isinstance(command, Ship)
-            else command
-        )
+        if sender in liars and isinstance(command, Ship):
+            return replace(command, payload=other(command.payload))
+        return command
 
     return lie
 
 
 def two_commits(liars: frozenset[PeerId]) -> Lie:
-    """Liars claim ten times the tokens and another norm before every other member: the hash is the same, what it counts is not."""
+    """To every other member, liars commit to ten times the tokens and twice the norm, with the same hash."""
 
     def lie(stage: Stage, sender: PeerId, receiver: PeerId, command: Any) -> Any:
         if sender not in liars or stage.group.members.index(receiver) % 2:
@@ -239,9 +257,8 @@ def two_commits(liars: frozenset[PeerId]) -> Lie:
         match command:
             case Send(_, Commit() as commit, _):
                 norms = tuple(2 * norm for norm in commit.norms)
-                return replace(
-                    command, message=msgspec.structs.replace(commit, weight=10 * commit.weight, norms=norms)
-                )
+                claim = msgspec.structs.replace(commit, weight=10 * commit.weight, norms=norms)
+                return replace(command, message=claim)
         return command
 
     return lie
@@ -253,21 +270,23 @@ def other(payload: bytes) -> bytes:
 
 
 @pytest.mark.parametrize("play", [BUTTERFLY[1], GATHER[0]], ids=name)
-@pytest.mark.parametrize("tale", [two_tongues, wrong_bytes, two_commits])
+@pytest.mark.parametrize("strategy", [two_stories, wrong_bytes, two_commits])
 @pytest.mark.parametrize("weather", [CALM, ROUGH], ids=["calm", "rough"])
-def test_less_than_a_third_of_liars_cannot_make_two_averages(tale: Any, weather: Weather, play: Play) -> None:
+def test_less_than_a_third_of_liars_cannot_make_two_averages(
+    strategy: Any, weather: Weather, play: Play
+) -> None:
     averages = 0
     for seed in range(100):
         count = 4 + seed % 7
         liars = frozenset(peer(number) for number in range((count - 1) // 3))
-        stage = Stage(seed, count, weather, replace(play, lie=tale(liars))).act()
+        stage = Stage(seed, count, weather, replace(play, lie=strategy(liars))).act()
         averages += len(check(stage, liars))
     assert averages > 0
 
 
 @pytest.mark.parametrize("play", [PLAIN, *GATHER[:2]], ids=name)
-def test_who_sends_other_bytes_than_it_signed_is_left_out_and_named(play: Play) -> None:
-    """It costs nobody but the liar: the parts that it owns are its spares' from then on."""
+def test_a_member_that_sends_other_bytes_than_it_signed_is_left_out_and_named(play: Play) -> None:
+    """It costs nobody but the liar: its spares reduce the parts that it owns."""
     liar = peer(0)
     stage = Stage(3, 7, CALM, replace(play, lie=wrong_bytes(frozenset({liar})))).act()
     averaged = check(stage, {liar})
@@ -275,6 +294,6 @@ def test_who_sends_other_bytes_than_it_signed_is_left_out_and_named(play: Play) 
     for member in averaged:
         account(stage, member, play)
         assert {report.peer for report in member.reports} == {liar}
-        assert member.outcome.missing == (liar,)
-        assert all(member.outcome.included)
-    books(stage, averaged)
+        assert member.applied.missing == (liar,)
+        assert all(member.applied.included)
+    check_sum(stage, averaged)

@@ -1,4 +1,6 @@
-"""Plays of the gather exchange from the seat of one member of four, and of the blobs that it sends."""
+"""Plays of the gather exchange, as one member of four sees it, and the blobs that it sends."""
+
+# Axes: P parameters of the whole model
 
 from __future__ import annotations
 
@@ -12,7 +14,7 @@ from averaging.partition import plan, shaped
 from averaging.reduce import EncodedPart, digest, weighted_sum
 from averaging.robust import coefficients
 from averaging.round import Round
-from averaging.round_plan import Contribution, Plan
+from averaging.round_plan import Contribution, RoundPlan
 from averaging.whole_update import (
     HEAD,
     CheckUpdate,
@@ -26,19 +28,19 @@ from swarm.errors import Malformed, Refused
 from swarm.identity import PeerId
 from swarm.machine import Delivered, Event, Fetch, Report, Send, Ship, Unreached, Woken
 from swarm.manifest import Codec, Exchange
-from tests.averaging.members import ROOT, heard
-from tests.averaging.test_round import AT, GROUP, A, B, C, D, Seat, ballots, holdings, messages, outcome
+from tests.averaging.members import ROOT, applied_items, heard
+from tests.averaging.test_round import AT, GROUP, A, B, C, D, Seat, applied, ballots, holdings, messages
 
-RUN = Codec.SPARSE256
+CODEC = Codec.SPARSE256
 (WHOLE,) = shaped(plan(9000, GROUP.members[:1]), (5000, 4000), 1)
-PLAN = Plan(group=GROUP, parts=(WHOLE,), codec=RUN, schedule=AT, exchange=Exchange.GATHER)
+PLAN = RoundPlan(group=GROUP, parts=(WHOLE,), codec=CODEC, schedule=AT, exchange=Exchange.GATHER)
 VECTORS = {
     member: torch.randn(9000, generator=torch.Generator().manual_seed(seat))
     for seat, member in enumerate(GROUP.members)
 }
 WEIGHTS = {A: 100, B: 200, C: 300, D: 100}
-CODECS = {A: RUN, B: RUN, C: Codec.SPARSE64, D: Codec.SPARSE128}
-"""Two have slow uplinks."""
+CODECS = {A: CODEC, B: CODEC, C: Codec.SPARSE64, D: Codec.SPARSE128}
+"""C and D have slow uplinks."""
 
 
 def blob(member: PeerId) -> EncodedPart:
@@ -70,30 +72,33 @@ def seat(me: PeerId = A) -> Seat:
 
 
 def average(*members: PeerId) -> torch.Tensor:
-    numbers = [
-        codec_of(CODECS[m], WHOLE.shape).decode(BLOBS[m].payload[HEAD.size :], WHOLE.numbers) for m in members
+    blobs = [BLOBS[member].payload for member in members]
+    decoded = [
+        codec_of(CODECS[member], WHOLE.shape).decode(blob[HEAD.size :], WHOLE.numbers)
+        for member, blob in zip(members, blobs, strict=True)
     ]
-    return weighted_sum(numbers, coefficients([header_of(BLOBS[m].payload).claim for m in members]))
+    return weighted_sum(decoded, coefficients([header_of(blob).claim for blob in blobs]))
 
 
-def test_an_update_goes_to_whoever_has_committed_and_is_held_by_its_hash() -> None:
+def test_an_update_goes_to_the_members_that_have_committed_and_is_held_by_its_hash() -> None:
     mine = seat()
     assert [type(command) for command in mine.began] == [Send]
-    ship = Ship(B, f"update.{RUN.value}", BLOBS[A].payload)
+    ship = Ship(B, f"update.{CODEC.value}", BLOBS[A].payload)
     assert mine.tell(commit(B)) == [ship]
     assert mine.tell(commit(B), update(B)) == []
     told = mine.tell(update(C), commit(C), commit(D), update(D))
     assert messages(told, Holdings) == [Holdings(HASHES)]
 
 
-def test_members_of_different_strength_come_to_the_same_average() -> None:
+def test_members_with_different_codecs_come_to_the_same_average() -> None:
     averages = []
     for me in GROUP.members:
         others = [member for member in GROUP.members if member != me]
         mine = seat(me)
         mine.tell(*(commit(member) for member in others), *(update(member) for member in others))
-        end = outcome(mine.tell(*holdings(HASHES, *others), *ballots(HASHES, *others)))
-        assert (end.applied, end.included, end.missing, end.tokens) == ((True,) * 4, (True,), (), 700)
+        end = applied(mine.tell(*holdings(HASHES, *others), *ballots(HASHES, *others)))
+        assert applied_items(end) == (True,) * 4
+        assert (end.included, end.missing, end.tokens) == ((True,), (), 700)
         assert end.encoded == (BLOBS[me].payload[HEAD.size :],)
         averages.append(end.average_P)
     assert all(torch.equal(each, average(*GROUP.members)) for each in averages)
@@ -103,35 +108,35 @@ def test_a_member_that_is_gone_costs_its_own_update_and_nothing_else() -> None:
     mine = seat()
     mine.tell(commit(B), commit(C), commit(D), update(B), update(C))
     assert messages(mine.tell(Unreached(D)), Holdings) == [Holdings(WITHOUT_D)]
-    end = outcome(mine.tell(*holdings(WITHOUT_D, B, C), *ballots(WITHOUT_D, B, C)))
+    end = applied(mine.tell(*holdings(WITHOUT_D, B, C), *ballots(WITHOUT_D, B, C)))
     assert (end.missing, end.tokens) == ((D,), 600)
     assert torch.equal(end.average_P, average(A, B, C))
 
 
 def test_an_applied_update_that_we_lack_comes_from_any_holder_even_without_its_commit() -> None:
-    """Its length is not known then: one after the other is asked for each that it may have."""
+    """Its length is not known then: we ask the holders, one after the other, for each length it may have."""
     mine = seat()
     mine.tell(commit(B), commit(C), update(B), update(C), Woken(), now=AT.results)
     told = mine.tell(*holdings(HASHES, B, C), *ballots(HASHES, B, C, D), now=3.1)
     item = f"item.3.{HASHES[3].hex()}"
-    sizes = [blob_size(WHOLE, codec) for codec in allowed(RUN)]
+    sizes = [blob_size(WHOLE, codec) for codec in allowed(CODEC)]
     assert [command for command in told if isinstance(command, Fetch)] == [Fetch(B, item, sizes[0])]
     assert mine.tell(Unreached(B, item), now=3.2) == [Fetch(C, item, sizes[0])]
     assert mine.tell(Unreached(C, item), now=3.3) == [Fetch(B, item, sizes[1])]
     assert sizes[1] == len(BLOBS[D].payload)
-    end = outcome(mine.tell(Delivered(B, item, BLOBS[D].payload), now=3.4))
+    end = applied(mine.tell(Delivered(B, item, BLOBS[D].payload), now=3.4))
     assert torch.equal(end.average_P, average(A, B, C, D))
 
 
-def test_two_words_about_one_hash_do_not_make_two_averages() -> None:
-    """D tells us another norm than the others: what it sends does not fit, and is then fetched, as the others hold it."""
+def test_two_commits_to_one_hash_do_not_make_two_averages() -> None:
+    """To us D commits to another norm: its update does not fit, and is fetched from a holder."""
     mine = seat()
     told = mine.tell(commit(B), commit(C), commit(D, norm=9.0), update(B), update(C), update(D))
     assert [report.code for report in told if isinstance(report, Report)] == ["bad-update"]
     assert messages(told, Holdings) == [Holdings(WITHOUT_D)]
     told = mine.tell(*holdings(HASHES, B, C, D), *ballots(HASHES, B, C, D))
     fetch = next(command for command in told if isinstance(command, Fetch))
-    end = outcome(mine.tell(Delivered(fetch.source, fetch.item, BLOBS[D].payload)))
+    end = applied(mine.tell(Delivered(fetch.source, fetch.item, BLOBS[D].payload)))
     assert torch.equal(end.average_P, average(A, B, C, D))
 
 
@@ -144,9 +149,9 @@ LIES = {
     "wrong hash": (commit(D), update(D, BLOBS[D].payload[:-1] + b"\x07")),
     "wrong norm": (commit(D, digest(forged(norm=1.0)), norm=1.0), update(D, forged(norm=1.0))),
     "another weight": (commit(D, digest(forged(weight=5))), update(D, forged(weight=5))),
-    "another codec": (commit(D, digest(forged(RUN)), codec=RUN), update(D, forged(RUN))),
+    "another codec": (commit(D, digest(forged(CODEC)), codec=CODEC), update(D, forged(CODEC))),
     "wrong length": (commit(D, digest(BLOBS[D].payload[:-1])), update(D, BLOBS[D].payload[:-1])),
-    "no head": (commit(D, digest(b"short")), update(D, b"short")),
+    "no header": (commit(D, digest(b"short")), update(D, b"short")),
 }
 
 
@@ -159,7 +164,7 @@ def test_a_lying_update_costs_only_its_sender(lie: str) -> None:
     ]
     assert messages(told, Holdings) == [Holdings(WITHOUT_D)]
     assert messages(mine.tell(*holdings(WITHOUT_D, B, C)), Ballot) == [Ballot(WITHOUT_D)]
-    end = outcome(mine.tell(*ballots(WITHOUT_D, B, C)))
+    end = applied(mine.tell(*ballots(WITHOUT_D, B, C)))
     assert torch.equal(end.average_P, average(A, B, C))
 
 
@@ -167,15 +172,14 @@ def test_nothing_applied_is_an_average_of_zeros() -> None:
     nothing = (b"",) * 4
     mine = seat()
     mine.tell(Woken(), now=AT.results)
-    end = outcome(mine.tell(*ballots(nothing, B, C, D), now=3.1))
-    assert end.average_P is not None
+    end = applied(mine.tell(*ballots(nothing, B, C, D), now=3.1))
     assert not end.average_P.any()
     assert (end.included, end.missing) == ((False,), GROUP.members)
 
 
 def test_the_length_of_an_update_is_known_before_its_commit_and_other_items_are_refused() -> None:
     machine = seat().machine
-    for codec in (RUN, Codec.SPARSE128, Codec.SPARSE64):
+    for codec in (CODEC, Codec.SPARSE128, Codec.SPARSE64):
         assert machine.expect(D, f"update.{codec.value}") == blob_size(WHOLE, codec)
     for sender, item in [
         (D, f"update.{Codec.SPARSE512.value}"),
@@ -192,7 +196,7 @@ def test_nobody_sends_more_than_the_run_allows() -> None:
         Round(PLAN, A, Contribution(vector_P=VECTORS[A], weight=1, seed=bytes(32), codec=Codec.FP32))
 
 
-# --- strengths and blobs ------------------------------------------------------------------------------------
+# --- codecs and blobs ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("codec", list(Codec))
@@ -222,20 +226,20 @@ def test_families_go_from_large_to_small() -> None:
         HEAD.pack(0, 1, float("inf")),
     ],
 )
-def test_a_head_that_no_member_may_send_is_malformed(raw: bytes) -> None:
+def test_a_header_that_no_member_may_send_is_malformed(raw: bytes) -> None:
     with pytest.raises(Malformed):
         header_of(raw)
 
 
-def test_a_fetched_update_must_be_in_order_though_nobody_has_told_us_of_it() -> None:
+def test_a_fetched_update_must_be_well_formed_even_without_its_commit() -> None:
     for payload, ok in [(BLOBS[D].payload, True), (forged(norm=1.0), False), (forged(Codec.FP32), False)]:
-        assert CheckUpdate(B, 3, WHOLE, payload, digest(payload), RUN).run().ok is ok
+        assert CheckUpdate(B, 3, WHOLE, payload, digest(payload), CODEC).run().ok is ok
 
 
 def test_jobs_are_values() -> None:
-    job = EncodeUpdate(VECTORS[A], WHOLE, RUN, 1)
-    assert job == EncodeUpdate(VECTORS[A], WHOLE, RUN, 1)
-    assert hash(job) == hash(EncodeUpdate(VECTORS[A], WHOLE, RUN, 1))
-    assert job != EncodeUpdate(VECTORS[A].clone(), WHOLE, RUN, 1)
+    job = EncodeUpdate(VECTORS[A], WHOLE, CODEC, 1)
+    assert job == EncodeUpdate(VECTORS[A], WHOLE, CODEC, 1)
+    assert hash(job) == hash(EncodeUpdate(VECTORS[A], WHOLE, CODEC, 1))
+    assert job != EncodeUpdate(VECTORS[A].clone(), WHOLE, CODEC, 1)
     assert job != "a job"
     assert torch.equal(CombineUpdates((BLOBS[A].payload,), WHOLE).run(), average(A))

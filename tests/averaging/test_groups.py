@@ -1,4 +1,4 @@
-"""What every member recomputes: the same leader, the same seats, the same owners, whatever order the names came in."""
+"""What every member computes for itself: the same leader, seats and owners."""
 
 from __future__ import annotations
 
@@ -19,12 +19,13 @@ def ready(number: int, root: bytes = ROOT, round_: int = 1):  # type: ignore[no-
     return signed(peer(number), Ready(root), round_)
 
 
-def test_the_order_in_which_names_come_changes_nothing() -> None:
+def test_the_order_in_which_peers_are_named_changes_nothing() -> None:
     mixed = random.Random(1).sample(PEERS, len(PEERS))
     assert groups.form(RUN, 3, mixed, ROOT) == groups.form(RUN, 3, [*PEERS, PEERS[0]], ROOT)
     assert groups.leaders(RUN, 3, mixed) == groups.leaders(RUN, 3, PEERS)
-    there, back = [ready(n) for n in range(20)], [ready(n) for n in reversed(range(20))]
-    assert groups.seats(RUN, there, 7) == groups.seats(RUN, back, 7)
+    forwards = [ready(number) for number in range(20)]
+    backwards = [ready(number) for number in reversed(range(20))]
+    assert groups.seats(RUN, forwards, 7) == groups.seats(RUN, backwards, 7)
 
 
 def test_the_id_of_a_group_commits_to_run_round_model_and_everybody_in_it() -> None:
@@ -47,7 +48,7 @@ def test_two_quorums_share_a_third_of_the_members(count: int) -> None:
     assert group_of(min(count, 5)).quorum == groups.quorum(min(count, 5))
 
 
-def test_everybody_leads_and_everybody_owns_now_and_then() -> None:
+def test_every_peer_leads_and_owns_a_part_now_and_then() -> None:
     led = Counter(groups.leaders(RUN, round_, PEERS)[0] for round_ in range(600))
     assert set(led) == set(PEERS)
     assert max(led.values()) < 3 * 600 / 20
@@ -65,7 +66,7 @@ def test_owners_are_members_once_each_and_no_more_than_wanted() -> None:
     assert sorted(groups.owners(RUN, group, 16)) == list(group.members)
 
 
-def test_where_more_come_than_there_are_seats_each_peer_is_seated_once_and_others_in_other_rounds() -> None:
+def test_if_more_come_than_there_are_seats_each_peer_is_seated_once_and_others_in_other_rounds() -> None:
     seated = [
         {said.signer for said in groups.seats(RUN, [ready(n, round_=r) for n in range(20)] * 2, 7)}
         for r in range(40)
@@ -75,7 +76,7 @@ def test_where_more_come_than_there_are_seats_each_peer_is_seated_once_and_other
     assert [said.signer for said in groups.seats(RUN, [ready(n) for n in range(3)], 7)] == sorted(PEERS[:3])
 
 
-def test_the_model_that_most_have_counts_and_ours_where_it_ties() -> None:
+def test_the_model_of_the_majority_counts_and_ours_in_a_tie() -> None:
     other = bytes([9]) * 32
     assert groups.majority_root([ready(0), ready(1, other), ready(2, other)], ROOT) == other
     assert groups.majority_root([ready(0), ready(1, other)], ROOT) == ROOT
@@ -83,40 +84,40 @@ def test_the_model_that_most_have_counts_and_ours_where_it_ties() -> None:
     assert groups.majority_root([], ROOT) == ROOT
 
 
-def group_with(lines: dict[int, groups.LinkClaim]) -> groups.Group:
-    """A group whose members have said so of their lines, by their numbers."""
-    said = [signed(peer(number), Ready(ROOT, line.up, line.dialable)) for number, line in lines.items()]
-    return groups.formed(RUN, said)
+def group_with(links: dict[int, groups.LinkClaim]) -> groups.Group:
+    """A group whose members make these claims about their links, by the members' numbers."""
+    claims = [signed(peer(number), Ready(ROOT, link.uplink, link.dialable)) for number, link in links.items()]
+    return groups.formed(RUN, claims)
 
 
 def share_of(group: groups.Group, number: int) -> Fraction:
     return groups.shares(group, group.members)[group.members.index(peer(number))]
 
 
-def test_the_id_of_a_group_commits_to_what_its_members_say_of_their_lines() -> None:
-    lines = [groups.LinkClaim(), groups.LinkClaim(up=1), groups.LinkClaim(dialable=False)]
-    assert len({group_with({0: line, 1: groups.LinkClaim()}).id for line in lines}) == 3
+def test_the_id_of_a_group_commits_to_its_members_claims_about_their_links() -> None:
+    links = [groups.LinkClaim(), groups.LinkClaim(uplink=1), groups.LinkClaim(dialable=False)]
+    assert len({group_with({0: link, 1: groups.LinkClaim()}).id for link in links}) == 3
     assert group_with({0: groups.LinkClaim(), 1: groups.LinkClaim()}) == groups.form(
         RUN, 1, [peer(1), peer(0)], ROOT
     )
 
 
-def test_owners_are_those_that_all_can_reach() -> None:
+def test_owners_are_members_that_all_others_can_dial() -> None:
     group = group_with({number: groups.LinkClaim(dialable=number % 3 == 0) for number in range(9)})
     assert set(groups.owners(RUN, group, 16)) == {peer(0), peer(3), peer(6)}
     assert len(groups.owners(RUN, group, 2)) == 2
 
 
-def test_where_nobody_can_be_reached_everybody_may_own() -> None:
+def test_if_nobody_can_be_dialled_every_member_may_own_a_part() -> None:
     group = group_with({number: groups.LinkClaim(dialable=False) for number in range(3)})
     assert set(groups.owners(RUN, group, 16)) == set(group.members)
 
 
-def test_before_anybody_has_measured_its_line_shares_are_equal() -> None:
+def test_before_any_member_has_measured_its_uplink_shares_are_equal() -> None:
     assert set(groups.shares(group_of(5), group_of(5).members)) == {Fraction(1, 5)}
 
 
-def test_a_fast_line_reduces_more_and_an_unknown_one_as_much_as_the_median() -> None:
+def test_a_fast_uplink_reduces_more_and_an_unknown_one_as_much_as_the_median() -> None:
     group = group_with(
         {
             0: groups.LinkClaim(1000),
@@ -144,7 +145,7 @@ def test_a_huge_claim_is_worth_a_bounded_share(count: int) -> None:
     assert share(10**8) <= min(1, Fraction(2 * groups.CLAIM_CAP - 1, count - 2))
 
 
-def test_the_only_one_who_claims_anything_gets_nothing_for_it() -> None:
+def test_the_only_member_that_claims_an_uplink_gains_nothing_by_it() -> None:
     group = group_with({0: groups.LinkClaim(10**8)} | {number: groups.LinkClaim() for number in range(1, 6)})
     assert share_of(group, 0) == Fraction(1, 6)
 

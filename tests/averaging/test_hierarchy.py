@@ -1,31 +1,35 @@
-"""A population's cells and delegates: everybody computes the same, few move, and there is one council."""
+"""Level-1 groups and representatives: all peers compute the same, few move, one level-2 group is formed."""
 
 from __future__ import annotations
 
 import pytest
 
-from averaging.assembly import Assembly, Call
+from averaging.assembly import Assembly, AssemblyPlan
 from averaging.groups import formed
-from averaging.hierarchy import CELL, EPOCH, Hierarchy, least
+from averaging.hierarchy import LEVEL1_SIZE, REDRAW_ROUNDS, Hierarchy, least
 from averaging.messages import Proposal, Ready, Vote
-from swarm.identity import KeyPair
-from swarm.machine import Finish, Received, Send, Woken
-from swarm.wire import LEVEL_2, Signed, Stamp, level_of, open_frame, seal
+from averaging.terms import GroupTerms
+from swarm.identity import KeyPair, PeerId
+from swarm.machine import Command, Finish, Received, Send, Woken
+from swarm.wire import LEVEL_2, NO_GROUP, Signed, Stamp, level_of, open_frame, seal
 
 RUN = bytes([5]) * 32
 ROOT = bytes([7]) * 32
 KEYS = {key.peer_id: key for key in (KeyPair.from_seed(bytes([n, 1]) * 16) for n in range(200))}
 PEERS = sorted(KEYS)
+HIERARCHY = Hierarchy.of(RUN, 3, len(PEERS), 64)
 
 
-def ready(peer: str, peers: int = 16, group: bytes = LEVEL_2) -> Signed[Ready]:
-    return open_frame(seal(KEYS[peer], Ready(ROOT, peers=peers), Stamp(RUN, 3, group)), Ready, run=RUN)  # type: ignore[index]
+def ready(peer: PeerId, peers: int = 16, level: bytes = LEVEL_2) -> Signed[Ready]:
+    """The signed `Ready` of a peer that represents so many ``peers``."""
+    frame = seal(KEYS[peer], Ready(ROOT, peers=peers), Stamp(RUN, 3, level))
+    return open_frame(frame, Ready, run=RUN)
 
 
 @pytest.mark.parametrize(
     ("population", "count"), [(1, 1), (48, 1), (49, 4), (64, 4), (96, 8), (300, 16), (1000, 64), (5000, 64)]
 )
-def test_up_to_a_group_is_one_cell_and_a_crowd_has_cells_of_about_sixteen(
+def test_a_small_population_is_one_group_and_a_large_one_has_groups_of_about_sixteen(
     population: int, count: int
 ) -> None:
     assert Hierarchy.of(RUN, 3, population, 64).count == count
@@ -33,120 +37,117 @@ def test_up_to_a_group_is_one_cell_and_a_crowd_has_cells_of_about_sixteen(
 
 @pytest.mark.parametrize("seats", [1, 2, 9, 36, 256])
 @pytest.mark.parametrize("population", [1, 10, 100, 1000, 1 << 20])
-def test_the_council_has_a_seat_for_every_cell(population: int, seats: int) -> None:
+def test_the_level2_group_has_a_seat_for_every_level1_group(population: int, seats: int) -> None:
     assert 1 <= Hierarchy.of(RUN, 0, population, seats).count <= seats
 
 
-def test_cells_cover_everybody_once_and_none_is_far_from_its_size() -> None:
-    hierarchy = Hierarchy.of(RUN, 3, 200, 64)
-    sizes = [sum(hierarchy.group_index(peer) == cell for peer in PEERS) for cell in range(hierarchy.count)]
+def test_level1_groups_cover_every_peer_once_and_none_is_far_from_its_size() -> None:
+    sizes = [sum(HIERARCHY.group_index(peer) == index for peer in PEERS) for index in range(HIERARCHY.count)]
     assert sum(sizes) == len(PEERS)
-    assert CELL / 3 < min(sizes) <= max(sizes) < 3 * CELL
+    assert LEVEL1_SIZE / 3 < min(sizes) <= max(sizes) < 3 * LEVEL1_SIZE
     me = PEERS[0]
-    assert hierarchy.group_mates(me, PEERS) == [
-        peer for peer in PEERS if peer != me and hierarchy.group_index(peer) == hierarchy.group_index(me)
+    assert HIERARCHY.group_mates(me, PEERS) == [
+        peer for peer in PEERS if peer != me and HIERARCHY.group_index(peer) == HIERARCHY.group_index(me)
     ]
 
 
-def test_a_delegate_is_of_its_cell_and_the_same_for_all_who_know_it() -> None:
-    hierarchy = Hierarchy.of(RUN, 3, 200, 64)
-    representatives = hierarchy.representatives(PEERS)
-    assert (
-        len({hierarchy.group_index(peer) for peer in representatives})
-        == len(representatives)
-        == hierarchy.count
-    )
+def test_a_representative_belongs_to_its_group_and_is_the_same_for_all_that_know_it() -> None:
+    representatives = HIERARCHY.representatives(PEERS)
+    indices = {HIERARCHY.group_index(peer) for peer in representatives}
+    assert len(indices) == len(representatives) == HIERARCHY.count
     for representative in representatives:
-        cell = [representative, *hierarchy.group_mates(representative, PEERS)]
-        assert hierarchy.representative(cell) == representative
-        assert hierarchy.representatives(reversed(cell)) == [representative]
+        members = [representative, *HIERARCHY.group_mates(representative, PEERS)]
+        assert HIERARCHY.representative(members) == representative
+        assert HIERARCHY.representatives(reversed(members)) == [representative]
 
 
-def test_cells_stay_for_an_epoch_and_few_move_where_the_crowd_doubles() -> None:
-    first, same, later = (Hierarchy.of(RUN, round_, 200, 64) for round_ in (0, EPOCH - 1, EPOCH))
-    assert first == same != later
+def test_groups_stay_for_some_rounds_and_few_peers_move_if_the_population_doubles() -> None:
+    first, last, redrawn = (
+        Hierarchy.of(RUN, round_, 200, 64) for round_ in (0, REDRAW_ROUNDS - 1, REDRAW_ROUNDS)
+    )
+    assert first == last != redrawn
     wider = Hierarchy.of(RUN, 0, 400, 64)
     assert wider.count == 2 * first.count
     assert all(wider.group_index(peer) % first.count == first.group_index(peer) for peer in PEERS)
 
 
-def test_more_than_half_are_a_group_and_after_every_attempt_that_failed_half_as_many() -> None:
+def test_more_than_half_form_a_group_and_after_every_missed_round_half_as_many() -> None:
     assert [least(population) for population in (1, 2, 3, 4, 5, 16)] == [1, 2, 2, 3, 3, 9]
     assert [least(16, missed) for missed in range(5)] == [9, 4, 2, 1, 0]
 
 
-# --- the council --------------------------------------------------------------------------------------------
+# --- the level-2 group --------------------------------------------------------------------------------------
 
 
-def level2(me: str, expected: list[str], hierarchy: Hierarchy, enough: int = 1) -> Assembly:
-    call = Call(
+def level2(me: PeerId, expected: list[PeerId], least: int = 1) -> Assembly:
+    """The assembly of the level-2 group, as representative ``me`` sees it."""
+    others = tuple(peer for peer in expected if peer != me)
+    plan = AssemblyPlan(
         run=RUN,
-        me=ready(me),
-        expected=tuple(peer for peer in expected if peer != me),  # type: ignore[misc]
-        close_at=10.0,
+        ready=ready(me),
+        terms=GroupTerms(expected=others, close_at=10.0, least=least, population=200),
         patience=5.0,
         first_look=0.3,
         group_size=64,
-        least=enough,
-        population=200,
-        level2=hierarchy,
+        hierarchy=HIERARCHY,
     )
-    return Assembly(call)
+    return Assembly(plan)
 
 
-def test_nobody_votes_for_a_council_in_which_a_cell_sits_twice() -> None:
-    hierarchy = Hierarchy.of(RUN, 3, 200, 64)
-    one, other = hierarchy.representatives(PEERS)[:2]
-    second = hierarchy.group_mates(one, PEERS)[0]
-
-    def votes_for(*members: str) -> bool:
-        machine = level2(other, [one, other, second], hierarchy)
-        list(machine.start(0))
-        proposal = Proposal(tuple(ready(member).raw for member in members))
-        frame = open_frame(seal(KEYS[one], proposal, Stamp(RUN, 3, LEVEL_2)), Proposal, run=RUN)
-        said = list(machine.handle(Received(frame), 1))
-        return any(isinstance(command, Send) and isinstance(command.message, Vote) for command in said)
-
-    assert votes_for(one, other)
-    assert not votes_for(one, other, second)
+def messages(commands: list[Command], form: type) -> list[object]:
+    return [
+        command.message
+        for command in commands
+        if isinstance(command, Send) and isinstance(command.message, form)
+    ]
 
 
-def test_a_frame_of_a_cell_is_worth_nothing_in_the_council() -> None:
-    hierarchy = Hierarchy.of(RUN, 3, 200, 64)
-    one, other = hierarchy.representatives(PEERS)[:2]
-    machine = level2(other, [one, other], hierarchy)
+def two_groups() -> tuple[PeerId, PeerId, PeerId]:
+    """The representatives of two level-1 groups, and another member of the first group."""
+    one, other = HIERARCHY.representatives(PEERS)[:2]
+    return one, other, HIERARCHY.group_mates(one, PEERS)[0]
+
+
+def answers(machine: Assembly, proposer: PeerId, *members: Signed[Ready]) -> list[Command]:
+    """What the machine does when ``proposer`` lists these members."""
     list(machine.start(0))
-    proposal = Proposal((ready(one, 1, bytes(16)).raw, ready(other).raw))
-    frame = open_frame(seal(KEYS[one], proposal, Stamp(RUN, 3, LEVEL_2)), Proposal, run=RUN)
-    assert not [command for command in machine.handle(Received(frame), 1) if isinstance(command, Send)]
+    proposal = Proposal(tuple(member.raw for member in members))
+    frame = open_frame(seal(KEYS[proposer], proposal, Stamp(RUN, 3, LEVEL_2)), Proposal, run=RUN)
+    return list(machine.handle(Received(frame), 1))
 
 
-def test_the_councils_group_belongs_to_its_hall_and_its_crowd_is_that_of_all_cells() -> None:
-    hierarchy = Hierarchy.of(RUN, 3, 200, 64)
-    representatives = hierarchy.representatives(PEERS)[:3]
+def test_nobody_votes_for_a_level2_group_with_two_members_of_one_level1_group() -> None:
+    one, other, second = two_groups()
+    expected = [one, other, second]
+    assert messages(answers(level2(other, expected), one, ready(one), ready(other)), Vote)
+    crowded = answers(level2(other, expected), one, ready(one), ready(other), ready(second))
+    assert not messages(crowded, Vote)
+
+
+def test_a_ready_frame_of_a_level1_group_does_not_count_in_the_level2_group() -> None:
+    one, other, _ = two_groups()
+    told = answers(level2(other, [one, other]), one, ready(one, 1, NO_GROUP), ready(other))
+    assert not [command for command in told if isinstance(command, Send)]
+
+
+def test_the_id_of_a_group_tells_its_level_and_its_population_is_that_of_all_its_level1_groups() -> None:
+    representatives = HIERARCHY.representatives(PEERS)[:3]
     group = formed(RUN, [ready(peer, 10 + n) for n, peer in enumerate(representatives)])
     assert level_of(group.id) == LEVEL_2
     assert group.population == 33
-    assert level_of(formed(RUN, [ready(peer, 1, bytes(16)) for peer in representatives]).id) == bytes(16)
+    level1 = formed(RUN, [ready(peer, 1, NO_GROUP) for peer in representatives])
+    assert level_of(level1.id) == NO_GROUP
 
 
-def test_of_two_delegates_of_one_cell_the_leader_takes_the_first() -> None:
-    hierarchy = Hierarchy.of(RUN, 3, 200, 64)
-    one, other = hierarchy.representatives(PEERS)[:2]
-    second = hierarchy.group_mates(one, PEERS)[0]
-    machine = level2(other, [one, other, second], hierarchy, enough=2)
+def test_of_two_members_of_one_level1_group_the_leader_lists_the_representative() -> None:
+    one, other, second = two_groups()
+    machine = level2(other, [one, other, second], least=2)
     list(machine.start(0))
     list(machine.handle(Woken(), 0))
-    said = [command for peer in (second, one) for command in machine.handle(Received(ready(peer)), 1)]
-    for now in (3, 5, 8):  # by then it is everybody's turn
-        said += machine.handle(Woken(), now)
-    proposals = [
-        command.message
-        for command in said
-        if isinstance(command, Send) and isinstance(command.message, Proposal)
-    ]
-    assert not any(isinstance(command, Finish) for command in said)
-    late = (hierarchy.count - 2) * ready(one).message.peers
-    assert proposals == [Proposal(tuple(ready(peer).raw for peer in sorted((one, other))), late)], (
-        "and counts those it has not heard of"
-    )
+    told = [command for peer in (second, one) for command in machine.handle(Received(ready(peer)), 1)]
+    for now in (3, 5, 8):  # by then it is every peer's turn to propose
+        told += machine.handle(Woken(), now)
+    assert not any(isinstance(command, Finish) for command in told)
+    absent = (HIERARCHY.count - 2) * ready(one).message.peers
+    expected = Proposal(tuple(ready(peer).raw for peer in sorted((one, other))), absent)
+    assert messages(told, Proposal) == [expected], "with the peers of the absent groups"

@@ -1,4 +1,4 @@
-"""What members may say in a round, and what no decoder lets through."""
+"""The messages of a round, and what no decoder accepts."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from averaging.averager import FORMS
 from averaging.messages import (
+    FORMS,
     MAX_MEMBERS,
     MAX_PARTS,
+    MAX_UPLINK,
     Ballot,
     Commit,
     Decline,
@@ -33,7 +34,7 @@ from swarm.wire import CONTROL_LIMIT, Message, Stamp, open_frame, pack, seal, un
 HASH = bytes(range(32))
 KEY = KeyPair.from_seed(bytes(32))
 COMMIT = Commit((HASH, HASH), (1.0, 2.5), 640, HASH, HASH, Codec.INT4)
-SAID: list[Message] = [
+MESSAGES: list[Message] = [
     Ready(HASH, 12_500, False),
     Proposal((b"frame", b"another")),
     Vote(),
@@ -46,14 +47,14 @@ SAID: list[Message] = [
 ]
 
 
-@pytest.mark.parametrize("message", SAID, ids=lambda message: type(message).__name__)
-def test_what_is_sealed_opens_to_the_same_words(message: Message) -> None:
+@pytest.mark.parametrize("message", MESSAGES, ids=lambda message: type(message).__name__)
+def test_a_sealed_message_opens_to_an_equal_one(message: Message) -> None:
     assert open_frame(seal(KEY, message, Stamp(HASH)), type(message), run=HASH).message == message
 
 
 def test_every_message_has_its_own_kind_and_all_are_accepted_in_a_round() -> None:
-    assert {type(message) for message in SAID} == set(FORMS)
-    assert len({message.kind for message in SAID}) == len(SAID)
+    assert {type(message) for message in MESSAGES} == set(FORMS)
+    assert len({message.kind for message in MESSAGES}) == len(MESSAGES)
 
 
 @pytest.mark.parametrize(
@@ -61,7 +62,7 @@ def test_every_message_has_its_own_kind_and_all_are_accepted_in_a_round() -> Non
     [
         (Ready, [HASH[:31]]),
         (Ready, [HASH, -1]),
-        (Ready, [HASH, 10**8 + 1]),
+        (Ready, [HASH, MAX_UPLINK + 1]),
         (Ready, [HASH, 1.5]),
         (Ready, [HASH, 1, 2]),
         (Proposal, [[]]),

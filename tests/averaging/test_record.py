@@ -13,16 +13,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from averaging.averager import Averaged, Company, Update
 from averaging.codecs import codec_of
 from averaging.messages import MAX_MEMBERS, MAX_POPULATION, MAX_WEIGHT, bits, flag_bytes, flags_of
+from averaging.outcome import Decided
 from averaging.record import Record, RecordResidual, ReplayRecord, UpdateShape, opened, packed
 from averaging.whole_update import HEAD, UpdateHeader
 from swarm.errors import Malformed
 from swarm.identity import digest_of
 from swarm.manifest import Codec, Exchange, RoundSpec
 from swarm.simulation.network import SimulatedNetwork
-from tests.averaging.test_averager import KEYS, MANIFEST, NUMBERS, ROOT, ROUND, Person, drawn, residual, stage
+from tests.averaging.averagers import KEYS, NUMBERS, ROUND, Peer, decided, drawn, manifest_with, stage
 
 CODECS = (Codec.FP32, Codec.INT8, Codec.INT4, Codec.SPARSE256)
 TENSORS = (300, 7, 693)
@@ -38,37 +38,29 @@ def shape_of(exchange: Exchange, codec: Codec) -> UpdateShape:
     return UpdateShape(spec=spec_of(exchange, codec), tensors=TENSORS)
 
 
-async def average_with_all(person: Person, vector_P: Tensor) -> Averaged:
-    """Average ``vector_P``, a vector of `TENSORS`, with everybody."""
-    update = Update(round=0, vector_P=vector_P, tokens=100, seed=bytes(32), state_root=ROOT, tensors=TENSORS)
-    return await person.averager.average(
-        update, Company([peer for peer in person.expects if peer != person.id], 5.0)
-    )
-
-
 @lru_cache
 def round_of(
     exchange: Exchange, codec: Codec, vanishes_at: float | None = None
-) -> tuple[list[Averaged], list[Tensor]]:
+) -> tuple[list[Decided], list[Tensor]]:
     """Return the averages of the three members of a round, and their residuals.
 
     If the last member ``vanishes_at`` a moment of the round, return those of the other two.
     """
-    averages: list[Averaged] = []
+    averages: list[Decided] = []
     residuals: list[Tensor] = []
 
-    async def scene(network: SimulatedNetwork, people: list[Person]) -> None:
+    async def scene(network: SimulatedNetwork, peers: list[Peer]) -> None:
         tasks = [
-            asyncio.create_task(average_with_all(person, drawn(seat))) for seat, person in enumerate(people)
+            asyncio.create_task(peer.average(drawn(seat), tensors=TENSORS)) for seat, peer in enumerate(peers)
         ]
         if vanishes_at is not None:
-            asyncio.get_running_loop().call_at(vanishes_at, network.crash, people[-1].id)
-        stay = people if vanishes_at is None else people[:-1]
-        averages.extend(await asyncio.gather(*tasks[: len(stay)]))
-        residuals.extend(residual(person) for person in stay)
+            asyncio.get_running_loop().call_at(vanishes_at, network.crash, peers[-1].id)
+        stay = peers if vanishes_at is None else peers[:-1]
+        averages.extend(decided(await asyncio.gather(*tasks[: len(stay)])))
+        residuals.extend(peer.residual for peer in stay)
         tasks[-1].cancel()
 
-    stage(scene, 3, msgspec.structs.replace(MANIFEST, round=spec_of(exchange, codec)))
+    stage(scene, 3, manifest_with(exchange=exchange, codec=codec))
     return averages, residuals
 
 
@@ -99,14 +91,13 @@ def test_a_replayed_record_gives_the_bits_that_the_members_have(
 ) -> None:
     averages, _ = round_of(exchange, codec, vanishes_at)
     for averaged in averages:
-        assert averaged.average_P is not None
         assert averaged.record is not None
         raw = packed(averaged.record)
         assert len(raw) <= shape_of(exchange, codec).limit
         record = opened(raw)
         assert torch.equal(ReplayRecord(record, shape_of(exchange, codec)).run(), averaged.average_P)
         assert (record.round, record.population, record.tokens) == (0, averaged.population, averaged.tokens)
-        assert record.members == tuple(digest_of(member) for member in averaged.members)
+        assert record.members == tuple(digest_of(member) for member in averaged.group.members)
     assert len({packed(averaged.record) for averaged in averages if averaged.record}) == 1
 
 
@@ -132,9 +123,7 @@ def test_a_record_of_a_fragment_gives_its_average_and_that_of_no_other(
     shape = UpdateShape(spec=spec, tensors=(1024, *TENSORS))
     second = msgspec.structs.replace(record, round=1)
     assert shape.fragment(second).tensors == TENSORS
-    average_P = averages[0].average_P
-    assert average_P is not None
-    assert torch.equal(ReplayRecord(second, shape).run(), average_P)
+    assert torch.equal(ReplayRecord(second, shape).run(), averages[0].average_P)
     with pytest.raises(Malformed):
         ReplayRecord(record, shape).run()
 
@@ -209,31 +198,6 @@ def test_the_residual_decays_as_the_manifest_says_and_only_where_something_was_a
     assert torch.equal(residual_P, lost_in_encoding(update_P, record, shape) * 0.5)
     not_included = msgspec.structs.replace(record, items=tuple(b"" for _ in record.items))
     assert torch.equal(RecordResidual(not_included, halved, update_P, KEYS[0].peer_id).run(), update_P)
-
-
-@both_exchanges
-def test_accepting_a_record_adds_to_the_residual_and_a_malformed_one_changes_nothing(
-    exchange: Exchange,
-) -> None:
-    record = record_of(exchange, Codec.INT8)
-    shape = shape_of(exchange, Codec.INT8)
-    update_P = drawn(0)
-    broken = msgspec.structs.replace(record, items=record.items[1:])
-
-    async def scene(network: SimulatedNetwork, people: list[Person]) -> None:
-        person = people[0]
-        await average_with_all(person, drawn(5))
-        person.averager.owe(drawn(6))
-        with pytest.raises(Malformed):
-            await person.averager.accept(broken, shape, update_P, person.id)
-        assert torch.equal(residual(person), drawn(6))
-        average_P = await person.averager.accept(record, shape, update_P, person.id)
-        assert torch.equal(average_P, ReplayRecord(record, shape).run())
-        assert torch.equal(
-            residual(person), drawn(6) + RecordResidual(record, shape, update_P, person.id).run()
-        )
-
-    stage(scene, 1)
 
 
 # --- bytes from any peer ------------------------------------------------------------------------------------

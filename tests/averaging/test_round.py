@@ -1,4 +1,6 @@
-"""Plays of every rule of a round, from the seat of one member of four. Its arithmetic is real, and done at once."""
+"""Plays of every rule of a round, as one member of four sees it. Its arithmetic is real, and done at once."""
+
+# Axes: P parameters of the whole model, N numbers of one part
 
 from __future__ import annotations
 
@@ -6,16 +8,18 @@ import math
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
+import msgspec
 import pytest
 import torch
 
 from averaging.codecs import codec_of
 from averaging.messages import Ballot, Commit, Holdings, Receipt, bits
+from averaging.outcome import NoDecision, Undecided, Void
 from averaging.partition import plan
 from averaging.reduce import CheckPart, EncodedPart, EncodeParts, ReducePart, digest, weighted_sum
 from averaging.robust import Claim, coefficients
 from averaging.round import Round
-from averaging.round_plan import Contribution, Outcome, Plan, Schedule
+from averaging.round_plan import Applied, Contribution, RoundPlan, Schedule
 from swarm.identity import PeerId
 from swarm.machine import (
     Command,
@@ -34,16 +38,16 @@ from swarm.machine import (
 )
 from swarm.manifest import Codec
 from swarm.wire import Message
-from tests.averaging.members import ROOT, group_of, heard
+from tests.averaging.members import ROOT, applied_items, group_of, heard
 
 GROUP = group_of(4)
 A, B, C, D = GROUP.members
 PARTS = plan(1024, GROUP.members)
-"""Part i is that of member i, of 256 numbers."""
+"""Part i belongs to member i and has 256 numbers."""
 AT = Schedule(
     commits=1.0, parts=2.0, takeover=2.2, spares=2.6, results=3.0, holdings=4.0, fetched=5.0, patience=10.0
 )
-PLAN = Plan(group=GROUP, parts=PARTS, codec=Codec.INT8, schedule=AT)
+PLAN = RoundPlan(group=GROUP, parts=PARTS, codec=Codec.INT8, schedule=AT)
 VECTORS = {
     member: torch.randn(1024, generator=torch.Generator().manual_seed(seat))
     for seat, member in enumerate(GROUP.members)
@@ -58,12 +62,15 @@ def encoded(member: PeerId) -> tuple[EncodedPart, ...]:
 
 def commit(member: PeerId, **changes: object) -> Commit:
     parts = encoded(member)
-    said = {
-        "hashes": tuple(p.hash for p in parts),
-        "norms": tuple(p.norm for p in parts),
-        "weight": WEIGHTS[member],
-    }
-    return Commit(**({**said, "seed": bytes(32), "state_root": ROOT, "codec": Codec.INT8} | changes))  # type: ignore[arg-type]
+    honest = Commit(
+        hashes=tuple(part.hash for part in parts),
+        norms=tuple(part.norm for part in parts),
+        weight=WEIGHTS[member],
+        seed=bytes(32),
+        state_root=ROOT,
+        codec=Codec.INT8,
+    )
+    return msgspec.structs.replace(honest, **changes)
 
 
 def commits(*members: PeerId) -> list[Event]:
@@ -76,24 +83,25 @@ def part_of(member: PeerId, owner: PeerId = A) -> Delivered:
 
 
 def result(owner: PeerId, *included: PeerId) -> bytes:
-    """What ``owner`` must come to with the updates of ``included`` (all, where nobody is named)."""
-    index, members = (
-        GROUP.members.index(owner),
-        [m for m in GROUP.members if m in (included or GROUP.members)],
-    )
-    claims = [
-        Claim(float(WEIGHTS[m]), math.sqrt(math.fsum(p.norm**2 for p in encoded(m))), encoded(m)[index].norm)
-        for m in members
-    ]
+    """The result of the part of ``owner`` with the updates of ``included``, or of all members."""
+    index = GROUP.members.index(owner)
+    members = [member for member in GROUP.members if member in (included or GROUP.members)]
     codec = codec_of(Codec.INT8)
-    numbers = weighted_sum(
-        (codec.decode(encoded(m)[index].payload, 256) for m in members), coefficients(claims)
-    )
-    return bits([m in members for m in GROUP.members]) + codec.encode(numbers)
+    decoded = (codec.decode(encoded(member)[index].payload, 256) for member in members)
+    sum_N = weighted_sum(decoded, coefficients([claim(member, index) for member in members]))
+    return bits([member in members for member in GROUP.members]) + codec.encode(sum_N)
+
+
+def claim(member: PeerId, index: int) -> Claim:
+    """What ``member`` has committed to for part ``index``."""
+    parts = encoded(member)
+    whole = math.sqrt(math.fsum(part.norm**2 for part in parts))
+    return Claim(float(WEIGHTS[member]), whole, parts[index].norm)
 
 
 def publishes(owner: PeerId, payload: bytes = NONE) -> list[Event]:
-    payload, index = payload or result(owner), GROUP.members.index(owner)
+    payload = payload or result(owner)
+    index = GROUP.members.index(owner)
     return [heard(owner, Receipt(index, digest(payload))), Delivered(owner, f"result.{index}", payload)]
 
 
@@ -102,16 +110,21 @@ WITHOUT_D = (*HASHES[:3], NONE)
 
 
 class Seat:
-    """One member's machine. Arithmetic that it asks for is done at once, unless it is of a ``slow`` kind."""
+    """One member's machine.
+
+    The jobs that it asks for are done at once; those of the ``slow`` kind wait in ``waiting``.
+    """
 
     def __init__(self, me: PeerId = A, slow: type | None = None, machine: Round | None = None) -> None:
         contribution = Contribution(vector_P=VECTORS[me], weight=WEIGHTS[me], seed=bytes(32))
         self.machine = machine or Round(PLAN, me, contribution)
-        self.slow, self.waiting, self.wakes = slow, list[Computed](), list[float]()
+        self.slow = slow
+        self.waiting: list[Computed] = []
+        self.wakes: list[float] = []
         self.began = self._through(self.machine.start(0.0), 0.0)
 
     def tell(self, *events: Event, now: float = 0.5) -> list[Command]:
-        """The commands that follow from ``events``, but for time and arithmetic."""
+        """The commands that follow from ``events``, without those for time and arithmetic."""
         return [
             command for event in events for command in self._through(self.machine.handle(event, now), now)
         ]
@@ -141,14 +154,22 @@ def messages(commands: list[Command], form: type[Message]) -> list[Message]:
     ]
 
 
-def outcome(commands: list[Command]) -> Outcome:
+def applied(commands: list[Command]) -> Applied:
+    """The end of a round with an average."""
     assert isinstance(commands[-1], Finish), commands
-    assert isinstance(commands[-1].outcome, Outcome)
+    assert isinstance(commands[-1].outcome, Applied)
+    return commands[-1].outcome
+
+
+def no_decision(commands: list[Command]) -> NoDecision:
+    """The end of a round without an average."""
+    assert isinstance(commands[-1], Finish), commands
+    assert isinstance(commands[-1].outcome, NoDecision)
     return commands[-1].outcome
 
 
 def after_exchange(*, without: tuple[PeerId, ...] = (), schedule: Schedule = AT) -> Seat:
-    """A's seat when all results but those of ``without`` are here, and A has said what it holds."""
+    """A's machine when all results are here, except those of ``without``, and A has sent its holdings."""
     contribution = Contribution(vector_P=VECTORS[A], weight=WEIGHTS[A], seed=bytes(32))
     here = [member for member in (B, C, D) if member not in without]
     seat = Seat(machine=Round(replace(PLAN, schedule=schedule), A, contribution))
@@ -182,7 +203,7 @@ def test_a_commit_to_another_model_is_no_commit() -> None:
     assert Seat().tell(heard(B, commit(B, state_root=bytes(32)))) == []
 
 
-def test_strangers_are_not_heard() -> None:
+def test_messages_of_strangers_do_not_count() -> None:
     stranger = next(member for member in group_of(5).members if member not in GROUP.members)
     assert Seat().tell(heard(stranger, commit(B)), *commits()) == []
 
@@ -212,8 +233,7 @@ def test_coefficients_come_from_the_commits_alone() -> None:
     seat.tell(*commits(B, C, D), part_of(B), part_of(C), part_of(D))
     (reduced,) = seat.waiting
     assert isinstance(reduced.job, ReducePart)
-    norms = {m: math.sqrt(math.fsum(p.norm**2 for p in encoded(m))) for m in GROUP.members}
-    claims = [Claim(float(WEIGHTS[m]), norms[m], encoded(m)[0].norm) for m in GROUP.members]
+    claims = [claim(member, 0) for member in GROUP.members]
     assert tuple(share.coefficient for share in reduced.job.shares) == tuple(coefficients(claims))
 
 
@@ -225,13 +245,13 @@ def test_a_late_sender_is_left_out_when_the_time_for_parts_has_passed() -> None:
     assert messages(seat.tell(part_of(D), now=2.1), Receipt) == []
 
 
-def test_who_has_not_committed_in_time_is_not_waited_for() -> None:
+def test_a_member_that_has_not_committed_in_time_is_not_waited_for() -> None:
     seat = Seat()
     assert messages(seat.tell(*commits(B, C), part_of(B), part_of(C)), Receipt) == []
     assert messages(seat.tell(Woken(), now=AT.commits), Receipt) == [Receipt(0, digest(result(A, A, B, C)))]
 
 
-def test_who_cannot_be_reached_is_not_waited_for_unless_it_is_heard_again() -> None:
+def test_a_member_that_cannot_be_reached_is_not_waited_for_unless_it_is_heard_again() -> None:
     seat = Seat()
     seat.tell(*commits(B, C), part_of(B), part_of(C))
     assert messages(seat.tell(Unreached(D)), Receipt) == [Receipt(0, digest(result(A, A, B, C)))]
@@ -240,7 +260,7 @@ def test_who_cannot_be_reached_is_not_waited_for_unless_it_is_heard_again() -> N
     assert messages(seat.tell(part_of(B)), Receipt) == []
 
 
-def test_arithmetic_that_has_begun_is_waited_for() -> None:
+def test_a_job_that_has_begun_is_waited_for() -> None:
     seat = Seat(slow=CheckPart)
     assert messages(seat.tell(*commits(B), part_of(B), Unreached(C), Unreached(D)), Receipt) == []
     assert messages(seat.tell(seat.waiting[0]), Receipt)[0] == Receipt(0, digest(result(A, A, B)))
@@ -279,7 +299,7 @@ def test_of_two_parts_of_one_sender_the_first_counts() -> None:
 # --- 4: holdings and ballots --------------------------------------------------------------------------------
 
 
-def test_holdings_are_said_when_everything_that_can_come_is_here() -> None:
+def test_holdings_are_sent_when_everything_that_can_come_is_here() -> None:
     seat = Seat()
     seat.tell(*commits(B, C, D), part_of(B), part_of(C), part_of(D), *publishes(B), *publishes(C))
     receipt, payload = publishes(D)
@@ -287,7 +307,7 @@ def test_holdings_are_said_when_everything_that_can_come_is_here() -> None:
     assert seat.tell(receipt) == [Send((B, C, D), Holdings(HASHES), GROUP.id)]
 
 
-def test_holdings_are_said_without_those_whose_time_has_passed() -> None:
+def test_holdings_are_sent_without_the_items_whose_time_has_passed() -> None:
     seat = Seat()
     seat.tell(*commits(B, C, D), part_of(B), part_of(C), part_of(D), *publishes(B), *publishes(C))
     assert seat.tell(Woken(), now=AT.parts) == []
@@ -298,7 +318,8 @@ def test_holdings_are_said_without_those_whose_time_has_passed() -> None:
 def test_of_two_receipts_of_one_owner_the_first_counts() -> None:
     seat = Seat()
     seat.tell(*commits(B, C, D), part_of(B), part_of(C), part_of(D), *publishes(B), *publishes(C))
-    first, other = result(D), result(D, A, B)
+    first = result(D)
+    other = result(D, A, B)
     assert seat.tell(heard(D, Receipt(3, digest(first))), heard(D, Receipt(3, digest(other)))) == []
     report, *_ = seat.tell(Delivered(D, "result.3", other))
     assert isinstance(report, Report)
@@ -311,28 +332,27 @@ def test_a_ballot_is_cast_as_soon_as_nothing_can_change_it() -> None:
     assert seat.tell(*holdings(HASHES, C)) == [Send((B, C, D), Ballot(HASHES), GROUP.id)]
 
 
-def test_a_ballot_waits_where_a_word_may_still_change_it_and_not_for_ever() -> None:
+def test_a_ballot_waits_while_a_message_may_still_change_it_but_not_for_ever() -> None:
     seat = after_exchange()
     assert seat.tell(*holdings(WITHOUT_D, B), *holdings(HASHES, C)) == []
     assert messages(seat.tell(Woken(), now=AT.holdings), Ballot) == [Ballot(WITHOUT_D)]
 
 
-def test_an_item_that_less_than_two_thirds_hold_is_not_applied() -> None:
+def test_an_item_that_fewer_than_two_thirds_hold_is_not_applied() -> None:
     seat = after_exchange()
     assert messages(seat.tell(*holdings(WITHOUT_D, B, C)), Ballot) == [Ballot(WITHOUT_D)]
-    end = outcome(seat.tell(*ballots(WITHOUT_D, B, C)))
-    assert end.applied == (True, True, True, False)
+    end = applied(seat.tell(*ballots(WITHOUT_D, B, C)))
+    assert applied_items(end) == (True, True, True, False)
     assert end.included == (True, True, True, False)
-    assert end.average_P is not None
     assert not end.average_P[768:].any()
     assert end.average_P[:768].any()
 
 
-def test_whoever_sees_the_decision_before_it_has_voted_votes_with_it() -> None:
+def test_a_member_that_sees_the_decision_before_it_has_voted_votes_with_it() -> None:
     seat = after_exchange()
     told = seat.tell(*ballots(HASHES, B, C, D))
     assert told[0] == Send((B, C, D), Ballot(HASHES), GROUP.id)
-    assert outcome(told).applied == (True,) * 4
+    assert applied_items(applied(told)) == (True,) * 4
 
 
 # --- 5: apply -----------------------------------------------------------------------------------------------
@@ -340,23 +360,24 @@ def test_whoever_sees_the_decision_before_it_has_voted_votes_with_it() -> None:
 
 def test_the_average_is_that_of_the_decided_results() -> None:
     seat = after_exchange()
-    end = outcome(seat.tell(*holdings(HASHES, B, C, D), *ballots(HASHES, B, C)))
-    whole = torch.cat(
-        [codec_of(Codec.INT8).decode(result(member)[PLAN.head :], 256) for member in GROUP.members]
-    )
-    assert end.average_P is not None
-    assert torch.equal(end.average_P, whole)
+    end = applied(seat.tell(*holdings(HASHES, B, C, D), *ballots(HASHES, B, C)))
+    codec = codec_of(Codec.INT8)
+    numbers = [result(member)[PLAN.header_bytes :] for member in GROUP.members]
+    whole_P = torch.cat([codec.decode(payload, 256) for payload in numbers])
+    assert torch.equal(end.average_P, whole_P)
+    assert [bytes(item) for item in end.items] == [result(member) for member in GROUP.members]
     assert end.encoded == tuple(part.payload for part in encoded(A))
-    assert (end.missing, end.tokens, end.reason) == ((), 700, "")
+    assert (end.missing, end.tokens) == ((), 700)
 
 
-def test_who_is_in_a_result_is_read_from_the_result_itself() -> None:
-    seat, without_us = after_exchange(without=(D,)), result(D, B, C)
+def test_the_members_that_a_result_includes_are_read_from_the_result_itself() -> None:
+    seat = after_exchange(without=(D,))
+    without_us = result(D, B, C)
     hashes = (*HASHES[:3], digest(without_us))
     (fetch,) = seat.tell(*holdings(hashes, B, C, D), *ballots(hashes, B, C, D), now=3.1)[1:]
     assert isinstance(fetch, Fetch)
-    end = outcome(seat.tell(Delivered(fetch.source, fetch.item, without_us), now=3.2))
-    assert end.applied == (True,) * 4
+    end = applied(seat.tell(Delivered(fetch.source, fetch.item, without_us), now=3.2))
+    assert applied_items(end) == (True,) * 4
     assert end.included == (True, True, True, False)
 
 
@@ -370,7 +391,7 @@ def test_a_missing_item_is_fetched_from_one_holder_after_the_other() -> None:
     assert isinstance(report, Report)
     assert (report.code, report.peer) == ("bad-result", C)
     assert again == Fetch(D, item, len(result(D)))
-    assert outcome(seat.tell(Delivered(D, item, result(D)), now=3.4)).applied == (True,) * 4
+    assert applied_items(applied(seat.tell(Delivered(D, item, result(D)), now=3.4))) == (True,) * 4
 
 
 def test_nothing_is_fetched_while_the_owners_own_copy_may_be_on_its_way() -> None:
@@ -380,17 +401,16 @@ def test_nothing_is_fetched_while_the_owners_own_copy_may_be_on_its_way() -> Non
         Ballot(HASHES)
     ]
     assert seat.wakes[-1] == AT.results
-    assert outcome(seat.tell(*publishes(D))).applied == (True,) * 4
+    assert applied_items(applied(seat.tell(*publishes(D)))) == (True,) * 4
 
 
-def test_an_item_that_cannot_be_had_in_time_ends_the_round_for_us() -> None:
+def test_an_item_that_cannot_be_fetched_in_time_ends_the_round_for_us() -> None:
     seat = after_exchange(without=(D,))
     seat.tell(*holdings(HASHES, B, C, D), *ballots(HASHES, B, C, D), now=3.1)
     assert seat.wakes[-1] == AT.fetched
-    end = outcome(seat.tell(Woken(), now=AT.fetched))
-    assert end.average_P is None
-    assert end.reason == "an item that the others have applied could not be fetched in time"
-    assert end.included == (False,) * 4
+    end = no_decision(seat.tell(Woken(), now=AT.fetched))
+    reason = "an item that the others have applied could not be fetched in time"
+    assert end == Undecided(reason, GROUP, missing=())
 
 
 def test_an_item_that_no_holder_gives_ends_the_round_for_us_long_before_its_time_is_over() -> None:
@@ -404,24 +424,22 @@ def test_an_item_that_no_holder_gives_ends_the_round_for_us_long_before_its_time
         assert seat.wakes[-1] == at.fetched
     assert seat.tell(Unreached(D, item), now=3.4) == []
     assert seat.wakes[-1] == 3.9
-    end = outcome(seat.tell(Woken(), now=3.9))
-    assert (end.average_P, end.is_void) == (None, False)
+    assert isinstance(no_decision(seat.tell(Woken(), now=3.9)), Undecided)
 
 
 def test_split_ballots_end_the_round_as_soon_as_they_cannot_decide_any_more() -> None:
     seat = after_exchange()
     seat.tell(*holdings(HASHES, B, C, D))
     assert seat.tell(*ballots(WITHOUT_D, B)) == []
-    end = outcome(seat.tell(*ballots((NONE,) * 4, C)))
-    assert end.average_P is None
-    assert end.reason == "1 of 4 members agree on the round, 3 are needed"
+    end = no_decision(seat.tell(*ballots((NONE,) * 4, C)))
+    assert end == Void("1 of 4 members agree on the round, 3 are needed", GROUP, missing=())
 
 
 def test_of_two_ballots_of_one_member_the_first_counts() -> None:
     seat = after_exchange()
     seat.tell(*holdings(HASHES, B, C, D))
     assert seat.tell(*ballots(HASHES, B), *ballots(HASHES, B), *ballots(WITHOUT_D, B)) == []
-    assert outcome(seat.tell(*ballots(HASHES, C))).applied == (True,) * 4
+    assert applied_items(applied(seat.tell(*ballots(HASHES, C)))) == (True,) * 4
 
 
 # --- the end ------------------------------------------------------------------------------------------------
@@ -431,31 +449,29 @@ def test_of_two_ballots_of_one_member_the_first_counts() -> None:
     "answers", [[], [*commits(B, C, D)], [*commits(B, C), part_of(B)], [*publishes(B), *holdings(HASHES, B)]]
 )
 def test_deadlines_always_end_it(answers: list[Event]) -> None:
-    """The others say so much and no more, and nobody can be said to be gone."""
+    """The others send these messages and no more, and nobody is reported as unreachable."""
     seat = Seat()
     told = seat.tell(*answers)
     for _ in range(8):
         if told and isinstance(told[-1], Finish):
             break
         told = seat.tell(Woken(), now=seat.wakes[-1])
-    assert outcome(told).average_P is None
+    assert no_decision(told)
     assert seat.wakes[-1] <= AT.fetched
 
 
-def test_where_everybody_is_gone_it_still_ends_with_a_reason() -> None:
+def test_a_round_whose_other_members_are_all_gone_ends_with_a_reason() -> None:
     seat = Seat()
     seat.tell(Unreached(B), Unreached(C), Unreached(D))
-    end = outcome(seat.tell(Woken(), now=AT.holdings) + seat.tell(Woken(), now=AT.fetched))
-    assert end.reason == "1 of 4 members agree on the round, 3 are needed"
-    assert end.missing == (B, C, D)
+    end = no_decision(seat.tell(Woken(), now=AT.holdings) + seat.tell(Woken(), now=AT.fetched))
+    reason = "1 of 4 members agree on the round, 3 are needed"
+    assert end == Undecided(reason, GROUP, missing=(B, C, D)), "they may only be out of our reach"
 
 
 LATER = 0.5 + AT.patience / 4
 
 
-def test_where_too_few_are_left_for_a_decision_the_round_is_given_up_once_the_others_were_asked_again() -> (
-    None
-):
+def test_a_round_with_too_few_members_left_is_given_up_once_the_others_were_asked_again() -> None:
     seat = Seat()
     seat.tell(Unreached(C), Unreached(D))
     again = Send((C, D), commit(A), GROUP.id)
@@ -463,27 +479,27 @@ def test_where_too_few_are_left_for_a_decision_the_round_is_given_up_once_the_ot
     assert LATER in seat.wakes
     assert again in seat.tell(Woken(), now=LATER)
     assert seat.tell(Unreached(C), now=LATER) == []
-    end = outcome(seat.tell(Unreached(D), now=LATER))
-    assert (end.average_P, end.is_void) == (None, True)
-    assert end.reason == "0 of 4 members agree on the round, 3 are needed, and 2 cannot be reached"
+    end = no_decision(seat.tell(Unreached(D), now=LATER))
+    reason = "0 of 4 members agree on the round, 3 are needed, and 2 cannot be reached"
+    assert end == Void(reason, GROUP, missing=(B, C, D))
 
 
-def test_whoever_speaks_again_is_not_given_up() -> None:
+def test_a_member_that_is_heard_again_is_not_given_up() -> None:
     seat = Seat()
     seat.tell(Unreached(C), Unreached(D))
     seat.tell(Woken(), now=LATER)
     seat.tell(Unreached(C), *commits(C), now=LATER)
     assert not any(isinstance(command, Finish) for command in seat.tell(Unreached(D), now=LATER))
-    assert seat.tell(Unreached(C), now=LATER) == [], "that is the first time since it has spoken"
+    assert seat.tell(Unreached(C), now=LATER) == [], "that is the first time since it was heard"
 
 
-def test_the_ballots_of_the_dead_still_count() -> None:
+def test_the_ballots_of_dead_members_still_count() -> None:
     seat = after_exchange()
     told = seat.tell(*ballots(HASHES, C, D), Unreached(C), Unreached(D), now=3.1)
-    assert outcome(told + seat.tell(*ballots(HASHES, B), now=3.1)).applied == (True,) * 4
+    assert applied_items(applied(told + seat.tell(*ballots(HASHES, B), now=3.1))) == (True,) * 4
 
 
-def test_a_bulk_item_that_cannot_be_delivered_makes_nobody_dead() -> None:
+def test_a_member_to_which_a_bulk_item_cannot_be_delivered_is_not_dead_for_that() -> None:
     seat = Seat()
     seat.tell(*commits(B, C, D), Unreached(C), Unreached(D))
     seat.tell(Woken(), now=LATER)
@@ -491,21 +507,7 @@ def test_a_bulk_item_that_cannot_be_delivered_makes_nobody_dead() -> None:
     assert not any(isinstance(command, Finish) for command in again)
 
 
-def test_arithmetic_that_takes_longer_than_the_round_ends_it_at_once() -> None:
+def test_a_job_that_takes_longer_than_the_round_ends_it_at_once() -> None:
     seat = Seat(slow=EncodeParts)
     assert seat.tell(*commits(B, C, D), Woken(), now=AT.fetched) == []
-    assert outcome(seat.tell(seat.waiting[0], now=6.0)).average_P is None
-
-
-def test_the_phases_of_a_schedule_follow_each_other_and_end_in_time() -> None:
-    schedule = Schedule.within(100.0, 30.0)
-    times = [getattr(schedule, name) for name in Schedule.__slots__ if name != "patience"]
-    assert times == sorted(times)
-    assert [schedule.next(time) for time in times[:-1]] == times[1:]
-    assert times[0] > 100.0
-    assert times[-1] == 130.0
-
-
-def test_a_plan_knows_the_length_of_every_result() -> None:
-    assert PLAN.result_size(PARTS[0]) == len(result(A))
-    assert replace(PLAN, group=group_of(33)).head == 8
+    assert no_decision(seat.tell(seat.waiting[0], now=6.0))

@@ -1,6 +1,8 @@
-"""Plays of the spares: who takes a part over, when, and what becomes of two results. Then kills at every phase of whole rounds.
+"""Plays of the spares: which one takes a part over, when, and what becomes of two results.
 
-The part of D has A and B for spares; A is the first of them.
+Then kills in every phase of whole rounds.
+
+A and B are the spares of D's part; A comes first.
 """
 
 from __future__ import annotations
@@ -18,25 +20,23 @@ from swarm.errors import Busy, Refused
 from swarm.identity import PeerId
 from swarm.machine import Command, Compute, Delivered, Send, Ship, Unreached, Woken
 from swarm.manifest import Codec, Exchange
-from tests.averaging.members import PLAIN, Play, Stage, heard
-from tests.averaging.test_any_order import CALM, account, books, check
+from tests.averaging.members import PLAIN, Play, Stage, applied_items, heard
+from tests.averaging.test_any_order import CALM, account, check, check_sum
 from tests.averaging.test_round import (
     AT,
     GROUP,
     HASHES,
-    PARTS,
-    PLAN,
     A,
     B,
     C,
     D,
     Seat,
+    applied,
     ballots,
     commits,
     encoded,
     holdings,
     messages,
-    outcome,
     part_of,
     publishes,
     result,
@@ -46,7 +46,7 @@ OTHERS = {A: (B, C, D), B: (A, C, D), C: (A, B, D)}
 
 
 def before_d_publishes(me: PeerId = A) -> Seat:
-    """``me`` has everything but the result of D's part."""
+    """``me`` has everything except the result of D's part."""
     seat = Seat(me)
     others = [member for member in GROUP.members if member != me]
     seat.tell(*commits(*others), *(part_of(member, me) for member in others))
@@ -54,23 +54,18 @@ def before_d_publishes(me: PeerId = A) -> Seat:
     return seat
 
 
-def test_every_part_has_an_owner_and_two_spares() -> None:
-    assert [PLAN.chain(part) for part in PARTS] == [(A, B, C), (B, C, D), (C, D, A), (D, A, B)]
-    alone = replace(PLAN, parts=PARTS[:1])
-    assert len(set(alone.chain(PARTS[0]))) == 3
-
-
 def test_the_first_spare_asks_for_the_part_of_an_owner_that_is_gone_reduces_and_publishes() -> None:
     seat = before_d_publishes()
     assert seat.tell(Unreached(D)) == [Send(OTHERS[A], Takeover(3), GROUP.id)]
     assert seat.tell(part_of(B, D)) == []
-    told, taken = seat.tell(part_of(C, D)), result(D, A, B, C)
+    told = seat.tell(part_of(C, D))
+    taken = result(D, A, B, C)
     assert told[0] == Send(OTHERS[A], Receipt(3, digest(taken)), GROUP.id)
     assert told[1:4] == [Ship(member, "result.3", taken) for member in OTHERS[A]]
     hashes = (*HASHES[:3], digest(taken))
     assert messages(told, Holdings) == [Holdings(hashes)]
-    end = outcome(seat.tell(*holdings(hashes, B, C), *ballots(hashes, B, C)))
-    assert end.applied == end.included == (True,) * 4
+    end = applied(seat.tell(*holdings(hashes, B, C), *ballots(hashes, B, C)))
+    assert applied_items(end) == end.included == (True,) * 4
 
 
 def test_a_member_sends_its_part_to_the_spare_when_it_has_lost_the_owner_itself() -> None:
@@ -81,14 +76,15 @@ def test_a_member_sends_its_part_to_the_spare_when_it_has_lost_the_owner_itself(
 
 
 def test_a_member_sends_its_part_when_the_spare_asks_and_waits_for_it() -> None:
-    seat, taken = before_d_publishes(C), result(D, A, B, C)
+    seat = before_d_publishes(C)
+    taken = result(D, A, B, C)
     assert seat.tell(heard(A, Takeover(3))) == [Ship(A, "part.3.2", encoded(C)[3].payload)]
     assert seat.tell(heard(A, Takeover(3)), Unreached(D)) == []
     (said,) = seat.tell(heard(A, Receipt(3, digest(taken))), Delivered(A, "result.3", taken))
     assert messages([said], Holdings) == [Holdings((*HASHES[:3], digest(taken)))]
 
 
-def test_an_owner_that_says_nothing_is_out_when_its_time_has_passed() -> None:
+def test_a_silent_owner_is_out_when_its_time_has_passed() -> None:
     assert messages(before_d_publishes().tell(Woken(), now=AT.takeover), Takeover) == [Takeover(3)]
     assert before_d_publishes(C).tell(Woken(), now=AT.takeover) == [
         Ship(A, "part.3.2", encoded(C)[3].payload)
@@ -98,7 +94,7 @@ def test_an_owner_that_says_nothing_is_out_when_its_time_has_passed() -> None:
     assert signed.tell(Woken(), now=AT.takeover) == [], "its result is on the way"
 
 
-def test_a_spare_does_not_wait_for_ever_nor_for_who_has_said_that_it_holds_nothing() -> None:
+def test_a_spare_does_not_wait_for_ever_nor_for_a_member_that_says_it_holds_nothing() -> None:
     seat = before_d_publishes()
     seat.tell(Unreached(D), part_of(B, D))
     assert messages(seat.tell(heard(C, Holdings((*HASHES[:3], b"")))), Receipt) == [
@@ -120,7 +116,7 @@ def test_an_owner_that_is_heard_again_is_the_owner_again() -> None:
     assert messages(told, Receipt) == [Receipt(3, HASHES[3])]
 
 
-def test_who_has_the_result_answers_with_a_copy_and_the_spare_hands_it_on() -> None:
+def test_a_member_that_has_the_result_answers_with_a_copy_and_the_spare_passes_it_on() -> None:
     holder = before_d_publishes(C)
     holder.tell(*publishes(D))
     copy = f"copy.3.{HASHES[3].hex()}"
@@ -142,8 +138,9 @@ def test_a_spare_waits_for_copies_that_it_can_check_before_it_reduces() -> None:
     assert messages(spare.tell(Woken(), now=AT.spares), Receipt) == [Receipt(3, digest(result(D, A, B)))]
 
 
-def test_of_two_results_the_owners_is_named_by_all_who_hold_both() -> None:
-    seat, taken = before_d_publishes(B), result(D, A, B, C)
+def test_of_two_results_all_members_that_hold_both_name_the_owners() -> None:
+    seat = before_d_publishes(B)
+    taken = result(D, A, B, C)
     early = Seat(B)
     early.tell(*commits(A, C, D), *(part_of(member, B) for member in (A, C, D)), *publishes(A))
     early.tell(heard(A, Receipt(3, digest(taken))), Delivered(A, "result.3", taken), *publishes(D))
@@ -158,7 +155,7 @@ def test_nobody_waits_for_a_spare_once_the_others_hold_what_will_be_applied() ->
     assert messages(seat.tell(*holdings(HASHES, C)), Holdings) == [Holdings((*HASHES[:3], b""))]
 
 
-def test_what_has_no_place_is_refused_and_a_copy_waits_for_its_receipt() -> None:
+def test_an_item_that_has_no_place_is_refused_and_a_copy_waits_for_its_receipt() -> None:
     machine = before_d_publishes().machine
     size = len(encoded(B)[0].payload)
     assert machine.expect(B, "part.0.2") == machine.expect(B, "part.3.2") == size
@@ -193,7 +190,7 @@ def job(form: Any) -> Phase:
     return lambda command: isinstance(command, Compute) and isinstance(command.job, form)
 
 
-def word(form: Any) -> Phase:
+def message(form: Any) -> Phase:
     return lambda command: isinstance(command, Send) and isinstance(command.message, form)
 
 
@@ -203,21 +200,21 @@ def ship(kind: str) -> Phase:
 
 PHASES = {
     "encode": job(EncodeParts | EncodeUpdate),
-    "commit": word(Commit),
+    "commit": message(Commit),
     "exchange": lambda command: ship("part")(command) or ship("update")(command),
     "check": job(CheckPart | CheckUpdate),
     "reduce": job(ReducePart),
-    "receipt": word(Receipt),
+    "receipt": message(Receipt),
     "publish": ship("result"),
     "check result": job(CheckResult),
-    "holdings": word(Holdings),
-    "ballot": word(Ballot),
+    "holdings": message(Holdings),
+    "ballot": message(Ballot),
     "apply": job(DecodeResults | CombineUpdates),
 }
 
 
 def dies(victims: tuple[int, ...], phase: str) -> Play:
-    """The members at these places among the owners die before they first do what the phase is about."""
+    """The owners of these parts die just before they first do what the phase is about."""
 
     def kill(stage: Stage, member: PeerId, command: Command) -> bool:
         owners = [part.owner for part in stage.parts]
@@ -229,8 +226,9 @@ def dies(victims: tuple[int, ...], phase: str) -> Play:
 @pytest.mark.parametrize("phase", PHASES)
 @pytest.mark.parametrize("victims", [(0,), (0, 1), (2, 5)], ids=["owner", "owner and spare", "two owners"])
 def test_a_killed_owner_costs_no_part_of_the_average(victims: tuple[int, ...], phase: str) -> None:
-    """Every part is applied with all survivors in it, and well before the deadlines, whenever and whoever dies."""
-    whole = rounds = 0
+    """Every part is applied with all survivors in it, well before the deadlines."""
+    whole = 0
+    rounds = 0
     for seed in range(12):
         stage = Stage(seed, 7, CALM, dies(victims, phase)).act()
         averaged = check(stage)
@@ -238,9 +236,11 @@ def test_a_killed_owner_costs_no_part_of_the_average(victims: tuple[int, ...], p
         for member in averaged:
             account(stage, member, PLAIN)
             assert member.ended_at < member.fetched / 2
-        books(stage, averaged)
+        check_sum(stage, averaged)
         rounds += 1
-        whole += all(all(member.outcome.applied) and all(member.outcome.included) for member in averaged)
+        whole += all(
+            all(applied_items(member.applied)) and all(member.applied.included) for member in averaged
+        )
     assert whole == rounds
 
 
@@ -258,10 +258,10 @@ def test_a_killed_sender_that_owns_nothing_costs_its_own_update_at_most(phase: s
         assert len(averaged) == 6
         for member in averaged:
             account(stage, member, PLAIN)
-            assert all(member.outcome.applied)
-            assert all(member.outcome.included)
+            assert all(applied_items(member.applied))
+            assert all(member.applied.included)
             assert member.ended_at < member.fetched / 2
-        books(stage, averaged)
+        check_sum(stage, averaged)
 
 
 @pytest.mark.parametrize("phase", ["encode", "commit", "exchange", "check", "holdings", "ballot", "apply"])
@@ -273,7 +273,7 @@ def test_in_a_gather_a_killed_member_costs_its_own_update_at_most(phase: str) ->
         assert len(averaged) == 6
         for member in averaged:
             account(stage, member, play)
-            assert all(member.outcome.included)
-            assert set(member.outcome.missing) <= {stage.parts[0].owner}
+            assert all(member.applied.included)
+            assert set(member.applied.missing) <= {stage.parts[0].owner}
             assert member.ended_at < member.fetched / 2
-        books(stage, averaged)
+        check_sum(stage, averaged)

@@ -1,4 +1,4 @@
-"""What one member has heard: first words count, strangers' do not, and what is settled stays so."""
+"""What one member has heard: first messages count, strangers' do not, and settled items stay settled."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from dataclasses import replace
 from averaging.messages import Ballot, Commit, Holdings, Receipt, Takeover
 from averaging.partition import plan
 from averaging.robust import Claim
-from averaging.round_plan import Plan, Schedule
+from averaging.round_plan import RoundPlan, Schedule
 from averaging.tally import Tally
+from swarm.identity import PeerId
 from swarm.manifest import Codec, Exchange
 from swarm.wire import Message
 from tests.averaging.members import ROOT, group_of
@@ -17,17 +18,19 @@ from tests.averaging.members import ROOT, group_of
 GROUP = group_of(4)
 A, B, C, D = GROUP.members
 PARTS = plan(1024, GROUP.members)
-PLAN = Plan(
-    group=GROUP, parts=PARTS, codec=Codec.INT8, schedule=Schedule(10.0, 1.0, 2.0, 2.2, 2.6, 3.0, 4.0, 5.0)
+AT = Schedule(
+    patience=10.0, commits=1.0, parts=2.0, takeover=2.2, spares=2.6, results=3.0, holdings=4.0, fetched=5.0
 )
-X, Y = bytes([1]) * 32, bytes([2]) * 32
+PLAN = RoundPlan(group=GROUP, parts=PARTS, codec=Codec.INT8, schedule=AT)
+X = bytes([1]) * 32
+Y = bytes([2]) * 32
 NONE = b""
 
 
-def tally(*said: tuple[str, Message]) -> Tally:
+def tally(*messages: tuple[PeerId, Message]) -> Tally:
     heard = Tally(PLAN)
-    for sender, message in said:
-        heard.hear(sender, message)  # type: ignore[arg-type]
+    for sender, message in messages:
+        heard.hear(sender, message)
     return heard
 
 
@@ -45,7 +48,7 @@ def held(*hashes: bytes) -> Holdings:
     return Holdings((*hashes, *(NONE,) * (4 - len(hashes))))
 
 
-def test_whoever_says_two_things_is_heard_once() -> None:
+def test_of_two_messages_of_one_kind_the_first_counts() -> None:
     heard = tally(
         (A, commit(1)),
         (A, commit(2)),
@@ -61,7 +64,7 @@ def test_whoever_says_two_things_is_heard_once() -> None:
     assert tally((owner, Receipt(0, X)), (owner, Receipt(0, Y))).receipts[0, owner].hash == X
 
 
-def test_what_does_not_fit_the_plan_is_not_heard() -> None:
+def test_a_message_that_does_not_fit_the_plan_does_not_count() -> None:
     stranger = next(member for member in GROUP.members if member not in PLAN.chain(PARTS[0]))
     heard = tally(
         (A, commit(parts=3)),
@@ -75,27 +78,28 @@ def test_what_does_not_fit_the_plan_is_not_heard() -> None:
         (A, Holdings((X,) * 3)),
         (A, Ballot((X,) * 5)),
     )
-    assert (heard.commits, heard.receipts, heard.calls, heard.holdings, heard.ballots) == ({}, {}, {}, {}, {})
+    assert (heard.commits, heard.receipts, heard.takeovers) == ({}, {}, {})
+    assert (heard.holdings, heard.ballots) == ({}, {})
 
 
-def test_owner_and_spares_are_heard_about_a_part() -> None:
+def test_receipts_and_takeovers_of_owner_and_spares_count() -> None:
     owner, *spares = PLAN.chain(PARTS[0])
     heard = tally((owner, Receipt(0, X)), (spares[0], Receipt(0, Y)), (spares[1], Takeover(0)))
     assert heard.receipts_of(0) == {X, Y}
-    assert heard.calls == {0: {spares[1]}}
+    assert heard.takeovers == {0: {spares[1]}}
 
 
 def test_in_a_gather_nobody_owns_anything_and_a_commit_has_one_hash() -> None:
-    the_plan = replace(PLAN, parts=plan(1024, GROUP.members[:1]), exchange=Exchange.GATHER)
-    heard = Tally(the_plan)
+    gather = replace(PLAN, parts=plan(1024, GROUP.members[:1]), exchange=Exchange.GATHER)
+    heard = Tally(gather)
     for message in (commit(), commit(parts=1), Receipt(0, X), Takeover(0), held(X, Y)):
         heard.hear(A, message)
     assert heard.commits[A] == commit(parts=1)
-    assert (heard.receipts, heard.calls) == ({}, {})
+    assert (heard.receipts, heard.takeovers) == ({}, {})
     assert heard.holdings[A] == held(X, Y)
 
 
-def test_nobody_waits_for_who_is_gone_nor_when_it_is_due_for_who_has_not_committed() -> None:
+def test_nobody_waits_for_members_that_are_gone_nor_for_late_commits() -> None:
     heard = tally((A, commit()), (B, commit()))
     heard.gone.add(B)
     assert heard.awaited({A}, now=0.5) == {C, D}
@@ -106,13 +110,13 @@ def test_a_claim_is_what_the_commit_says() -> None:
     assert tally((A, commit(5))).claim(A, 1) == Claim(5.0, 5.0, 4.0)
 
 
-def test_an_item_is_supported_where_two_thirds_hold_the_same() -> None:
+def test_an_item_is_supported_if_two_thirds_hold_the_same() -> None:
     heard = tally((A, held(X, X)), (B, held(X, Y)), (C, held(X, X)))
     assert [heard.supported(index) for index in range(4)] == [X, NONE, NONE, NONE]
     assert heard.holders(1, X) == sorted([A, C])
 
 
-def test_an_item_is_settled_when_no_word_can_change_it() -> None:
+def test_an_item_is_settled_when_no_message_can_change_it() -> None:
     heard = tally((A, held(X, X)), (B, held(X, Y)))
     assert [heard.is_settled(index) for index in range(4)] == [False, False, True, True]
     heard.hear(C, held(X, X))
@@ -123,11 +127,11 @@ def test_members_that_find_everything_settled_agree_whatever_each_has_heard() ->
     chance = random.Random(1)
     compared = 0
     for _ in range(500):
-        said = [
+        sent = [
             (member, Holdings(tuple(chance.choice([X, X, X, Y, NONE]) for _ in range(4))))
             for member in GROUP.members
         ]
-        one, other = (tally(*chance.sample(said, chance.randrange(2, 5))) for _ in range(2))
+        one, other = (tally(*chance.sample(sent, chance.randrange(2, 5))) for _ in range(2))
         for index in range(4):
             if one.is_settled(index) and other.is_settled(index):
                 compared += 1

@@ -1,0 +1,120 @@
+"""Six peers, their signed messages, and the assemblies that they start, for tests of `averaging.assembly`."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+
+from averaging import groups
+from averaging.assembly import Assembly, AssemblyPlan
+from averaging.groups import Group
+from averaging.messages import Proposal, Ready, Vote
+from averaging.terms import GroupTerms
+from swarm.identity import KeyPair, PeerId
+from swarm.machine import Finish, Received, Send
+from swarm.wire import Message, Signed, Stamp, open_frame, seal
+
+RUN = bytes(32)
+ROOT = bytes([7]) * 32
+OTHER = bytes([8]) * 32
+"""The state root of another model."""
+ROUND = 5
+CLOSE = 10.0
+PATIENCE = 4.0
+END = CLOSE + 2 * PATIENCE
+KEYS = {key.peer_id: key for key in (KeyPair.from_seed(bytes([n]) * 32) for n in range(6))}
+A, B, C, D, E, F = groups.leaders(RUN, ROUND, KEYS)
+"""In the order in which they lead, which is not that of their ids."""
+
+
+def sent(
+    peer: PeerId, message: Message, *, group: bytes = bytes(16), round_: int = ROUND, seq: int = 1
+) -> Received:
+    """The event that a message of ``peer`` came, signed by it."""
+    frame = seal(KEYS[peer], message, Stamp(RUN, round_, group, seq))
+    return Received(open_frame(frame, type(message), run=RUN))
+
+
+def ready(
+    peer: PeerId, root: bytes = ROOT, *, round_: int = ROUND, is_participant: bool = True
+) -> Signed[Ready]:
+    """The signed `Ready` of ``peer``."""
+    message = Ready(root, is_participant=is_participant)
+    return sent(peer, message, round_=round_).signed  # type: ignore[return-value]
+
+
+def comes(peer: PeerId, root: bytes = ROOT) -> Received:
+    """The event that ``peer`` says it is ready."""
+    return Received(ready(peer, root))
+
+
+def listed(*members: Signed[Ready], unseated: int = 0) -> Proposal:
+    """The proposal that lists these `Ready` frames, in the order of their senders' ids."""
+    ordered = sorted(members, key=lambda signed: signed.signer)
+    return Proposal(tuple(signed.raw for signed in ordered), unseated)
+
+
+def proposed(*members: PeerId, unseated: int = 0) -> Proposal:
+    """The proposal that lists these peers."""
+    return listed(*(ready(peer) for peer in members), unseated=unseated)
+
+
+def group(*members: PeerId, unseated: int = 0) -> Group:
+    """The group that follows from `proposed`."""
+    return groups.form(RUN, ROUND, members, ROOT, unseated=unseated)
+
+
+def votes(peer: PeerId, *members: PeerId) -> Received:
+    """The event that ``peer`` votes for the group of ``members``."""
+    return sent(peer, Vote(), group=group(*members).id)
+
+
+def vote_of(me: PeerId, *members: PeerId) -> Send:
+    """Our own vote for the group of ``members``, to the others in it."""
+    return Send(others(me, *members), Vote(), group(*members).id)
+
+
+def others(me: PeerId, *members: PeerId) -> tuple[PeerId, ...]:
+    """``members`` without us, in the order of their ids."""
+    return tuple(sorted(set(members) - {me}))
+
+
+def terms_for(expected: Sequence[PeerId] = (A, B, C, D)) -> GroupTerms:
+    """Any number of peers is enough, and the leader waits until `CLOSE`."""
+    return GroupTerms(expected=tuple(expected), close_at=CLOSE)
+
+
+def plan_for(
+    me: PeerId, terms: GroupTerms | None = None, *, root: bytes = ROOT, own: Signed[Ready] | None = None
+) -> AssemblyPlan:
+    """``own`` is our `Ready`, if it is not the usual one. No leader asks for signs of life."""
+    return AssemblyPlan(
+        run=RUN,
+        ready=own or ready(me, root),
+        terms=terms or terms_for(),
+        patience=PATIENCE,
+        first_look=math.inf,
+        group_size=16,
+    )
+
+
+def assembly(
+    me: PeerId,
+    expected: Sequence[PeerId] = (A, B, C, D),
+    *,
+    size: int = 16,
+    root: bytes = ROOT,
+    least: int = 1,
+    first_look: float = math.inf,
+) -> Assembly:
+    """The machine of ``me``, which expects these peers."""
+    plan = plan_for(me, replace(terms_for(expected), least=least), root=root)
+    return Assembly(replace(plan, group_size=size, first_look=first_look))
+
+
+def standing(finish: object) -> Group:
+    """The group with which an assembly has finished."""
+    assert isinstance(finish, Finish)
+    assert isinstance(finish.outcome, Group)
+    return finish.outcome

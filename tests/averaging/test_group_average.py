@@ -1,0 +1,145 @@
+"""Forming one group and averaging in it: what the machines are told, and what their results become."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+
+from averaging.assembly import Assembly
+from averaging.group_average import LOOKS, GroupAverage, GroupResult
+from averaging.groups import LinkClaim
+from averaging.hierarchy import Hierarchy
+from averaging.outcome import Decided, TooFew, Undecided, Void
+from averaging.record import recorded
+from averaging.round_plan import Applied, RoundPlan, Schedule
+from averaging.terms import GroupTerms
+from swarm.manifest import Codec
+from swarm.simulation.clock import simulate
+from swarm.wire import LEVEL_2, NO_GROUP, Stamp
+from tests.averaging.averagers import KEYS, MANIFEST, ROOT, ROUND, drawn, manifest_with, update_of
+from tests.averaging.members import group_of
+from tests.averaging.test_round import AT, GROUP, PARTS, PLAN, A, D
+
+APPLIED = Applied(
+    average_P=torch.ones(1024),
+    included=(True,) * 4,
+    encoded=(b"",) * 4,
+    decoded=(None,) * 4,
+    missing=(D,),
+    tokens=70,
+    items=(b"one", b"two", b"", b"four"),
+)
+
+
+class Runner:
+    """Notes which machine it should run, and how, and ends it with ``outcome``."""
+
+    def __init__(self, outcome: object) -> None:
+        self.outcome = outcome
+        self.ran: list[tuple[Any, Stamp, float, dict[str, Any]]] = []
+
+    async def run(self, machine: object, stamp: Stamp, deadline: float, **how: Any) -> Any:
+        self.ran.append((machine, stamp, deadline, how))
+        await asyncio.sleep(3)
+        return self.outcome
+
+
+def layer(outcome: object, codec: Codec = Codec.INT8) -> tuple[GroupAverage, Runner]:
+    runner: Any = Runner(outcome)
+    return GroupAverage(manifest_with(codec=codec), KEYS[0], runner), runner
+
+
+def test_a_decision_becomes_an_outcome_with_the_record_for_others() -> None:
+    found = GroupResult(PLAN, APPLIED, 2.5).decided()
+    assert isinstance(found, Decided)
+    assert found.average_P is APPLIED.average_P
+    assert (found.group, found.missing, found.tokens, found.seconds) == (GROUP, (D,), 70, 2.5)
+    assert (found.population, found.is_counted) == (4, True)
+    assert found.record == recorded(APPLIED, GROUP, PARTS)
+
+
+@pytest.mark.parametrize("form", [Undecided, Void])
+def test_a_round_without_a_decision_is_an_outcome_as_it_is(form: type) -> None:
+    undecided = form("too few ballots", GROUP, (A,))
+    assert GroupResult(PLAN, undecided, 2.5).decided() is undecided
+
+
+@pytest.mark.parametrize("hierarchy", [None, Hierarchy(MANIFEST.run_id, 0, 4)])
+def test_a_group_is_formed_at_its_level_with_our_claims(hierarchy: Hierarchy | None) -> None:
+    too_few = TooFew("only 1 came", 3)
+    groups, runner = layer(too_few)
+    update = replace(update_of(drawn(0), 3), link=LinkClaim(250, False, 16), is_participant=False)
+    terms = GroupTerms(expected=(), close_at=50.0)
+    assert simulate(groups.assemble(update, terms, hierarchy)) is too_few
+    ((machine, stamp, deadline, how),) = runner.ran
+    assert isinstance(machine, Assembly)
+    assert stamp == Stamp(groups._manifest.run_id, 3, LEVEL_2 if hierarchy else NO_GROUP)
+    assert deadline == 50.0 + 2 * ROUND.assemble_seconds
+    assert how == {}, "no bulk items"
+    plan = machine._plan
+    ready = plan.ready.message
+    assert (ready.state_root, ready.uplink, ready.dialable) == (ROOT, 250, False)
+    assert (ready.peers, ready.is_participant) == (16, False)
+    assert plan.ready.stamp == replace(plan.ready.stamp, round=3, group=stamp.group)
+    assert (plan.hierarchy, plan.terms) == (hierarchy, terms)
+    assert plan.first_look == ROUND.assemble_seconds / LOOKS
+
+
+def test_a_late_leader_waits_a_moment_for_the_others() -> None:
+    groups, runner = layer(TooFew("only 1 came", 3))
+    simulate(groups.assemble(update_of(drawn(0), 3), GroupTerms(expected=(), close_at=-50.0)))
+    assert runner.ran[0][0]._plan.terms.close_at == ROUND.assemble_seconds / 4
+
+
+def test_a_round_has_the_time_of_the_manifest_and_accepts_bulk_items() -> None:
+    groups, runner = layer(APPLIED)
+    group = replace(group_of(3), id=bytes([5]) * 16)
+    found = simulate(groups.exchange(update_of(drawn(0), 1), group, drawn(0)))
+    ((machine, stamp, deadline, how),) = runner.ran
+    assert stamp == Stamp(groups._manifest.run_id, 1, group.id)
+    assert deadline == ROUND.average_seconds
+    assert how == {"expect": machine.expect, "is_brief": True}
+    assert (found.result, found.seconds) == (APPLIED, 3.0)
+    assert found.plan.group is group
+    assert sum(part.numbers for part in found.plan.parts) == 1000
+
+
+def test_the_last_average_is_used_again_once_and_only_if_it_has_the_right_length() -> None:
+    groups, runner = layer(APPLIED)
+    group = group_of(3)
+
+    async def scratch(numbers: int) -> object:
+        await groups.exchange(update_of(drawn(0, numbers), 1), group, drawn(0, numbers))
+        return runner.ran[-1][0]._state.contribution.average_scratch_P
+
+    async def scene() -> None:
+        assert await scratch(1024) is None
+        assert await scratch(1024) is None, "the last average is still in use"
+        groups.recycle()
+        assert await scratch(1024) is APPLIED.average_P
+        groups.recycle()
+        assert await scratch(1000) is None
+        groups.recycle()
+        runner.outcome = Undecided("too few ballots", group, ())
+        assert await scratch(1024) is APPLIED.average_P
+        groups.recycle()
+        assert await scratch(1024) is None, "this round has no average"
+
+    simulate(scene())
+
+
+def test_the_plan_of_a_round_is_the_same_for_all_members() -> None:
+    group = group_of(3)
+    plans: list[RoundPlan] = []
+    for key in KEYS:
+        runner: Any = Runner(APPLIED)
+        groups = GroupAverage(MANIFEST, key, runner)
+        found = simulate(groups.exchange(update_of(drawn(0), 1), group, drawn(0)))
+        plans.append(found.plan)
+    assert plans[0] == plans[1] == plans[2]
+    assert plans[0].schedule == Schedule.within(0.0, ROUND.average_seconds)
+    assert plans[0].schedule != AT

@@ -1,0 +1,151 @@
+"""What a peer expects of one group, of its level-1 group and of the level-2 group, by what it knows."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from averaging.hierarchy import LEVEL1_SIZE, Hierarchy
+from averaging.terms import LOST_AFTER, Attendance
+from swarm.identity import KeyPair
+
+RUN = bytes(range(32))
+PEERS = [KeyPair.from_seed(bytes([number, 3]) * 16).peer_id for number in range(80)]
+HIERARCHY = Hierarchy.of(RUN, 0, len(PEERS), 64)
+GROUP = [peer for peer in PEERS if HIERARCHY.group_index(peer) == HIERARCHY.group_index(PEERS[0])]
+"""A level-1 group."""
+REPRESENTATIVE = HIERARCHY.representative(GROUP)
+MEMBER = next(peer for peer in GROUP if peer != REPRESENTATIVE)
+OTHERS = [peer for peer in HIERARCHY.representatives(PEERS) if peer != REPRESENTATIVE]
+"""The representatives of the other level-1 groups."""
+ABSENT = KeyPair.from_seed(bytes(32)).peer_id
+"""Was in the last average, and is not among the present peers."""
+ORGANISER = PEERS[9]
+CLOSE = 100.0
+PATIENCE = 4.0
+AVERAGE_SECONDS = 20.0
+ATTENDANCE = Attendance(
+    me=MEMBER,
+    near=(),
+    at_round=(),
+    present=[peer for peer in PEERS if peer != MEMBER],
+    close_at=CLOSE,
+    patience=PATIENCE,
+    population=80,
+    first_leader=ORGANISER,
+)
+
+
+# --- one group ----------------------------------------------------------------------------------------------
+
+
+def test_one_group_expects_the_near_peers_and_those_that_say_they_come() -> None:
+    attendance = replace(ATTENDANCE, near={ABSENT, PEERS[0], MEMBER}, at_round=PEERS[3:], population=12)
+    terms = attendance.one_group()
+    assert terms.expected == sorted({*PEERS[3:], PEERS[0], ABSENT} - {MEMBER})
+    assert (terms.population, terms.present) == (12, 80)
+    assert terms.close_at == CLOSE
+    assert terms.least == 1, "newcomers may be any number"
+
+
+def test_before_there_is_a_population_the_organiser_leads_and_the_group_takes_more_time() -> None:
+    first = replace(ATTENDANCE, population=1).one_group()
+    assert (first.leader, first.close_at) == (ORGANISER, CLOSE + PATIENCE)
+    later = replace(ATTENDANCE, population=2).one_group()
+    assert (later.leader, later.close_at) == (None, CLOSE)
+    without = replace(ATTENDANCE, population=1, first_leader=None).one_group()
+    assert without.leader is None
+
+
+@pytest.mark.parametrize("has_others", [True, False])
+def test_a_peer_may_average_alone_only_if_no_others_are_present(has_others: bool) -> None:
+    assert replace(ATTENDANCE, has_others=has_others).one_group().alone_is_fine == (not has_others)
+
+
+@pytest.mark.parametrize(
+    ("population", "departed", "missed", "needed"),
+    [
+        (12, 1, 0, 6),
+        (12, 0, 0, 7),
+        (40, 0, 0, 21),
+        (40, 0, 1, 10),
+        (40, 0, 2, 5),
+        (40, 0, 3, 2),
+        (2, 1, 0, 1),
+        (2, 5, 0, 1),
+        (1, 0, 9, 0),
+    ],
+)
+def test_more_than_half_of_those_that_may_still_be_there_must_come_and_half_as_many_after_each_missed_round(
+    population: int, departed: int, missed: int, needed: int
+) -> None:
+    attendance = replace(ATTENDANCE, population=population, departed=departed, missed=missed)
+    assert attendance.one_group().least_participants == needed
+
+
+# --- two levels ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("population", "count"), [(12, 1), (48, 1), (80, 4)])
+def test_the_population_decides_how_many_groups_there_are(population: int, count: int) -> None:
+    attendance = replace(ATTENDANCE, population=population)
+    assert attendance.hierarchy(RUN, 0, 64) == Hierarchy.of(RUN, 0, population, 64)
+    assert attendance.hierarchy(RUN, 0, 64).count == count
+
+
+def test_a_peer_that_misses_round_after_round_looks_for_one_group_of_all() -> None:
+    """If most of the population is gone, every level-1 group may have one member, which is not enough."""
+    counts = [replace(ATTENDANCE, missed=missed).hierarchy(RUN, 0, 64).count for missed in range(6)]
+    assert counts == [4] * LOST_AFTER + [1] * (6 - LOST_AFTER)
+    lost = replace(ATTENDANCE, at_round=PEERS, missed=LOST_AFTER).one_group()
+    assert len(lost.expected) == len(PEERS) - 1
+    assert lost.least_participants == 41 >> LOST_AFTER
+
+
+def test_a_level1_group_expects_its_members() -> None:
+    terms = ATTENDANCE.level1(HIERARCHY)
+    assert list(terms.expected) == sorted(set(GROUP) - {MEMBER})
+    assert terms.close_at == CLOSE
+    assert not terms.alone_is_fine
+    assert terms.leader is None
+    assert (terms.population, terms.present) == (80, 80)
+
+
+def test_a_near_peer_is_expected_in_its_level1_group_even_if_it_is_not_present() -> None:
+    absent = next(peer for peer in GROUP if peer != MEMBER)
+    attendance = replace(ATTENDANCE, near=[absent], present=[])
+    assert attendance.level1(HIERARCHY).expected == [absent]
+    assert attendance.level1(HIERARCHY).present == 1
+
+
+@pytest.mark.parametrize(
+    ("population", "missed", "least"), [(80, 0, 4), (80, 1, 2), (80, 2, 1), (80, 9, 1), (40, 0, 2), (4, 0, 1)]
+)
+def test_a_quarter_of_a_level1_group_is_enough_and_half_as_many_after_each_missed_round(
+    population: int, missed: int, least: int
+) -> None:
+    attendance = replace(ATTENDANCE, population=population, missed=missed)
+    assert attendance.level1(HIERARCHY).least == least
+    assert LEVEL1_SIZE // 4 == 4
+
+
+def test_the_level2_group_expects_the_representatives_of_the_other_groups() -> None:
+    terms = replace(ATTENDANCE, me=REPRESENTATIVE).level2(HIERARCHY, AVERAGE_SECONDS)
+    assert set(terms.expected) == set(OTHERS)
+    assert ATTENDANCE.other_representatives(HIERARCHY) == sorted(OTHERS), "as every member of the group knows"
+    assert not terms.alone_is_fine
+    assert (terms.population, terms.present, terms.least_participants) == (80, 80, 0)
+
+
+def test_the_level2_group_waits_for_groups_that_take_all_the_time_they_may() -> None:
+    level1 = ATTENDANCE.level1(HIERARCHY)
+    level2 = ATTENDANCE.level2(HIERARCHY, AVERAGE_SECONDS)
+    assert level2.close_at == level1.close_at + PATIENCE + AVERAGE_SECONDS
+
+
+@pytest.mark.parametrize(("missed", "least"), [(0, 3), (1, 3), (2, 2), (3, 2), (9, 2)])
+def test_a_single_failure_does_not_make_two_level2_groups_possible(missed: int, least: int) -> None:
+    """Of four level-1 groups; one alone is no level-2 group."""
+    assert HIERARCHY.count == 4
+    assert replace(ATTENDANCE, missed=missed).level2(HIERARCHY, AVERAGE_SECONDS).least == least
