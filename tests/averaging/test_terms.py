@@ -26,7 +26,6 @@ CLOSE = 100.0
 PATIENCE = 4.0
 AVERAGE_SECONDS = 20.0
 ATTENDANCE = Attendance(
-    me=MEMBER,
     near=(),
     at_round=(),
     present=[peer for peer in PEERS if peer != MEMBER],
@@ -42,7 +41,7 @@ ATTENDANCE = Attendance(
 
 def test_one_group_expects_the_near_peers_and_those_that_say_they_come() -> None:
     attendance = replace(ATTENDANCE, near={ABSENT, PEERS[0], MEMBER}, at_round=PEERS[3:], population=12)
-    terms = attendance.one_group()
+    terms = attendance.one_group(MEMBER)
     assert terms.expected == sorted({*PEERS[3:], PEERS[0], ABSENT} - {MEMBER})
     assert (terms.population, terms.present) == (12, 80)
     assert terms.close_at == CLOSE
@@ -50,17 +49,17 @@ def test_one_group_expects_the_near_peers_and_those_that_say_they_come() -> None
 
 
 def test_before_there_is_a_population_the_organiser_leads_and_the_group_takes_more_time() -> None:
-    first = replace(ATTENDANCE, population=1).one_group()
+    first = replace(ATTENDANCE, population=1).one_group(MEMBER)
     assert (first.leader, first.close_at) == (ORGANISER, CLOSE + PATIENCE)
-    later = replace(ATTENDANCE, population=2).one_group()
+    later = replace(ATTENDANCE, population=2).one_group(MEMBER)
     assert (later.leader, later.close_at) == (None, CLOSE)
-    without = replace(ATTENDANCE, population=1, first_leader=None).one_group()
+    without = replace(ATTENDANCE, population=1, first_leader=None).one_group(MEMBER)
     assert without.leader is None
 
 
 @pytest.mark.parametrize("has_others", [True, False])
 def test_a_peer_may_average_alone_only_if_no_others_are_present(has_others: bool) -> None:
-    assert replace(ATTENDANCE, has_others=has_others).one_group().alone_is_fine == (not has_others)
+    assert replace(ATTENDANCE, has_others=has_others).one_group(MEMBER).alone_is_fine == (not has_others)
 
 
 @pytest.mark.parametrize(
@@ -81,7 +80,7 @@ def test_more_than_half_of_those_that_may_still_be_there_must_come_and_half_as_m
     population: int, departed: int, missed: int, needed: int
 ) -> None:
     attendance = replace(ATTENDANCE, population=population, departed=departed, missed=missed)
-    assert attendance.one_group().least_participants == needed
+    assert attendance.one_group(MEMBER).least_participants == needed
 
 
 # --- two levels ---------------------------------------------------------------------------------------------
@@ -98,13 +97,13 @@ def test_a_peer_that_misses_round_after_round_looks_for_one_group_of_all() -> No
     """If most of the population is gone, every level-1 group may have one member, which is not enough."""
     counts = [replace(ATTENDANCE, missed=missed).hierarchy(RUN, 0, 64).count for missed in range(6)]
     assert counts == [4] * LOST_AFTER + [1] * (6 - LOST_AFTER)
-    lost = replace(ATTENDANCE, at_round=PEERS, missed=LOST_AFTER).one_group()
+    lost = replace(ATTENDANCE, at_round=PEERS, missed=LOST_AFTER).one_group(MEMBER)
     assert len(lost.expected) == len(PEERS) - 1
     assert lost.least_participants == 41 >> LOST_AFTER
 
 
 def test_a_level1_group_expects_its_members() -> None:
-    terms = ATTENDANCE.level1(HIERARCHY)
+    terms = ATTENDANCE.level1(MEMBER, HIERARCHY)
     assert list(terms.expected) == sorted(set(GROUP) - {MEMBER})
     assert terms.close_at == CLOSE
     assert not terms.alone_is_fine
@@ -115,8 +114,8 @@ def test_a_level1_group_expects_its_members() -> None:
 def test_a_near_peer_is_expected_in_its_level1_group_even_if_it_is_not_present() -> None:
     absent = next(peer for peer in GROUP if peer != MEMBER)
     attendance = replace(ATTENDANCE, near=[absent], present=[])
-    assert attendance.level1(HIERARCHY).expected == [absent]
-    assert attendance.level1(HIERARCHY).present == 1
+    assert attendance.level1(MEMBER, HIERARCHY).expected == [absent]
+    assert attendance.level1(MEMBER, HIERARCHY).present == 1
 
 
 @pytest.mark.parametrize(
@@ -126,21 +125,21 @@ def test_a_quarter_of_a_level1_group_is_enough_and_half_as_many_after_each_misse
     population: int, missed: int, least: int
 ) -> None:
     attendance = replace(ATTENDANCE, population=population, missed=missed)
-    assert attendance.level1(HIERARCHY).least == least
+    assert attendance.level1(MEMBER, HIERARCHY).least == least
     assert LEVEL1_SIZE // 4 == 4
 
 
 def test_the_level2_group_expects_the_representatives_of_the_other_groups() -> None:
-    terms = replace(ATTENDANCE, me=REPRESENTATIVE).level2(HIERARCHY, AVERAGE_SECONDS)
+    terms = ATTENDANCE.level2(REPRESENTATIVE, HIERARCHY, AVERAGE_SECONDS)
     assert set(terms.expected) == set(OTHERS)
-    assert ATTENDANCE.other_representatives(HIERARCHY) == sorted(OTHERS), "as every member of the group knows"
+    assert ATTENDANCE.other_representatives(MEMBER, HIERARCHY) == sorted(OTHERS), "as every member of the group knows"
     assert not terms.alone_is_fine
     assert (terms.population, terms.present, terms.least_participants) == (80, 80, 0)
 
 
 def test_the_level2_group_waits_for_groups_that_take_all_the_time_they_may() -> None:
-    level1 = ATTENDANCE.level1(HIERARCHY)
-    level2 = ATTENDANCE.level2(HIERARCHY, AVERAGE_SECONDS)
+    level1 = ATTENDANCE.level1(MEMBER, HIERARCHY)
+    level2 = ATTENDANCE.level2(MEMBER, HIERARCHY, AVERAGE_SECONDS)
     assert level2.close_at == level1.close_at + PATIENCE + AVERAGE_SECONDS
 
 
@@ -148,4 +147,4 @@ def test_the_level2_group_waits_for_groups_that_take_all_the_time_they_may() -> 
 def test_a_single_failure_does_not_make_two_level2_groups_possible(missed: int, least: int) -> None:
     """Of four level-1 groups; one alone is no level-2 group."""
     assert HIERARCHY.count == 4
-    assert replace(ATTENDANCE, missed=missed).level2(HIERARCHY, AVERAGE_SECONDS).least == least
+    assert replace(ATTENDANCE, missed=missed).level2(MEMBER, HIERARCHY, AVERAGE_SECONDS).least == least
