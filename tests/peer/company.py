@@ -1,4 +1,7 @@
-"""Peers of one run on a simulated network, for tests of what they tell each other: keys, a manifest, members, and peers that lie."""
+"""Peers of one run on a simulated network, for tests of what they tell each other.
+
+Keys, a manifest, signed messages, whole members of the run, and strangers that answer as a test says.
+"""
 
 from __future__ import annotations
 
@@ -205,7 +208,10 @@ def introduce(*members: Member) -> None:
 def played_by(
     setting: Callable[[asyncio.TaskGroup], C],
 ) -> Callable[[Callable[[C], Coroutine[Any, Any, None]]], Callable[[], None]]:
-    """A decorator for tests that are coroutines in virtual time. Each gets what ``setting`` makes, and must leave no task behind."""
+    """A decorator for tests that are coroutines in virtual time.
+
+    Each of them gets what ``setting`` makes, and must leave no task behind.
+    """
 
     def test_of(story: Callable[[C], Coroutine[Any, Any, None]]) -> Callable[[], None]:
         def test() -> None:

@@ -1,4 +1,4 @@
-"""Before the first request to an unknown peer others are asked for its contact, once; only what that peer has signed counts."""
+"""Before the first request to an unknown peer others are asked for its contact, which must be signed by it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Membership: a false answer costs only its sender, an entry that is gone costs nothing, and all peers get to know each other."""
+"""False answers cost only their senders, an entry that is gone costs nothing, and all peers meet each other."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def a_manifest_of_another_version() -> tuple[bytes, bytes]:
     return seal_body(key(0), Kind.MANIFEST, body, Stamp(run)), run
 
 
-# --- greeting --------------------------------------------------------------------------------------------------------
+# --- greeting -----------------------------------------------------------------------------------------------
 
 
 @in_virtual_time
@@ -151,7 +151,7 @@ async def test_a_welcome_fits_its_message_even_if_all_records_are_as_large_as_th
     assert contact_of(99) in welcome.contacts or len(welcome.contacts) == 0
 
 
-# --- the manifest ----------------------------------------------------------------------------------------------------
+# --- the manifest -------------------------------------------------------------------------------------------
 
 
 @in_virtual_time
@@ -190,7 +190,7 @@ async def test_a_run_of_another_version_is_told_as_such() -> None:
         await fetch_manifest(company.transport(9), [key(1).peer_id], soon(), run)
 
 
-# --- asking ----------------------------------------------------------------------------------------------------------
+# --- asking -------------------------------------------------------------------------------------------------
 
 
 @in_virtual_time
@@ -262,7 +262,7 @@ async def test_no_peer_can_choose_an_id_that_is_always_asked() -> None:
     assert not set.intersection(*map(set, draws))
 
 
-# --- being dialled ---------------------------------------------------------------------------------------------------
+# --- being dialled ------------------------------------------------------------------------------------------
 
 
 @in_virtual_time
@@ -282,7 +282,7 @@ def _refusing(call: Call) -> bytes:
     raise Refused("cannot reach you")
 
 
-# --- telling ---------------------------------------------------------------------------------------------------------
+# --- telling ------------------------------------------------------------------------------------------------
 
 
 @in_virtual_time

@@ -94,7 +94,7 @@ def test_a_claim_stays_within_what_a_message_may_say() -> None:
 def test_a_slow_uplink_sends_a_smaller_update(
     seconds: float, exchange: Exchange, members: int, expected: Codec
 ) -> None:
-    """Ten million numbers, and a second to send them; the uplink has taken ``seconds`` for sixteen megabytes."""
+    """Ten million numbers, a second to send them; the uplink has taken ``seconds`` for sixteen megabytes."""
     spec = RoundSpec(seconds=10.0, codec=Codec.INT8, exchange=exchange)
     assert measured((0, seconds, 16 * MB)).codec(spec, 10_000_000, members) == expected
     assert Uplink().codec(spec, 10_000_000, members) == Codec.INT8, (
