@@ -26,12 +26,12 @@ PEERS = [key(number).peer_id for number in range(20)]
 DECIDERS = PEERS[10:16]
 STRANGER = key(99).peer_id
 """On nobody's roster."""
-STATE = SharedState(0, torch.zeros(4))
-AFTER = SharedState(1, torch.ones(4))
-OTHER = SharedState(1, torch.zeros(4))
+STATE = SharedState(3, torch.zeros(4))
+AFTER = SharedState(4, torch.ones(4))
+OTHER = SharedState(4, torch.zeros(4))
 """Another state than the one to which the record leads."""
 SHAPE = UpdateShape(spec=MANIFEST.round, tensors=(4,))
-RECORD = Record(0, tuple(digest_of(peer) for peer in (*DECIDERS, STRANGER)), 80, 8000, (4,), (b"something",))
+RECORD = Record(3, tuple(digest_of(peer) for peer in (*DECIDERS, STRANGER)), 80, 8000, (4,), (b"something",))
 
 
 def heads_at(*states: SharedState, tokens: int = 9000, population: int = 80) -> list[Signed[Head]]:

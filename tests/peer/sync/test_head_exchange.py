@@ -179,14 +179,17 @@ def test_a_peer_that_has_downloaded_its_state_believes_one_that_had_a_part_in_an
     simulate(story())
 
 
-@pytest.mark.parametrize("is_participant", [True, False])
-def test_only_a_newcomer_takes_the_trusted_head_into_account(is_participant: bool) -> None:
+@pytest.mark.parametrize("own", ["no state", "a downloaded state", "a state in which it had a part"])
+def test_only_a_newcomer_takes_the_trusted_head_into_account(own: str) -> None:
     async def story() -> None:
         _, other, third, us = members_of(Company(), 4)
         for peer in (other, third):
             peer.position.take_own(STATES[5])
+        is_participant = own == "a state in which it had a part"
         if is_participant:
             us.position.take_own(STATES[4])
+        elif own == "a downloaded state":
+            us.position.adopt(STATES[4], ChosenHead(4, ROOTS[4], 0, 0.0, ()))
         us.heads.trusted.learn(sealed_head(0, 5, Head(state_root(ELSEWHERE), 0, 0.0)))
         head, answers = await us.heads.choose(soon())
         assert answers == 2
