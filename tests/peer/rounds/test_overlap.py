@@ -102,7 +102,7 @@ def test_an_average_that_fails_is_told_after_the_steps_have_ended() -> None:
     assert failed.group_contains(RuntimeError, match="no average")
 
 
-# --- whole peers --------------------------------------------------------------------------------------------------------
+# --- whole peers --------------------------------------------------------------------------------------------
 
 
 def rehearsal(preset: str, **changes: Any) -> RehearsalResult:
