@@ -1,4 +1,4 @@
-"""Before the first request to an unknown peer others are asked for its contact, which must be signed by it."""
+"""Before the first request to an unknown peer others are asked for its contact, which it must have signed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""False answers cost only their senders, an entry that is gone costs nothing, and all peers meet each other."""
+"""False answers cost only their senders, dead entries cost nothing, and all peers get to know each other."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a peer tells as things happen: downloads, its codec, who comes and goes, and the line of every round."""
+"""What a peer tells as things happen: downloads, its codec, peers that come and go, the line of a round."""
 
 from __future__ import annotations
 

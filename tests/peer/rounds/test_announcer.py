@@ -1,4 +1,4 @@
-"""What a peer tells the others at moments that cannot wait for the DHT, and that it does not wait for their answers."""
+"""What a peer tells the others at moments that cannot wait for the DHT, without waiting for their answers."""
 
 from __future__ import annotations
 

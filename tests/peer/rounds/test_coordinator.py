@@ -1,4 +1,4 @@
-"""With whom a peer averages: what it knows of the others, when the first round begins, and which rounds count as missed."""
+"""What a peer knows of the others when it averages, which rounds are missed, and when the first begins."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ VOID = Void("the group has split", GROUP, ())
 
 
 class EverybodyTrains:
-    """A roster of `PEERS`. All but `GONE` are present; the first three have not said that they take part in the round."""
+    """A roster of `PEERS`. All but `GONE` are present; the first three are not yet in the round."""
 
     def __contains__(self, peer: PeerId) -> bool:
         return peer in PEERS
@@ -231,7 +231,7 @@ def test_after_every_missed_round_half_as_many_are_enough() -> None:
 def test_in_a_large_population_rounds_that_only_we_have_missed_do_not_count(
     population: int, missed: list[int]
 ) -> None:
-    """A few peers have missed as many as we have. A level-2 group must not become smaller because we missed some."""
+    """Of a few peers all have missed as many. A level-2 group must not become smaller because we have."""
     around = Around(population=population)
     assert around.missed_after(UNDECIDED, UNDECIDED, UNDECIDED, they_went_on=True) == missed
 
@@ -246,7 +246,7 @@ def hears(roster: Roster, number: int, phase: Phase, seq: int = 1) -> None:
 
 
 def waits_for_start(before: Callable[[Roster], Coroutine[Any, Any, None]]) -> float:
-    """Seconds until the first round begins in a run that wants to start with four peers, while ``before`` goes on."""
+    """Seconds until a run that wants to start with four peers begins, of which the roster hears ``before``."""
 
     async def main() -> float:
         around = Around(population=1, roster=Roster(math.inf))

@@ -1,4 +1,4 @@
-"""The table of what a peer does after a round of which it has no average: every outcome, and both cases of the announcement."""
+"""What a peer does after a round of which it has no average: every row of the table, both announcements."""
 
 from __future__ import annotations
 

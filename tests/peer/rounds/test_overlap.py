@@ -1,4 +1,4 @@
-"""Training on while the average is under way: at most one step between the average and the arithmetic, and never without end."""
+"""Training on while the average is under way: its arithmetic waits for one step at most."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How a peer learns what others have decided: whom it asks for a record, and when it believes one."""
+"""How a peer learns what others have decided: which peers it asks for a record, and when a record counts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The stages of a round, and what each outcome of the averaging leads to. The test plays everything around them."""
+"""The stages of a round, and what each outcome of averaging leads to. The test plays all that is around."""
 
 from __future__ import annotations
 

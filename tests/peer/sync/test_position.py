@@ -1,4 +1,4 @@
-"""A peer's position in the run: what each verb makes of it, whether the peer had a part in it, and who is told."""
+"""A peer's position in the run: what each verb makes of it, and what the subscribers are told."""
 
 from __future__ import annotations
 

@@ -54,7 +54,7 @@ Story = Callable[[list[Syncing]], Coroutine[Any, Any, None]]
 
 
 def among(peers: int) -> Callable[[Story], Callable[[], None]]:
-    """A decorator for tests that are coroutines: they get ``peers`` that know each other, the newcomer last."""
+    """A decorator for tests that are coroutines: they get so many members, the newcomer last."""
 
     def wrap(story: Story) -> Callable[[], None]:
         def test() -> None:
