@@ -223,17 +223,29 @@ def test_a_round_is_missed_if_there_was_no_group_with_a_result(outcome: Outcome,
 def test_after_every_missed_round_half_as_many_are_enough() -> None:
     around = Around(population=40, companions=())
     assert around.missed_after(UNDECIDED, UNDECIDED, UNDECIDED, DECIDED) == [0, 1, 2, 3, 0]
-    enough = [attendance.one_group().least_participants for attendance in around.attendances]
-    assert enough == [21, 10, 5, 2, 21]
+    assert [least_members(attendance) for attendance in around.attendances] == [21, 10, 5, 2, 21]
 
 
-@pytest.mark.parametrize(("population", "missed"), [(80, [0, 0, 0, 0]), (40, [0, 1, 2, 3])])
+@pytest.mark.parametrize(
+    ("population", "missed", "enough"),
+    [(80, [0, 0, 0, 0], [3, 3, 3, 3]), (40, [0, 1, 2, 3], [21, 10, 5, 2])],
+)
 def test_in_a_large_population_rounds_that_only_we_have_missed_do_not_count(
-    population: int, missed: list[int]
+    population: int, missed: list[int], enough: list[int]
 ) -> None:
     """Of a few peers all have missed as many. A level-2 group must not become smaller because we have."""
-    around = Around(population=population)
+    around = Around(population=population, companions=())
     assert around.missed_after(UNDECIDED, UNDECIDED, UNDECIDED, they_went_on=True) == missed
+    assert [least_members(attendance) for attendance in around.attendances] == enough
+
+
+def least_members(attendance: Attendance) -> int:
+    """The fewest members of the group that decides: of the level-2 group, if there are two levels."""
+    spec = MANIFEST.round
+    hierarchy = attendance.hierarchy(RUN, 0, spec.group_size)
+    if hierarchy.count == 1:
+        return attendance.one_group().least_participants
+    return attendance.level2(hierarchy, spec.average_seconds).least
 
 
 # --- the first round ----------------------------------------------------------------------------------------
