@@ -356,21 +356,22 @@ async def fetch_manifest(
     the run uses another version of the protocol. Without ``run`` the caller checks the manifest itself.
     """
 
-    async def ask(entry: PeerId) -> bytes | WrongVersion:
+    async def ask(entry: PeerId) -> tuple[bytes, WrongVersion | None]:
+        """The manifest, and what is wrong with its version: an answer all the same, as no entry of the run has another one."""
         sealed = await transport.request(entry, Request("manifest"), deadline=deadline)
         try:
             if run:
                 open_manifest(sealed, run)
         except WrongVersion as error:
-            return error
-        return sealed
+            return sealed, error
+        return sealed, None
 
     answers = await ask_all(entries, ask, enough=1)
     failures = list(answers.failed.values())
-    for answer in answers.given.values():
-        if isinstance(answer, WrongVersion):
-            raise answer
-        return answer, failures
+    for sealed, wrong_version in answers.given.values():
+        if wrong_version:
+            raise wrong_version
+        return sealed, failures
     return b"", failures
 
 

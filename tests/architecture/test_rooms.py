@@ -1,4 +1,4 @@
-"""Who may import, read, start and say what, and where. The tables are the rules; an exception stands there with its reason."""
+"""Which files may import, read, start and print what. The tables are the rules; exceptions have reasons."""
 
 import ast
 import sys
@@ -9,6 +9,35 @@ import pytest
 from tests.architecture.source import MODULES, ROOMS, Module, Rule, keep
 
 MAY_IMPORT = {"swarm": {"swarm"}, "averaging": {"swarm", "averaging"}, "peer": {"swarm", "averaging", "peer"}}
+
+TOP_LEVEL = "the top level"
+"""The files of peer/ that are in no package: loop, peer, ports."""
+TRAINING = {"storage", "models", "chunks", "data", "training"}
+SYNC = TRAINING | {"network", "observe", "sync"}
+ROUNDS = SYNC | {"rounds"}
+PEER = ROUNDS | {"config", "dashboard", TOP_LEVEL}
+
+MAY_IMPORT_IN_PEER = {
+    "storage": {"storage"},
+    "models": {"models"},
+    "network": {"network"},
+    "chunks": {"storage", "chunks"},
+    "config": {"models", "config"},
+    "data": {"storage", "chunks", "data"},
+    "training": TRAINING,
+    "observe": {"observe"},
+    "dashboard": {"observe", "dashboard"},
+    "sync": SYNC,
+    "rounds": ROUNDS,
+    TOP_LEVEL: PEER,
+    "app": PEER | {"app"},
+    "simulation": PEER | {"simulation"},
+    "commands": PEER | {"app", "simulation", "commands"},
+}
+"""What each package of peer/ may know of the others."""
+
+STARTS_THE_PROGRAM = "peer/__main__.py"
+"""Calls the command line, and is called by none of the others."""
 
 ADDRESSES = {
     "aiohttp": ("swarm/transport/", "peer/observe/status_page.py"),
@@ -44,11 +73,11 @@ CLOCKS |= {
 }
 
 MAY_READ_A_CLOCK = {
-    "swarm/dht/storage.py": "the default of the clock that its tests hand in: hivemind asks the storage without a time",
+    "swarm/dht/storage.py": "the default of the clock that tests hand in: hivemind gives the storage no time",
     "peer/observe/metrics.py": "events of the status page carry the time of day",
     "peer/dashboard/app.py": "how long the status page has been silent, for the person before the screen",
     "peer/app/demo.py": "how long the demonstration took, for the person who watched it",
-    "peer/app/node.py": "the edge: gives the peer its clocks, and compares this computer's with those of others",
+    "peer/app/node.py": "the edge: gives the peer its clocks, and compares this computer's with others",
     "peer/simulation/run.py": "how much real time a rehearsal took, beside its virtual time",
     "peer/observe/reporter.py": "lines of the log carry the time of day",
 }
@@ -95,19 +124,37 @@ def rooms_open_one_way(module: Module) -> Iterator[str]:
             yield f"{module.path}:{found.line}: what is shipped may not import tests"
 
 
+def packages_of_peer_open_one_way(module: Module) -> Iterator[str]:
+    if module.room != "peer" or module.path == STARTS_THE_PROGRAM:
+        return
+    folders = module.path.split("/")[1:-1]
+    package = folders[0] if folders else TOP_LEVEL
+    if package not in MAY_IMPORT_IN_PEER:
+        yield f"{module.path}:1: {package} has no row in the table of the packages of peer/"
+        return
+    for found in module.imports:
+        room, _, rest = found.name.partition(".")
+        first = rest.partition(".")[0]
+        other = first if first in MAY_IMPORT_IN_PEER else TOP_LEVEL
+        if room == "peer" and other not in MAY_IMPORT_IN_PEER[package]:
+            yield f"{module.path}:{found.line}: in peer/, {package} may not import {other}"
+
+
 def libraries_stay_at_their_address(module: Module) -> Iterator[str]:
     for found in module.imports:
         library = found.name.partition(".")[0]
         if library in ROOMS or library in sys.stdlib_module_names:
             continue
         if not module.path.startswith(ADDRESSES.get(library, ())):
-            yield f"{module.path}:{found.line}: {library} belongs to {' or '.join(ADDRESSES.get(library, ['nobody']))}"
+            addresses = " or ".join(ADDRESSES.get(library, ["nobody"]))
+            yield f"{module.path}:{found.line}: {library} belongs to {addresses}"
 
 
 def hivemind_comes_late(module: Module) -> Iterator[str]:
     for found in module.imports:
         if found.name.partition(".")[0] in ("hivemind", "google") and not found.is_lazy:
-            yield f"{module.path}:{found.line}: hivemind takes seconds to import: do it where it is needed, inside a function"
+            advice = "do it where it is needed, inside a function"
+            yield f"{module.path}:{found.line}: hivemind takes seconds to import: {advice}"
 
 
 def time_comes_from_outside(module: Module) -> Iterator[str]:
@@ -147,7 +194,8 @@ def nothing_runs_strangers_bytes(module: Module) -> Iterator[str]:
 def no_assert_guards_anything(module: Module) -> Iterator[str]:
     for node in module.nodes:
         if isinstance(node, ast.Assert):
-            yield f"{module.path}:{node.lineno}: assert vanishes under python -O: raise an error of swarm.errors"
+            advice = "raise an error of swarm.errors"
+            yield f"{module.path}:{node.lineno}: assert vanishes under python -O: {advice}"
 
 
 def only_the_command_line_prints(module: Module) -> Iterator[str]:
@@ -161,6 +209,7 @@ def only_the_command_line_prints(module: Module) -> Iterator[str]:
 
 RULES: list[Rule] = [
     rooms_open_one_way,
+    packages_of_peer_open_one_way,
     libraries_stay_at_their_address,
     hivemind_comes_late,
     time_comes_from_outside,
@@ -183,6 +232,19 @@ def test_the_rooms_keep(rule: Rule) -> None:
         (rooms_open_one_way, "swarm/a.py", "def f():\n    import peer.loop"),
         (rooms_open_one_way, "averaging/a.py", "from peer import loop"),
         (rooms_open_one_way, "peer/a.py", "from tests import playbook"),
+        (packages_of_peer_open_one_way, "peer/network/a.py", "from ..sync.head import Head"),
+        (packages_of_peer_open_one_way, "peer/observe/a.py", "from peer.rounds import stages"),
+        (
+            packages_of_peer_open_one_way,
+            "peer/sync/a.py",
+            "def f():\n    from ..rounds.stages import RoundStages",
+        ),
+        (packages_of_peer_open_one_way, "peer/rounds/a.py", "from ..ports import Ports"),
+        (packages_of_peer_open_one_way, "peer/training/a.py", "from .. import loop"),
+        (packages_of_peer_open_one_way, "peer/data/__init__.py", "from ..training import state"),
+        (packages_of_peer_open_one_way, "peer/peer.py", "from .app import node"),
+        (packages_of_peer_open_one_way, "peer/app/a.py", "import peer.simulation.run"),
+        (packages_of_peer_open_one_way, "peer/new/a.py", "import json"),
         (libraries_stay_at_their_address, "swarm/a.py", "from torch import Tensor"),
         (libraries_stay_at_their_address, "peer/a.py", "import aiohttp"),
         (libraries_stay_at_their_address, "peer/a.py", "def f():\n    from requests import get"),
@@ -216,6 +278,28 @@ def test_an_offence_is_found(rule: Rule, path: str, text: str) -> None:
     ("rule", "path", "text"),
     [
         (rooms_open_one_way, "peer/a.py", "import swarm.wire, averaging.round"),
+        (
+            packages_of_peer_open_one_way,
+            "peer/sync/a.py",
+            "from ..network.membership import ASKED\nfrom . import head",
+        ),
+        (
+            packages_of_peer_open_one_way,
+            "peer/peer.py",
+            "from .ports import Ports\nfrom .rounds import stages",
+        ),
+        (
+            packages_of_peer_open_one_way,
+            "peer/app/a.py",
+            "from ..ports import Ports\nfrom ..dashboard import app",
+        ),
+        (
+            packages_of_peer_open_one_way,
+            "peer/commands/a.py",
+            "from ..app import node\nfrom ..simulation import run",
+        ),
+        (packages_of_peer_open_one_way, "peer/__main__.py", "from .commands.cli import main"),
+        (packages_of_peer_open_one_way, "peer/models/a.py", "import swarm.wire, averaging.round"),
         (libraries_stay_at_their_address, "averaging/a.py", "import json\nfrom torch import Tensor"),
         (hivemind_comes_late, "swarm/dht/node.py", "def f():\n    import hivemind"),
         (time_comes_from_outside, "swarm/a.py", "def f(loop, datetime):\n    loop.time()"),
@@ -230,3 +314,9 @@ def test_what_is_allowed_is_not_an_offence(rule: Rule, path: str, text: str) -> 
 @pytest.mark.parametrize("table", [MAY_READ_A_CLOCK, MAY_START_THREADS], ids=["clocks", "threads"])
 def test_no_exception_outlives_its_file(table: dict[str, str]) -> None:
     assert table.keys() <= {module.path for module in MODULES}
+
+
+def test_the_table_of_packages_is_that_of_the_folders() -> None:
+    paths = [module.path.split("/") for module in MODULES if module.room == "peer"]
+    folders = {path[1] for path in paths if len(path) > 2}
+    assert MAY_IMPORT_IN_PEER.keys() == folders | {TOP_LEVEL}

@@ -135,7 +135,7 @@ class Peer:
         """All that it expects are present, and it has no population yet."""
         others = [peer for peer in self.expects if peer != self.id]
         known = {"near": others, "at_round": (), "present": others, "patience": ROUND.assemble_seconds}
-        return Attendance(**(known | {"me": self.id, "close_at": close_at} | changes))
+        return Attendance(**(known | {"close_at": close_at} | changes))
 
     async def average(
         self,

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import psutil
 import pytest
-from peer.home import open_home
 
+from peer.storage.home import open_home
 from swarm.errors import HomeInUse
 from tests.edges.processes import PeerProcess, stage
 
@@ -17,22 +17,29 @@ WORDS = ["--model", "tiny", "--rounds", "100000", "--steps", "3", "--round-secon
 LEAVE_SECONDS = 5.0
 BUG_AFTER_THREE_ROUNDS = """
 import weakref
-import peer.peer as module
+from peer.peer import Peer
+from peer.rounds.stages import RoundStages
 
-saves = module.Peer.save_if_due
-lives = []
+run_peer = Peer.run
+save_if_due = RoundStages.save_if_due
+peers = []
+told = []
+
+async def run(self):
+    peers.append(weakref.ref(self))
+    await run_peer(self)
 
 async def save(self):
-    if not any(life() is self for life in lives):
-        lives.append(weakref.ref(self))
-        here = sum(life() is not None for life in lives)
-        print('{"event": "life", "peers_in_memory": %d}' % here, flush=True)
-    await saves(self)
-    if len(lives) == 1 and self.board.round >= 3:
+    if len(told) < len(peers):
+        told.append(sum(peer() is not None for peer in peers))
+        print('{"event": "life", "peers_in_memory": %d}' % told[-1], flush=True)
+    await save_if_due(self)
+    if len(peers) == 1 and peers[0]().position.round >= 3:
         raise KeyError("a bug")
 
-module.Peer.save_if_due = save
-from peer.commands.main import main
+Peer.run = run
+RoundStages.save_if_due = save
+from peer.commands.cli import main
 main()
 """
 A_STEP_WITHOUT_END = """
@@ -44,7 +51,7 @@ def work(self, task):
     time.sleep(600)
 
 module.Learner.work = work
-from peer.commands.main import main
+from peer.commands.cli import main
 main()
 """
 

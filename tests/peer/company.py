@@ -1,4 +1,7 @@
-"""Peers of one run on a simulated network, for tests of what binds them: keys, a manifest, neighbours, and strangers who lie."""
+"""Peers of one run on a simulated network, for tests of what they tell each other.
+
+Keys, a manifest, signed messages, whole members of the run, and strangers that answer as a test says.
+"""
 
 from __future__ import annotations
 
@@ -10,8 +13,11 @@ from typing import Any, TypeVar
 from peer.config.run import RunSettings, manifest_of
 from peer.data import corpus as corpora
 from peer.network.membership import TOPIC, Membership, NetworkPorts, Welcome
+from peer.sync.activity import Activity
 from peer.sync.head import Head
-from swarm.identity import KeyPair
+from peer.sync.head_exchange import HeadExchange
+from peer.sync.position import PositionTracker
+from swarm.identity import KeyPair, PeerId
 from swarm.manifest import RunManifest
 from swarm.membership.contacts import Contacts, seal_contact
 from swarm.membership.progress import Phase, Progress
@@ -51,45 +57,86 @@ def progress_of(
     number: int, round_: int = 0, seq: int = 1, *, phase: Phase = Phase.TRAINING, contact: bytes | None = None
 ) -> bytes:
     """A sealed progress record."""
-    said = Progress(
-        phase, bytes(32), 0, 0.0, 0.0, 0.0, 0.0, f"p{number}", "cpu", "1", contact or contact_of(number)
+    progress = described(number, phase=phase, contact=contact)
+    return seal(key(number), progress, Stamp(RUN, round_, seq=seq))
+
+
+def described(
+    number: int,
+    *,
+    phase: Phase = Phase.TRAINING,
+    contact: bytes | None = None,
+    tokens_per_second: float = 0.0,
+    name: str = "",
+) -> Progress:
+    """What peer ``number`` tells about itself."""
+    return Progress(
+        phase=phase,
+        state_root=bytes(32),
+        tokens=0,
+        tokens_per_second=tokens_per_second,
+        up=0.0,
+        down=0.0,
+        loss=0.0,
+        name=name or f"p{number}",
+        device="cpu",
+        version="1",
+        contact=contact or contact_of(number),
     )
-    return seal(key(number), said, Stamp(RUN, round_, seq=seq))
 
 
-def echoes(numbers: Iterable[int], round_: int, root: bytes) -> list[Signed[Head]]:
-    """What those say who have only fetched their state."""
-    word = Head(root, 0, 0.0, is_participant=False)
-    return [open_frame(seal(key(number), word, Stamp(RUN, round_)), Head, run=RUN) for number in numbers]
+def sealed_head(number: int, round_: int, head: Head, run: bytes = RUN) -> bytes:
+    """``head`` as peer ``number`` signs it in ``round_``."""
+    return seal(key(number), head, Stamp(run, round_))
+
+
+def head_of(
+    number: int,
+    round_: int,
+    root: bytes,
+    *,
+    tokens: int = 0,
+    seconds_left: float = 0.0,
+    population: int = 1,
+    is_participant: bool = True,
+    run: bytes = RUN,
+) -> Signed[Head]:
+    """The signed head of peer ``number``; 0 is the organiser."""
+    head = Head(root, tokens, seconds_left, population, is_participant)
+    return open_frame(sealed_head(number, round_, head, run), Head, run=run)
+
+
+def heads_of(numbers: Iterable[int], round_: int, root: bytes) -> list[Signed[Head]]:
+    """The heads of peers that are all at the same state, and had a part in it."""
+    return [head_of(number, round_, root) for number in numbers]
+
+
+def heads_of_newcomers(numbers: Iterable[int], round_: int, root: bytes) -> list[Signed[Head]]:
+    """The heads of peers that have merely downloaded their state."""
+    return [head_of(number, round_, root, is_participant=False) for number in numbers]
 
 
 @dataclass(eq=False)
 class Member:
-    """One peer's membership edge, with what it would say of itself. ``offer`` None: it has no state yet."""
+    """One peer as far as the others see it: its membership, its position, and the head that it tells."""
 
     number: int
     transport: SimulatedTransport
     contacts: Contacts
     membership: Membership = field(init=False)
-    offer: tuple[int, Head] | None = None
+    position: PositionTracker = field(init=False)
+    activity: Activity = field(init=False)
+    heads: HeadExchange = field(init=False)
     phase: Phase = Phase.TRAINING
 
+    @property
+    def id(self) -> PeerId:
+        """Its id."""
+        return self.transport.me
+
     def describe(self) -> tuple[int, Progress]:
-        """Our own progress."""
-        said = Progress(
-            self.phase,
-            bytes(32),
-            0,
-            0.0,
-            0.0,
-            0.0,
-            0.0,
-            f"p{self.number}",
-            "cpu",
-            "1",
-            contact_of(self.number),
-        )
-        return (self.offer[0] if self.offer else 0), said
+        """Its round, and what it tells about itself."""
+        return self.position.now.round, described(self.number, phase=self.phase)
 
 
 class Company:
@@ -97,10 +144,10 @@ class Company:
 
     def __init__(self) -> None:
         self.network = SimulatedNetwork(1, Link(latency=0.01, jitter=0.0))
-        self._metrics = SharedRecords(self.network, RUN, {TOPIC: Progress}, seed=1)
+        self._records = SharedRecords(self.network, RUN, {TOPIC: Progress}, seed=1)
 
     def transport(self, number: int) -> SimulatedTransport:
-        """The transport of a peer that has nothing else: a stranger, or a donor."""
+        """The transport of a peer that has nothing else: it asks, or it serves what the test says."""
         return self.network.attach(key(number).peer_id)
 
     def member(
@@ -119,14 +166,14 @@ class Company:
             contacts=contacts,
             wall=lambda: 1000.0 + number,
         )
+        member.position = PositionTracker(manifest)
         member.membership = Membership(
-            manifest,
-            MANIFEST.seal(key(0)),
-            key(number),
-            network,
-            member.describe,
-            lambda: member.offer,
-            first_seq=2,
+            manifest, MANIFEST.seal(key(0)), key(number), network, member.describe, first_seq=2
+        )
+        clock = asyncio.get_running_loop().time
+        member.activity = Activity(manifest.round, clock, lambda phase, ends_at: None)
+        member.heads = HeadExchange(
+            manifest, key(number), transport, member.membership, member.position, member.activity
         )
         return member
 
@@ -134,10 +181,10 @@ class Company:
         """A peer's view of the DHT."""
         if key(number).peer_id not in self.network.peers:
             self.transport(number)
-        return SimulatedDirectory(self._metrics, key(number).peer_id)
+        return SimulatedDirectory(self._records, key(number).peer_id)
 
     def stranger(self, number: int, answers: dict[str, Callable[[Call], bytes]]) -> SimulatedTransport:
-        """Somebody with a key who answers as ``answers`` says, by route."""
+        """The transport of a peer that answers as ``answers`` says, by route."""
         transport = self.transport(number)
         for name, answer in answers.items():
             transport.serve(Route(name, _answering(answer)))
@@ -152,22 +199,25 @@ def _answering(answer: Callable[[Call], bytes]) -> Handler:
 
 
 def introduce(*members: Member) -> None:
-    """Everybody has heard of everybody."""
+    """Each of ``members`` hears the progress records of all of them."""
     records = tuple(progress_of(member.number) for member in members)
     for member in members:
         member.membership.learn([Welcome("", 0.0, (), records)])
 
 
 def played_by(
-    cast: Callable[[asyncio.TaskGroup], C],
+    setting: Callable[[asyncio.TaskGroup], C],
 ) -> Callable[[Callable[[C], Coroutine[Any, Any, None]]], Callable[[], None]]:
-    """Makes a test of a coroutine that wants ``cast``, in virtual time; it must leave no task behind."""
+    """A decorator for tests that are coroutines in virtual time.
+
+    Each of them gets what ``setting`` makes, and must leave no task behind.
+    """
 
     def test_of(story: Callable[[C], Coroutine[Any, Any, None]]) -> Callable[[], None]:
         def test() -> None:
             async def main() -> None:
                 async with asyncio.TaskGroup() as tasks:
-                    await story(cast(tasks))
+                    await story(setting(tasks))
 
             leftovers: list[str] = []
             simulate(main(), leftovers=leftovers)
@@ -177,3 +227,13 @@ def played_by(
         return test
 
     return test_of
+
+
+def in_virtual_time(story: Callable[[], Coroutine[Any, Any, None]]) -> Callable[[], None]:
+    """A decorator for tests that are coroutines without arguments."""
+
+    def test() -> None:
+        simulate(story())
+
+    test.__name__ = story.__name__
+    return test

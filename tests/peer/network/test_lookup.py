@@ -1,4 +1,4 @@
-"""Whoever cannot be dialled is asked about, once, and only what that peer itself has signed counts."""
+"""Before the first request to an unknown peer others are asked for its contact, which it must have signed."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from swarm.membership.contacts import Contacts
 from swarm.transport import Call, Request, Route
 from tests.peer.company import RUN, Company, Member, contact_of, introduce, key, played_by, soon
 
-scene = played_by(lambda tasks: Company())
+in_company = played_by(lambda tasks: Company())
 
 
 async def echo(call: Call) -> bytes:
     return bytes(call.body)
 
 
-def acquainted(member: Member) -> LookupTransport:
+def looking_up(member: Member) -> LookupTransport:
     return LookupTransport(member.transport, member.contacts, member.membership.find)
 
 
@@ -27,22 +27,22 @@ def knows(member: Member, number: int) -> bool:
     return bool(member.contacts.addresses(key(number).peer_id))
 
 
-@scene
-async def test_somebody_of_whom_another_has_heard_is_found_and_reached(company: Company) -> None:
-    newcomer, leader, other = company.member(1), company.member(0), company.member(2)
+@in_company
+async def test_a_peer_of_which_another_has_heard_is_found_and_reached(company: Company) -> None:
+    newcomer = company.member(1)
+    leader = company.member(0)
+    other = company.member(2)
     other.transport.serve(Route("echo", echo))
     introduce(leader, other)
     introduce(newcomer, leader)
     assert not knows(newcomer, 2)
-    assert (
-        await acquainted(newcomer).request(other.transport.me, Request("echo", b"hello"), deadline=soon())
-        == b"hello"
-    )
+    reply = await looking_up(newcomer).request(other.id, Request("echo", b"hello"), deadline=soon())
+    assert reply == b"hello"
     assert knows(newcomer, 2)
 
 
-@scene
-async def test_the_contact_of_somebody_else_and_garbage_count_as_none(company: Company) -> None:
+@in_company
+async def test_the_contact_of_another_peer_and_garbage_count_as_none(company: Company) -> None:
     newcomer = company.member(1)
     liars = [company.member(number) for number in (3, 4, 5)]
     for liar, lie in zip(liars, (contact_of(9), b"\xc1garbage", bytes(60_000)), strict=True):
@@ -57,11 +57,12 @@ async def answer(lie: bytes) -> bytes:
     return lie
 
 
-@scene
-async def test_many_requests_at_once_ask_once_and_who_is_unknown_is_asked_about_again_later(
+@in_company
+async def test_many_requests_at_once_ask_once_and_again_some_time_later_about_a_peer_that_nobody_knew(
     company: Company,
 ) -> None:
-    member, asked = company.member(1), list[float]()
+    member = company.member(1)
+    asked: list[float] = []
     loop = asyncio.get_running_loop()
 
     async def find(peer: str, deadline: float) -> None:
@@ -83,12 +84,14 @@ async def test_many_requests_at_once_ask_once_and_who_is_unknown_is_asked_about_
     assert not transport._turns, "nothing is kept of requests that are over"
 
 
-@scene
-async def test_looking_for_somebody_does_not_outlast_the_request(company: Company) -> None:
-    newcomer, silent = company.member(1), company.member(0)
+@in_company
+async def test_looking_for_a_peer_does_not_outlast_the_request(company: Company) -> None:
+    newcomer = company.member(1)
+    silent = company.member(0)
     introduce(newcomer, silent)
     company.network.freeze(silent.transport.me)
-    began, nobody = soon(0), key(2).peer_id
+    began = soon(0)
+    unknown = key(2).peer_id
     with pytest.raises((TooLate, Unreachable)):
-        await acquainted(newcomer).request(nobody, Request("echo"), deadline=soon(1))
+        await looking_up(newcomer).request(unknown, Request("echo"), deadline=soon(1))
     assert soon(0) - began <= 1.5

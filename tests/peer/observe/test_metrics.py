@@ -1,17 +1,24 @@
-"""The board: one picture of this peer, whose numbers come from where they say."""
+"""One picture of this peer for every screen: what metrics are told, and what a snapshot shows of it."""
 
 from __future__ import annotations
 
 import pytest
 
-from peer.observe.metrics import EVENTS, RATES, Meter, Metrics
+from peer.observe.metrics import (
+    EVENTS,
+    RATES,
+    About,
+    GroupFigures,
+    Metrics,
+    TrainingFigures,
+    WireFigures,
+)
 from peer.observe.snapshot import Fetching, decode, encode
 from swarm.identity import petname
-from swarm.manifest import Codec
 from swarm.membership.progress import Phase, Progress
 from swarm.membership.roster import Row
 from swarm.wire import Signed, open_frame
-from tests.peer.company import MANIFEST, RUN, contact_of, key, progress_of
+from tests.peer.company import MANIFEST, RUN, contact_of, described, key, progress_of
 
 ME = key(0).peer_id
 
@@ -33,62 +40,61 @@ def clock() -> Clock:
 
 @pytest.fixture
 def metrics(clock: Clock) -> Metrics:
-    return Metrics(MANIFEST, ME, "", "1", 9000, clock)
+    return Metrics(MANIFEST, About(ME, "", "1", 9000), clock)
 
 
-def row(number: int, phase: Phase = Phase.TRAINING) -> Row:
+def row(number: int, phase: Phase = Phase.TRAINING, *, tokens_per_second: float = 0.0) -> Row:
+    """What we know of peer ``number``."""
     signed: Signed[Progress] = open_frame(progress_of(number, phase=phase), Progress, run=RUN)
-    return Row(signed, 0.0)
+    progress = described(number, phase=phase, tokens_per_second=tokens_per_second)
+    return Row(Signed(progress, signed.signer, signed.public, signed.stamp, b""), 0.0)
 
 
 def test_rates_are_what_was_added_since_the_last_sample() -> None:
-    meter = Meter()
-    meter.sample(100, 10, 1.0)
-    meter.sample(300, 10, 2.0)
-    assert (list(meter.up), list(meter.down)) == ([100.0, 100.0], [10.0, 0.0])
-    assert (meter.total_up, meter.total_down) == (300, 10)
-    assert meter.recent() == (100.0, 5.0)
-    meter.sample(0, 0, 1.0)  # a counter that began again
-    assert meter.up[-1] == 0
+    wire = WireFigures()
+    wire.sample(100, 10, 1.0)
+    wire.sample(300, 10, 2.0)
+    assert (list(wire.up), list(wire.down)) == ([100.0, 100.0], [10.0, 0.0])
+    assert (wire.total_up, wire.total_down) == (300, 10)
+    assert wire.recent() == (100.0, 5.0)
+    wire.sample(0, 0, 1.0)  # a counter that began again
+    assert wire.up[-1] == 0
     for _ in range(2 * RATES):
-        meter.sample(0, 0, 1.0)
-    assert len(meter.up) == RATES
+        wire.sample(0, 0, 1.0)
+    assert len(wire.up) == RATES
 
 
 def test_nothing_sampled_is_nothing_sent() -> None:
-    assert Meter().recent() == (0.0, 0.0)
+    assert WireFigures().recent() == (0.0, 0.0)
 
 
-def test_the_health_follows_from_phase_company_and_reason(metrics: Metrics) -> None:
-    company = [(row(1), 0.0, True)]
-    assert metrics.snapshot(company).health == "SYNCING"
-    metrics.enter(Phase.TRAINING, 5.0)
+def test_the_health_follows_from_the_phase_the_others_and_the_reason(metrics: Metrics, clock: Clock) -> None:
+    others = [(row(1), 0.0, True)]
+    assert metrics.snapshot(others).health == "SYNCING"
+    metrics.entered(Phase.TRAINING, clock() + 5.0)
     assert metrics.snapshot([]).health == "WAITING"
-    assert metrics.snapshot(company).health == "HEALTHY"
-    metrics.reason = "too few of the group answered"
-    assert (metrics.snapshot(company).health, metrics.snapshot(company).reason) == (
-        "DEGRADED",
-        metrics.reason,
-    )
-    metrics.finished = True
-    assert metrics.snapshot(company).health == "FINISHED"
+    assert metrics.snapshot(others).health == "HEALTHY"
+    reason = "too few of the group answered"
+    metrics.group = GroupFigures(members=1, reason=reason)
+    snapshot = metrics.snapshot(others)
+    assert (snapshot.health, snapshot.reason) == ("DEGRADED", reason)
+    metrics.shown.is_finished = True
+    assert metrics.snapshot(others).health == "FINISHED"
 
 
 def test_a_phase_counts_down_and_begins_at_step_0(metrics: Metrics, clock: Clock) -> None:
-    metrics.step = 7
-    metrics.enter(Phase.TRAINING, 5.0)
+    metrics.training.on_step(7, 2.5)
+    assert metrics.snapshot([]).step == 7
+    metrics.entered(Phase.TRAINING, clock() + 5.0)
     clock.now += 2
-    assert (metrics.snapshot([]).phase_left, metrics.snapshot([]).step, metrics.snapshot([]).phase) == (
-        3.0,
-        0,
-        "training",
-    )
+    snapshot = metrics.snapshot([])
+    assert (snapshot.phase_left, snapshot.step, snapshot.phase) == (3.0, 0, "training")
     clock.now += 20
     assert metrics.snapshot([]).phase_left == 0.0
     assert metrics.snapshot([]).uptime == 22.0
 
 
-def test_states_of_others_are_what_they_say_unless_they_are_away(metrics: Metrics) -> None:
+def test_states_of_others_are_what_they_say_unless_they_are_absent(metrics: Metrics) -> None:
     roster = [(row(1), 1.0, True), (row(2), 70.0, False), (row(3, Phase.LEAVING), 1.0, False)]
     mine, *others = metrics.snapshot(roster).peers
     assert (mine.is_me, mine.name) == (True, petname(ME))
@@ -99,13 +105,11 @@ def test_states_of_others_are_what_they_say_unless_they_are_away(metrics: Metric
     ]
 
 
-def test_shares_are_of_those_who_are_here(metrics: Metrics) -> None:
-    metrics.tokens_per_second = 300.0
-    record = open_frame(progress_of(1), Progress, run=RUN)
-    fast = Progress(Phase.TRAINING, bytes(32), 0, 100.0, 0.0, 0.0, 0.0, "fast", "cpu", "1", contact_of(1))
-    here = Row(Signed(fast, record.signer, record.public, record.stamp, b""), 0.0)
-    assert [each.share for each in metrics.snapshot([(here, 0.0, True)]).peers] == [0.75, 0.25]
-    assert [each.share for each in metrics.snapshot([(here, 0.0, False)]).peers] == [1.0, 0.0]
+def test_shares_are_those_of_the_peers_that_are_present(metrics: Metrics) -> None:
+    metrics.training.trained(600, 2.0)
+    other = row(1, tokens_per_second=100.0)
+    assert [each.share for each in metrics.snapshot([(other, 0.0, True)]).peers] == [0.75, 0.25]
+    assert [each.share for each in metrics.snapshot([(other, 0.0, False)]).peers] == [1.0, 0.0]
 
 
 @pytest.mark.parametrize(
@@ -121,53 +125,90 @@ def test_shares_are_of_those_who_are_here(metrics: Metrics) -> None:
     ids=[
         "ten times slower",
         "a little slower",
-        "of two nobody is unusual",
+        "of two it is not known which is unusual",
         "nothing known",
-        "a boaster makes nobody slow",
+        "one that boasts makes nobody slow",
         "new",
     ],
 )
 def test_stragglers_are_shown_as_such(metrics: Metrics, speeds: list[float], slow: list[bool]) -> None:
-    metrics.tokens_per_second = 100.0
-    roster = []
-    for number, speed in enumerate(speeds, 1):
-        record = open_frame(progress_of(number), Progress, run=RUN)
-        said = Progress(
-            Phase.TRAINING, bytes(32), 0, speed, 0.0, 0.0, 0.0, f"p{number}", "cpu", "1", contact_of(number)
-        )
-        roster.append((Row(Signed(said, record.signer, record.public, record.stamp, b""), 0.0), 0.0, True))
+    metrics.training.trained(200, 2.0)
+    rows = [row(number, tokens_per_second=speed) for number, speed in enumerate(speeds, 1)]
+    roster = [(each, 0.0, True) for each in rows]
     mine, *others = metrics.snapshot(roster).peers
     assert [each.state == "slow" for each in others] == slow
     assert mine.state == "starting"
 
 
-def test_a_download_is_shown_while_it_goes_on(metrics: Metrics) -> None:
-    metrics.enter(Phase.SYNCING)
-    metrics.fetching = Fetching(what="model", here=10, whole=40, bytes_per_second=3.1e6, donors=4)
+def test_a_download_is_shown_while_it_goes_on(metrics: Metrics, clock: Clock) -> None:
+    metrics.entered(Phase.SYNCING, clock())
+    metrics.shown.fetching = Fetching(what="model", here=10, whole=40, bytes_per_second=3.1e6, donors=4)
     snapshot = decode(encode(metrics.snapshot([])))
     assert (snapshot.health, snapshot.reason) == (
         "SYNCING",
         "fetching the model from 4 peers: 25.0 % at 3.1 MB/s",
     )
-    assert snapshot.fetching == metrics.fetching
-    metrics.enter(Phase.TRAINING, 5.0)
+    assert snapshot.fetching == metrics.shown.fetching
+    metrics.entered(Phase.TRAINING, clock() + 5.0)
     assert metrics.snapshot([(row(1), 0.0, True)]).health == "HEALTHY"
     assert metrics.snapshot([]).fetching == Fetching()
 
 
-def test_what_is_told_to_others_fits_their_rules_whatever_happens_here() -> None:
-    metrics = Metrics(MANIFEST, ME, "n" * 100, "1", 9000, lambda: 0.0)
-    metrics.loss = float("1e30")
-    said = metrics.progress(contact_of(0))
-    assert (len(said.name), said.loss) == (40, 1e6)
+def test_what_is_told_to_others_is_within_the_limits_of_a_message_whatever_happens_here() -> None:
+    metrics = Metrics(MANIFEST, About(ME, "n" * 100, "1", 9000), lambda: 0.0)
+    metrics.training.add_loss(0, 1e30)
+    progress = metrics.progress(Phase.TRAINING, bytes(32), contact_of(0))
+    assert (len(progress.name), progress.loss) == (40, 1e6)
 
 
-def test_old_events_make_room_and_the_picture_survives_the_way_to_a_screen(metrics: Metrics) -> None:
+def test_a_peer_tells_the_others_its_phase_its_speed_and_its_traffic(metrics: Metrics) -> None:
+    metrics.training.trained(300, 3.0)
+    metrics.training.trained(500, 2.0)
+    metrics.sample(1000, 400, 1.0)
+    root = bytes([1]) * 32
+    progress = metrics.progress(Phase.AVERAGING, root, contact_of(0))
+    assert (progress.phase, progress.state_root, progress.contact) == (Phase.AVERAGING, root, contact_of(0))
+    assert (progress.tokens, progress.tokens_per_second) == (800, 250.0)
+    assert (progress.up, progress.down) == (1000.0, 400.0)
+
+
+def test_the_place_in_the_run_is_what_the_position_says(metrics: Metrics) -> None:
+    metrics.moved(7, bytes([1]) * 32, 900)
+    snapshot = metrics.snapshot([])
+    assert (snapshot.round, snapshot.tokens, snapshot.state_root) == (7, 900, (bytes([1]) * 32).hex())
+    assert snapshot.peers[0].round == 7
+
+
+def test_companions_are_shown_where_we_are_until_they_tell_something_newer(
+    metrics: Metrics, clock: Clock
+) -> None:
+    metrics.moved(7, bytes(32), 0)
+    metrics.averaged_with([ME, key(1).peer_id])
+    clock.now += 2
+    old = (row(1), 30.0, True)
+    new = (row(1), 1.0, True)
+    absent = (row(1), 30.0, False)
+    stranger = (row(2), 30.0, True)
+    shown = [metrics.snapshot([each]).peers[1] for each in (old, new, absent, stranger)]
+    assert [(each.round, each.seen_seconds) for each in shown] == [(7, 2.0), (0, 1.0), (0, 30.0), (0, 30.0)]
+
+
+def test_the_figures_of_training_add_up() -> None:
+    figures = TrainingFigures()
+    figures.trained(100, 0.0)
+    figures.trained(50, 10.0)
+    assert (figures.given_tokens, figures.tokens_per_second) == (150, 5.0)
+    figures.add_loss(3, 2.5)
+    assert figures.loss == 2.5
+    assert [(point.round, point.value) for point in figures.losses] == [(3, 2.5)]
+
+
+def test_old_events_are_dropped_and_the_picture_survives_the_way_to_a_screen(metrics: Metrics) -> None:
     for number in range(2 * EVENTS):
         metrics.note(f"event {number}")
-    metrics.add_loss(1, 2.5)
-    metrics.add_loss(2, float("nan"))
-    metrics.add_evaluation(2, 1.5)
+    metrics.training.add_loss(1, 2.5)
+    metrics.training.add_loss(2, float("nan"))
+    metrics.training.add_evaluation(2, 1.5)
     snapshot = decode(encode(metrics.snapshot([(row(1), 1.0, True)])))
     assert [event.text for event in snapshot.events] == [
         f"event {number}" for number in range(EVENTS, 2 * EVENTS)
@@ -176,19 +217,9 @@ def test_old_events_make_room_and_the_picture_survives_the_way_to_a_screen(metri
     assert [point.value for point in snapshot.evaluations] == [1.5]
 
 
-def test_the_time_left_is_the_rounds_left_times_the_last(metrics: Metrics) -> None:
-    metrics.round, metrics.round_seconds = 40, 2.0
+def test_the_time_left_is_that_of_the_last_round_for_each_round_that_is_left(metrics: Metrics) -> None:
+    metrics.moved(40, bytes(32), 0)
+    metrics.finish_round(39, 2.5, 2.0, GroupFigures(members=1))
     assert metrics.snapshot([]).seconds_left == (MANIFEST.rounds - 40) * 2.0
-    metrics.round = MANIFEST.rounds + 1
+    metrics.moved(MANIFEST.rounds + 1, bytes(32), 0)
     assert metrics.snapshot([]).seconds_left == 0
-
-
-def test_it_is_told_once_that_a_slow_line_sends_less(metrics: Metrics) -> None:
-    usual = MANIFEST.round.codec
-    for codec in (usual, Codec.FP16, Codec.FP16, usual, usual):
-        metrics.sends(codec)
-    texts = [event.text for event in metrics.snapshot([]).events]
-    assert texts == [
-        f"this line is slow for the run: its updates go as fp16 instead of {usual.name.lower()}",
-        f"updates go as {usual.name.lower()} again",
-    ]

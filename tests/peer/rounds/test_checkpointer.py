@@ -1,11 +1,10 @@
-"""What a peer keeps and finds again; and that no disk, full or damaged, ends its training."""
+"""What a peer keeps on disk and finds again; and that no disk, full or damaged, ends its training."""
 
 from __future__ import annotations
 
 import asyncio
 import errno
 import os
-from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
@@ -14,111 +13,102 @@ import torch
 from torch import Tensor
 
 from peer.observe.events import Events
-from peer.observe.metrics import Metrics
+from peer.observe.metrics import About, Metrics
 from peer.rounds.checkpointer import FIRST_RETRY, Checkpointer
+from peer.sync.position import PositionTracker
 from peer.training import checkpoint
 from peer.training.compute import Inline
 from peer.training.learner import Assignment, Learner
 from peer.training.state import state_root
 from swarm.simulation.clock import running_loop, simulate
-from tests.peer.company import MANIFEST, TEXT, key
+from tests.peer.company import MANIFEST, TEXT, in_virtual_time, key
 
 ME = key(1).peer_id
 
 
 class Notes:
-    """A teller that remembers."""
+    """An event sink that remembers."""
 
     def __init__(self) -> None:
         self.events: list[tuple[str, dict[str, Any]]] = []
 
     def round_finished(self, report: object) -> None:
-        """Not told here."""
+        """Rounds are not told here."""
 
     def event(self, name: str, /, **fields: object) -> None:
-        """Keep it."""
+        """Note the event."""
         self.events.append((name, fields))
 
 
 class Residual:
-    """As much of an averager as a keeper asks for."""
+    """As much of an averager as a checkpointer asks for."""
 
     def __init__(self) -> None:
         self.kept: dict[int, Tensor] = {}
 
     def restore(self, residual_P: Tensor, fragment: int = 0) -> None:
-        """Go on with it."""
+        """Go on with the residual of a checkpoint."""
         self.kept[fragment] = residual_P
 
     def residual(self, fragment: int = 0) -> Tensor | None:
-        """What is owed."""
+        """What has not been applied of the updates of ``fragment``."""
         return self.kept.get(fragment)
 
 
-class Life:
-    """One life of a peer at ``home``, as far as its keeper is concerned."""
+class Start:
+    """One start of a peer at ``home``, as far as its checkpoints are concerned."""
 
     def __init__(self, home: Path | None) -> None:
         self.notes = Notes()
-        self.metrics = Metrics(MANIFEST, ME, "", "1", 9000, running_loop().time)
+        self.metrics = Metrics(MANIFEST, About(ME, "", "1", 9000), running_loop().time)
         events = Events(self.metrics, self.notes, None, ME)  # type: ignore[arg-type]
-        self.learner, self.averager = Learner(MANIFEST, TEXT, ME), Residual()
-        self.keeper = Checkpointer(home, MANIFEST, Inline(lambda job: 0.0), self.metrics, events)
+        self.learner = Learner(MANIFEST, TEXT, ME)
+        self.averager = Residual()
+        self.position = PositionTracker(MANIFEST)
+        self.position.take_own(self.learner.state)
+        arithmetic = Inline(lambda job: 0.0)
+        self.checkpointer = Checkpointer(home, MANIFEST, arithmetic, self.position, self.metrics, events)
 
     async def restore(self) -> bool:
-        """Whether something was found."""
-        return await self.keeper.restore(self.learner, self.averager)  # type: ignore[arg-type]
+        """Whether a checkpoint was found."""
+        return await self.checkpointer.restore(self.learner, self.averager)  # type: ignore[arg-type]
 
     async def save(self, *, now: bool = True) -> None:
-        """Where it is due."""
-        await self.keeper.save_if_due(self.learner, self.averager, now=now)  # type: ignore[arg-type]
+        """Save, if it is due or ``now``."""
+        await self.checkpointer.save_if_due(self.learner, self.averager, now=now)  # type: ignore[arg-type]
 
     def train(self) -> None:
         """One round alone."""
         task = Assignment(members=(ME,), max_steps=1, until=lambda: False, on_step=lambda step, loss: None)
         work = self.learner.work(task)
-        self.learner.conclude(work.update_P)
+        state = self.learner.conclude(work.update_P)
         self.averager.kept[self.learner.fragment(self.learner.state.round - 1).index] = work.update_P
-        self.metrics.given_tokens += work.trained.tokens
-        self.metrics.run_tokens += 2 * work.trained.tokens
+        self.metrics.training.given_tokens += work.trained.tokens
+        self.position.step(state, 2 * work.trained.tokens, 2, is_participant=True)
 
     @property
     def warnings(self) -> list[str]:
-        """Their codes."""
+        """The codes of the warnings so far."""
         return [str(fields["code"]) for name, fields in self.notes.events if name == "warning"]
 
 
-Story = Callable[[], Coroutine[Any, Any, None]]
-
-
-def told(story: Story) -> Callable[[], None]:
-    """A test without arguments that is a coroutine on virtual time."""
-
-    def test() -> None:
-        simulate(story())
-
-    test.__name__ = story.__name__
-    return test
-
-
-def test_everything_a_peer_has_comes_back_in_its_next_life(tmp_path: Path) -> None:
+def test_everything_a_peer_has_comes_back_after_a_restart(tmp_path: Path) -> None:
     async def story() -> None:
-        first = Life(tmp_path)
+        first = Start(tmp_path)
         assert not await first.restore()
         first.train()
         first.train()
         await first.save()
-        second = Life(tmp_path)
+        second = Start(tmp_path)
         assert await second.restore()
         assert state_root(second.learner.state) == state_root(first.learner.state)
-        mine, theirs = first.learner.export_inner(), second.learner.export_inner()
-        assert mine.keys() == theirs.keys()
-        assert all(torch.equal(mine[name], theirs[name]) for name in mine)
+        before = first.learner.export_inner()
+        after = second.learner.export_inner()
+        assert before.keys() == after.keys()
+        assert all(torch.equal(before[name], after[name]) for name in before)
         assert torch.equal(first.averager.kept[0], second.averager.kept[0])
-        assert (second.metrics.run_tokens, second.metrics.given_tokens) == (
-            first.metrics.run_tokens,
-            first.metrics.given_tokens,
-        )
+        assert second.position.now.tokens == first.position.now.tokens > 0
+        assert second.metrics.training.given_tokens == first.metrics.training.given_tokens > 0
         first.train()
         second.train()
         assert state_root(second.learner.state) == state_root(first.learner.state), (
@@ -131,12 +121,12 @@ def test_everything_a_peer_has_comes_back_in_its_next_life(tmp_path: Path) -> No
 @pytest.mark.parametrize("harm", [b"", b"\x08\0\0\0\0\0\0\0{}      ", b"\xff" * 100])
 def test_a_damaged_checkpoint_is_told_and_the_one_before_is_taken(tmp_path: Path, harm: bytes) -> None:
     async def story() -> None:
-        first = Life(tmp_path)
+        first = Start(tmp_path)
         for _ in range(2):
             first.train()
             await first.save()
         (tmp_path / "checkpoints" / "round-00000002.safetensors").write_bytes(harm)
-        second = Life(tmp_path)
+        second = Start(tmp_path)
         assert await second.restore()
         assert second.learner.state.round == 1
         (warning,) = [fields for name, fields in second.notes.events if name == "warning"]
@@ -148,41 +138,41 @@ def test_a_damaged_checkpoint_is_told_and_the_one_before_is_taken(tmp_path: Path
 
 def test_a_checkpoint_of_another_run_is_told_and_not_taken(tmp_path: Path) -> None:
     async def story() -> None:
-        life = Life(tmp_path)
-        checkpoint.save(tmp_path / "checkpoints", life.learner.state, {}, None, {"run": "another"})
-        assert not await life.restore()
-        assert life.warnings == ["checkpoint"]
+        peer = Start(tmp_path)
+        checkpoint.save(tmp_path / "checkpoints", peer.learner.state, {}, None, {"run": "another"})
+        assert not await peer.restore()
+        assert peer.warnings == ["checkpoint"]
 
     simulate(story())
 
 
-def test_a_full_disk_is_told_now_and_then_and_the_next_free_moment_is_used(
+def test_a_full_disk_is_told_now_and_then_and_saving_is_tried_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def story() -> None:
-        life = Life(tmp_path)
+        peer = Start(tmp_path)
         with monkeypatch.context() as patch:
             patch.setattr(os, "fsync", _full)
             for _ in range(600):
-                life.train()
-                await life.save(now=False)
+                peer.train()
+                await peer.save(now=False)
                 await _seconds(1.0)
-        assert 3 <= len(life.warnings) <= 7, "not with every round"
-        assert set(life.warnings) == {"disk"}
+        assert 3 <= len(peer.warnings) <= 7, "not with every round"
+        assert set(peer.warnings) == {"disk"}
         await _seconds(16 * FIRST_RETRY)
-        await life.save(now=False)
-        assert life.notes.events[-1][0] == "checkpoint"
+        await peer.save(now=False)
+        assert peer.notes.events[-1][0] == "checkpoint"
 
     simulate(story())
 
 
-@told
+@in_virtual_time
 async def test_without_a_home_nothing_is_kept() -> None:
-    life = Life(None)
-    assert not await life.restore()
-    life.train()
-    await life.save()
-    assert life.notes.events == []
+    peer = Start(None)
+    assert not await peer.restore()
+    peer.train()
+    await peer.save()
+    assert peer.notes.events == []
 
 
 def _full(*_: object) -> None:

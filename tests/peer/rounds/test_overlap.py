@@ -1,4 +1,4 @@
-"""Training on while the average is under way: at most one step between the average and the arithmetic, and never without end."""
+"""Training on while the average is under way: its arithmetic waits for one step at most."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 
 from peer.config.run import RunSettings
-from peer.ports import Budget, StepAhead
 from peer.rounds.overlap import meanwhile
 from peer.simulation.peers import RehearsalResult
 from peer.simulation.run import rehearse
 from peer.simulation.scenario import Scenario
 from peer.training.compute import Inline
+from peer.training.jobs import Budget, LocalCompute, StepAhead
 from swarm.manifest import RoundSpec
 from swarm.simulation.clock import simulate
 from swarm.simulation.faults import Faults
@@ -23,38 +23,37 @@ from swarm.simulation.network import Link
 STEP = 1.0
 
 
-class Walker:
+class NotingLearner:
     """A learner that notes when it was asked for what."""
 
     def __init__(self) -> None:
-        self.said: list[tuple[float, str]] = []
+        self.asked: list[tuple[float, str]] = []
 
     def step_ahead(self) -> None:
-        self.said.append((asyncio.get_running_loop().time(), "step"))
+        self.asked.append((asyncio.get_running_loop().time(), "step"))
 
     def carry(self) -> None:
-        self.said.append((asyncio.get_running_loop().time(), "carry"))
+        self.asked.append((asyncio.get_running_loop().time(), "carry"))
 
 
-class Place:
-    """The two ports that are needed."""
-
-    def __init__(self, steps: int) -> None:
-        self.arithmetic = Inline(lambda job: STEP if isinstance(job, StepAhead) else 0.0)
-        self.budget: Callable[[float], Budget] = lambda seconds: Budget(steps, lambda: False)
+def compute_for(steps: int) -> LocalCompute:
+    """A computer on which a step takes `STEP` seconds, and ``steps`` fit into the time of the overlap."""
+    arithmetic = Inline(lambda job: STEP if isinstance(job, StepAhead) else 0.0)
+    return LocalCompute(arithmetic, lambda seconds: Budget(steps, lambda: False))
 
 
 def act(
-    averaging: Callable[[Place], Any], spec: RoundSpec, steps: int = 1000
+    averaging: Callable[[LocalCompute], Any], spec: RoundSpec, steps: int = 1000
 ) -> tuple[Any, list[tuple[float, str]]]:
-    walker, found = Walker(), []
+    """The average, and what the learner was asked for meanwhile."""
+    noting = NotingLearner()
+    learner: Any = noting
 
-    async def story() -> None:
-        place = Place(steps)
-        found.append(await meanwhile(averaging(place), walker, place, spec))  # type: ignore[arg-type]
+    async def main() -> Any:
+        compute = compute_for(steps)
+        return await meanwhile(averaging(compute), learner, compute, spec)
 
-    simulate(story())
-    return found[0], walker.said
+    return simulate(main()), noting.asked
 
 
 async def wait(seconds: float) -> str:
@@ -63,38 +62,38 @@ async def wait(seconds: float) -> str:
 
 
 def test_steps_end_with_the_average_and_then_their_sum_is_kept() -> None:
-    average, said = act(lambda place: wait(3.5), RoundSpec(seconds=100, overlap=0.5))
+    average, asked = act(lambda compute: wait(3.5), RoundSpec(seconds=100, overlap=0.5))
     assert average == "the average"
-    assert said == [(1.0, "step"), (2.0, "step"), (3.0, "step"), (4.0, "step"), (4.0, "carry")]
+    assert asked == [(1.0, "step"), (2.0, "step"), (3.0, "step"), (4.0, "step"), (4.0, "carry")]
 
 
 def test_steps_end_with_their_time_while_the_average_takes_longer() -> None:
-    _, said = act(lambda place: wait(50), RoundSpec(seconds=100, overlap=0.5), steps=2)
-    assert [what for _, what in said] == ["step", "step", "carry"]
+    _, asked = act(lambda compute: wait(50), RoundSpec(seconds=100, overlap=0.5), steps=2)
+    assert [what for _, what in asked] == ["step", "step", "carry"]
 
 
-def test_nobody_does_more_than_the_fraction_of_a_round_s_steps() -> None:
-    _, said = act(lambda place: wait(50), RoundSpec(seconds=100, max_steps=25, overlap=0.1))
-    assert [what for _, what in said] == ["step"] * 3 + ["carry"]
+def test_no_peer_does_more_than_the_fraction_of_a_round_s_steps() -> None:
+    _, asked = act(lambda compute: wait(50), RoundSpec(seconds=100, max_steps=25, overlap=0.1))
+    assert [what for _, what in asked] == ["step"] * 3 + ["carry"]
 
 
 def test_the_average_s_arithmetic_waits_for_one_step_at_most() -> None:
     waits: list[float] = []
 
-    async def averaging(place: Place) -> None:
+    async def averaging(compute: LocalCompute) -> None:
         loop = asyncio.get_running_loop()
         for _ in range(6):
             await asyncio.sleep(0.3)
-            asked = loop.time()
-            await place.arithmetic.run(lambda: None)
-            waits.append(loop.time() - asked)
+            began = loop.time()
+            await compute.arithmetic.run(lambda: None)
+            waits.append(loop.time() - began)
 
     act(averaging, RoundSpec(seconds=100, overlap=0.5))
     assert max(waits) <= STEP
 
 
 def test_an_average_that_fails_is_told_after_the_steps_have_ended() -> None:
-    async def averaging(place: Place) -> None:
+    async def averaging(compute: LocalCompute) -> None:
         await asyncio.sleep(1.5)
         raise RuntimeError("no average")
 
@@ -106,7 +105,7 @@ def test_an_average_that_fails_is_told_after_the_steps_have_ended() -> None:
 # --- whole peers --------------------------------------------------------------------------------------------
 
 
-def story(preset: str, **changes: Any) -> RehearsalResult:
+def rehearsal(preset: str, **changes: Any) -> RehearsalResult:
     settings = RunSettings(
         model="tiny", max_steps=20, round_seconds=60.0, average_seconds=20.0, preset=preset
     )
@@ -115,25 +114,26 @@ def story(preset: str, **changes: Any) -> RehearsalResult:
 
 
 def steps_of(result: RehearsalResult) -> list[int]:
-    return [report.local_steps for book in result.notebooks.values() for report in book.rounds]
+    return [report.local_steps for notebook in result.notebooks.values() for report in notebook.rounds]
 
 
 @pytest.mark.parametrize("seed", range(3))
 def test_peers_that_train_ahead_agree_after_every_round(seed: int) -> None:
-    result = story("ahead", seed=seed)
+    result = rehearsal("ahead", seed=seed)
     assert result.state_roots_equal
     assert result.leftovers == ()
-    assert all(len(book.rounds) == 5 for book in result.notebooks.values())
+    assert all(len(notebook.rounds) == 5 for notebook in result.notebooks.values())
 
 
-def test_whoever_trains_ahead_is_done_sooner_with_the_same_steps() -> None:
-    ahead, behind = story("ahead"), story("safe")
-    assert steps_of(ahead) == steps_of(behind) == [20] * 20
-    assert ahead.virtual_seconds < behind.virtual_seconds
+def test_peers_that_train_ahead_are_done_sooner_with_the_same_steps() -> None:
+    ahead = rehearsal("ahead")
+    safe = rehearsal("safe")
+    assert steps_of(ahead) == steps_of(safe) == [20] * 20
+    assert ahead.virtual_seconds < safe.virtual_seconds
 
 
 def test_a_peer_that_vanishes_meanwhile_costs_the_others_nothing() -> None:
-    result = story("ahead", faults=Faults().crash("p2", at=8.0))
-    roots = [{book.rounds[-1].state_root for name, book in result.notebooks.items() if name != "p2"}]
+    result = rehearsal("ahead", faults=Faults().crash("p2", at=8.0))
+    roots = [{notebook.rounds[-1].state_root for name, notebook in result.notebooks.items() if name != "p2"}]
     assert [len(found) for found in roots] == [1]
     assert result.leftovers == ()

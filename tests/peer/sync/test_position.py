@@ -1,124 +1,171 @@
-"""Where a peer stands, what it had a part in, and whom it takes for another camp."""
+"""A peer's position in the run: what each verb makes of it, and what the subscribers are told."""
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable, Coroutine, Sequence
-from dataclasses import replace
-from types import SimpleNamespace
-from typing import Any
+from collections.abc import Callable
 
+import pytest
 import torch
 
-from averaging.averager import Averaged
-from peer.observe.metrics import Metrics
-from peer.sync.head import Head
-from peer.sync.position import Course
+from averaging.hierarchy import Hierarchy
+from peer.sync.head import ChosenHead, Head
+from peer.sync.position import REMEMBERED_ROOTS, Position, PositionTracker
 from peer.training.state import SharedState, state_root
-from swarm.identity import PeerId
-from swarm.simulation.clock import simulate
-from swarm.wire import Signed, Stamp, open_frame, seal
-from tests.peer.company import MANIFEST, RUN, key, soon
+from tests.peer.company import MANIFEST, RUN, key
 
 STATES = [SharedState(number, torch.full((4,), float(number))) for number in range(12)]
 ROOTS = [state_root(state) for state in STATES]
-ME, FRIEND = key(1).peer_id, key(2).peer_id
-LIBRARY: Any = SimpleNamespace(offer=lambda root, content: None)
-WITH_US = Averaged(average_P=torch.zeros(4), members=(ME, FRIEND), population=2)
-WITHOUT_US = Averaged(average_P=torch.zeros(4), population=7)
-VOID = Averaged(average_P=None, reason="too few of the group answered")
+ME = key(1).peer_id
+FRIEND = key(2).peer_id
 
 
-def course() -> Course:
-    events: Any = SimpleNamespace()
-    return Course(
-        MANIFEST, key(1), Metrics(MANIFEST, ME, "", "1", 4, asyncio.get_running_loop().time), events
-    )
+def chosen(number: int, *, tokens: int = 0, population: int = 1) -> ChosenHead:
+    """The head at which fork choice has found the state of that number."""
+    return ChosenHead(number, ROOTS[number], tokens, 0.0, (FRIEND,), population)
 
 
-def scene(story: Callable[[], Coroutine[Any, Any, None]]) -> Callable[[], None]:
-    def test() -> None:
-        simulate(story())
-
-    test.__name__ = story.__name__
-    return test
-
-
-def says(number: int, round_: int, root: bytes) -> Signed[Head]:
-    return open_frame(seal(key(number), Head(root, 10, 0.0), Stamp(RUN, round_)), Head, run=RUN)
+def at(number: int) -> PositionTracker:
+    """A peer that has downloaded the state of that number."""
+    position = PositionTracker(MANIFEST)
+    position.adopt(STATES[number], chosen(number))
+    return position
 
 
-class Heard:
-    """Neighbours of whom all train without us, and say what is in ``offers_``."""
-
-    def __init__(self, offers: Sequence[Signed[Head]]) -> None:
-        self._offers = list(offers)
-        self.roster = SimpleNamespace(in_training=lambda now: [offer.signer for offer in offers])
-
-    def some(self, at_most: int, among: Sequence[PeerId]) -> tuple[PeerId, ...]:
-        return tuple(among)[:at_most]
-
-    async def offers(self, deadline: float, peers: Sequence[PeerId]) -> list[Signed[Head]]:
-        return [offer for offer in self._offers if offer.signer in peers]
+def test_before_it_has_a_state_a_peer_has_no_head_to_tell() -> None:
+    position = PositionTracker(MANIFEST)
+    assert position.now == Position()
+    assert not position.has_state
+    assert position.head(1.0) is None
 
 
-@scene
-async def test_an_elder_of_a_state_is_who_was_in_the_average_that_led_to_it() -> None:
-    ours = course()
-    ours.stand_on(STATES[0], LIBRARY)
-    assert not ours.is_participant, "it has been given what the founder began with"
-    ours.step_on(STATES[1], LIBRARY, WITH_US)
-    assert (ours.is_participant, ours.population) == (True, 2)
-    ours.step_on(STATES[2], LIBRARY, WITHOUT_US)
-    assert (ours.is_participant, ours.population) == (False, 7), "it has only followed"
-    ours.step_on(STATES[3], LIBRARY, replace(WITH_US, counted=False))
-    assert not ours.is_participant, "its cell had an average, and nobody spoke for that in the council"
-    ours.stand_on(STATES[1], LIBRARY)
-    assert ours.is_participant, "who comes back to a state had its part in it all the same"
-    ours.stand_on(STATES[9], LIBRARY)
-    assert not ours.is_participant, "a model that was fetched is others' work"
+def test_the_head_says_where_the_peer_is() -> None:
+    position = PositionTracker(MANIFEST)
+    position.adopt(STATES[3], chosen(3, tokens=70, population=9))
+    assert position.has_state
+    assert position.head(1.5) == Head(ROOTS[3], 70, 1.5, population=9, is_participant=False)
+    position.step(STATES[4], 30, 8, is_participant=True)
+    assert position.head(0.0) == Head(ROOTS[4], 100, 0.0, population=8, is_participant=True)
 
 
-@scene
-async def test_a_void_round_makes_nobody_an_elder_and_takes_it_from_nobody() -> None:
-    for averaged, is_participant in ((WITH_US, True), (WITHOUT_US, False)):
-        ours = course()
-        ours.step_on(STATES[3], LIBRARY, averaged)
-        ours.step_on(STATES[4], LIBRARY, VOID)
-        assert (ours.is_participant, ours.population) == (is_participant, averaged.population)
+def test_a_peer_is_a_participant_in_the_states_to_which_its_averages_have_led() -> None:
+    position = at(0)
+    assert not position.now.is_participant, "it was given the state with which the founder began"
+    position.step(STATES[1], 0, 2, is_participant=True)
+    assert (position.now.is_participant, position.now.population) == (True, 2)
+    position.step(STATES[2], 0, 7, is_participant=False)
+    assert (position.now.is_participant, position.now.population) == (False, 7), "it has only followed"
+    position.adopt(STATES[1], chosen(1))
+    assert position.now.is_participant, "a peer that comes back to a state had its part in it all the same"
+    position.adopt(STATES[9], chosen(9))
+    assert not position.now.is_participant, "a downloaded state is the work of others"
 
 
-@scene
-async def test_who_comes_back_from_a_checkpoint_had_a_part_in_it_and_says_so() -> None:
-    for begin in (Course.come_back, Course.stand_on):
-        ours = course()
-        begin(ours, STATES[5], LIBRARY)
-        offer = ours.offer()
-        assert ours.is_participant == (begin is Course.come_back)
-        assert offer is not None
-        assert offer[1].is_participant == ours.is_participant
+def test_a_void_round_makes_no_participant_and_unmakes_none() -> None:
+    for is_participant in (True, False):
+        position = at(2)
+        position.step(STATES[3], 50, 7, is_participant=is_participant)
+        position.skip(STATES[4])
+        assert position.now == Position(
+            round=4, state_root=ROOTS[4], tokens=50, population=7, is_participant=is_participant
+        )
 
 
-@scene
-async def test_newcomers_who_stand_where_we_have_been_are_no_camp_however_many() -> None:
-    ours = course()
-    ours.stand_on(STATES[7], LIBRARY)
-    ours.step_on(STATES[8], LIBRARY, WITH_US)
-    behind: Any = Heard([says(number, 7, ROOTS[7]) for number in range(10, 16)])
-    await ours.look_around(behind, (ME, FRIEND))
-    assert not ours._sees_better
-    elsewhere: Any = Heard([says(number, 8, ROOTS[3]) for number in range(10, 16)])
-    await ours.look_around(elsewhere, (ME, FRIEND))
-    assert ours._sees_better, "six that have another model are one"
+def test_a_peer_that_comes_back_with_a_checkpoint_had_a_part_in_it_and_says_so() -> None:
+    resumed = PositionTracker(MANIFEST)
+    resumed.restore_tokens(40)
+    resumed.take_own(STATES[5])
+    for position, is_participant in ((resumed, True), (at(5), False)):
+        head = position.head(0.0)
+        assert head is not None
+        assert head.is_participant == position.now.is_participant == is_participant
+    assert resumed.now.tokens == 40
 
 
-@scene
-async def test_a_round_that_was_void_is_not_one_that_we_have_gone_on_from() -> None:
-    """The others may still be in it, with the same model: they are many, and we come back."""
-    ours = course()
-    ours.stand_on(STATES[7], LIBRARY)
-    ours.step_on(STATES[8], LIBRARY, VOID)
-    still_there: Any = Heard([says(number, 7, ROOTS[7]) for number in range(10, 16)])
-    await ours.look_around(still_there, (ME,))
-    assert ours._sees_better
-    assert soon(0) < 1
+def test_a_downloaded_state_makes_the_count_of_tokens_larger_and_never_smaller() -> None:
+    position = PositionTracker(MANIFEST)
+    position.restore_tokens(100)
+    position.adopt(STATES[1], chosen(1, tokens=60))
+    assert position.now.tokens == 100
+    position.adopt(STATES[2], chosen(2, tokens=160))
+    assert position.now.tokens == 160
+
+
+def test_only_a_step_by_an_average_leaves_a_state_behind() -> None:
+    position = at(0)
+    position.step(STATES[1], 0, 2, is_participant=True)
+    assert list(position.passed_roots) == [ROOTS[0]]
+    position.skip(STATES[2])
+    position.adopt(STATES[7], chosen(7))
+    assert list(position.passed_roots) == [ROOTS[0]], "others may still be at the state of a void round"
+
+
+def test_only_so_many_states_are_remembered() -> None:
+    position = at(0)
+    for number in range(REMEMBERED_ROOTS + 5):
+        position.step(SharedState(number, torch.ones(1)), 0, 1, is_participant=True)
+    assert len(position.passed_roots) == REMEMBERED_ROOTS
+    position.adopt(SharedState(0, torch.ones(1)), chosen(0))
+    assert not position.now.is_participant, "that is too long ago to be known"
+
+
+@pytest.mark.parametrize(
+    "move",
+    [
+        pytest.param(lambda position: position.take_own(STATES[4]), id="take_own"),
+        pytest.param(lambda position: position.step(STATES[4], 0, 1, is_participant=True), id="step"),
+        pytest.param(lambda position: position.skip(STATES[4]), id="skip"),
+    ],
+)
+def test_peers_with_the_same_head_are_forgotten_with_every_new_state(
+    move: Callable[[PositionTracker], None],
+) -> None:
+    position = at(3)
+    assert position.same_head == (FRIEND,)
+    move(position)
+    assert position.same_head == ()
+
+
+def test_agreeing_with_the_others_changes_the_population_and_nothing_else() -> None:
+    position = PositionTracker(MANIFEST)
+    position.take_own(STATES[3])
+    told: list[Position] = []
+    position.subscribe(lambda now, state: told.append(now))
+    position.agree(chosen(3, tokens=500, population=9))
+    assert position.now == Position(round=3, state_root=ROOTS[3], tokens=0, population=9, is_participant=True)
+    assert position.same_head == (FRIEND,)
+    assert told == []
+
+
+def test_all_subscribers_are_told_every_new_position_and_its_state() -> None:
+    told: list[tuple[str, Position, SharedState]] = []
+    position = PositionTracker(MANIFEST)
+    for name in ("one", "other"):
+        position.subscribe(lambda now, state, name=name: told.append((name, now, state)))
+    position.take_own(STATES[0])
+    taken = position.now
+    position.step(STATES[1], 10, 1, is_participant=True)
+    stepped = position.now
+    position.skip(STATES[2])
+    skipped = position.now
+    position.adopt(STATES[7], chosen(7))
+    positions = [taken, stepped, skipped, position.now]
+    assert [now.round for now in positions] == [0, 1, 2, 7]
+    assert told == [(name, now, STATES[now.round]) for now in positions for name in ("one", "other")]
+
+
+def test_the_groups_of_the_round_follow_from_the_population() -> None:
+    position = at(3)
+    assert position.hierarchy.count == 1
+    position.step(STATES[4], 0, 80, is_participant=True)
+    assert position.hierarchy == Hierarchy.of(RUN, 4, 80, MANIFEST.round.group_size)
+    assert position.hierarchy.count > 1
+
+
+def test_the_run_is_finished_after_its_last_round() -> None:
+    last = MANIFEST.rounds
+    position = PositionTracker(MANIFEST)
+    position.take_own(SharedState(last - 1, torch.ones(1)))
+    assert not position.is_finished
+    assert position.would_finish(last)
+    position.step(SharedState(last, torch.ones(1)), 0, 1, is_participant=True)
+    assert position.is_finished

@@ -1,4 +1,4 @@
-"""Rounds that a peer has missed, taken again from their records over a simulated network; nobody is believed but the state root."""
+"""Missed rounds are replayed from records; the result counts only if it has the state root of the run."""
 
 from __future__ import annotations
 
@@ -28,34 +28,34 @@ CLOSE = 0.1
 """Seconds in which an answer comes from a peer that has one: a few messages of a hundredth each."""
 
 
-class Playing:
-    """A peer that keeps records, serves them and plays them again."""
+class Replaying:
+    """A peer that keeps records, serves them and replays those of others."""
 
-    def __init__(self, readers: Readers, number: int) -> None:
+    def __init__(self, peers: Peers, number: int) -> None:
         self.id = key(number).peer_id
-        self.transport = readers.company.transport(number)
+        self.transport = peers.company.transport(number)
         self.learner = Learner(MANIFEST, TEXT, self.id)
-        self.frame = UpdateShape(spec=MANIFEST.round, tensors=self.learner.tensors)
+        self.shape = UpdateShape(spec=MANIFEST.round, tensors=self.learner.tensors)
         arithmetic = Inline(lambda job: 0.0)
-        self.chunks = ChunkExchange(self.transport, arithmetic, readers.tasks, readers.reports.append)
-        self.round_log = RoundLog(self.learner, self.frame, self.chunks, self.transport, arithmetic)
+        self.chunks = ChunkExchange(self.transport, arithmetic, peers.tasks, peers.reports.append)
+        self.round_log = RoundLog(self.learner, self.shape, self.chunks, self.transport, arithmetic)
 
     @property
     def root(self) -> bytes:
-        """Of the state in which it is."""
+        """The root of its state."""
         return state_root(self.learner.state)
 
-    def decides(self, seed: int) -> Record:
-        """What a group of two might decide in its round."""
+    def decided(self, seed: int) -> Record:
+        """What a group of two might decide in its round, from updates of that seed."""
         record = Record(
-            self.learner.state.round, (bytes(32), bytes([1]) * 32), tokens=100, stops=(self.frame.numbers,)
+            self.learner.state.round, (bytes(32), bytes([1]) * 32), tokens=100, stops=(self.shape.numbers,)
         )
-        (whole,) = self.frame.parts(record)
+        (whole,) = self.shape.parts(record)
         update_P = 0.01 * torch.randn(whole.numbers, generator=torch.Generator().manual_seed(seed))
         numbers = codec_of(result_codec(MANIFEST.round.codec), whole.shape).encode(update_P)
         return Record(record.round, record.members, 2, 100, record.stops, (bits([True, True]) + numbers,))
 
-    async def goes_on(self, *records: Record) -> SharedState:
+    async def go_on(self, *records: Record) -> SharedState:
         """Take the step of each, and keep it."""
         for record in records:
             root = self.root
@@ -63,35 +63,36 @@ class Playing:
             self.round_log.keep(root, record)
         return self.learner.state
 
-    async def plays(self, rounds: int) -> ChosenHead:
-        """Take so many steps. Where it stands then."""
+    async def take_steps(self, rounds: int) -> ChosenHead:
+        """Take so many steps. Its head then."""
         for seed in range(rounds):
-            await self.goes_on(self.decides(seed))
-        return self.standing(self.id)
+            await self.go_on(self.decided(seed))
+        return self.head(self.id)
 
-    def standing(self, *donors: PeerId) -> ChosenHead:
-        """Where it stands, by the word of ``donors``."""
+    def head(self, *donors: PeerId) -> ChosenHead:
+        """Its head, as ``donors`` claim it."""
         return ChosenHead(self.learner.state.round, self.root, 0, 0.0, donors)
 
 
-class Readers:
+class Peers:
     """Peers on one network; to be used inside `simulate`."""
 
     def __init__(self, tasks: asyncio.TaskGroup) -> None:
-        self.company, self.tasks = Company(), tasks
+        self.company = Company()
+        self.tasks = tasks
         self.reports: list[Report] = []
         self.routes: list[str] = []
         self.company.network.heard = lambda at, sender, receiver, route, call: self.routes.append(route)
 
-    def peer(self, number: int) -> Playing:
-        return Playing(self, number)
+    def peer(self, number: int) -> Replaying:
+        return Replaying(self, number)
 
     def stranger(self, number: int, raw: bytes) -> PeerId:
-        """Somebody who answers with ``raw`` whatever record is asked for."""
+        """A peer that answers with ``raw`` whatever record is asked for."""
         return self.company.stranger(number, {"record": lambda call: raw}).me
 
 
-in_company = played_by(Readers)
+in_company = played_by(Peers)
 
 
 async def asks(transport: SimulatedTransport, number: int, argument: str) -> bytes:
@@ -101,141 +102,158 @@ async def asks(transport: SimulatedTransport, number: int, argument: str) -> byt
     )
 
 
-def is_that_of(donor: Playing, state: SharedState | None) -> bool:
+def is_that_of(donor: Replaying, state: SharedState | None) -> bool:
     """Whether it is the state of ``donor``, to the bit."""
     return state is not None and state_root(state) == donor.root
 
 
-# --- playing ------------------------------------------------------------------------------------------------
+# --- replaying ----------------------------------------------------------------------------------------------
 
 
 @in_company
-async def test_who_is_two_rounds_behind_plays_two_records_and_fetches_no_state(readers: Readers) -> None:
-    donor, late = readers.peer(1), readers.peer(9)
+async def test_a_peer_that_is_two_rounds_behind_replays_two_records_and_downloads_no_state(
+    peers: Peers,
+) -> None:
+    donor = peers.peer(1)
+    late = peers.peer(9)
     before = late.learner.state
-    standing = await donor.plays(2)
-    state = await late.round_log.state(standing, soon())
+    head = await donor.take_steps(2)
+    state = await late.round_log.state(head, soon())
     assert is_that_of(donor, state)
-    assert readers.routes == ["record"] * 2
-    assert late.learner.state is before, "whether to go there is not decided here"
-    assert readers.reports == []
+    assert peers.routes == ["record"] * 2
+    assert late.learner.state is before, "whether to take it is not decided here"
+    assert peers.reports == []
 
 
 @in_company
-async def test_a_void_round_costs_nothing_to_play(readers: Readers) -> None:
-    donor, late = readers.peer(1), readers.peer(9)
-    await donor.goes_on(Record(0, population=40))
-    await donor.plays(1)
+async def test_a_void_round_costs_nothing_to_replay(peers: Peers) -> None:
+    donor = peers.peer(1)
+    late = peers.peer(9)
+    await donor.go_on(Record(0, population=40))
+    await donor.take_steps(1)
     raw = await asks(late.transport, 1, late.root.hex())
     assert (opened(raw), len(raw) < 20) == (Record(0, population=40), True)
-    state = await late.round_log.state(donor.standing(donor.id), soon())
+    state = await late.round_log.state(donor.head(donor.id), soon())
     assert is_that_of(donor, state)
 
 
 @in_company
-async def test_who_is_where_the_others_are_or_too_far_away_asks_nobody(readers: Readers) -> None:
-    donor, late = readers.peer(1), readers.peer(9)
-    standing = donor.standing(donor.id)
+async def test_a_peer_that_is_where_the_others_are_or_too_far_away_asks_nobody(peers: Peers) -> None:
+    donor = peers.peer(1)
+    late = peers.peer(9)
+    head = donor.head(donor.id)
     for round_ in (0, KEPT + 1):
-        assert (
-            await late.round_log.state(ChosenHead(round_, bytes(32), 0, 0.0, standing.donors), soon()) is None
-        )
-    await late.plays(1)
-    assert await late.round_log.state(standing, soon()) is None, (
+        assert await late.round_log.state(ChosenHead(round_, bytes(32), 0, 0.0, head.donors), soon()) is None
+    await late.take_steps(1)
+    assert await late.round_log.state(head, soon()) is None, (
         "the others are behind: there is no record that leads back"
     )
-    assert readers.routes == []
+    assert peers.routes == []
 
 
 @in_company
-async def test_a_record_that_leads_elsewhere_is_not_believed(readers: Readers) -> None:
-    donor, late = readers.peer(1), readers.peer(9)
+async def test_a_record_that_leads_to_another_state_is_not_taken(peers: Peers) -> None:
+    donor = peers.peer(1)
+    late = peers.peer(9)
     liars = [
-        readers.stranger(number, packed(lie)) for number, lie in enumerate((late.decides(99), Record(0)), 2)
+        peers.stranger(number, packed(lie)) for number, lie in enumerate((late.decided(99), Record(0)), 2)
     ]
-    await donor.plays(1)
+    await donor.take_steps(1)
     for liar in liars:
-        assert await late.round_log.state(donor.standing(liar, donor.id), soon()) is None
-    await donor.goes_on(donor.decides(1))
-    assert await late.round_log.state(donor.standing(liars[0], donor.id), soon()) is None, (
-        "the round after it nobody knows"
+        assert await late.round_log.state(donor.head(liar, donor.id), soon()) is None
+    await donor.go_on(donor.decided(1))
+    assert await late.round_log.state(donor.head(liars[0], donor.id), soon()) is None, (
+        "nobody knows the round that follows on that state"
     )
 
 
 @in_company
-async def test_what_no_group_can_have_decided_is_reported_and_the_next_is_asked(readers: Readers) -> None:
-    donor, late = readers.peer(1), readers.peer(9)
-    good = late.decides(0)
+async def test_a_record_that_no_group_can_have_decided_is_reported_and_the_next_one_asked_for(
+    peers: Peers,
+) -> None:
+    donor = peers.peer(1)
+    late = peers.peer(9)
+    good = late.decided(0)
     lies = (replace(good, items=(good.items[0][:-1],)), replace(good, round=1))
-    liars = [readers.stranger(number, packed(lie)) for number, lie in enumerate(lies, 2)]
-    await donor.plays(2)
-    state = await late.round_log.state(donor.standing(*liars, donor.id), soon())
+    liars = [peers.stranger(number, packed(lie)) for number, lie in enumerate(lies, 2)]
+    await donor.take_steps(2)
+    state = await late.round_log.state(donor.head(*liars, donor.id), soon())
     assert is_that_of(donor, state)
-    assert [(report.code, report.peer) for report in readers.reports] == [
-        ("malformed", liar) for liar in liars
-    ]
-    assert readers.routes.count("record") == 4, "who has lied is not asked again"
+    assert [(report.code, report.peer) for report in peers.reports] == [("malformed", liar) for liar in liars]
+    assert peers.routes.count("record") == 4, "a peer that has lied is not asked again"
 
 
 @in_company
-async def test_bytes_that_are_no_record_cost_one_question(readers: Readers) -> None:
-    donor, late = readers.peer(1), readers.peer(9)
-    liars = [readers.stranger(2, b"no record"), readers.stranger(3, bytes(late.frame.limit + 1))]
-    await donor.plays(1)
-    state = await late.round_log.state(donor.standing(*liars, donor.id), soon())
+async def test_bytes_that_are_no_record_cost_one_question(peers: Peers) -> None:
+    donor = peers.peer(1)
+    late = peers.peer(9)
+    liars = [peers.stranger(2, b"no record"), peers.stranger(3, bytes(late.shape.limit + 1))]
+    await donor.take_steps(1)
+    state = await late.round_log.state(donor.head(*liars, donor.id), soon())
     assert is_that_of(donor, state)
 
 
 @in_company
-async def test_who_has_sent_false_content_before_is_not_asked_for_records(readers: Readers) -> None:
-    donor, late = readers.peer(1), readers.peer(9)
-    raw = packed(late.decides(0))
-    liar = readers.company.stranger(2, {"index": lambda call: bytes(32), "record": lambda call: raw}).me
-    await donor.plays(1)
+async def test_a_peer_that_has_sent_false_content_before_is_not_asked_for_records(peers: Peers) -> None:
+    donor = peers.peer(1)
+    late = peers.peer(9)
+    raw = packed(late.decided(0))
+    liar = peers.company.stranger(2, {"index": lambda call: bytes(32), "record": lambda call: raw}).me
+    await donor.take_steps(1)
     with pytest.raises(WrongContent):
         await late.chunks.index(bytes(32), [liar], 1, lambda hashes: False, soon())
-    assert await late.round_log.state(donor.standing(liar), soon()) is None
-    assert readers.routes == ["index"]
+    assert await late.round_log.state(donor.head(liar), soon()) is None
+    assert peers.routes == ["index"]
 
 
 @in_company
-async def test_a_dead_donor_costs_nothing_more_than_the_next_one(readers: Readers) -> None:
-    donor, late, dead, began = readers.peer(1), readers.peer(9), [key(40).peer_id, key(41).peer_id], soon(0)
-    await donor.plays(2)
-    state = await late.round_log.state(donor.standing(*dead, donor.id), soon())
+async def test_a_dead_donor_costs_nothing_more_than_the_next_one(peers: Peers) -> None:
+    donor = peers.peer(1)
+    late = peers.peer(9)
+    dead = [key(40).peer_id, key(41).peer_id]
+    began = soon(0)
+    await donor.take_steps(2)
+    state = await late.round_log.state(donor.head(*dead, donor.id), soon())
     assert is_that_of(donor, state)
     assert soon(0) - began < 2 * CLOSE
-    assert await late.round_log.state(donor.standing(*dead), soon()) is None
-    assert soon(0) - began < 3 * CLOSE, "the model itself is the better way then"
+    assert await late.round_log.state(donor.head(*dead), soon()) is None
+    assert soon(0) - began < 3 * CLOSE, "then the model itself is the better way"
 
 
 @in_company
-async def test_no_more_than_a_few_are_asked_before_the_model_is_fetched(readers: Readers) -> None:
-    donor, late = readers.peer(1), readers.peer(9)
-    await donor.plays(1)
-    ignorant = [readers.stranger(number, b"") for number in range(2, 2 + DONORS)]
-    assert await late.round_log.state(donor.standing(*ignorant, donor.id), soon()) is None
-    assert len(readers.routes) == DONORS
+async def test_no_more_than_a_few_peers_are_asked_before_the_model_is_fetched(peers: Peers) -> None:
+    donor = peers.peer(1)
+    late = peers.peer(9)
+    await donor.take_steps(1)
+    without_record = [peers.stranger(number, b"") for number in range(2, 2 + DONORS)]
+    assert await late.round_log.state(donor.head(*without_record, donor.id), soon()) is None
+    assert len(peers.routes) == DONORS
 
 
 # --- serving ------------------------------------------------------------------------------------------------
 
 
 @in_company
-async def test_who_asks_for_the_round_under_way_gets_it_as_soon_as_it_is_over(readers: Readers) -> None:
-    donor, asking = readers.peer(1), readers.company.transport(8)
-    root, record, began = donor.root, donor.decides(0), soon(0)
+async def test_a_question_about_the_round_under_way_is_answered_as_soon_as_it_is_over(
+    peers: Peers,
+) -> None:
+    donor = peers.peer(1)
+    asking = peers.company.transport(8)
+    root = donor.root
+    record = donor.decided(0)
+    began = soon(0)
     question = asyncio.create_task(asks(asking, 1, root.hex()))
     await asyncio.sleep(1.0)
     assert not question.done()
-    await donor.goes_on(record)
+    await donor.go_on(record)
     assert opened(await question) == record
     assert 1.0 <= soon(0) - began < 1.0 + CLOSE
 
 
 @in_company
-async def test_who_has_waited_long_enough_is_told_to_ask_again(readers: Readers) -> None:
-    donor, asking = readers.peer(1), readers.company.transport(8)
+async def test_a_peer_that_has_waited_long_enough_is_told_to_ask_again(peers: Peers) -> None:
+    donor = peers.peer(1)
+    asking = peers.company.transport(8)
     began = soon(0)
     with pytest.raises(Busy, match="not over yet"):
         await asks(asking, 1, donor.root.hex())
@@ -243,20 +261,24 @@ async def test_who_has_waited_long_enough_is_told_to_ask_again(readers: Readers)
 
 
 @in_company
-async def test_a_record_is_asked_for_again_until_the_round_is_over(readers: Readers) -> None:
-    donor, late, began = readers.peer(1), readers.peer(9), soon(0)
-    record = donor.decides(0)
+async def test_a_record_is_asked_for_again_until_the_round_is_over(peers: Peers) -> None:
+    donor = peers.peer(1)
+    late = peers.peer(9)
+    began = soon(0)
+    record = donor.decided(0)
     question = asyncio.create_task(late.round_log.record(late.root, [donor.id, key(40).peer_id], soon(60)))
     await asyncio.sleep(3 * WAIT_SECONDS)
-    await donor.goes_on(record)
+    await donor.go_on(record)
     assert await question == (record, donor.id)
     assert soon(0) - began < 3 * WAIT_SECONDS + PAUSE_SECONDS + CLOSE
 
 
 @in_company
-async def test_two_that_have_no_part_in_a_round_do_not_wait_for_each_other(readers: Readers) -> None:
+async def test_two_peers_that_have_no_part_in_a_round_do_not_wait_for_each_other(peers: Peers) -> None:
     """They were turned away by a third that has gone on alone, of which there is no record."""
-    one, other, began = readers.peer(1), readers.peer(2), soon(0)
+    one = peers.peer(1)
+    other = peers.peer(2)
+    began = soon(0)
     await asyncio.gather(
         one.round_log.record(one.root, [other.id], soon(60)),
         other.round_log.record(other.root, [one.id], soon(60)),
@@ -265,31 +287,36 @@ async def test_two_that_have_no_part_in_a_round_do_not_wait_for_each_other(reade
 
 
 @in_company
-async def test_a_round_that_never_ends_is_given_up_at_the_deadline(readers: Readers) -> None:
-    donor, late, deadline = readers.peer(1), readers.peer(9), soon(7)
+async def test_a_round_that_never_ends_is_given_up_at_the_deadline(peers: Peers) -> None:
+    donor = peers.peer(1)
+    late = peers.peer(9)
+    deadline = soon(7)
     assert await late.round_log.record(late.root, [donor.id], deadline) is None
     assert deadline <= soon(0) < deadline + PAUSE_SECONDS + CLOSE
 
 
 @in_company
-async def test_what_is_not_known_or_no_root_is_refused_at_once(readers: Readers) -> None:
-    readers.peer(1)
-    asking, began = readers.company.transport(8), soon(0)
-    for argument, why in (
+async def test_an_unknown_root_and_text_that_is_no_root_are_refused_at_once(peers: Peers) -> None:
+    peers.peer(1)
+    asking = peers.company.transport(8)
+    began = soon(0)
+    for argument, reason in (
         (bytes(32).hex(), "not known"),
         ("ab", "not known"),
         ("abc", "no state root"),
         ("root", "no state root"),
     ):
-        with pytest.raises(Refused, match=why):
+        with pytest.raises(Refused, match=reason):
             await asks(asking, 1, argument)
     assert soon(0) - began < 4 * CLOSE
 
 
 @in_company
-async def test_records_beyond_half_the_model_make_room_and_the_newest_stays(readers: Readers) -> None:
-    donor, asking = readers.peer(1), readers.company.transport(8)
-    quarter, roots = donor.frame.numbers, [bytes([n]) * 32 for n in range(1, 5)]
+async def test_records_beyond_half_the_model_are_dropped_and_the_newest_stays(peers: Peers) -> None:
+    donor = peers.peer(1)
+    asking = peers.company.transport(8)
+    quarter = donor.shape.numbers
+    roots = [bytes([n]) * 32 for n in range(1, 5)]
 
     async def kept() -> list[int]:
         answers = await asyncio.gather(
@@ -305,8 +332,9 @@ async def test_records_beyond_half_the_model_make_room_and_the_newest_stays(read
 
 
 @in_company
-async def test_of_small_records_the_last_few_are_kept(readers: Readers) -> None:
-    donor, asking = readers.peer(1), readers.company.transport(8)
+async def test_of_small_records_the_last_few_are_kept(peers: Peers) -> None:
+    donor = peers.peer(1)
+    asking = peers.company.transport(8)
     roots = [bytes([n]) * 32 for n in range(KEPT + 2)]
     for round_, root in enumerate(roots):
         donor.round_log.keep(root, Record(round_))
