@@ -132,7 +132,9 @@ def test_a_quarter_of_a_level1_group_is_enough_and_half_as_many_after_each_misse
 def test_the_level2_group_expects_the_representatives_of_the_other_groups() -> None:
     terms = ATTENDANCE.level2(REPRESENTATIVE, HIERARCHY, AVERAGE_SECONDS)
     assert set(terms.expected) == set(OTHERS)
-    assert ATTENDANCE.other_representatives(MEMBER, HIERARCHY) == sorted(OTHERS), "as every member of the group knows"
+    assert ATTENDANCE.other_representatives(MEMBER, HIERARCHY) == sorted(OTHERS), (
+        "as every member of the group knows"
+    )
     assert not terms.alone_is_fine
     assert (terms.population, terms.present, terms.least_participants) == (80, 80, 0)
 

@@ -144,13 +144,13 @@ def test_companions_are_expected_unless_they_have_left_and_so_are_peers_with_our
     attendance = Around(population=12, same_head=(PEERS[40],)).attendance()
     assert set(attendance.near) == {PEERS[0], ME, STRANGER, PEERS[40]}
     assert attendance.departed == 1
-    assert (attendance.me, attendance.population) == (ME, 12)
+    assert attendance.population == 12
     assert list(attendance.at_round) == PEERS[3:]
     assert list(attendance.present) == PEERS
 
 
 def test_a_few_form_one_group_of_all_that_should_come() -> None:
-    terms = Around(population=12).attendance().one_group()
+    terms = Around(population=12).attendance().one_group(ME)
     assert set(terms.expected) == {*PEERS, STRANGER} - {GONE, ME}
     assert (terms.least_participants, terms.population, terms.leader) == (6, 12, None), (
         "of eleven that may still be there"
@@ -166,7 +166,7 @@ def test_the_leader_waits_for_a_while_after_local_training() -> None:
 
 def test_before_there_is_a_population_the_organiser_leads() -> None:
     attendance = Around(population=1, companions=()).attendance()
-    assert attendance.one_group().leader == MANIFEST.organiser_id
+    assert attendance.one_group(ME).leader == MANIFEST.organiser_id
 
 
 @pytest.mark.parametrize(
@@ -186,12 +186,12 @@ def test_a_peer_that_is_the_majority_by_itself_waits_for_no_peers_behind_it(
     around = Around(population=1 + len(others), companions=tuple(others))
     attendance = around.attendance(replace(UPDATE, round=round_, is_participant=is_participant))
     assert attendance.has_others != is_fine
-    assert attendance.one_group().alone_is_fine == is_fine
+    assert attendance.one_group(ME).alone_is_fine == is_fine
 
 
 def test_a_peer_without_others_may_average_alone() -> None:
     around = Around(population=1, companions=(), roster=Roster(math.inf))
-    assert around.attendance().one_group().alone_is_fine
+    assert around.attendance().one_group(ME).alone_is_fine
 
 
 # --- missed rounds ------------------------------------------------------------------------------------------
@@ -244,8 +244,8 @@ def least_members(attendance: Attendance) -> int:
     spec = MANIFEST.round
     hierarchy = attendance.hierarchy(RUN, 0, spec.group_size)
     if hierarchy.count == 1:
-        return attendance.one_group().least_participants
-    return attendance.level2(hierarchy, spec.average_seconds).least
+        return attendance.one_group(ME).least_participants
+    return attendance.level2(ME, hierarchy, spec.average_seconds).least
 
 
 # --- the first round ----------------------------------------------------------------------------------------
