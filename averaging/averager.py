@@ -137,7 +137,7 @@ class Averager:
             return Decided(
                 average_P=carried_P, group=group, tokens=update.tokens, population=group.population
             )
-        averaged = await self._groups.exchange(update, group, carried_P, feedback.room())
+        averaged = await self._groups.exchange(update, group, carried_P, feedback.take_scratch())
         await self._settle(update, feedback, carried_P, averaged)
         return averaged.decided()
 

@@ -175,10 +175,10 @@ class ErrorFeedback:
         """
         if self._residual_P is None:
             return self._checked(update_P)
-        self._carried_P = torch.add(self._checked(update_P), self._residual_P, out=self.room())
+        self._carried_P = torch.add(self._checked(update_P), self._residual_P, out=self.take_scratch())
         return self._carried_P
 
-    def room(self) -> Tensor | None:
+    def take_scratch(self) -> Tensor | None:
         """Return a scratch buffer ``[P]`` for the caller to keep, or None if there is none.
 
         It is meant for what the others decode of our update: `settle` gets it back.

@@ -220,7 +220,7 @@ class Peer:
         try:
             async with asyncio.timeout(LAST_SAVE_SECONDS):
                 if is_over:
-                    await post.rest(GOODBYE_SECONDS)
+                    await post.flush(GOODBYE_SECONDS)
                 hierarchy = self._position.hierarchy
                 if (
                     not is_over or hierarchy.count == 1

@@ -39,7 +39,7 @@ from peer.models.registry import build, presets
 from peer.training.compute import Inline
 from peer.training.evaluate import bits_per_byte
 from peer.training.inner import Inner
-from peer.training.learner import Assignment, Learner, Work
+from peer.training.learner import Assignment, Learner, LocalUpdate
 from peer.training.state import SharedState
 from swarm.identity import KeyPair, PeerId
 from swarm.manifest import InnerSpec, OuterSpec, RunManifest
@@ -153,7 +153,7 @@ class Setting:
         """The peer ``me``, with a fresh model."""
         return Learner(self.manifest, self.corpus, me)
 
-    def work(self, learner: Learner) -> Work:
+    def work(self, learner: Learner) -> LocalUpdate:
         """The local steps of one round."""
         task = Assignment(
             members=MEMBERS,
@@ -245,7 +245,7 @@ async def _rounds(setting: Setting, scores: Scores) -> float:
     return sum(network.sent.values()) / PEERS
 
 
-async def _average(manifest: RunManifest, averager: Averager, learner: Learner, work: Work) -> Outcome:
+async def _average(manifest: RunManifest, averager: Averager, learner: Learner, work: LocalUpdate) -> Outcome:
     round_ = learner.state.round
     fragment = learner.fragment(round_)
     update = Update(

@@ -233,7 +233,7 @@ class Membership:
             try:
                 return await call(peer)
             except Unreachable:
-                self.roster.lost(peer, asyncio.get_running_loop().time())
+                self.roster.mark_lost(peer, asyncio.get_running_loop().time())
                 raise
 
         answers = await ask_all([peer for peer in peers if peer != self.me], ask, hurry=hurry)

@@ -116,7 +116,7 @@ class Checkpointer:
                     home / "checkpoints",
                     learner.state,
                     learner.export_inner(),
-                    learner.owed(residuals),
+                    learner.not_applied(residuals),
                     meta,
                 )
             )
@@ -138,7 +138,7 @@ class Checkpointer:
         meta = {"run": self._manifest.run_id.hex(), "name": self._manifest.name, "round": str(round_)}
         try:
             await self._arithmetic.run(
-                lambda: checkpoint.export(path, learner.named(), self._manifest.model, meta)
+                lambda: checkpoint.export(path, learner.named_tensors(), self._manifest.model, meta)
             )
         except DiskTrouble as error:
             self._events.warn(error.code, error.fact, advice=error.advice)

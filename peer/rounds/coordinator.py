@@ -56,8 +56,8 @@ class Coordinator:
         seen = -1
         while loop.time() < give_up_at and not roster.has_begun:
             # Many peers look often, and seldom is there news.
-            if roster.news != seen and not roster.is_present(organiser, loop.time()):
-                seen = roster.news
+            if roster.changes != seen and not roster.is_present(organiser, loop.time()):
+                seen = roster.changes
                 if len(roster.in_training(loop.time())) + 1 >= self._manifest.start_with:
                     return
             await asyncio.sleep(POLL_SECONDS)

@@ -43,4 +43,4 @@ async def _train(learner: Learner, compute: LocalCompute, spec: RoundSpec, is_ov
     while steps > 0 and not is_over.is_set() and not budget.is_over():
         await compute.arithmetic.run(StepAhead(learner))
         steps -= 1
-    await compute.arithmetic.run(learner.carry)
+    await compute.arithmetic.run(learner.carry_over)

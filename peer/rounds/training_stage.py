@@ -14,7 +14,7 @@ from ..observe.metrics import TrainingFigures
 from ..sync.activity import Activity
 from ..sync.position import PositionTracker
 from ..training.jobs import LocalCompute, LocalTraining
-from ..training.learner import Assignment, Learner, Work
+from ..training.learner import Assignment, Learner, LocalUpdate
 
 
 class TrainingStage:
@@ -39,7 +39,7 @@ class TrainingStage:
         """Set when the peer leaves: the step under way is the last."""
         self.began = 0.0
         """When the round began, in the loop's clock."""
-        self.work: Work | None = None
+        self.work: LocalUpdate | None = None
         """What the last round of training gave."""
 
     async def learn(self, members: Sequence[PeerId]) -> Update:
@@ -69,7 +69,7 @@ class TrainingStage:
             on_step=self._figures.on_step,
         )
 
-    def _update(self, work: Work, members: Sequence[PeerId]) -> Update:
+    def _update(self, work: LocalUpdate, members: Sequence[PeerId]) -> Update:
         spec = self._activity.spec
         position = self._position.now
         fragment = self._learner.fragment(position.round)

@@ -192,4 +192,4 @@ class RoundLog:
         average_P = None
         if not record.is_void:
             average_P = await self._arithmetic.run(ReplayRecord(record, self.shape).run)
-        return await self._arithmetic.run(lambda: self._learner.after(state, average_P))
+        return await self._arithmetic.run(lambda: self._learner.state_after(state, average_P))

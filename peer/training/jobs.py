@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from swarm.machine import Arithmetic
 
-from .learner import Assignment, Learner, Work
+from .learner import Assignment, Learner, LocalUpdate
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +36,7 @@ class LocalTraining:
         self._task = task
         self.steps = task.max_steps
 
-    def __call__(self) -> Work:
+    def __call__(self) -> LocalUpdate:
         """Train."""
         return self._learner.work(self._task)
 

@@ -38,7 +38,7 @@ NEAR_ROUNDS = 3
 
 
 @dataclass(frozen=True, slots=True)
-class Work:
+class LocalUpdate:
     """The result of a round of local training.
 
     ``update_P`` = start − end of the round, of the fragment that the round averages.
@@ -103,7 +103,7 @@ class Learner:
         """Local steps of the next round that are done already."""
         return self._ahead.steps if self._ahead else 0
 
-    def work(self, task: Assignment) -> Work:
+    def work(self, task: Assignment) -> LocalUpdate:
         """Train locally from the shared state, less what is carried over, on this round's shards."""
         state = self.state
         start_P = state.anchor_P if self._carried_P is None else state.anchor_P - self._carried_P
@@ -125,7 +125,7 @@ class Learner:
         if is_usable and len(self.fragments) > 1:
             self._carried_P = update_P.clone()
             self._carried_P[place] = 0
-        return Work(done_ahead.plus(trained) if done_ahead else trained, update_P[place], is_usable)
+        return LocalUpdate(done_ahead.plus(trained) if done_ahead else trained, update_P[place], is_usable)
 
     def step_ahead(self) -> None:
         """One more local step after `work`, on the same text, while the average is under way.
@@ -135,7 +135,7 @@ class Learner:
         trained = self._trainer.train(max_steps=1)
         self._ahead = self._ahead.plus(trained) if self._ahead else trained
 
-    def carry(self) -> None:
+    def carry_over(self) -> None:
         """Carry over what was trained ahead: the next `work` begins with it, and its update contains it.
 
         That holds whatever becomes of the round. What is not finite is dropped.
@@ -148,7 +148,7 @@ class Learner:
                 self._ahead = None
         self._end_P = None
 
-    def owed(self, residuals: Sequence[Tensor | None]) -> Tensor | None:
+    def not_applied(self, residuals: Sequence[Tensor | None]) -> Tensor | None:
         """All that this peer has learnt and no average contains yet, ``[P]``, for the checkpoint; or None.
 
         It is the sum of what is carried over and of the ``residuals`` of the fragments.
@@ -195,7 +195,7 @@ class Learner:
         self.state = SharedState(state.round + 1, anchor_P, self._outer.momentum_P)
         return self.state
 
-    def after(self, state: SharedState, average_P: Tensor | None) -> SharedState:
+    def state_after(self, state: SharedState, average_P: Tensor | None) -> SharedState:
         """What `conclude` would return for ``state`` and the ``average_P`` of its round; changes nothing."""
         if average_P is None:
             return SharedState(state.round + 1, state.anchor_P, state.momentum_P)
@@ -216,9 +216,9 @@ class Learner:
         """A few lines written by the shared model."""
         return self._trainer.sample(self.state.anchor_P, self.state.round)
 
-    def named(self) -> dict[str, Tensor]:
+    def named_tensors(self) -> dict[str, Tensor]:
         """The shared model's tensors by name, for the export."""
-        return self._trainer.named(self.state.anchor_P)
+        return self._trainer.named_tensors(self.state.anchor_P)
 
     def export_inner(self) -> dict[str, Tensor]:
         """The local optimiser, for the checkpoint."""

@@ -67,7 +67,7 @@ class Trainer:
         """Replace the model's weights."""
         self._layout.write(weights_P, self._named)
 
-    def named(self, weights_P: Tensor) -> dict[str, Tensor]:
+    def named_tensors(self, weights_P: Tensor) -> dict[str, Tensor]:
         """``weights_P`` as the model's tensors by name."""
         return self._layout.unflatten(weights_P)
 

@@ -81,7 +81,7 @@ class Roster:
 
     def __init__(self, patience: float = PATIENCE) -> None:
         self.patience = patience
-        self.news = 0
+        self.changes = 0
         """Number of records that were new; where it has not grown, there is nothing new to read."""
         self.has_begun = False
         """Whether any record has shown that the run has begun."""
@@ -109,7 +109,7 @@ class Roster:
         self._rows[row.peer] = row
         if row.round > 0 or row.progress.phase in _BEGUN:
             self.has_begun = True
-        self.news += 1
+        self.changes += 1
         return True
 
     def knows(self, signed: Signed[Progress]) -> bool:
@@ -117,7 +117,7 @@ class Roster:
         known = self._rows.get(signed.signer)
         return known is not None and known.version >= (signed.stamp.round, signed.stamp.seq)
 
-    def lost(self, peer: PeerId, now: float) -> None:
+    def mark_lost(self, peer: PeerId, now: float) -> None:
         """A message to ``peer`` failed at ``now``: the peer is absent until a newer record comes.
 
         Where its record came after ``now``, nothing changes: the failure was reported late.

@@ -114,7 +114,7 @@ class Outbox:
         """Fetch an item of exactly ``wanted.request.limit`` bytes; puts `Delivered` or `Unreached`."""
         self._spawn(self._fetch(wanted))
 
-    async def rest(self, seconds: float) -> None:
+    async def flush(self, seconds: float) -> None:
         """Wait until all that is being sent has been answered, at most ``seconds``."""
         if self._sending:
             await asyncio.wait(self._sending, timeout=seconds)

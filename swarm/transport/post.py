@@ -227,6 +227,6 @@ class Post:
         request = Request(ITEM_ROUTE, argument=name, limit=length)
         self._outbox.fetch(Outgoing(source, request, deadline, inbox.events, item))
 
-    async def rest(self, seconds: float) -> None:
+    async def flush(self, seconds: float) -> None:
         """Wait until all that was sent has been answered, at most ``seconds``. For a peer that leaves."""
-        await self._outbox.rest(seconds)
+        await self._outbox.flush(seconds)

@@ -172,7 +172,7 @@ def test_a_few_vectors_are_enough_for_any_number_of_rounds(codec: Codec, vectors
         update_P = drawn(seed)
         applied = (True, seed % 3 > 0, True)
         sent_P = feedback.carried(update_P)
-        made = EncodeParts(sent_P, PARTS, codec, feedback.room() if vectors == 3 else None).run()
+        made = EncodeParts(sent_P, PARTS, codec, feedback.take_scratch() if vectors == 3 else None).run()
         payloads = tuple(part.payload for part in made)
         read = tuple(part.vector_N for part in made)
         feedback.settle(Settle(sent_P, payloads, PARTS, applied, codec, 1.0, read))
@@ -194,7 +194,7 @@ def test_what_may_still_be_sent_is_no_scratch_buffer() -> None:
             sent_P, tuple(part.payload for part in made), PARTS, (True, False, True), Codec.FP32, 1.0, read
         )
     )
-    buffers = [buffer for buffer in (feedback.room(), feedback.room()) if buffer is not None]
+    buffers = [buffer for buffer in (feedback.take_scratch(), feedback.take_scratch()) if buffer is not None]
     assert sent_P.data_ptr() not in {buffer.data_ptr() for buffer in buffers}
 
 

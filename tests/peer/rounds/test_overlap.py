@@ -32,7 +32,7 @@ class NotingLearner:
     def step_ahead(self) -> None:
         self.asked.append((asyncio.get_running_loop().time(), "step"))
 
-    def carry(self) -> None:
+    def carry_over(self) -> None:
         self.asked.append((asyncio.get_running_loop().time(), "carry"))
 
 

@@ -40,7 +40,7 @@ from peer.sync.position import PositionTracker
 from peer.training.compute import Inline
 from peer.training.inner import Trained
 from peer.training.jobs import Budget, LocalCompute, StepAhead
-from peer.training.learner import Work
+from peer.training.learner import LocalUpdate
 from peer.training.state import SharedState, state_root
 from swarm.identity import PeerId, digest_of
 from swarm.manifest import RunManifest
@@ -60,7 +60,7 @@ ROOT = state_root(START)
 AFTER = SharedState(8, torch.ones(4))
 SAME_MODEL = SharedState(8, torch.zeros(4))
 UPDATE = Update(round=7, vector_P=torch.zeros(4), tokens=100, seed=bytes(32), state_root=ROOT)
-WORK = Work(Trained(tokens=100, steps=3, loss=2.5), UPDATE.vector_P)
+WORK = LocalUpdate(Trained(tokens=100, steps=3, loss=2.5), UPDATE.vector_P)
 
 GROUP = Group(bytes(32), 7, (ME, FRIEND, MISSING), ROOT)
 RECORD = Record(7, (digest_of(FRIEND), digest_of(key(99).peer_id)), 9, 800, (4,), (b"something",))
@@ -94,7 +94,7 @@ class Around:
     is_resumed: bool = False
     is_late: bool = False
     changes_sides: bool = False
-    work: Work | None = WORK
+    work: LocalUpdate | None = WORK
     began_at: int = 7
     """The round whose state the peer finds when it joins."""
     calls: list[str] = field(default_factory=list)
@@ -146,9 +146,9 @@ class Around:
         """One local step while the average is under way."""
         self.calls.append("learner.step_ahead")
 
-    def carry(self) -> None:
+    def carry_over(self) -> None:
         """Keep those steps."""
-        self.calls.append("learner.carry")
+        self.calls.append("learner.carry_over")
 
     # --- training, checkpoints, evaluation, events ----------------------------------------------------------
 
@@ -444,13 +444,13 @@ def manifest_with(overlap: float, rounds: int = 100) -> RunManifest:
     ],
 )
 def test_local_training_goes_on_during_the_average_if_that_is_of_use(
-    manifest: RunManifest, work: Work | None, is_ahead: bool
+    manifest: RunManifest, work: LocalUpdate | None, is_ahead: bool
 ) -> None:
     around = Around(manifest=manifest, work=work, averaging_seconds=1.5)
     assert around.acted(lambda stages: stages.average(UPDATE)) is DECIDED
     assert around.activity.phase is Phase.AVERAGING
     assert ("learner.step_ahead" in around.calls) == is_ahead
-    assert ("learner.carry" in around.calls) == is_ahead
+    assert ("learner.carry_over" in around.calls) == is_ahead
 
 
 def test_a_checkpoint_is_written_now_and_then_and_in_any_case_at_the_end() -> None:

@@ -19,7 +19,7 @@ from peer.sync.position import Position
 from peer.training.compute import Inline
 from peer.training.inner import Trained
 from peer.training.jobs import Budget, LocalCompute, LocalTraining
-from peer.training.learner import Assignment, Work
+from peer.training.learner import Assignment, LocalUpdate
 from swarm.identity import PeerId
 from swarm.manifest import Codec, RoundSpec
 from swarm.membership.progress import Phase
@@ -80,11 +80,11 @@ class Around:
 
     # --- the learner ----------------------------------------------------------------------------------------
 
-    def work(self, task: Assignment) -> Work:
+    def work(self, task: Assignment) -> LocalUpdate:
         """Train."""
         self.assignments.append(task)
         trained = Trained(tokens=640, steps=task.max_steps, loss=2.5)
-        return Work(trained, torch.full((6,), 3.0), is_usable=self.is_usable)
+        return LocalUpdate(trained, torch.full((6,), 3.0), is_usable=self.is_usable)
 
     def fragment(self, round_: int) -> Any:
         """What the round averages."""

@@ -91,7 +91,7 @@ async def test_a_peer_that_has_the_text_serves_it(members: list[Syncing]) -> Non
     founder, second, third = members
     founder.chunks.offer(TEXT.spec.root, TEXT, always=True)
     await second.sync.corpus(None, soon())
-    third.member.membership.roster.lost(founder.member.id, soon(0))
+    third.member.membership.roster.mark_lost(founder.member.id, soon(0))
     assert bytes((await third.sync.corpus(None, soon())).data) == bytes(TEXT.data)
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from peer.training.inner import Trained
 from peer.training.jobs import LocalTraining, StepAhead
-from peer.training.learner import Assignment, Work
+from peer.training.learner import Assignment, LocalUpdate
 
 
 class CountingLearner:
@@ -15,11 +15,11 @@ class CountingLearner:
     def __init__(self) -> None:
         self.asked: list[Assignment | str] = []
 
-    def work(self, task: Assignment) -> Work:
+    def work(self, task: Assignment) -> LocalUpdate:
         """Train."""
         self.asked.append(task)
         nothing: Any = None
-        return Work(Trained(steps=task.max_steps, tokens=10, loss=2.5), nothing)
+        return LocalUpdate(Trained(steps=task.max_steps, tokens=10, loss=2.5), nothing)
 
     def step_ahead(self) -> None:
         """Take one step."""

@@ -140,7 +140,7 @@ def test_what_was_trained_ahead_is_in_the_next_update_once(striding):
     first = striding.work(task(3)).update_P
     striding.step_ahead()
     striding.step_ahead()
-    striding.carry()
+    striding.carry_over()
     striding.conclude(first)
     second = striding.work(task(1))
     assert torch.equal(first, everywhere(3.0, striding))
@@ -152,7 +152,7 @@ def test_what_was_trained_ahead_is_in_the_next_update_once(striding):
 def test_steps_ahead_count_as_steps_of_the_next_round(striding):
     striding.work(task(3))
     striding.step_ahead()
-    striding.carry()
+    striding.carry_over()
     striding.conclude(None)
     assert striding.steps_ahead == 1
     assert striding.work(task(2)).trained == Trained(3, 30, 2.0)
@@ -163,11 +163,11 @@ def test_steps_ahead_count_as_steps_of_the_next_round(striding):
 def test_what_was_trained_ahead_is_not_lost_where_the_round_fails_or_others_have_another_model(striding):
     striding.work(task(3))
     striding.step_ahead()
-    striding.carry()
+    striding.carry_over()
     striding.adopt(SharedState(5, torch.zeros(striding.numbers)))
-    assert torch.equal(striding.owed([everywhere(3.0, striding)]), everywhere(4.0, striding))
+    assert torch.equal(striding.not_applied([everywhere(3.0, striding)]), everywhere(4.0, striding))
     assert torch.equal(striding.work(task(1)).update_P, everywhere(2.0, striding))
-    assert torch.equal(striding.owed([everywhere(3.0, striding)]), everywhere(3.0, striding))
+    assert torch.equal(striding.not_applied([everywhere(3.0, striding)]), everywhere(3.0, striding))
 
 
 def test_numbers_that_are_not_finite_are_not_carried(striding):
@@ -175,7 +175,7 @@ def test_numbers_that_are_not_finite_are_not_carried(striding):
     striding.step_ahead()
     with torch.no_grad():
         next(iter(striding._trainer.model.parameters())).fill_(float("inf"))
-    striding.carry()
+    striding.carry_over()
     striding.conclude(None)
     work = striding.work(task(1))
     assert torch.equal(work.update_P, everywhere(1.0, striding))
@@ -207,7 +207,7 @@ def test_every_fragment_comes_in_its_turn_with_all_that_it_has_learnt_since():
         assert torch.equal(changed_P.nonzero().flatten(), torch.arange(mine.start, mine.stop)), (
             "the other fragments stay"
         )
-        left_P = learner.owed([None] * 3)
+        left_P = learner.not_applied([None] * 3)
         for fragment in learner.fragments:
             expected = torch.full((fragment.numbers,), float(learnt[fragment.index]))
             assert torch.allclose(left_P[fragment.place], expected, atol=1e-5)
@@ -220,13 +220,15 @@ def test_what_a_fragment_has_learnt_and_what_was_trained_ahead_are_carried_over_
     other = learner.fragment(1)
     update_P = learner.work(task(3)).update_P
     learner.step_ahead()
-    learner.carry()
+    learner.carry_over()
     learner.conclude(update_P)
-    left_P = learner.owed([None, None])
+    left_P = learner.not_applied([None, None])
     assert torch.allclose(left_P[mine.place], torch.ones(mine.numbers), atol=1e-5)
     assert torch.allclose(left_P[other.place], torch.full((other.numbers,), 4.0), atol=1e-5)
     residuals = [torch.full((mine.numbers,), 0.5), None]
-    assert torch.allclose(learner.owed(residuals)[mine.place], torch.full((mine.numbers,), 1.5), atol=1e-5)
+    assert torch.allclose(
+        learner.not_applied(residuals)[mine.place], torch.full((mine.numbers,), 1.5), atol=1e-5
+    )
     assert torch.allclose(learner.work(task(2)).update_P, torch.full((other.numbers,), 6.0), atol=1e-5)
 
 
@@ -236,7 +238,7 @@ def test_others_take_the_same_step_on_a_fragment():
     for _ in range(4):
         state = learner.state
         update_P = learner.work(task(1)).update_P
-        assert torch.equal(learner.conclude(update_P).anchor_P, other.after(state, update_P).anchor_P)
+        assert torch.equal(learner.conclude(update_P).anchor_P, other.state_after(state, update_P).anchor_P)
 
 
 def test_training_goes_on_ahead_on_the_same_text_as_in_one_piece():
@@ -247,8 +249,8 @@ def test_training_goes_on_ahead_on_the_same_text_as_in_one_piece():
     update_P = broken.work(task(3)).update_P
     broken.step_ahead()
     broken.step_ahead()
-    broken.carry()
-    assert torch.allclose(broken.state.anchor_P - broken.owed([update_P]), end_P, atol=1e-6)
+    broken.carry_over()
+    assert torch.allclose(broken.state.anchor_P - broken.not_applied([update_P]), end_P, atol=1e-6)
 
 
 def test_without_overlap_a_round_has_the_bits_of_its_formula(learner):
@@ -257,7 +259,7 @@ def test_without_overlap_a_round_has_the_bits_of_its_formula(learner):
     for _ in range(3):
         update_P = learner.work(task()).update_P
         other.adopt(learner.state)
-        assert learner.owed([update_P]) is update_P
+        assert learner.not_applied([update_P]) is update_P
         learner.conclude(update_P * 0.5)
         ends_P = torch.cat([weight.detach().flatten() for weight in learner._trainer.model.parameters()])
         assert torch.equal(other.state.anchor_P - ends_P, update_P)

@@ -74,7 +74,7 @@ def test_the_cached_list_of_present_peers_is_never_out_of_date() -> None:
     assert roster.peers(104.0) == [], "the patience is shorter now"
     roster.patience = 10
     assert roster.peers(104.0) == ids(1)
-    roster.lost(key(1).peer_id, 105.0)
+    roster.mark_lost(key(1).peer_id, 105.0)
     assert roster.peers(105.0) == [], "a peer cannot be reached"
     roster.hear(heard(1, seq=2), 106.0)
     assert roster.peers(106.0) == ids(1), "it is back"
@@ -112,7 +112,7 @@ def test_the_newest_record_stands_whatever_the_order(order: list[tuple[int, int]
 def test_a_lost_peer_is_back_with_a_newer_record_only() -> None:
     roster = Roster()
     roster.hear(heard(1, seq=3), 0.0)
-    roster.lost(key(1).peer_id, 1.0)
+    roster.mark_lost(key(1).peer_id, 1.0)
     assert roster.peers(1.0) == roster.at_round(5, 1.0) == []
     for seq in (2, 3):
         assert not roster.hear(heard(1, seq=seq), 2.0)
@@ -124,13 +124,13 @@ def test_a_lost_peer_is_back_with_a_newer_record_only() -> None:
 def test_news_of_a_loss_that_comes_late_does_not_count_against_a_newer_record() -> None:
     roster = Roster()
     roster.hear(heard(1), 5.0)
-    roster.lost(key(1).peer_id, 4.0)
+    roster.mark_lost(key(1).peer_id, 4.0)
     assert roster.peers(5.0) == ids(1)
 
 
 def test_losing_an_unknown_peer_changes_nothing() -> None:
     roster = Roster()
-    roster.lost(key(1).peer_id, 0.0)
+    roster.mark_lost(key(1).peer_id, 0.0)
     assert len(roster) == 0
     assert not roster.is_present(key(1).peer_id, 0.0)
 
@@ -147,7 +147,7 @@ def test_a_snapshot_keeps_what_it_showed() -> None:
     roster = Roster()
     roster.hear(heard(1), 7.0)
     (before,) = roster.snapshot()
-    roster.lost(key(1).peer_id, 8.0)
+    roster.mark_lost(key(1).peer_id, 8.0)
     (after,) = roster.snapshot()
     assert (before.is_lost, after.is_lost) == (False, True)
     assert (after.peer, after.round, after.heard, after.progress.name) == (key(1).peer_id, 5, 7.0, "anna")
@@ -162,7 +162,7 @@ def test_in_a_full_roster_a_new_peer_replaces_an_absent_one_but_no_present_one(
         roster.hear(heard(peer), float(peer))
     assert not roster.hear(heard(4), 5.0), "all are present"
     assert roster.hear(heard(1, seq=1), 5.0), "a known peer is heard"
-    roster.lost(key(3).peer_id, 6.0)
+    roster.mark_lost(key(3).peer_id, 6.0)
     assert roster.hear(heard(4), 6.0)
     assert roster.hear(heard(5), 12.5), "2 was heard too long ago"
     assert roster.peers(12.5) == ids(1, 4, 5)
@@ -183,9 +183,9 @@ def test_any_valid_record_is_noted(name: str, round_: int, seq: int) -> None:
 def test_news_counts_the_records_that_were_new() -> None:
     roster = Roster()
     roster.hear(heard(1), now=0)
-    first = roster.news
+    first = roster.changes
     roster.hear(heard(1), now=1)
-    assert roster.news == first
+    assert roster.changes == first
     roster.hear(heard(1, seq=1), now=2)
     roster.hear(heard(2), now=2)
-    assert roster.news == first + 2
+    assert roster.changes == first + 2

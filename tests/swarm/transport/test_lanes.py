@@ -301,7 +301,7 @@ async def test_small_parts_of_a_round_take_that_lane_too() -> None:
             before = boris.bytes_down
             sender.ship(BORIS, bytes(16), item, bytes(1000), deadline=soon(), failures=Inbox())
             assert await inbox.events.get() == Delivered(key(1).peer_id, item, bytes(1000))
-            await sender.rest(10)
+            await sender.flush(10)
         assert boris.bytes_down - before == 1000 + 128 + TLS_RECORD
 
 

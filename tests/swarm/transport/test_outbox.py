@@ -67,7 +67,7 @@ def test_two_messages_to_a_peer_are_under_way_at_a_time_in_their_order_and_no_ot
         for text in "12345":
             outbox.send(message(B, text))
         outbox.send(message(A, "a"))
-        await outbox.rest(10)
+        await outbox.flush(10)
         assert now() == 3
 
     run(scene, wire)
@@ -88,7 +88,7 @@ def test_a_message_whose_turn_does_not_come_in_time_is_reported_and_those_behind
         late = message(B, "late", deadline=0.5)
         for outgoing in (message(B, "1"), message(B, "2"), late, message(B, "3")):
             outbox.send(outgoing)
-        await outbox.rest(10)
+        await outbox.flush(10)
         assert reported(late) == [Unreached(B)]
 
     run(scene, wire)
@@ -101,7 +101,7 @@ def test_a_busy_peer_is_asked_again_without_a_report_and_pauses_grow() -> None:
     async def scene(outbox: Outbox) -> None:
         outgoing = message(B, "1")
         outbox.send(outgoing)
-        await outbox.rest(20)
+        await outbox.flush(20)
         assert reported(outgoing) == []
 
     run(scene, wire)
@@ -116,7 +116,7 @@ def test_a_refused_message_is_reported_and_not_sent_again() -> None:
     async def scene(outbox: Outbox) -> None:
         outgoing = message(B, "1")
         outbox.send(outgoing)
-        await outbox.rest(20)
+        await outbox.flush(20)
         assert reported(outgoing) == [Unreached(B)]
 
     run(scene, wire)
@@ -134,7 +134,7 @@ def test_an_item_is_fetched_once_and_must_have_its_length() -> None:
         ):
             wanted = Outgoing(B, Request("item", limit=length), 100.0, asyncio.Queue(), "x")
             outbox.fetch(wanted)
-            await outbox.rest(10)
+            await outbox.flush(10)
             assert reported(wanted) == [expected]
 
     run(scene, wire)

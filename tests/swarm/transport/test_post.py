@@ -99,15 +99,15 @@ def test_a_peer_that_leaves_waits_for_its_last_messages_but_not_for_ever() -> No
     async def scene(network: SimulatedNetwork, a: Peer, b: Peer) -> None:
         within = b.post.open((1, GROUP))
         now = asyncio.get_running_loop().time
-        await a.post.rest(1.0)
+        await a.post.flush(1.0)
         assert now() == 0
         a.sends(b, Note("last"))
-        await a.post.rest(1.0)
+        await a.post.flush(1.0)
         assert now() == pytest.approx(0.2)
         assert texts(within) == ["last"]
         network.freeze(b.id)
         a.sends(b, Note("too late"), deadline=10.0)
-        await a.post.rest(1.0)
+        await a.post.flush(1.0)
         assert now() == pytest.approx(1.2)
 
     stage(scene)
