@@ -10,11 +10,13 @@ import contextlib
 import gc
 import itertools
 import multiprocessing
+import os
 import signal
+import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from multiprocessing.connection import Connection
+from multiprocessing.connection import Connection, wait
 
 import torch
 
@@ -75,6 +77,11 @@ def _performed(
             _play(SimulatedPeers(scenario, tell, listen=listen, lines=ends[0])),
             *(heard(line, n) for n, line in ends[0].items()),
         ]
+    except BaseException:
+        for other in others:
+            if other.pid:
+                other.kill()  # cancelling all of its peers would take it seconds, and nobody needs the result
+        raise
     finally:
         _close(ends[0])
         for other in others:
@@ -91,8 +98,17 @@ def _close(lines: Mapping[int, Connection]) -> None:
 def _perform(scenario: Scenario, listen: bool, index: int, lines: dict[int, Connection]) -> None:
     """The process of another shard. Ctrl-C is for the first one; when that is gone, the lines say so."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_the_first_process, daemon=True).start()
     with contextlib.suppress(ShardLost, TimeoutError):  # the first one says so
         lines[0].send(_play(SimulatedPeers(scenario, silent, listen=listen, index=index, lines=lines)))
+
+
+def _end_with_the_first_process() -> None:
+    """End this process as soon as the first one has ended: its peers' clean-up would take seconds of computing."""
+    first = multiprocessing.parent_process()
+    if first:
+        wait([first.sentinel])
+        os._exit(1)
 
 
 def _play(stage: SimulatedPeers) -> RehearsalResult:
