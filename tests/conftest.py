@@ -4,26 +4,25 @@
     python -m pytest -m slow    long runs and runs of many processes: continuous integration does both
     python -m pytest -n 0       in one process, for a debugger
 
-Both commands end with the number of tests that they left out.
+The first two end with the number of tests that they left out. Tests that start several real peers are marked
+``xdist_group("processes")``: they run one after the other in one process, beside all other tests.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import settings
 
-# Many processes share the cores, those of the suite and the peers that it starts: one thread each is the fast setting.
+# The processes of the suite and its peers share the cores: one thread each is the fast setting.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 # A busy computer is no error, so hypothesis does not time its examples.
 settings.register_profile("untimed", deadline=None)
 settings.load_profile("untimed")
 
-EDGES = Path(__file__).parent / "edges"
 LEFT_OUT = pytest.StashKey[dict[str, int]]()
 """How many tests the marker expression has deselected: those that are slow, and the others."""
 
@@ -31,14 +30,6 @@ LEFT_OUT = pytest.StashKey[dict[str, int]]()
 def pytest_configure(config: pytest.Config) -> None:
     """Begin to count."""
     config.stash[LEFT_OUT] = {"slow": 0, "other": 0}
-
-
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Run the tests in `tests/edges` one after the other in one process: each of them starts several peers."""
-    for item in items:
-        if EDGES in item.path.parents:
-            item.add_marker(pytest.mark.xdist_group("edges"))
 
 
 def pytest_deselected(items: Sequence[pytest.Item]) -> None:
@@ -57,7 +48,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_testnodedown(node: Any) -> None:
-    """Take over a worker's counts. All workers collect the same tests, so the last worker's counts stand for all."""
+    """Take over a worker's counts: all workers collect the same tests, so any worker's counts are right."""
     counts = getattr(node, "workeroutput", {}).get("left_out")
     if counts:
         node.config.stash[LEFT_OUT] = counts
@@ -72,4 +63,6 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
             f"left out {counts['slow']} slow tests; run them with: python -m pytest -m slow"
         )
     if counts["other"]:
-        terminalreporter.write_line(f"left out {counts['other']} other tests; run them with: python -m pytest")
+        terminalreporter.write_line(
+            f"left out {counts['other']} other tests; run them with: python -m pytest"
+        )
