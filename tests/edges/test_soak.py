@@ -34,7 +34,6 @@ from benchmarks.nursery import Nursery
 with Nursery() as nursery:
     peer, ticket = nursery.found("alone", "--model", "tiny", "--rounds", "1000")
     import psutil
-import pytest
     print(*[child.pid for child in psutil.Process().children(recursive=True)], flush=True)
     time.sleep(60)
 """
