@@ -15,6 +15,9 @@ from peer.simulation.scenario import Scenario
 from swarm.simulation.faults import Faults
 from tests.stories.agreement import assert_agreement
 
+# All tests in one process of pytest-xdist, because they share the rehearsals in the cache of `partitioned`.
+pytestmark = pytest.mark.xdist_group("partition")
+
 PARTED_AT = 24.0
 HEALED_AT = 84.0
 ROUNDS = 32
