@@ -14,11 +14,13 @@ import contextlib
 import gc
 import itertools
 import multiprocessing
+import os
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
-from multiprocessing.connection import Connection
+from multiprocessing.connection import Connection, wait
 from typing import TypeVar
 
 import torch
@@ -113,6 +115,11 @@ def _run_shards(
             _run_shard(SimulatedPeers(scenario, tell, listen=listen, pipes=pipes[0])),
             *(heard(pipe, index) for index, pipe in pipes[0].items()),
         ]
+    except BaseException:
+        for other in others:
+            if other.pid:
+                other.kill()  # cancelling all of its peers would take it seconds, and nobody needs the result
+        raise
     finally:
         _close(pipes[0])
         for other in others:
@@ -132,9 +139,18 @@ def _shard_process(scenario: Scenario, listen: bool, index: int, pipes: dict[int
     Ctrl-C is handled by the first process alone; when that ends, the pipes break and this one ends too.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_first_process, daemon=True).start()
     with contextlib.suppress(ShardLost, TimeoutError):  # the first process raises the same and reports it
         peers = SimulatedPeers(scenario, silent, listen=listen, index=index, pipes=pipes)
         pipes[0].send(_run_shard(peers))
+
+
+def _end_with_first_process() -> None:
+    """End this process as soon as the first one has ended: cancelling all of its peers would take it seconds."""
+    first = multiprocessing.parent_process()
+    if first:
+        wait([first.sentinel])
+        os._exit(1)
 
 
 def _run_shard(peers: SimulatedPeers) -> RehearsalResult:

@@ -1,6 +1,6 @@
-"""The compose file and the Dockerfile keep what they promise: no root, nothing writable, no port of a volunteer's, a key per peer.
+"""The compose file and the Dockerfile: no root, nothing writable, no open ports, one key per peer.
 
-The file itself is checked everywhere, by a client where there is one, and by real containers where an engine answers.
+The text is checked everywhere; compose reads it where it is installed; containers run where Docker does.
 """
 
 import os
@@ -23,19 +23,19 @@ TEXT = (ROOT / "docker-compose.yml").read_text()
 FILE: dict[str, Any] = yaml.safe_load(TEXT)
 SERVICES: dict[str, dict[str, Any]] = FILE["services"]
 DOCKERFILE = (ROOT / "Dockerfile").read_text()
-LIMIT_SECONDS = 60.0
+LIMIT_SECONDS = 240.0
 
 each_service = pytest.mark.parametrize("name", SERVICES)
 
 
 def instructions(word: str) -> list[str]:
-    """The arguments of every ``word`` of the Dockerfile, continued lines joined."""
+    """The arguments of each instruction ``word`` of the Dockerfile, with continued lines joined."""
     joined = DOCKERFILE.replace("\\\n", " ")
     return [line.split(None, 1)[1] for line in joined.splitlines() if line.startswith(f"{word} ")]
 
 
 def with_defaults(words: Sequence[str]) -> list[str]:
-    """``words`` as compose fills them in where nothing is set."""
+    """Replace each ``${NAME:-default}`` by its default, as compose does where the variable is not set."""
     return [re.sub(r"\$\{\w+:-([^}]*)\}", r"\1", word) for word in words]
 
 
@@ -43,11 +43,11 @@ def with_defaults(words: Sequence[str]) -> list[str]:
 
 
 def test_old_and_new_compose_read_the_same_keys() -> None:
-    """1.29 refuses ``name:``, v2 warns about ``version:``."""
+    """Compose 1.29 refuses ``name:``, and 2 warns about ``version:``."""
     assert {key for key in FILE if not key.startswith("x-")} == {"services", "volumes"}
 
 
-def test_there_is_a_seed_and_peers_and_on_request_a_dashboard_and_accidents() -> None:
+def test_the_services_are_a_seed_and_peers_and_on_request_a_dashboard_and_chaos() -> None:
     assert {name: service.get("profiles", []) for name, service in SERVICES.items()} == {
         "seed": [], "peer": [], "top": ["top"], "chaos": ["chaos"],
     }  # fmt: skip
@@ -80,7 +80,7 @@ def test_only_the_seed_s_port_is_published_and_only_to_this_computer() -> None:
 
 
 def test_every_replica_has_a_key_of_its_own() -> None:
-    """A volume without a name belongs to one container; a named home would give all of them the same identity."""
+    """A volume without a name belongs to one container; with a name all replicas would share one identity."""
     for name in ("peer", "top", "chaos"):
         assert "/home/swarm" in SERVICES[name]["volumes"]
     homes = [
@@ -100,7 +100,7 @@ def test_only_the_seed_writes_the_ticket() -> None:
         assert SERVICES[name]["depends_on"] == {"seed": {"condition": "service_healthy"}}
 
 
-def test_the_seed_says_how_it_is() -> None:
+def test_the_seed_has_a_health_check() -> None:
     assert SERVICES["seed"]["healthcheck"]["test"] == ["CMD", "swarm", "top", "--once"]
     assert [line.partition(" CMD ")[2] for line in instructions("HEALTHCHECK")] == [
         '["swarm", "top", "--once"]'
@@ -109,7 +109,7 @@ def test_the_seed_says_how_it_is() -> None:
 
 @each_service
 def test_every_command_is_one_that_swarm_has(name: str) -> None:
-    """Parsed, not run: an option that the command line no longer has would show in a container only."""
+    """Parse the commands: an option that no longer exists would otherwise fail in a container only."""
     word, *arguments = with_defaults(SERVICES[name]["command"])
     command = cli.commands[word]
     with click.Context(command, info_name=word) as context:
@@ -139,8 +139,8 @@ def test_every_package_comes_under_the_constraints() -> None:
     assert all("--constraint constraints.txt" in line for line in installs)
 
 
-def test_what_the_image_copies_is_let_in_and_there() -> None:
-    """`.dockerignore` names what gets in; a path that was moved would break the build only."""
+def test_the_files_that_the_image_copies_exist_and_are_not_ignored() -> None:
+    """`.dockerignore` names what the build may read; a moved path would otherwise break only the build."""
     copied = {
         path for line in instructions("COPY") if not line.startswith("--from") for path in line.split()[:-1]
     }
@@ -154,7 +154,7 @@ def test_what_the_image_copies_is_let_in_and_there() -> None:
 
 
 def compose_client() -> list[str]:
-    """How compose is called on this machine; empty where it is not there."""
+    """The command for compose on this computer; empty where it is not installed."""
     if shutil.which("docker") and _run(["docker", "compose", "version"]).returncode == 0:
         return ["docker", "compose"]
     return ["docker-compose"] if shutil.which("docker-compose") else []
@@ -183,9 +183,10 @@ def test_a_client_accepts_the_file() -> None:
     assert yaml.safe_load(said.stdout)["services"].keys() == SERVICES.keys()
 
 
-@pytest.mark.timeout(1500)
+@pytest.mark.slow
+@pytest.mark.timeout(5000)
 def test_containers_train_together() -> None:
-    """Seed and two peers, to the end of a short run; all of them end by themselves and well."""
+    """A seed and two peers reach the end of a short run; all of them end by themselves, without an error."""
     client = compose_client()
     if not client:
         pytest.skip("neither 'docker compose' nor 'docker-compose' is installed")
@@ -203,9 +204,9 @@ def test_containers_train_together() -> None:
         "SWARM_PORT": "0",
     }
     try:
-        built = _run([*client, "build"], seconds=900, **environment)
+        built = _run([*client, "build"], seconds=3000, **environment)
         assert built.returncode == 0, built.stderr[-3000:]
-        said = _run([*client, "up", "--no-color"], seconds=400, **environment)
+        said = _run([*client, "up", "--no-color"], seconds=3000, **environment)
     finally:
         _run([*client, "down", "--volumes", "--timeout", "15"], seconds=120, **environment)
     exits = re.findall(r"exited with code (\d+)", said.stdout + said.stderr)

@@ -1,4 +1,4 @@
-"""Directories in processes of their own, on real sockets, one with a clock an hour ahead and one an hour behind."""
+"""Three directories in three processes with real sockets; two of them have clocks that are an hour off."""
 
 from __future__ import annotations
 
@@ -13,17 +13,23 @@ from swarm.membership.contacts import Contacts, seal_contact
 from swarm.membership.progress import Progress
 from swarm.ticket import Address, Entry
 from swarm.transport.http import HttpTransport
+from tests.edges.processes import LIMIT_SECONDS
 from tests.swarm.memory import RUN, key, record, soon
 
-ANYWHERE = Address("127.0.0.1", 0)
+pytestmark = pytest.mark.xdist_group("processes")
+
+ANY_PORT = Address("127.0.0.1", 0)
 
 
 async def live(number: int, port: int, leave: asyncio.Event, expected: int) -> list[str]:
-    """Be peer ``number``: join through peer 0 at ``port``, say something, and listen until ``expected`` peers are heard."""
+    """Be peer ``number``: join through peer 0 at ``port``, publish a record, and read ``expected`` ones.
+
+    Stays until ``leave`` is set. Returns the signers of the records.
+    """
     entries = (Entry(key(0).peer_id, Address("127.0.0.1", port)),) if port else ()
     contacts = Contacts(RUN, entries)
     async with HttpTransport(key(number), RUN, b"", contacts) as transport:
-        address = await transport.listen(ANYWHERE)
+        address = await transport.listen(ANY_PORT)
         contacts.learn(seal_contact(key(number), RUN, (address,), 1))
         async with await HivemindDirectory.open(
             transport,
@@ -31,23 +37,23 @@ async def live(number: int, port: int, leave: asyncio.Event, expected: int) -> l
             run=RUN,
             forms={"progress": Progress},
             entries=[entry.peer for entry in entries],
-            deadline=soon(60),
+            deadline=soon(LIMIT_SECONDS),
         ) as directory:
             print(address.port, flush=True)
-            await directory.put("progress", record(key(number)), seconds=300, deadline=soon())
-            heard: list[str] = []
-            while len(heard) < expected:
-                heard = [
+            await directory.put("progress", record(key(number)), seconds=600, deadline=soon(LIMIT_SECONDS))
+            found: list[str] = []
+            while len(found) < expected:
+                found = [
                     signed.signer for signed in await directory.get("progress", Progress, deadline=soon(10))
                 ]
                 await asyncio.sleep(0.05)
-            print("heard", flush=True)
+            print("found", flush=True)
             await leave.wait()
-            return heard
+            return found
 
 
 async def main(number: int, port: int) -> None:
-    """A child process: lives until its standard input ends."""
+    """What a child process runs, until its standard input ends."""
     leave = asyncio.Event()
     living = asyncio.create_task(live(number, port, leave, 3))
     await asyncio.to_thread(sys.stdin.read)
@@ -66,7 +72,7 @@ asyncio.run(main({number}, {port}))
 
 
 async def start(number: int, port: int, offset: int) -> tuple[asyncio.subprocess.Process, int]:
-    """A child and the port it listens on."""
+    """Start a child process. Returns it and the port that it listens on."""
     code = CHILD.format(number=number, port=port, offset=offset)
     child = await asyncio.create_subprocess_exec(
         sys.executable, "-W", "ignore", "-c", code, stdin=PIPE, stdout=PIPE
@@ -84,7 +90,8 @@ async def test_peers_whose_clocks_are_an_hour_off_find_each_other() -> None:
             children.append((await start(number, port, offset))[0])
         for child in children:
             assert child.stdout
-            assert await child.stdout.readline() == b"heard\n"
+            assert await child.stdout.readline() == b"found\n"
+        for child in children:
             assert child.stdin
             child.stdin.close()
         assert [await child.wait() for child in children] == [0, 0, 0]

@@ -1,6 +1,6 @@
 """A swarm of real processes on the loopback interface: they find each other, lose each other, and come back.
 
-One swarm for all tests of this file, in the order of the file; each test leaves at least four peers behind.
+All tests of this file use one swarm, in the order of the file; each test leaves four running peers behind.
 """
 
 from __future__ import annotations
@@ -9,171 +9,155 @@ import random
 import signal
 import time
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
-from tests.edges.processes import Event, PeerProcess, Stage, roots_agree, stage
+from tests.edges.processes import LocalSwarm, PeerProcess, assert_roots_agree
 
-ROUND_SECONDS = 2.0
-LEAVE_SECONDS = 5.0
-"""What a person should have to wait after Ctrl-C, at most."""
-AVERAGE_SECONDS = 30.0
-"""The default of `swarm new`."""
+pytestmark = pytest.mark.xdist_group("processes")
+
+ROUND_SECONDS = 1.0
+"""About as long as a round takes; the moments of kills are drawn from it."""
 TEXT = "".join(f"def f{n}(x):\n    return x * {n} + {n * n}\n" for n in range(3000))
 
 
-def ticket_of(event: Event) -> str:
-    return str(event["ticket"])
+class FourPeers:
+    """The swarm under test: ``founder`` and three ``others``, later whoever has taken their places."""
 
-
-class Band:
-    """The swarm under test: founder ``a``, joiners ``b``, ``c``, ``d``."""
-
-    def __init__(self, place: Stage, text: Path) -> None:
-        self.stage = place
-        self.began = time.monotonic()
-        self.founder = place.new(
-            "a",
-            "--data",
-            str(text),
-            "--model",
-            "tiny",
-            "--rounds",
-            "100000",
-            "--steps",
-            "100000",
-            "--round-seconds",
-            str(ROUND_SECONDS),
-        )
-        self.ticket = ticket_of(self.founder.event("ticket"))
+    def __init__(self, swarm: LocalSwarm) -> None:
+        self.swarm = swarm
+        (swarm.folder / "text").mkdir()
+        (swarm.folder / "text" / "one.py").write_text(TEXT)
+        words = "--data text --model tiny --rounds 100000 --steps 3 --round-seconds 2".split()
+        self.founder = swarm.new("a", *words)
+        self.ticket: str = self.founder.event("ticket")["ticket"]
         self.others = [
-            place.join("b", self.ticket),
-            place.join("c", self.ticket, "--name", "\x1b[31m[bold]c\u202e", listen="127.0.0.2:0"),
-            place.join("d", self.ticket),
+            swarm.join("b", self.ticket),
+            swarm.join("c", self.ticket, "--name", "\x1b[31m[bold]c\u202e", listen="127.0.0.2:0"),
+            swarm.join("d", self.ticket),
         ]
 
     @property
-    def peers(self) -> list[PeerProcess]:
-        return self.stage.alive
+    def running(self) -> list[PeerProcess]:
+        """The peers whose process has not ended."""
+        return self.swarm.running
 
-    def together(self, count: int, *, seconds: float = 60.0) -> None:
-        """Wait until all peers that live have told a round of ``count`` members from now on."""
-        marks = [(peer, peer.catch_up()) for peer in self.peers]
-        deadline = time.monotonic() + seconds
-        for peer, mark in marks:
-            peer.round(
-                lambda event: event["members"] >= count,
-                after=mark,
-                seconds=max(0.1, deadline - time.monotonic()),
-            )
+    def wait_for_a_round_of(self, members: int) -> None:
+        """Wait until each running peer has printed a new round with so many members."""
+        counts = [(peer, peer.count_events()) for peer in self.running]
+        for peer, count in counts:
+            peer.round_of(members, after=count)
 
-    def silent(self) -> None:
+    def start_again(self, peer: PeerProcess) -> PeerProcess:
+        """Run the command of one of ``others`` once more, and put the new process into its place."""
+        started = self.swarm.start_again(peer)
+        self.others[self.others.index(peer)] = started
+        return started
+
+    def assert_silent(self) -> None:
         """Nobody has written anything to standard error."""
-        assert {peer.home.name: peer.stderr for peer in self.stage.peers if peer.stderr} == {}
+        assert {peer.home.name: peer.stderr for peer in self.swarm.peers if peer.stderr} == {}
 
 
 @pytest.fixture(scope="module")
-def band(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Band]:
-    folder = tmp_path_factory.mktemp("band")
-    text = folder / "text"
-    text.mkdir()
-    (text / "one.py").write_text(TEXT)
-    with stage(folder) as place:
-        yield Band(place, text)
+def four(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FourPeers]:
+    with LocalSwarm(tmp_path_factory.mktemp("four")) as swarm:
+        yield FourPeers(swarm)
 
 
-def test_a_newcomer_with_nothing_but_the_ticket_contributes_within_a_minute(band: Band) -> None:
-    for peer in [band.founder, *band.others]:
-        seconds = max(0.1, band.began + 60 - time.monotonic())
-        peer.round(lambda event: event["members"] > 1 and event["local_steps"] > 0, seconds=seconds)
-    band.together(4)
-    assert band.founder.events[0]["event"] == "ticket"
-    assert band.others[1].event("joined")["listen"].startswith("127.0.0.2:")
-    assert len(roots_agree(band.founder, *band.others)) >= 1
-    (corpus,) = (band.founder.home / "data").glob("*.corpus")
-    for peer in band.others:
+def test_a_newcomer_with_nothing_but_the_ticket_contributes(four: FourPeers) -> None:
+    for peer in [four.founder, *four.others]:
+        peer.round(lambda event: event["members"] > 1 and event["local_steps"] > 0)
+    four.wait_for_a_round_of(4)
+    assert four.founder.events[0]["event"] == "ticket"
+    assert four.others[1].event("joined")["listen"].startswith("127.0.0.2:")
+    assert len(assert_roots_agree(four.founder, *four.others)) >= 1
+    (corpus,) = (four.founder.home / "data").glob("*.corpus")
+    for peer in four.others:
         assert "--data" not in peer.words
         assert (peer.home / "data" / corpus.name).read_bytes() == corpus.read_bytes()
-    band.silent()
+    four.assert_silent()
 
 
-def test_kill_minus_9_costs_a_round_at_most_and_the_same_command_comes_back(band: Band) -> None:
-    chance = random.Random(7)
-    for _ in range(3):
-        victim = chance.choice(band.others)
-        rest = [peer for peer in band.peers if peer is not victim]
-        band.founder.round(after=band.founder.catch_up())
-        time.sleep(chance.random() * ROUND_SECONDS)  # not a wait: a random moment of the round
-        marks = [peer.catch_up() for peer in rest]
-        victim.kill()
-        for peer, mark in zip(rest, marks, strict=True):
-            peer.round(
-                lambda event: event["members"] == 3, after=mark, seconds=2 * (ROUND_SECONDS + AVERAGE_SECONDS)
-            )
-        roots_agree(*rest)
-        before = max(victim.rounds, default=0)
-        back = band.stage.again(victim)
-        band.others[band.others.index(victim)] = back
-        assert back.round(lambda event: event["members"] == 4)["round"] > before
-        if list(back.home.glob("checkpoints/*.safetensors")):
-            back.event("resumed", seconds=0.1)
-        band.together(4)
-        roots_agree(*band.peers)
-    band.silent()
+def kill_one_and_start_it_again(four: FourPeers, chance: random.Random) -> None:
+    """Kill a peer at a random moment of a round; the others go on, and the same command brings it back."""
+    victim = chance.choice(four.others)
+    rest = [peer for peer in four.running if peer is not victim]
+    four.founder.round(after=four.founder.count_events())
+    time.sleep(chance.random() * ROUND_SECONDS)  # not a wait: it chooses the moment of the kill
+    counts = [peer.count_events() for peer in rest]
+    victim.kill()
+    for peer, count in zip(rest, counts, strict=True):
+        peer.round_of(3, after=count)
+    assert_roots_agree(*rest)
+    last_round = max(victim.roots, default=0)
+    has_checkpoint = any(victim.home.glob("checkpoints/*.safetensors"))
+    back = four.start_again(victim)
+    assert back.round_of(4)["round"] > last_round
+    if has_checkpoint:
+        assert any(event["event"] == "resumed" for event in back.events)
+    four.wait_for_a_round_of(4)
+    assert_roots_agree(*four.running)
+    four.assert_silent()
 
 
-def test_a_peer_that_stood_still_for_a_while_goes_on_with_the_others(band: Band) -> None:
-    sleeper, *rest = band.others[::-1]
-    sleeper.process.send_signal(signal.SIGSTOP)
-    marks = [(peer, peer.catch_up()) for peer in (band.founder, *rest)]
-    for peer, mark in marks:
-        peer.round(
-            lambda event: event["members"] == 3, after=mark, seconds=2 * (ROUND_SECONDS + AVERAGE_SECONDS)
-        )
-    sleeper.process.send_signal(signal.SIGCONT)
-    band.together(4)
-    roots_agree(*band.peers)
-    band.silent()
+def test_the_others_go_on_after_kill_minus_9_and_the_same_command_comes_back(four: FourPeers) -> None:
+    four.wait_for_a_round_of(4)
+    kill_one_and_start_it_again(four, random.Random(7))
 
 
-def test_the_run_goes_on_without_its_founder_and_takes_newcomers_by_the_ticket_of_anybody(band: Band) -> None:
-    band.founder.kill()
-    host = band.others[0]
-    host.round(
-        lambda event: event["members"] == 3,
-        after=host.catch_up(),
-        seconds=2 * (ROUND_SECONDS + AVERAGE_SECONDS),
-    )
-    tickets = [ticket_of(event) for event in host.events if event["event"] == "ticket"]
+@pytest.mark.slow
+def test_kill_minus_9_again_and_again(four: FourPeers) -> None:
+    chance = random.Random(8)
+    four.wait_for_a_round_of(4)
+    for _ in range(5):
+        kill_one_and_start_it_again(four, chance)
+
+
+def test_a_peer_that_was_suspended_for_a_while_goes_on_with_the_others(four: FourPeers) -> None:
+    suspended = four.others[-1]
+    rest = [peer for peer in four.running if peer is not suspended]
+    suspended.process.send_signal(signal.SIGSTOP)
+    counts = [peer.count_events() for peer in rest]
+    for peer, count in zip(rest, counts, strict=True):
+        peer.round_of(3, after=count)
+    suspended.process.send_signal(signal.SIGCONT)
+    four.wait_for_a_round_of(4)
+    assert_roots_agree(*four.running)
+    four.assert_silent()
+
+
+def test_the_run_goes_on_without_its_founder_and_takes_newcomers_by_the_ticket_of_anybody(
+    four: FourPeers,
+) -> None:
+    four.founder.kill()
+    host = four.others[0]
+    host.round_of(3, after=host.count_events())
+    tickets = [event["ticket"] for event in host.events if event["event"] == "ticket"]
     assert tickets
-    assert tickets[-1] != band.ticket
-    newcomer = band.stage.join("e", tickets[-1])
-    newcomer.round(lambda event: event["members"] == 4)
-    band.others.append(newcomer)
-    band.together(4)
-    roots_agree(*band.peers)
-    band.silent()
+    assert tickets[-1] != four.ticket
+    newcomer = four.swarm.join("e", tickets[-1])
+    newcomer.round_of(4)
+    four.others.append(newcomer)
+    four.wait_for_a_round_of(4)
+    assert_roots_agree(*four.running)
+    four.assert_silent()
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_asked_to_stop_a_peer_leaves_within_seconds_and_the_others_note_it(
-    band: Band, number: signal.Signals
+def test_a_peer_that_is_asked_to_stop_leaves_cleanly_and_the_others_note_it(
+    four: FourPeers, number: signal.Signals
 ) -> None:
-    leaver = band.others[0]
-    who = leaver.event("joined")["peer"]
-    rest = [peer for peer in band.peers if peer is not leaver]
-    for peer in rest:
-        peer.round(lambda event: event["members"] == 4)  # only who was in the group can be missed in it
-    marks = [peer.catch_up() for peer in rest]
-    assert leaver.stop(number, seconds=LEAVE_SECONDS) == 0
-    assert (
-        leaver.wait(lambda event: event["event"] == "left" and "peer" not in event)["reason"]
-        == "asked to stop"
-    )
-    for peer, mark in zip(rest, marks, strict=True):
-        peer.wait(lambda event: event["event"] == "left" and event["peer"] == who, after=mark)
+    leaver = four.others[0]
+    peer_id = leaver.event("joined")["peer"]
+    rest = [peer for peer in four.running if peer is not leaver]
+    four.wait_for_a_round_of(4)  # a peer only notes that members of its group leave
+    counts = [peer.count_events() for peer in rest]
+    assert leaver.stop(number) == 0
+    left = leaver.wait_for(lambda event: event["event"] == "left" and "peer" not in event)
+    assert left["reason"] == "asked to stop"
+    for peer, count in zip(rest, counts, strict=True):
+        peer.wait_for(lambda event: event["event"] == "left" and event["peer"] == peer_id, after=count)
     assert not (leaver.home / "status").exists()
-    band.others[0] = band.stage.again(leaver)
-    band.others[0].round(lambda event: event["members"] == 4)
-    band.silent()
+    four.start_again(leaver).round_of(4)
+    four.assert_silent()

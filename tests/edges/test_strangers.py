@@ -1,4 +1,4 @@
-"""Strangers' bytes against a real server: each is refused and counted, costs no memory, and the next honest call succeeds."""
+"""Clients that break the rules meet a real server: it refuses and counts them, and serves honest peers."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ from tests.swarm.transport.test_tls import elliptic_context
 pytestmark = pytest.mark.asyncio
 
 MIB = 1 << 20
-PATIENCE = 15.0
-"""Seconds after which a stranger that the server should have thrown out counts as a guest."""
+PATIENCE = 240.0
+"""Seconds after which a test fails because the server should have closed a connection and did not."""
 
 TIMEOUTS = Timeouts(
-    handshake_seconds=1,
-    first_request_seconds=0.5,
-    idle_seconds=0.7,
-    grace_seconds=1,
+    handshake_seconds=3,
+    first_request_seconds=2,
+    idle_seconds=3,
+    grace_seconds=3,
     minimum_rate=64 * MIB,
     linger_seconds=0.1,
 )
@@ -47,12 +47,12 @@ LIMITS = Limits(TIMEOUTS, ConnectionLimits(per_host=64), RequestLimits(in_flight
 
 
 async def give(call: Call) -> bytes:
-    """Much more than fits into the buffers of a connection."""
+    """Return much more than fits into the buffers of a connection."""
     return bytes(32 * MIB)
 
 
 async def check(call: Call) -> bytes:
-    """What every handler of signed messages does first."""
+    """Open a signed message, as every handler of such messages does first."""
     open_frame(call.body, Progress, run=RUN)
     return b""
 
@@ -67,40 +67,43 @@ ROUTES = (
 
 
 def member() -> ssl.SSLContext:
-    """Anybody can be one, in an open run."""
+    """The TLS settings of a peer of the run."""
     return client_context(key(9), RUN)
 
 
 def trusting(context: ssl.SSLContext) -> ssl.SSLContext:
-    """Does not mind whom it talks to."""
-    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    """Make a client accept every certificate."""
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
     return context
 
 
 def outdated() -> ssl.SSLContext:
-    """A member with TLS 1.2."""
+    """The TLS settings of a peer, but with TLS 1.2."""
     context = member()
     context.minimum_version = context.maximum_version = ssl.TLSVersion.TLSv1_2
     return context
 
 
 def post(route: str, *lines: str, body: bytes = b"") -> bytes:
-    """A request as it stands on the wire."""
+    """The bytes of a request."""
     return "\r\n".join([f"POST /swarm/1/{route}/ HTTP/1.1", "Host: x", *lines, "", ""]).encode() + body
 
 
 @dataclass(frozen=True)
 class Stranger:
-    """Connects, says ``words``, and waits to be thrown out for ``reason``; ``status`` where it gets an answer before that."""
+    """Connects, sends ``words``, and waits until the server closes the connection for ``reason``."""
 
     reason: str
     words: bytes = b""
     context: Callable[[], ssl.SSLContext] | None = member
     status: int = 0
+    """The HTTP status that it gets before; 0 where it gets no answer."""
     leaves: bool = False
+    """It closes the connection itself, right after ``words``."""
 
     async def visit(self, address: Address) -> None:
-        """Raises `TimeoutError` where it is not thrown out."""
+        """Raises `TimeoutError` where the server does not close the connection."""
         said = b""
         try:
             context = self.context() if self.context else None
@@ -175,15 +178,15 @@ STRANGERS = {
 
 
 async def until_counted(server: HttpTransport, reason: str) -> None:
-    """The server notices what happened to a connection a moment after the stranger does."""
+    """Wait until the server has counted ``reason``: it does so a moment after the client sees the end."""
     async with asyncio.timeout(PATIENCE):
         while reason not in server.refusals:  # noqa: ASYNC110 - a counter has no event
             await asyncio.sleep(0.01)
 
 
 async def honest_call(caller: HttpTransport, server: HttpTransport) -> None:
-    """What must still work."""
-    assert await caller.request(server.me, Request("echo", b"honest"), deadline=soon()) == b"honest"
+    """Check that the server still answers an honest peer."""
+    assert await caller.request(server.me, Request("echo", b"honest"), deadline=soon(PATIENCE)) == b"honest"
 
 
 @pytest.mark.parametrize("stranger", STRANGERS.values(), ids=STRANGERS)
@@ -217,25 +220,23 @@ async def test_all_strangers_at_once_cost_no_memory() -> None:
 
 
 async def test_two_hundred_sockets_of_one_address_get_their_share_and_no_more() -> None:
-    async with Loopback(
-        limits=replace(LIMITS, timeouts=replace(TIMEOUTS, idle_seconds=60))
-    ) as net:  # the caller keeps its seat; it would not get another
+    # The caller stays connected, because it would not get another connection.
+    async with Loopback(limits=replace(LIMITS, timeouts=replace(TIMEOUTS, idle_seconds=600))) as net:
         caller, (server, address) = await net.caller(1), await net.peer(2, *ROUTES)
         await honest_call(caller, server)
         context = member()
-        silent, memory = Stranger("silent", context=lambda: context), []
+        silent = Stranger("silent", context=lambda: context)
+        memory = []
         for _ in range(2):
             await asyncio.gather(*(silent.visit(address) for _ in range(200)), honest_call(caller, server))
             await honest_call(caller, server)
             gc.collect()
             memory.append(psutil.Process().memory_info().rss)
         assert server.refusals["crowded"] >= 2 * (200 - LIMITS.connections.per_host)
-        assert memory[1] - memory[0] < 32 * MIB, (
-            "the seats were paid for once, and the strangers' own half as well"
-        )
+        assert memory[1] - memory[0] < 32 * MIB, "the second time takes no more memory than the first"
 
 
-async def test_whoever_does_not_read_a_reply_does_not_hold_it_in_our_memory() -> None:
+async def test_a_client_that_does_not_read_its_reply_is_disconnected() -> None:
     async with Loopback(limits=LIMITS) as net:
         caller, (server, address) = await net.caller(1), await net.peer(2, *ROUTES)
         _, writer = await asyncio.open_connection(address.host, address.port, ssl=member(), limit=1024)
@@ -251,16 +252,16 @@ async def test_a_message_with_a_wrong_signature_is_refused_by_name() -> None:
     async with Loopback(limits=LIMITS) as net:
         caller, (server, _) = await net.caller(1), await net.peer(2, *ROUTES)
         with pytest.raises(Refused, match="signature"):
-            await caller.request(server.me, Request("check", body), deadline=soon())
+            await caller.request(server.me, Request("check", body), deadline=soon(PATIENCE))
         assert server.refusals == {BadSignature.code: 1}
 
 
 async def test_too_many_requests_of_one_peer_are_refused_and_those_of_others_are_not() -> None:
-    limits = Limits(requests=RequestLimits(rate=0.001, burst=3))
+    limits = Limits(requests_rate=0.001, requests_burst=3)
     async with Loopback(limits=limits) as net:
         eager, calm, (server, _) = await net.caller(1), await net.caller(3), await net.peer(2, *ROUTES)
         answers = await asyncio.gather(
-            *(eager.request(server.me, Request("echo"), deadline=soon()) for _ in range(10)),
+            *(eager.request(server.me, Request("echo"), deadline=soon(PATIENCE)) for _ in range(10)),
             return_exceptions=True,
         )
         assert answers.count(b"") == 3
@@ -275,7 +276,7 @@ async def test_an_impostor_with_a_valid_certificate_reads_not_one_byte(body: byt
     by_lane = len(body) == MIB or limit == 0
 
     async def listen_in(listener: socket.socket) -> bytes:
-        """The first byte that anybody says after the handshake."""
+        """The first byte that arrives after the handshake."""
         connection, _ = await asyncio.get_running_loop().sock_accept(listener)
         connection.setblocking(False)
         assert await begins_with(connection, PREFACE) == by_lane
@@ -296,6 +297,8 @@ async def test_an_impostor_with_a_valid_certificate_reads_not_one_byte(body: byt
             caller = await net.caller(1)
             net.know(key(2), Address("127.0.0.1", listener.getsockname()[1]))
             with pytest.raises(Impostor):
-                await caller.request(key(2).peer_id, Request("echo", body, limit=limit), deadline=soon())
+                await caller.request(
+                    key(2).peer_id, Request("echo", body, limit=limit), deadline=soon(PATIENCE)
+                )
             async with asyncio.timeout(PATIENCE):
                 assert await listening == b""

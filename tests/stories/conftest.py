@@ -1,4 +1,4 @@
-"""A story that fails prints the command that tells it again: a story follows from its parameters alone."""
+"""A test that fails here prints the command that repeats it exactly: all chance comes from its parameters."""
 
 from __future__ import annotations
 
@@ -12,5 +12,5 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
     """Add the command to the report of a failure."""
     report = yield
     if report.failed:
-        report.sections.append(("the same story again", f"python -m pytest '{item.nodeid}'"))
+        report.sections.append(("to repeat exactly this", f"python -m pytest -m '' '{item.nodeid}'"))
     return report

@@ -1,4 +1,7 @@
-"""A network falls in two for a minute, and becomes one again: what each side does meanwhile, and who goes over to whom."""
+"""A partition of a minute: what each side does meanwhile, and whose state is taken over.
+
+All seconds here are virtual.
+"""
 
 from __future__ import annotations
 
@@ -10,91 +13,115 @@ from peer.simulation.peers import Notebook, RehearsalResult
 from peer.simulation.run import rehearse
 from peer.simulation.scenario import Scenario
 from swarm.simulation.faults import Faults
-from tests.stories.promises import check
+from tests.stories.agreement import assert_agreement
 
-PEERS, APART, ROUNDS = 16, (24.0, 84.0), 32
-NAMES = [f"p{number}" for number in range(PEERS)]
-UNDER_WAY = 6.0
-"""Seconds in which a round that had been decided when the network fell apart may still come to its end."""
-HEALED_IN = 45.0
-"""Virtual seconds after which nobody may be in a camp of its own any more."""
+# All tests in one process of pytest-xdist, because they share the rehearsals in the cache of `partitioned`.
+pytestmark = pytest.mark.xdist_group("partition")
+
+PARTED_AT = 24.0
+HEALED_AT = 84.0
+ROUNDS = 32
+UNDER_WAY_SECONDS = 6.0
+"""A round that had been decided when the network fell apart may still end in this time."""
+REUNION_SECONDS = 45.0
+"""So long after the network has healed all peers are in one group again."""
+
+both_sizes = pytest.mark.parametrize("peers", [8, pytest.param(16, marks=pytest.mark.slow)])
+"""The number of peers. A half of them, or three quarters, is one side of the partition."""
+both_splits = pytest.mark.parametrize("share", [0.5, 0.75])
 
 
 @cache
-def story(here: int) -> RehearsalResult:
-    """The first ``here`` peers, the organiser p0 among them, and the others do not see each other for a minute."""
-    faults = Faults().split(NAMES[:here], NAMES[here:], between=APART)
+def partitioned(peers: int, share: float) -> RehearsalResult:
+    """For a minute the first ``share`` of the peers, the organiser p0 among them, cannot reach the others."""
+    names = [f"p{number}" for number in range(peers)]
+    size = int(peers * share)
+    faults = Faults().split(names[:size], names[size:], between=(PARTED_AT, HEALED_AT))
     return rehearse(
-        Scenario(peers=PEERS, rounds=ROUNDS, seed=2, step_seconds=0.6, faults=faults, patience=1000)
+        Scenario(peers=peers, rounds=ROUNDS, seed=2, step_seconds=0.6, faults=faults, patience=1000)
     )
 
 
-def averaged(book: Notebook, begin: float, end: float) -> list[int]:
+def sides(peers: int, share: float) -> tuple[list[Notebook], list[Notebook]]:
+    """The notebooks of the organiser's side, and of the other one."""
+    notebooks = partitioned(peers, share).notebooks
+    size = int(peers * share)
+    return (
+        [notebooks[f"p{number}"] for number in range(size)],
+        [notebooks[f"p{number}"] for number in range(size, peers)],
+    )
+
+
+def group_sizes(notebook: Notebook, begin: float, end: float) -> list[int]:
     """Members of each average that this peer had between two times."""
-    told = zip(book.rounds, book.told_at, strict=True)
-    return [report.members for report, at in told if begin < at <= end and report.round not in book.missed]
+    reports = zip(notebook.rounds, notebook.told_at, strict=True)
+    return [
+        report.members for report, at in reports if begin < at <= end and report.round not in notebook.missed
+    ]
 
 
-def sides(here: int) -> tuple[list[Notebook], list[Notebook]]:
-    books = story(here).notebooks
-    return [books[name] for name in NAMES[:here]], [books[name] for name in NAMES[here:]]
-
-
-@pytest.mark.parametrize("here", [8, 12])
-def test_in_the_end_all_are_one_again_with_one_model(here: int) -> None:
-    told = story(here)
-    parted = {
+@both_sizes
+@both_splits
+def test_in_the_end_all_peers_are_in_one_group_with_one_model(peers: int, share: float) -> None:
+    result = partitioned(peers, share)
+    since = {
         report.round
-        for book in told.notebooks.values()
-        for report, at in zip(book.rounds, book.told_at, strict=True)
-        if at > APART[0]
+        for notebook in result.notebooks.values()
+        for report, at in zip(notebook.rounds, notebook.told_at, strict=True)
+        if at > PARTED_AT
     }
-    check(told, ROUNDS - 1, parted=parted)
-    for book in told.notebooks.values():
-        assert set(averaged(book, APART[1] + HEALED_IN, 1000)) == {PEERS}
+    assert_agreement(result, ROUNDS - 1, partitioned=since)
+    for notebook in result.notebooks.values():
+        assert set(group_sizes(notebook, HEALED_AT + REUNION_SECONDS, 1000)) == {peers}
 
 
-@pytest.mark.parametrize("here", [8, 12])
-def test_meanwhile_each_side_is_by_itself_and_a_half_or_more_trains_on_as_one(here: int) -> None:
-    """A quarter waits in vain for the many that it knows and cannot reach: it averages in pairs now and then, until it is found."""
-    for side, size in zip(sides(here), (here, PEERS - here), strict=True):
-        for book in side:
-            assert averaged(book, 0, APART[0])[0] == PEERS
-            alone = averaged(book, APART[0] + UNDER_WAY, APART[1])
-            assert max(alone, default=0) <= size
-            if size >= PEERS / 2:
-                assert len(alone) >= 5
-                assert set(alone) == {size}
+@both_sizes
+@both_splits
+def test_meanwhile_each_side_is_by_itself_and_a_half_or_more_trains_on_as_one_group(
+    peers: int, share: float
+) -> None:
+    """A quarter of the peers waits for the others, and averages in small groups now and then."""
+    for side in sides(peers, share):
+        for notebook in side:
+            assert group_sizes(notebook, 0, PARTED_AT)[0] == peers
+            apart = group_sizes(notebook, PARTED_AT + UNDER_WAY_SECONDS, HEALED_AT)
+            assert max(apart, default=0) <= len(side)
+            if len(side) >= peers / 2:
+                assert len(apart) >= 5
+                assert set(apart) == {len(side)}
 
 
-def test_the_side_with_two_thirds_decides_even_the_round_in_which_it_happened() -> None:
-    large, _ = sides(12)
-    for book in large:
-        assert not book.missed
+@both_sizes
+def test_a_side_of_more_than_two_thirds_decides_even_the_round_in_which_the_network_parts(peers: int) -> None:
+    large, _ = sides(peers, 0.75)
+    for notebook in large:
+        assert not notebook.missed
 
 
-def test_of_two_halves_the_one_without_the_organiser_goes_over_as_a_whole() -> None:
-    here, there = ([models(book) for book in side] for side in sides(8))
-    only_there = set().union(*there) - set().union(*here)
-    assert only_there, "two halves had two models"
-    for book in sides(8)[0]:
-        assert not taken(book) & only_there, "nobody has gone the other way"
-    organisers = set().union(
-        *(models(book, until=APART[1] + HEALED_IN) for book in sides(8)[0])
-    ) - set().union(*there)
-    for book in sides(8)[1]:
-        assert taken(book) & organisers, "the other side has taken the organiser's model"
+@both_sizes
+def test_of_two_halves_the_one_without_the_organiser_takes_over_the_state_of_the_other(peers: int) -> None:
+    here, there = sides(peers, 0.5)
+    roots_here = roots_since_parted(here, HEALED_AT)
+    roots_there = roots_since_parted(there, HEALED_AT)
+    only_there = roots_there - roots_here
+    assert only_there, "the two halves had two models"
+    for notebook in here:
+        assert not downloaded(notebook) & only_there, "the organiser's side downloads nothing from the other"
+    only_here = roots_since_parted(here, HEALED_AT + REUNION_SECONDS) - roots_there
+    for notebook in there:
+        assert downloaded(notebook) & only_here, "the other side downloads the organiser's state"
 
 
-def models(book: Notebook, until: float = APART[1]) -> set[str]:
-    """The state roots after the rounds that this peer told of from the moment when the network fell apart."""
+def roots_since_parted(side: list[Notebook], until: float) -> set[str]:
+    """The state roots after the rounds that the peers of a side reported since the network fell apart."""
     return {
         report.state_root
-        for report, at in zip(book.rounds, book.told_at, strict=True)
-        if APART[0] < at <= until
+        for notebook in side
+        for report, at in zip(notebook.rounds, notebook.told_at, strict=True)
+        if PARTED_AT < at <= until
     }
 
 
-def taken(book: Notebook) -> set[str]:
-    """The state roots that this peer has had from others."""
-    return {fields["state_root"] for name, fields in book.events if name == "synced"}
+def downloaded(notebook: Notebook) -> set[str]:
+    """The roots of the states that this peer has downloaded."""
+    return {fields["state_root"] for name, fields in notebook.events if name == "synced"}

@@ -1,6 +1,7 @@
-"""In every phase of a round, whoever it is: a peer that dies or stands still costs the others a round at most, and no agreement.
+"""In every phase of a round and in every role, a peer that dies or stops costs the others a round at most.
 
-When the accident must happen is taken from the same story without it: the seed makes both the same up to that moment.
+The moment of the fault comes from the same rehearsal without it: with one seed both are equal until then.
+All seconds here are virtual.
 """
 
 from __future__ import annotations
@@ -15,17 +16,20 @@ from peer.simulation.peers import RehearsalResult
 from peer.simulation.run import rehearse
 from peer.simulation.scenario import Scenario
 from swarm.simulation.faults import Faults
-from tests.stories.promises import check
+from tests.stories.agreement import assert_agreement
 
-PEERS, OWNERS, ROUND = 6, 2, 1
-"""Fewer owners than peers, so that some only send; the accident happens in round `ROUND`."""
-RECIPE = RunSettings(model="tiny", max_steps=2, round_seconds=5.0, average_seconds=20.0)
-SLEEP_SECONDS = 30.0
-LONG = 18
-"""Rounds of a story in which somebody stands still: enough for it to come back and be one of all again."""
-AWHILE = 300.0
-"""Virtual seconds in which any story here must be over."""
-SAYS = {
+PEERS = 6
+OWNERS = 2
+"""Fewer than peers, so that some peers only send."""
+ROUND = 1
+"""The round in which the fault happens."""
+SETTINGS = RunSettings(model="tiny", max_steps=2, round_seconds=5.0, average_seconds=20.0)
+STOPPED_SECONDS = 30.0
+MANY_ROUNDS = 18
+"""Enough for a peer that was stopped to come back into the group."""
+PATIENCE_SECONDS = 300.0
+"""Every rehearsal here ends before."""
+LAST_MESSAGE = {
     "assembly": ("ready", 1),
     "commit": ("commit", 2),
     "exchange": ("part", 1),
@@ -33,84 +37,90 @@ SAYS = {
     "decide": ("holdings", 2),
     "apply": ("ballot", PEERS - 1),
 }
-"""What the victim has just said when it happens, and how many have heard it: some know it then, and the others never will."""
+"""By phase: the kind of message that the victim sends last, and how many peers receive it."""
 
 
 @cache
-def calm(rounds: int, step_seconds: float) -> RehearsalResult:
+def without_fault(rounds: int, step_seconds: float) -> RehearsalResult:
     return rehearse(scenario(rounds, step_seconds), listen=True)
 
 
 def scenario(rounds: int, step_seconds: float, faults: Faults | None = None) -> Scenario:
-    faults = faults or Faults()
     return Scenario(
         peers=PEERS,
         rounds=rounds,
         seed=5,
-        settings=RECIPE,
+        settings=SETTINGS,
         owners=OWNERS,
         step_seconds=step_seconds,
-        faults=faults,
-        patience=AWHILE,
+        faults=faults or Faults(),
+        patience=PATIENCE_SECONDS,
     )
 
 
-def cast(story: RehearsalResult, role: str) -> str:
-    """Who plays ``role`` in the round of the accident."""
+def round_began(result: RehearsalResult) -> float:
+    """When all peers had ended the round before."""
+    return max(notebook.told_at[ROUND - 1] for notebook in result.notebooks.values())
+
+
+def round_ended(result: RehearsalResult) -> float:
+    """When the first peer had ended the round."""
+    return min(notebook.told_at[ROUND] for notebook in result.notebooks.values())
+
+
+def victim_of(result: RehearsalResult, role: str) -> str:
+    """The peer that has ``role`` in the round of the fault."""
+    began = round_began(result)
+    ended = round_ended(result)
     leader = next(
-        heard.sender for heard in story.heard if heard.time > begin(story) and heard.what == "proposal"
+        message.sender for message in result.heard if message.time > began and message.what == "proposal"
     )
-    ends = min(book.told_at[ROUND] for book in story.notebooks.values())
     owners = {
-        heard.sender for heard in story.heard if begin(story) < heard.time <= ends and heard.what == "receipt"
+        message.sender
+        for message in result.heard
+        if began < message.time <= ended and message.what == "receipt"
     }
-    senders = sorted(story.notebooks.keys() - owners - {leader})
+    senders = sorted(result.notebooks.keys() - owners - {leader})
     return {"leader": leader, "owner": min(owners - {leader}), "sender": senders[0]}[role]
 
 
-def begin(story: RehearsalResult) -> float:
-    """When all have ended the round before."""
-    return max(book.told_at[ROUND - 1] for book in story.notebooks.values())
-
-
-def moment(story: RehearsalResult, role: str, phase: str) -> tuple[str, float]:
-    """(victim, when): right after so many have heard its word, and before anybody hears it once more."""
-    who, (what, times) = cast(story, role), SAYS[phase]
+def moment_of_fault(result: RehearsalResult, role: str, phase: str) -> tuple[str, float]:
+    """(victim, time): right after so many peers have received its last message."""
+    victim = victim_of(result, role)
+    kind, count = LAST_MESSAGE[phase]
     if (role, phase) == ("leader", "assembly"):
-        what, times = "proposal", 2
-    later = [heard for heard in story.heard if heard.time > begin(story)]
-    said = [heard.time for heard in later if heard.sender == who and heard.what == what]
-    if what == "receipt" and (
-        not said or said[0] > min(book.told_at[ROUND] for book in story.notebooks.values())
-    ):
-        said, times = (
-            [heard.time for heard in later if heard.receiver == who and heard.what == "result"],
-            1,
-        )  # it has none to give
-    return who, math.nextafter(said[times - 1], math.inf)
+        kind = "proposal"
+        count = 2
+    messages = [message for message in result.heard if message.time > round_began(result)]
+    times = [message.time for message in messages if message.sender == victim and message.what == kind]
+    if kind == "receipt" and (not times or times[0] > round_ended(result)):
+        # The victim owns no part and sends no receipt: take the moment at which it receives the first result.
+        times = [
+            message.time for message in messages if message.receiver == victim and message.what == "result"
+        ]
+        count = 1
+    return victim, math.nextafter(times[count - 1], math.inf)
 
 
 @pytest.mark.parametrize("role", ["sender", "owner", "leader"])
-@pytest.mark.parametrize("phase", SAYS)
-def test_a_peer_that_dies_is_missed_by_nobody_for_long(phase: str, role: str) -> None:
-    before = calm(4, 0.05)
-    victim, at = moment(before, role, phase)
-    story = rehearse(scenario(4, 0.05, Faults().crash(victim, at=at)))
-    check(story, 3, gone=[victim])
-    survivors = {name: book for name, book in story.notebooks.items() if name != victim}
-    assert all(book.missed <= {ROUND} for book in survivors.values()), (
-        "another round than this one was missed"
-    )
-    assert all(book.rounds[-1].members == PEERS - 1 for book in survivors.values())
-    assert story.virtual_seconds < before.virtual_seconds + RECIPE.average_seconds
+@pytest.mark.parametrize("phase", LAST_MESSAGE)
+def test_a_peer_that_dies_costs_the_others_one_round_at_most(phase: str, role: str) -> None:
+    before = without_fault(4, 0.05)
+    victim, at = moment_of_fault(before, role, phase)
+    result = rehearse(scenario(4, 0.05, Faults().crash(victim, at=at)))
+    assert_agreement(result, 3, gone=[victim])
+    survivors = [notebook for name, notebook in result.notebooks.items() if name != victim]
+    assert all(notebook.missed <= {ROUND} for notebook in survivors)
+    assert all(notebook.rounds[-1].members == PEERS - 1 for notebook in survivors)
+    assert result.virtual_seconds < before.virtual_seconds + SETTINGS.average_seconds
 
 
 @pytest.mark.parametrize("role", ["sender", "owner", "leader"])
-@pytest.mark.parametrize("phase", SAYS)
-def test_a_peer_that_stands_still_is_left_behind_and_catches_up(phase: str, role: str) -> None:
-    victim, at = moment(calm(3, 0.6), role, phase)
-    story = rehearse(scenario(LONG, 0.6, Faults().stop(victim, between=(at, at + SLEEP_SECONDS))))
-    check(story, LONG - 1)
-    others = [book for name, book in story.notebooks.items() if name != victim]
-    assert all(len(book.missed) <= 1 for book in others), "the others lose a round at most"
-    assert all(book.rounds[-1].members == PEERS for book in story.notebooks.values())
+@pytest.mark.parametrize("phase", LAST_MESSAGE)
+def test_a_peer_that_stops_for_a_while_is_left_behind_and_catches_up(phase: str, role: str) -> None:
+    victim, at = moment_of_fault(without_fault(3, 0.6), role, phase)
+    result = rehearse(scenario(MANY_ROUNDS, 0.6, Faults().stop(victim, between=(at, at + STOPPED_SECONDS))))
+    assert_agreement(result, MANY_ROUNDS - 1)
+    others = [notebook for name, notebook in result.notebooks.items() if name != victim]
+    assert all(len(notebook.missed) <= 1 for notebook in others), "the others lose a round at most"
+    assert all(notebook.rounds[-1].members == PEERS for notebook in result.notebooks.values())
