@@ -1,8 +1,8 @@
 """Which codec a member may use for its update: the run's, or a smaller one of the same family.
 
 In one round, a peer with a slow uplink may send a sparser or coarser update than a fast one; what its codec
-leaves out stays in its residual. Codecs of different families cannot be mixed: under a mask, for example, the
-average adds up numbers that all members send, and an update without the mask has others.
+leaves out stays in its residual. Codecs of different families are not mixed: a sparse codec, for example,
+needs error feedback and an outer momentum below 0.6, which a run of int4 need not have.
 """
 
 from __future__ import annotations

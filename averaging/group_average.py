@@ -149,4 +149,4 @@ class GroupAverage:
         at_most = 1 if spec.exchange is Exchange.GATHER else spec.owners
         owners = groups.owners(self._manifest.run_id, group, at_most)
         parts = plan(numbers, owners, groups.shares(group, owners))
-        return shaped(parts, update.tensors or (numbers,), update.round)
+        return shaped(parts, update.tensors or (numbers,))

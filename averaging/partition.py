@@ -98,14 +98,14 @@ def water_filled(bandwidths: Sequence[int], members: int) -> tuple[Fraction, ...
     return tuple(max(Fraction(0), (time * bandwidth - 1) / cost_of_owning) for bandwidth in bandwidths)
 
 
-def shaped(parts: Sequence[Part], tensors: Sequence[int], round_: int) -> tuple[Part, ...]:
-    """Return ``parts`` with their `Shape`: the tensors that lie in each of them, and the number of the round.
+def shaped(parts: Sequence[Part], tensors: Sequence[int]) -> tuple[Part, ...]:
+    """Return ``parts`` with their `Shape`: the tensors that lie in each of them.
 
     ``tensors`` are the lengths of the tensors in the order of the vector.
     """
     borders = list(accumulate(tensors, initial=0))
     return tuple(
-        replace(part, shape=Shape(stretch_lengths(borders, part.start, part.stop), round_)) for part in parts
+        replace(part, shape=Shape(stretch_lengths(borders, part.start, part.stop))) for part in parts
     )
 
 

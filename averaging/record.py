@@ -127,7 +127,7 @@ class UpdateShape:
             Part(index, start, stop, NO_OWNER)
             for index, (start, stop) in enumerate(zip(starts, record.stops, strict=True))
         ]
-        return shaped(parts, fragment.tensors, record.round)
+        return shaped(parts, fragment.tensors)
 
 
 def packed(record: Record) -> bytes:

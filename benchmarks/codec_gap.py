@@ -20,7 +20,6 @@ from peer.config.run import RunSettings
 from peer.simulation.run import rehearse
 from peer.simulation.scenario import Scenario
 from swarm.manifest import Codec
-from swarm.relaxation import MASK_ROUNDS
 from swarm.simulation.network import Link
 
 PEERS = 4
@@ -67,8 +66,6 @@ def main() -> None:
     for seed in range(chosen.seeds):
         exact = float("nan")
         for codec in Codec:
-            if codec is Codec.MASKED and chosen.rounds < MASK_ROUNDS:
-                continue
             row = measure(codec, seed, chosen.rounds)
             if codec is Codec.FP32:
                 exact = float(row["bits_per_byte"])

@@ -41,7 +41,7 @@ class Codec(IntEnum):
     SPARSE128 = 6
     SPARSE256 = 7
     SPARSE512 = 8
-    MASKED = 9
+    # 9 is reserved: it was the codec `masked` (docs/decisions/0026-no-masked-codec.md). Give it to no other.
 
 
 class Exchange(IntEnum):

@@ -22,13 +22,10 @@ from .errors import ConfigError
 from .manifest import Codec, Exchange, OuterSpec, RoundSpec
 
 SPARSE_GROUPS: Mapping[Codec, int] = MappingProxyType(
-    {Codec.SPARSE64: 36, Codec.SPARSE128: 18, Codec.SPARSE256: 9, Codec.SPARSE512: 4, Codec.MASKED: 36}
+    {Codec.SPARSE64: 36, Codec.SPARSE128: 18, Codec.SPARSE256: 9, Codec.SPARSE512: 4}
 )
 """Per sparse codec, the largest group in which gather costs about as many bytes as int4 with butterfly.
 With gather a member sends (members - 1) updates; with int4 and butterfly about one byte per number."""
-
-MASK_ROUNDS = 100
-"""Fewest rounds for the masked codec: in a shorter run its mask selects each number too rarely."""
 
 FRAGMENT_TURNS = 10
 """How often each fragment must be averaged in a run, at least."""
@@ -104,7 +101,7 @@ def words_of(spec: RoundSpec) -> str:
 
 def check(spec: RoundSpec, outer: OuterSpec, rounds: int) -> None:
     """Raise `ConfigError` for choices that are known to fail in a run of ``rounds`` (0: without a limit)."""
-    _check_sparse(spec, outer, rounds)
+    _check_sparse(spec, outer)
     least_rounds = FRAGMENT_TURNS * spec.fragments
     if spec.fragments > 1 and 0 < rounds < least_rounds:
         raise ConfigError(
@@ -121,16 +118,10 @@ def check(spec: RoundSpec, outer: OuterSpec, rounds: int) -> None:
         )
 
 
-def _check_sparse(spec: RoundSpec, outer: OuterSpec, rounds: int) -> None:
+def _check_sparse(spec: RoundSpec, outer: OuterSpec) -> None:
     if spec.codec not in SPARSE_GROUPS:
         return
     name = _codec_name(spec)
-    if spec.codec is Codec.MASKED and 0 < rounds < MASK_ROUNDS:
-        raise ConfigError(
-            f"in {rounds} rounds the mask of {name} shows each number only a few times, "
-            "and the model does not learn",
-            f"choose another codec (sparse64 is as small), or at least {MASK_ROUNDS} rounds",
-        )
     if spec.feedback == 0:
         raise ConfigError(
             f"{name} without error feedback loses nearly all of every update: "

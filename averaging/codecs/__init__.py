@@ -2,7 +2,7 @@
 
     dense.py       fp32, fp16, bf16: every number, one after another
     quantised.py   int8, int4: every number, as a small multiple of its block's scale
-    sparse.py      sparse64 to sparse512, masked: only some of the numbers, through a chain of stages
+    sparse.py      sparse64 to sparse512: only some of the numbers, in three stages
                      select.py      keep the largest of each chunk; chunks.py says where the chunks lie
                      positions.py   write the positions of the kept numbers
                      values.py      write their values
@@ -24,10 +24,8 @@ from swarm.manifest import Codec as CodecName
 
 from .dense import BFloat16, Float16, Float32
 from .port import ONE_TENSOR, PIECE, Codec, Raw, Shape, output_for, pieces
-from .positions import BitMap, IndexList
 from .quantised import LazyVector, Quantised
-from .sparse import Sparse, Strided
-from .values import QuantisedValues, SignMagnitude
+from .sparse import Sparse
 
 __all__ = [
     "ONE_TENSOR",
@@ -60,34 +58,15 @@ _DENSE: Mapping[CodecName, Codec] = MappingProxyType(
 )
 
 
-def _top_k(share: int) -> Callable[[Shape], Codec]:
-    """Return the codec after SparseLoCo (arXiv:2508.15706), still without its shape.
-
-    It keeps ``share`` of each 4096 numbers. A kept number takes 14 bits, and a chunk 4 bytes.
-    """
-    return partial(Sparse, share, IndexList(), SignMagnitude())
-
-
-def _masked(shape: Shape) -> Codec:
-    """Return the codec of CocktailSGD (Wang et al. 2023) for numbers of ``shape``.
-
-    The paper sends the largest fifth of a random tenth of the numbers, in 4 bits. Here it is an eighth: 8
-    divides the borders of parts (`partition.ALIGN`), so the rotation over the numbers holds however rounds
-    cut the vector. A fifth (819 of 4096) is shorter as a bit map than as a list of indices. In all (1 + 0.2 ·
-    4.06) / 8 = 0.23 bits a number, as much as sparse64.
-    """
-    return Strided(8, shape, partial(Sparse, 819, BitMap(), QuantisedValues(Quantised(bits=4, block=256))))
-
-
 _SPARSE: Mapping[CodecName, Callable[[Shape], Codec]] = MappingProxyType(
     {
-        CodecName.SPARSE64: _top_k(64),
-        CodecName.SPARSE128: _top_k(128),
-        CodecName.SPARSE256: _top_k(256),
-        CodecName.SPARSE512: _top_k(512),
-        CodecName.MASKED: _masked,
+        CodecName.SPARSE64: partial(Sparse, 64),
+        CodecName.SPARSE128: partial(Sparse, 128),
+        CodecName.SPARSE256: partial(Sparse, 256),
+        CodecName.SPARSE512: partial(Sparse, 512),
     }
 )
+"""Each makes the codec for a given shape; it keeps the largest 64, 128, 256 or 512 of each 4096 numbers."""
 
 _RESULT: Mapping[CodecName, CodecName] = MappingProxyType(
     {
@@ -124,8 +103,7 @@ def result_codec(name: CodecName) -> CodecName:
     """Return the codec in which an owner sends the average of updates that came as ``name``.
 
     Members keep different numbers, so the average of several updates has more nonzero numbers than each of
-    them. It is sent with the next larger share, as far as there is one. A mask is different: all members send
-    numbers of the same eighth, and the average is sent in the same codec, as in CocktailSGD.
+    them. It is sent with the next larger share, as far as there is one.
     """
     return _RESULT.get(name, name)
 

@@ -3,7 +3,6 @@
     4 bits    bbbbaaaa                       two codes in a byte
     2 bits    ddccbbaa                       four codes in a byte
     12 bits   aaaaaaaa bbbbaaaa bbbbbbbb     two integers in three bytes
-    1 bit     hgfedcba                       eight flags in a byte
 
 Unused bits of the last byte are zero, and the unpacking functions refuse anything else. So equal integers
 always have equal bytes, and no peer can send a second encoding of the same content, with another hash.
@@ -76,19 +75,6 @@ def unpack_twelve(raw: Bytes, numbers: int) -> Shorts:
     words &= 0x0FFF
     words |= high
     return _without_padding(words.view("<i2"), numbers)
-
-
-def pack_flags(flags_N: NDArray[np.bool_]) -> Bytes:
-    """Pack ``flags_N`` into ``packed_size(N, 1)`` bytes."""
-    return np.packbits(flags_N, bitorder="little")
-
-
-def unpack_flags(raw: Bytes, numbers: int) -> NDArray[np.bool_]:
-    """Return the ``numbers`` flags that `pack_flags` has packed.
-
-    Raises `Malformed` if a padding bit is not zero.
-    """
-    return _without_padding(np.unpackbits(raw, bitorder="little").view(np.bool_), numbers)
 
 
 def _shifts(bits: int) -> tuple[int, ...]:

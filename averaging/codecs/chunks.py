@@ -74,12 +74,10 @@ class ChunkRun:
 class Chunking:
     """All chunks of one vector in order; adjacent chunks of equal length form one run.
 
-    ``numbers`` is the length of the vector, ``chunks`` the count of its chunks, ``kept`` the count of all
-    kept numbers.
+    ``chunks`` is the count of the vector's chunks, ``kept`` the count of all its kept numbers.
     """
 
     runs: tuple[ChunkRun, ...]
-    numbers: int
     chunks: int
     kept: int
 
@@ -131,4 +129,4 @@ def chunking_of(shape: Shape, numbers: int, share: int) -> Chunking:
         start = run.span.stop
         kept_start = run.kept_span.stop
         chunk_start = run.chunk_span.stop
-    return Chunking(runs=tuple(runs), numbers=numbers, chunks=chunk_start, kept=kept_start)
+    return Chunking(runs=tuple(runs), chunks=chunk_start, kept=kept_start)

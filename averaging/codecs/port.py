@@ -20,15 +20,13 @@ class Shape:
     ``tensor_lengths``: how many of the numbers belong to each tensor of the model, in order; their sum is N.
     Empty means that all are of one tensor. Scales differ between tensors, so a codec that keeps the largest
     numbers chooses them tensor by tensor.
-    ``round``: the number of the round, for codecs that send other numbers in every round.
     """
 
     tensor_lengths: tuple[int, ...] = ()
-    round: int = 0
 
 
 ONE_TENSOR = Shape()
-"""All numbers are of one tensor, and the round does not matter."""
+"""All numbers are of one tensor."""
 
 Raw = bytes | bytearray | memoryview
 """Encoded numbers, whatever object holds them."""

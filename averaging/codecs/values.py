@@ -1,7 +1,6 @@
 """The third stage of a sparse codec: it writes the values of the kept numbers, in order.
 
-    SignMagnitude    sign × {small, large}: 2 bits, two float16 per chunk (after SparseLoCo, arXiv:2508.15706)
-    QuantisedValues  the blocks of `quantised`: 4 bits, a float16 for 256   (CocktailSGD, Wang et al. 2023)
+    SignMagnitude   sign × {small, large}: 2 bits, two float16 per chunk (after SparseLoCo, arXiv:2508.15706)
 
 The kept numbers are the large ones: none lies near zero, so codes spread evenly around zero would leave half
 of themselves unused. SparseLoCo's released code has four values spread evenly over six standard deviations of
@@ -13,18 +12,15 @@ the tensor; that leaves ten times the squared error of `SignMagnitude`.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from swarm.errors import Malformed
 
 from .bits import pack, packed_size, unpack
 from .chunks import Chunking
-from .quantised import Quantised
 
 Bytes = NDArray[np.uint8]
 Floats = NDArray[np.float32]
@@ -41,42 +37,6 @@ _NEGATIVE = np.uint8(1)
 
 _LARGE = np.uint8(2)
 """The bit of a code that says: the number has the large magnitude of its chunk."""
-
-
-class ValueCodec(Protocol):
-    """One way to write the values of the kept numbers. Axes: M kept numbers of the part."""
-
-    def size(self, chunking: Chunking) -> int:
-        """Return the exact bytes."""
-
-    def encode(self, values_M: Floats, chunking: Chunking) -> bytes:
-        """Write ``values_M`` (finite, in the order of the chunks) as ``size(chunking)`` bytes."""
-
-    def decode(self, raw: Bytes, chunking: Chunking) -> Iterator[Floats]:
-        """Yield the values of each run of ``chunking.batches_by_kept()``, all finite.
-
-        Raises `Malformed` for bytes that `encode` cannot have made.
-        """
-
-
-@dataclass(frozen=True, slots=True)
-class QuantisedValues:
-    """The kept numbers of the whole part as blocks of ``codec``; a block may span chunks."""
-
-    codec: Quantised
-
-    def size(self, chunking: Chunking) -> int:
-        """Return the exact bytes of the blocks."""
-        return self.codec.size(chunking.kept)
-
-    def encode(self, values_M: Floats, chunking: Chunking) -> bytes:
-        """Write scales and codes."""
-        return bytes(self.codec.encode(torch.from_numpy(values_M)))
-
-    def decode(self, raw: Bytes, chunking: Chunking) -> Iterator[Floats]:
-        """Return an iterator over the values, run by run. Raises `Malformed` as `Quantised.decode` does."""
-        values_M = self.codec.decode(raw.data, chunking.kept).numpy()
-        return (values_M[run.kept_span] for run in chunking.batches_by_kept())
 
 
 class SignMagnitude:
@@ -96,7 +56,7 @@ class SignMagnitude:
         return 4 * chunking.chunks + packed_size(chunking.kept, 2)
 
     def encode(self, values_M: Floats, chunking: Chunking) -> bytes:
-        """Write magnitudes and codes."""
+        """Write magnitudes and codes of ``values_M``, which are finite and in the order of the chunks."""
         halves_2C = np.empty((2, chunking.chunks), "<u2")
         codes_M = np.empty(chunking.kept, np.uint8)
         for run in chunking.batches_by_kept():
@@ -106,7 +66,7 @@ class SignMagnitude:
         return halves_2C.tobytes() + pack(codes_M, 2).tobytes()
 
     def decode(self, raw: Bytes, chunking: Chunking) -> Iterator[Floats]:
-        """Yield the values, run by run.
+        """Yield the values of each run of ``chunking.batches_by_kept()``, all finite.
 
         Raises `Malformed` for magnitudes and codes that are not canonical, and for NaN and infinity.
         """

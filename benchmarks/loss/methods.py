@@ -195,21 +195,19 @@ FREQUENT_CODECS = (
     Codec.SPARSE256,
     Codec.SPARSE128,
     Codec.SPARSE64,
-    Codec.MASKED,
 )
 
 
 def _frequent(codec: Codec, steps: int) -> Method:
     """A line of `benchmarks.frequent`. Sparse updates go to all peers, others in parts to their owners."""
     sparse = is_sparse(codec)
-    goes_to_all = sparse and codec is not Codec.MASKED
     return Method(
         name=f"{codec.name.lower()}-every-{steps}",
         kind=Kind.ROUNDS,
         says=f"{codec.name.lower()}, an average every {steps} steps",
         rate=8e-3,
         steps=steps,
-        round=_round(codec, Exchange.GATHER if goes_to_all else Exchange.BUTTERFLY, 0.95 if sparse else 1.0),
+        round=_round(codec, Exchange.GATHER if sparse else Exchange.BUTTERFLY, 0.95 if sparse else 1.0),
     )
 
 

@@ -40,7 +40,7 @@ def combined(*decorators: Callable[[F], F]) -> Callable[[F], F]:
 
 
 CODECS = click.Choice(
-    ["fp32", "fp16", "bf16", "int8", "int4", "sparse512", "sparse256", "sparse128", "sparse64", "masked"]
+    ["fp32", "fp16", "bf16", "int8", "int4", "sparse512", "sparse256", "sparse128", "sparse64"]
 )
 """The codecs that a run may send its updates in."""
 

@@ -10,8 +10,7 @@ from torch import Tensor
 from averaging.codecs import Codec, Shape
 from averaging.codecs.dense import BFloat16, Float16, Float32
 from averaging.codecs.quantised import Quantised
-from averaging.codecs.sparse import Sparse, Strided
-from averaging.codecs.values import QuantisedValues, SignMagnitude
+from averaging.codecs.sparse import Sparse
 
 HALF = 65504.0
 
@@ -25,13 +24,6 @@ def allowed_error(codec: Codec, vector_N: Tensor) -> Tensor:
         return torch.maximum((exact_N.abs() * 2.0**-11).clamp(min=2.0**-25), exact_N.abs() - codec.limit)
     if isinstance(codec, BFloat16):
         return torch.maximum((exact_N.abs() * 2.0**-8).clamp(min=2.0**-134), exact_N.abs() - codec.limit)
-    if isinstance(codec, Strided):
-        taken_N = torch.arange(len(vector_N)) % codec.stride == codec.shape.round % codec.stride
-        allowed_N = exact_N.abs()
-        allowed_N[taken_N] = allowed_error(
-            codec.inner(taken_shape(codec.shape, codec.stride)), vector_N[taken_N]
-        )
-        return allowed_N
     return _of_selected(codec, exact_N) if isinstance(codec, Sparse) else _of_blocks(codec, exact_N)
 
 
@@ -42,15 +34,6 @@ def assert_unmoved(codec: Codec, vector_N: Tensor, change: Callable[[], None]) -
     change()
     assert codec.encode(vector_N) == payload
     assert torch.equal(codec.decode(payload, len(vector_N)), back_N)
-
-
-def taken_shape(shape: Shape, stride: int) -> Shape:
-    """Return the shape of every ``stride``-th number, found by counting them."""
-    owner = torch.repeat_interleave(
-        torch.arange(len(shape.tensor_lengths)), torch.tensor(shape.tensor_lengths, dtype=torch.int64)
-    )
-    taken = owner[shape.round % stride :: stride]
-    return Shape(tuple(int((taken == piece).sum()) for piece in range(len(shape.tensor_lengths))))
 
 
 def chunks_of(shape: Shape, numbers: int, share: int) -> list[tuple[slice, int]]:
@@ -77,13 +60,7 @@ def selected(codec: Sparse, vector_N: Tensor) -> list[list[int]]:
 
 def _of_selected(codec: Sparse, exact_N: Tensor) -> Tensor:
     allowed_N = exact_N.abs()
-    chunks = selected(codec, exact_N)
-    if isinstance(codec.values, QuantisedValues):
-        kept_positions = [place for chunk in chunks for place in chunk]
-        allowed_N[kept_positions] = _of_blocks(codec.values.codec, exact_N[kept_positions])
-        return allowed_N
-    assert isinstance(codec.values, SignMagnitude)
-    for chunk in chunks:
+    for chunk in selected(codec, exact_N):
         sizes_K = exact_N[chunk].abs()
         spread = float(sizes_K.clamp(max=HALF).max() - sizes_K.clamp(max=HALF).min())
         allowed_N[chunk] = (

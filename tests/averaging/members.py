@@ -161,7 +161,7 @@ class Stage:
         self._serials = itertools.count(1)
         self.group = group_of(count)
         owners = groups.owners(RUN, self.group, 1 if play.exchange is Exchange.GATHER else play.owners)
-        self.parts = shaped(plan(count * 300, owners), (200, count * 300 - 200), 1)
+        self.parts = shaped(plan(count * 300, owners), (200, count * 300 - 200))
         self.reduced: dict[bytes, tuple[ReducePart, Reduced]] = {}
         """By the hash of a result: how it was made."""
         noise = torch.Generator().manual_seed(seed)

@@ -35,7 +35,6 @@ def test_a_link_of_unknown_rate_uses_the_codec_of_the_run(codec: Codec) -> None:
         (Codec.SPARSE256, 0.3, Codec.SPARSE64),
         (Codec.SPARSE256, 0.001, Codec.SPARSE64),
         (Codec.INT4, 0.001, Codec.INT4),
-        (Codec.MASKED, 0.001, Codec.MASKED),
     ],
 )
 def test_the_first_codec_is_chosen_that_sends_ten_million_numbers_in_a_second(

@@ -32,7 +32,7 @@ from tests.averaging.members import ROOT, applied_items, heard
 from tests.averaging.test_round import AT, GROUP, A, B, C, D, Seat, applied, ballots, holdings, messages
 
 CODEC = Codec.SPARSE256
-(WHOLE,) = shaped(plan(9000, GROUP.members[:1]), (5000, 4000), 1)
+(WHOLE,) = shaped(plan(9000, GROUP.members[:1]), (5000, 4000))
 PLAN = RoundPlan(group=GROUP, parts=(WHOLE,), codec=CODEC, schedule=AT, exchange=Exchange.GATHER)
 VECTORS = {
     member: torch.randn(9000, generator=torch.Generator().manual_seed(seat))

@@ -136,7 +136,7 @@ class Groups:
     ) -> GroupResult:
         """One of the two results."""
         numbers = vector_P.numel()
-        parts = shaped(plan(numbers, group.members[:1]), (numbers,), 0)
+        parts = shaped(plan(numbers, group.members[:1]), (numbers,))
         schedule = Schedule.within(0.0, ROUND.average_seconds)
         round_plan = RoundPlan(group=group, parts=parts, codec=Codec.FP32, schedule=schedule)
         result = self.level2_result if group is self.level2 else self.result

@@ -170,6 +170,10 @@ def test_numbers_out_of_range_are_refused(change: dict[str, object]) -> None:
         manifest(**{name: specs[name](**value) if isinstance(value, dict) else value}).__post_init__()
 
 
+def test_the_number_of_a_removed_codec_belongs_to_no_other() -> None:
+    assert 9 not in {codec.value for codec in Codec}
+
+
 def test_a_run_is_finished_at_its_rounds_or_tokens_and_never_without_a_limit() -> None:
     assert not MANIFEST.is_finished(10**6, 10**12)
     assert manifest(rounds=5).is_finished(5, 0)

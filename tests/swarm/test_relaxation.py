@@ -10,7 +10,7 @@ import pytest
 from averaging.codecs import bytes_per_parameter, is_sparse
 from swarm.errors import ConfigError
 from swarm.manifest import Codec, Exchange, OuterOptimiser, OuterSpec, RoundSpec
-from swarm.relaxation import MASK_ROUNDS, PRESETS, SPARSE_GROUPS, Preset, check, name_of, words_of
+from swarm.relaxation import PRESETS, SPARSE_GROUPS, Preset, check, name_of, words_of
 
 PLAIN = OuterSpec()
 
@@ -44,9 +44,7 @@ def test_changed_values_are_shown_as_own() -> None:
 @pytest.mark.parametrize(
     ("spec", "outer", "rounds", "reason"),
     [
-        (spec_of("safe", codec=Codec.MASKED), PLAIN, MASK_ROUNDS - 1, "mask"),
         (spec_of("wan", feedback=0.0), PLAIN, 500, "error feedback"),
-        (spec_of("safe", codec=Codec.MASKED, feedback=0.0), PLAIN, 500, "error feedback"),
         (spec_of("wan"), nesterov(0.6), 500, "momentum"),
         (spec_of("thin"), nesterov(0.9), 500, "momentum"),
         (spec_of("wan", group_size=10), PLAIN, 500, "groups"),
@@ -64,8 +62,6 @@ def test_what_is_known_to_fail_is_refused_with_reason_and_advice(
 @pytest.mark.parametrize(
     ("spec", "outer", "rounds"),
     [
-        (spec_of("safe", codec=Codec.MASKED), PLAIN, MASK_ROUNDS),
-        (spec_of("safe", codec=Codec.MASKED), PLAIN, 0),
         (spec_of("wan"), nesterov(0.5), 500),
         (spec_of("safe", feedback=0.0), nesterov(0.9), 1),
         (spec_of("safe", codec=Codec.SPARSE256), PLAIN, 20),

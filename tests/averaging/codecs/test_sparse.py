@@ -21,14 +21,13 @@ from swarm.errors import Malformed
 from swarm.manifest import Codec as CodecName
 from tests.averaging.bounds import assert_unmoved, chunks_of, selected
 
-LISTED = {
+SHARES = {
     CodecName.SPARSE64: 64,
     CodecName.SPARSE128: 128,
     CodecName.SPARSE256: 256,
     CodecName.SPARSE512: 512,
 }
-SPARSE = pytest.mark.parametrize("name", [*LISTED, CodecName.MASKED])
-OF_LISTED = pytest.mark.parametrize("name", LISTED)
+SPARSE = pytest.mark.parametrize("name", SHARES)
 few = settings(max_examples=60)
 
 TWO_TENSORS = Shape(tensor_lengths=(16, 16))
@@ -56,7 +55,7 @@ shapes = st.lists(st.sampled_from([0, 1, 15, 16, 17, 255, 4095, 4096, 4097, 9000
 # --- which numbers are kept ---------------------------------------------------------------------------------
 
 
-@OF_LISTED
+@SPARSE
 @few
 @given(shape=shapes, seed=st.integers(0, 99))
 def test_of_each_chunk_the_largest_are_kept_and_of_equal_ones_the_first(
@@ -73,22 +72,20 @@ def test_of_each_chunk_the_largest_are_kept_and_of_equal_ones_the_first(
 
 @SPARSE
 @few
-@given(shape=shapes, phase=st.integers(0, 20), seed=st.integers(0, 99))
-def test_the_size_is_exact_for_all_tensors_and_rounds(
-    name: CodecName, shape: Shape, phase: int, seed: int
-) -> None:
-    codec = codec_of(name, Shape(shape.tensor_lengths, phase))
+@given(shape=shapes, seed=st.integers(0, 99))
+def test_the_size_is_exact_for_all_tensors(name: CodecName, shape: Shape, seed: int) -> None:
+    codec = codec_of(name, shape)
     vector_N = heavy(sum(shape.tensor_lengths), seed)
     payload = codec.encode(vector_N)
     assert len(payload) == codec.size(len(vector_N))
     assert len(codec.decode(payload, len(vector_N))) == len(vector_N)
 
 
-@OF_LISTED
+@SPARSE
 @few
 @given(shape=shapes)
 def test_sizes_follow_the_formula(name: CodecName, shape: Shape) -> None:
-    found = chunks_of(shape, sum(shape.tensor_lengths), LISTED[name])
+    found = chunks_of(shape, sum(shape.tensor_lengths), SHARES[name])
     kept = sum(kept for _, kept in found)
     assert codec_of(name, shape).size(sum(shape.tensor_lengths)) == math.ceil(kept * 12 / 8) + 4 * len(
         found
@@ -104,7 +101,7 @@ def test_a_tensor_of_large_numbers_takes_no_places_from_one_of_small_numbers() -
     assert int((both_N != 0).sum()) == 128
 
 
-@OF_LISTED
+@SPARSE
 def test_however_owners_cut_a_tensor_the_rate_stays(name: CodecName) -> None:
     whole = codec_of(name).size(1 << 20)
     parts = [ALIGN * blocks for blocks in (1, 7, 100, 1000, 2988)]
@@ -135,20 +132,9 @@ def test_the_two_sizes_of_a_chunk_are_the_best_there_are(values: list[int]) -> N
     assert float((decoded_N - vector_N).double().square().sum()) <= float(min(splits)) + rounding
 
 
-def test_after_eight_rounds_the_mask_has_covered_every_number_however_rounds_cut_the_vector() -> None:
-    """With a tensor for every number, all that the mask covers are kept."""
-    turns_N = torch.zeros(10 * ALIGN, dtype=torch.int64)
-    for phase, cut in enumerate(range(1, 9)):
-        for here in (slice(0, cut * ALIGN), slice(cut * ALIGN, 10 * ALIGN)):
-            numbers = here.stop - here.start
-            codec = codec_of(CodecName.MASKED, Shape((1,) * numbers, phase + 1000))
-            turns_N[here] += codec.decode(codec.encode(torch.ones(numbers)), numbers) != 0
-    assert turns_N.tolist() == [1] * (10 * ALIGN)
-
-
 def test_numbers_that_are_not_of_the_tensors_are_refused() -> None:
     for shape in (Shape((3, 4)), Shape((9, -1)), Shape((0,))):
-        for name in LISTED:
+        for name in SHARES:
             with pytest.raises(ValueError, match="tensors"):
                 codec_of(name, shape).encode(torch.zeros(8))
 
@@ -161,20 +147,6 @@ def test_the_bytes_are_the_same_in_every_release() -> None:
     assert codec_of(CodecName.SPARSE512, TWO_TENSORS).encode(two_tensors()) == bytes.fromhex(TWO_KEPT_OF_EACH)
 
 
-def test_the_bytes_of_a_mask_are_the_same_in_every_release() -> None:
-    """Round 3 covers the numbers 3, 11, 19 and 27. One is kept for each tensor: 1.75 and −7, in one block."""
-    vector_N = torch.full((32,), 100.0)
-    vector_N[3::8] = torch.tensor([1.0, 1.75, -7.0, 0.0])
-    payload = codec_of(CodecName.MASKED, Shape((16, 16), 3)).encode(vector_N)
-    assert payload == bytes.fromhex("06003c1a")
-    assert codec_of(CodecName.MASKED, Shape((16, 16), 3)).decode(payload, 32)[3::8].tolist() == [
-        0.0,
-        2.0,
-        -7.0,
-        0.0,
-    ]
-
-
 @pytest.mark.parametrize(
     ("name", "expected"),
     [
@@ -182,14 +154,13 @@ def test_the_bytes_of_a_mask_are_the_same_in_every_release() -> None:
         (CodecName.SPARSE128, "bf732a8e087d585b"),
         (CodecName.SPARSE256, "26b387a6622a0c56"),
         (CodecName.SPARSE512, "b0f384c9ead21c7d"),
-        (CodecName.MASKED, "212b2f74917f5818"),
     ],
 )
 def test_long_payloads_are_the_same_in_every_release(name: CodecName, expected: str) -> None:
     """Whole numbers made without floats, in tensors of all kinds."""
     numbers = (torch.arange(20_000, dtype=torch.int64) * 2_654_435_761 % 8191 - 4095).float()
     assert (
-        hashlib.sha256(codec_of(name, Shape((8192, 5000, 6000, 64, 64, 680), 5)).encode(numbers)).hexdigest()[
+        hashlib.sha256(codec_of(name, Shape((8192, 5000, 6000, 64, 64, 680))).encode(numbers)).hexdigest()[
             :16
         ]
         == expected
@@ -201,14 +172,14 @@ def test_long_payloads_are_the_same_in_every_release(name: CodecName, expected: 
 def test_the_bytes_do_not_depend_on_how_much_is_worked_on_at_a_time(
     name: CodecName, at_a_time: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    codec = codec_of(name, Shape((50_000, 300, 300, 20_000), 3))
+    codec = codec_of(name, Shape((50_000, 300, 300, 20_000)))
     vector_N = heavy(70_600, 6)
     assert_unmoved(codec, vector_N, lambda: monkeypatch.setattr(chunks, "_BATCH", at_a_time))
 
 
 @SPARSE
 def test_the_bytes_do_not_depend_on_threads(name: CodecName, threads: None) -> None:
-    codec = codec_of(name, Shape((150_000, 60_000), 3))
+    codec = codec_of(name, Shape((150_000, 60_000)))
     vector_N = heavy(210_000, 6)
     payloads = set()
     for count in (1, 2):
@@ -217,7 +188,7 @@ def test_the_bytes_do_not_depend_on_threads(name: CodecName, threads: None) -> N
     assert len(payloads) == 1
 
 
-@OF_LISTED
+@SPARSE
 @few
 @given(shape=shapes, seed=st.integers(0, 99))
 def test_decoded_numbers_encode_to_the_same_bytes(name: CodecName, shape: Shape, seed: int) -> None:
@@ -239,7 +210,7 @@ def test_zeros_and_numbers_below_the_smallest_magnitude_decode_to_zeros(name: Co
         assert not torch.signbit(decoded_N).any()
 
 
-@OF_LISTED
+@SPARSE
 def test_a_number_beyond_float16_decodes_to_the_largest_float16(name: CodecName) -> None:
     vector_N = torch.zeros(8192)
     vector_N[[3, 4000, 5000, 5001]] = torch.tensor([3e38, -3e38, 65504.0, -1.0])
@@ -337,24 +308,6 @@ def test_what_encode_cannot_have_made_is_malformed(payload: bytes, reason: str) 
         codec.decode(payload, 16)
 
 
-@pytest.mark.parametrize(
-    ("payload", "reason"),
-    [
-        ("02003c1a", "marked"),
-        ("0e003c1a", "marked"),
-        ("03003c1a", "more"),
-        ("0c003c1a", "more"),
-        ("16003c1a", "not zero"),
-        ("06007c1a", "scale"),
-        ("06003c10", "code"),
-    ],
-)
-def test_a_map_that_encode_cannot_have_made_is_malformed(payload: str, reason: str) -> None:
-    codec = codec_of(CodecName.MASKED, Shape((16, 16), 3))
-    with pytest.raises(Malformed, match=reason):
-        codec.decode(bytes.fromhex(payload), 32)
-
-
 def test_padding_of_indices_is_zero() -> None:
     payload = codec_of(CodecName.SPARSE64).encode(torch.ones(1))
     with pytest.raises(Malformed, match="not zero"):
@@ -405,7 +358,7 @@ def test_sparse64_is_146_times_smaller_than_fp32_but_for_its_sizes() -> None:
 
 
 def test_without_a_shape_all_numbers_are_of_one_tensor() -> None:
-    for name in (*LISTED, CodecName.MASKED):
+    for name in SHARES:
         vector_N = heavy(9000, 4)
         assert codec_of(name).encode(vector_N) == codec_of(name, ONE_TENSOR).encode(vector_N)
         assert codec_of(name).encode(vector_N) == codec_of(name, Shape((9000,))).encode(vector_N)

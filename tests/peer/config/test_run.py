@@ -150,7 +150,6 @@ def test_what_is_given_overrides_the_preset() -> None:
 @pytest.mark.parametrize(
     "wrong",
     [
-        {"codec": "masked", "rounds": 40},
         {"preset": "wan", "momentum": 0.9},
     ],
 )
