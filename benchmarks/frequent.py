@@ -84,7 +84,8 @@ def steps_to(curve: Curve, target: float, steps_between_averages: int) -> int | 
 
 
 def targets_of(curves: Mapping[str, Sequence[Curve]]) -> dict[int, float]:
-    """By seed the lowest loss that every method comes to which averages every `MOST_STEPS` steps or more often."""
+    """By seed the lowest loss that every method comes to which averages every `MOST_STEPS` steps or more
+    often."""
     ends: dict[int, list[float]] = {}
     for name, drawn in curves.items():
         for curve in drawn if FREQUENT[name].steps <= MOST_STEPS else ():

@@ -194,7 +194,8 @@ def rival(seed: int, peers: int, victims: int) -> Row:
 
 
 def _figures(times: Sequence[Mapping[str, Any]], errors: Sequence[float], killed: float) -> Row:
-    """The figures of the survivors that answered, from their times and their averages' distances from the mean."""
+    """The figures of the survivors that answered, from their times and their averages' distances from the
+    mean."""
     ends = [each["ended"] for each in times]
     return {
         "answered": len(times),

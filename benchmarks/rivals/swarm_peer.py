@@ -152,7 +152,7 @@ class SwarmPeer:
         memory.hide_from_collector()  # as every peer does
 
     def reset(self) -> None:
-        """Nothing to do: the update was never written to, and the next call uses the last average's memory."""
+        """Nothing to do: nobody wrote to the update, and the next call reuses the last average's memory."""
 
     def average(self) -> Times:
         """One call, from the update to the average."""
@@ -206,7 +206,8 @@ class SwarmPeer:
         self._outcome = None
         del self._network
         self._update_P = torch.empty(0)
-        memory.return_freed_memory()  # a real peer keeps its memory for one model; here the next system may need it
+        # A real peer keeps its memory for one model; here the next system may need it.
+        memory.return_freed_memory()
 
     def close(self) -> None:
         """End the thread of the arithmetic."""

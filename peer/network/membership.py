@@ -357,7 +357,8 @@ async def fetch_manifest(
     """
 
     async def ask(entry: PeerId) -> tuple[bytes, WrongVersion | None]:
-        """The manifest, and what is wrong with its version: an answer all the same, as no entry of the run has another one."""
+        """The manifest, and what is wrong with its version: an answer all the same, as no entry of the run
+        has another one."""
         sealed = await transport.request(entry, Request("manifest"), deadline=deadline)
         try:
             if run:

@@ -146,7 +146,7 @@ def _shard_process(scenario: Scenario, listen: bool, index: int, pipes: dict[int
 
 
 def _end_with_first_process() -> None:
-    """End this process as soon as the first one has ended: cancelling all of its peers would take it seconds."""
+    """End this process as soon as the first one has ended: cancelling all its peers would take seconds."""
     first = multiprocessing.parent_process()
     if first:
         wait([first.sentinel])

@@ -1,4 +1,7 @@
-"""How large things may become, and what they may not do at all. Good code and bad differ in their tails, so tails are limited."""
+"""How large things may become, and what they may not do at all.
+
+Good code and bad differ in their tails, so tails are limited.
+"""
 
 import ast
 from collections.abc import Iterator
@@ -19,7 +22,8 @@ ATTRIBUTES = 12
 FIELDS = 10
 """Annotated fields in the body of a class."""
 PACKED = 3
-"""Assignments of several values to several names in one statement, per 1,000 lines: `a, b = x, y` hides two steps in one."""
+"""Assignments of several values to several names in one statement, per 1,000 lines: `a, b = x, y` hides two
+steps in one."""
 
 FORKS = (
     ast.If,
@@ -70,7 +74,8 @@ def parameters_are_few(module: Module) -> Iterator[str]:
 
 
 def tasks_have_owners(module: Module) -> Iterator[str]:
-    """A task that nobody holds may be collected while it runs, and its error is never seen; a `TaskGroup` holds its own."""
+    """A task that nobody holds may be collected while it runs, and its error is never seen; a `TaskGroup`
+    holds its own."""
     groups = _task_groups(module)
     for node in module.nodes:
         if (
@@ -148,7 +153,8 @@ def _parameters(node: Function) -> list[str]:
 
 
 def _task_groups(module: Module) -> set[str]:
-    """Names that stand for an `asyncio.TaskGroup`: of a with block, of an annotated parameter, and attributes set from those."""
+    """Names that stand for an `asyncio.TaskGroup`: of a with block, of an annotated parameter, and attributes
+    set from those."""
     groups = {
         module.dotted(item.optional_vars)
         for node in module.nodes
@@ -195,7 +201,8 @@ def _suppresses_all(context: ast.expr, module: Module) -> bool:
 
 
 def cycles(modules: tuple[Module, ...], *, also_lazy: bool) -> list[list[str]]:
-    """Modules that import each other, directly or around a corner: strongly connected components (Tarjan 1972)."""
+    """Modules that import each other, directly or around a corner: strongly connected components (Tarjan
+    1972)."""
     names = {module.name for module in modules}
     graph = {module.name: sorted(_targets(module, names, also_lazy)) for module in modules}
     order: dict[str, int] = {}
@@ -302,7 +309,8 @@ def test_an_offence_is_found(rule: Rule, text: str) -> None:
         (values_have_few_fields, "class A:\n" + "".join(f"    x{n}: ClassVar[int] = 0\n" for n in range(11))),
         (
             tasks_have_owners,
-            "import asyncio\nasync def f():\n    async with asyncio.TaskGroup() as tasks:\n        tasks.create_task(f())",
+            "import asyncio\nasync def f():\n    async with asyncio.TaskGroup() as tasks:\n"
+            "        tasks.create_task(f())",
         ),
         (tasks_have_owners, f"class A:\n    def f(self, tasks: TaskGroup):\n        self.t = tasks\n{OWNED}"),
         (

@@ -1,4 +1,5 @@
-"""Importing is free: it starts nothing, changes nothing, reads no environment, and does not bring what is not needed."""
+"""Importing is free: it starts nothing, changes nothing, reads no environment, and does not bring what is not
+needed."""
 
 import json
 import os
@@ -22,7 +23,8 @@ LIBRARIES = [
     "torch",
 ]
 VALUES = [
-    "swarm.errors", "swarm.identity", "swarm.wire", "swarm.seeds", "swarm.manifest", "swarm.ticket", "swarm.machine",
+    "swarm.errors", "swarm.identity", "swarm.wire", "swarm.seeds", "swarm.manifest", "swarm.ticket",
+    "swarm.machine",
     "swarm.membership.contacts", "swarm.membership.progress", "swarm.transport", "swarm.dht.directory",
 ]  # fmt: skip
 
@@ -49,7 +51,9 @@ def world():
         "the log handlers": [repr(handler) for handler in logging.root.handlers],
         "the log level": logging.root.level,
         "the warning filters": list(warnings.filters),
-        "the signal handlers": [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGCHLD)],
+        "the signal handlers": [
+            signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGCHLD)
+        ],
         "the environment": dict(os.environ),
         "the way out": sys.excepthook,
         "the reads of the environment": list(reads),
@@ -60,7 +64,9 @@ def examine(module):
     importlib.import_module(module)
     after = world()
     changed = [what for what in before if before[what] != after[what]]
-    return [f"{module} changes {what} when it is imported: {before[what]} -> {after[what]}" for what in changed]
+    return [
+        f"{module} changes {what} when it is imported: {before[what]} -> {after[what]}" for what in changed
+    ]
 
 failures = 0
 for module in modules:

@@ -78,7 +78,8 @@ def test_an_offence_is_found(rule: Rule, text: str) -> None:
 
 
 def test_what_is_private_is_its_own_business() -> None:
-    text = "class _A:\n    def f(self, a): ...\ndef _g(a): ...\nclass B:\n    '''Said.'''\n    def __init__(self, a): ...\n"
+    private = "class _A:\n    def f(self, a): ...\ndef _g(a): ...\n"
+    text = private + "class B:\n    '''Said.'''\n    def __init__(self, a): ...\n"
     assert [
         *public_names_are_documented(Module("swarm/a.py", text)),
         *public_names_are_typed(Module("swarm/a.py", text)),

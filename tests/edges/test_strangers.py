@@ -257,7 +257,7 @@ async def test_a_message_with_a_wrong_signature_is_refused_by_name() -> None:
 
 
 async def test_too_many_requests_of_one_peer_are_refused_and_those_of_others_are_not() -> None:
-    limits = Limits(requests_rate=0.001, requests_burst=3)
+    limits = Limits(requests=RequestLimits(rate=0.001, burst=3))
     async with Loopback(limits=limits) as net:
         eager, calm, (server, _) = await net.caller(1), await net.caller(3), await net.peer(2, *ROUTES)
         answers = await asyncio.gather(

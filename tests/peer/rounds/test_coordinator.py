@@ -258,7 +258,7 @@ def hears(roster: Roster, number: int, phase: Phase, seq: int = 1) -> None:
 
 
 def waits_for_start(before: Callable[[Roster], Coroutine[Any, Any, None]]) -> float:
-    """Seconds until a run that wants to start with four peers begins, of which the roster hears ``before``."""
+    """Seconds until a run that starts with four peers begins, of which the roster hears ``before``."""
 
     async def main() -> float:
         around = Around(population=1, roster=Roster(math.inf))

@@ -19,7 +19,7 @@ A, B = (PeerId(letter * 52) for letter in "ab")
 
 @dataclass
 class Wire:
-    """A transport on which every request takes a second, and raises the next of ``errors``, if one is left."""
+    """A transport on which a request takes a second, and raises the next of ``errors``, if one is left."""
 
     errors: list[SwarmError] = field(default_factory=list)
     begun: list[tuple[float, PeerId, bytes]] = field(default_factory=list)
