@@ -9,7 +9,6 @@ from itertools import pairwise
 import msgspec
 
 from averaging.codecs import bytes_per_parameter, result_codec
-from swarm import relaxation
 from swarm.errors import ConfigError
 from swarm.identity import KeyPair
 from swarm.manifest import (
@@ -24,6 +23,7 @@ from swarm.manifest import (
     RoundSpec,
     RunManifest,
 )
+from swarm.presets import PRESETS, check
 from swarm.wire import PROTOCOL
 
 from ..models.registry import count, presets
@@ -76,7 +76,7 @@ class RoundSettings:
     """How a round goes. Empty, 0 and None mean: as in ``preset``."""
 
     preset: str = "safe"
-    """How exact averages are (`swarm.relaxation`)."""
+    """How exact averages are (`swarm.presets`)."""
     round_seconds: float | None = None
     """Seconds of local training. None: the preset's, or `long_enough` for a large model."""
     max_steps: int = 500
@@ -112,9 +112,9 @@ def manifest_of(settings: RunSettings, data: DataSpec, key: KeyPair) -> RunManif
         raise ConfigError(
             f"there is no model called {settings.model!r}", f"choose one of {', '.join(presets)}"
         )
-    if settings.preset not in relaxation.PRESETS:
+    if settings.preset not in PRESETS:
         raise ConfigError(
-            f"there is no preset called {settings.preset!r}", f"choose one of {', '.join(relaxation.PRESETS)}"
+            f"there is no preset called {settings.preset!r}", f"choose one of {', '.join(PRESETS)}"
         )
     spec = presets[settings.model]
     parameters = count(spec)
@@ -139,12 +139,12 @@ def manifest_of(settings: RunSettings, data: DataSpec, key: KeyPair) -> RunManif
         )
     except ValueError as error:
         raise ConfigError(str(error), "see 'swarm new --help' for what is possible") from error
-    relaxation.check(manifest.round, manifest.outer, manifest.rounds)
+    check(manifest.round, manifest.outer, manifest.rounds)
     return manifest
 
 
 def _round(settings: RoundSettings, parameters: int) -> RoundSpec:
-    preset = relaxation.PRESETS[settings.preset]
+    preset = PRESETS[settings.preset]
     chosen = RoundSpec(
         seconds=preset.seconds,
         max_steps=settings.max_steps,

@@ -22,7 +22,7 @@ from swarm.identity import PeerId, petname
 from swarm.manifest import RunManifest
 from swarm.membership.progress import Phase, Progress
 from swarm.membership.roster import Row
-from swarm.relaxation import words_of
+from swarm.presets import describe
 
 from .snapshot import Fetching, LoggedEvent, PeerRow, Point, Snapshot, thinned
 
@@ -324,7 +324,7 @@ def _blank(manifest: RunManifest, about: About) -> Snapshot:
         tokens_goal=manifest.tokens,
         max_steps=manifest.round.max_steps,
         codec=manifest.round.codec.name.lower(),
-        relaxation=words_of(manifest.round),
+        relaxation=describe(manifest.round),
         cores=psutil.cpu_count() or 1,
         memory_total=psutil.virtual_memory().total,
     )

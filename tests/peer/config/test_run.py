@@ -13,7 +13,6 @@ from averaging.codecs import bytes_per_parameter
 from peer.commands.main import cli
 from peer.config.run import RunSettings, learning_rate, manifest_of
 from peer.models.registry import count, presets
-from swarm import relaxation
 from swarm.errors import ConfigError
 from swarm.manifest import (
     Admission,
@@ -24,6 +23,7 @@ from swarm.manifest import (
     OuterSpec,
     open_manifest,
 )
+from swarm.presets import PRESETS, Preset, preset_name
 from tests.peer.company import TEXT, key
 
 
@@ -97,10 +97,10 @@ def test_names_become_the_values_of_the_manifest() -> None:
     assert (manifest.round.codec, manifest.admission, manifest.name) == (Codec.INT8, Admission.INVITE, "mine")
 
 
-@pytest.mark.parametrize("name", sorted(relaxation.PRESETS))
+@pytest.mark.parametrize("name", sorted(PRESETS))
 def test_a_preset_is_in_the_manifest_field_by_field(name: str) -> None:
     spec = manifest_of(RunSettings(preset=name, rounds=500), TEXT.spec, key(0)).round
-    assert relaxation.Preset.of(spec) == relaxation.PRESETS[name]
+    assert Preset.of(spec) == PRESETS[name]
 
 
 @pytest.mark.parametrize(
@@ -130,7 +130,7 @@ def test_a_round_is_long_enough_for_an_uplink_at_home(
         * (2 if spec.exchange is Exchange.BUTTERFLY else spec.group_size - 1)
     )
     assert sent / uplink / 0.8 <= 0.1 * (spec.seconds + sent / uplink / 0.8)
-    assert relaxation.name_of(spec) == ("own" if codec else preset)
+    assert preset_name(spec) == ("own" if codec else preset)
     assert manifest_of(RunSettings(model=model, round_seconds=5.0), TEXT.spec, key(0)).round.seconds == 5.0, (
         "a given length is kept"
     )
@@ -197,7 +197,7 @@ def test_the_run_is_named_by_everything_in_it() -> None:
 @pytest.mark.parametrize(
     ("option", "names"),
     [
-        ("preset", list(relaxation.PRESETS)),
+        ("preset", list(PRESETS)),
         ("codec", [codec.name.lower() for codec in Codec]),
         ("inner", [optimiser.name.lower() for optimiser in InnerOptimiser]),
         ("outer", [optimiser.name.lower() for optimiser in OuterOptimiser]),

@@ -75,7 +75,7 @@ PRESETS: Mapping[str, Preset] = MappingProxyType(
 """
 
 
-def name_of(spec: RoundSpec) -> str:
+def preset_name(spec: RoundSpec) -> str:
     """The name of the preset that ``spec`` follows, or "own" where it follows none.
 
     A spec with longer rounds than the preset still follows it: the rounds of large models are longer.
@@ -87,7 +87,7 @@ def name_of(spec: RoundSpec) -> str:
     return "own"
 
 
-def words_of(spec: RoundSpec) -> str:
+def describe(spec: RoundSpec) -> str:
     """The preset and its values for people, such as "wan: sparse256, gather, every 60 s, feedback 0.95"."""
     facts = [spec.codec.name.lower(), spec.exchange.name.lower(), f"every {spec.seconds:g} s"]
     if spec.feedback != 1:
@@ -96,7 +96,7 @@ def words_of(spec: RoundSpec) -> str:
         facts.append(f"overlap {spec.overlap:g}")
     if spec.fragments > 1:
         facts.append(f"{spec.fragments} fragments")
-    return f"{name_of(spec)}: {', '.join(facts)}"
+    return f"{preset_name(spec)}: {', '.join(facts)}"
 
 
 def check(spec: RoundSpec, outer: OuterSpec, rounds: int) -> None:

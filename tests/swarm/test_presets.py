@@ -10,7 +10,7 @@ import pytest
 from averaging.codecs import bytes_per_parameter, is_sparse
 from swarm.errors import ConfigError
 from swarm.manifest import Codec, Exchange, OuterOptimiser, OuterSpec, RoundSpec
-from swarm.relaxation import PRESETS, SPARSE_GROUPS, Preset, check, name_of, words_of
+from swarm.presets import PRESETS, SPARSE_GROUPS, Preset, check, describe, preset_name
 
 PLAIN = OuterSpec()
 
@@ -27,18 +27,18 @@ def spec_of(name: str, **changes: object) -> RoundSpec:
 def test_every_preset_is_allowed_and_known_by_its_fields(name: str) -> None:
     spec = spec_of(name)
     check(spec, PLAIN, 100)
-    assert name_of(spec) == name
-    assert words_of(spec).startswith(f"{name}: {spec.codec.name.lower()}, ")
+    assert preset_name(spec) == name
+    assert describe(spec).startswith(f"{name}: {spec.codec.name.lower()}, ")
     assert Preset.of(spec) == PRESETS[name]
 
 
 def test_the_default_rounds_are_the_safe_ones() -> None:
-    assert name_of(RoundSpec()) == "safe"
+    assert preset_name(RoundSpec()) == "safe"
 
 
 def test_changed_values_are_shown_as_own() -> None:
-    assert name_of(spec_of("wan", seconds=59.0)) == "own"
-    assert words_of(spec_of("ahead", seconds=29.0)) == "own: int4, butterfly, every 29 s, overlap 0.1"
+    assert preset_name(spec_of("wan", seconds=59.0)) == "own"
+    assert describe(spec_of("ahead", seconds=29.0)) == "own: int4, butterfly, every 29 s, overlap 0.1"
 
 
 @pytest.mark.parametrize(
