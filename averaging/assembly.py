@@ -33,7 +33,7 @@ Rule 3: a silent leader is replaced: deputy k proposes k/4 of ``patience`` after
 Rule 4: a peer that comes late or with another model gets a reason, keeps its update, and comes again in the
         next round. It gives up only if a leader says so, or if nobody is left that could still come.
 Rule 5: messages that came before we began are heard before anything is decided.
-Rule 6: fewer than ``least`` peers are no group, whoever proposes them: a few peers that do not see the others
+Rule 6: fewer than ``least`` peers are no group, whichever peer proposes them: a few peers that do not see the others
         must not go on without them. A level-2 group has at most one representative of each level-1 group
         (`hierarchy`).
 """
@@ -60,11 +60,9 @@ from .terms import GroupTerms
 DEPUTIES = 3
 """How many of the first in the order of leaders get every `Ready`."""
 RIVALS = 4
-"""Proposals that are kept besides the one that has our vote: a peer that leads twice cannot fill our memory.
-"""
+"""Proposals kept besides the one that has our vote: a peer that leads twice cannot fill our memory."""
 WITNESSES = 2
-"""If so many of the peers that may lead say that there is a group without us, it is believed, whoever leads.
-"""
+"""If so many of the peers that may lead say that there is a group without us, we believe it."""
 GROWTH = 2
 """A claimed population is not believed if it is more than this many times those that we know of ..."""
 YOUNG = 512

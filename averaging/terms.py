@@ -28,13 +28,11 @@ class GroupTerms:
     close_at: float
     """When the leader stops waiting for peers that have not come, in the loop's clock."""
     alone_is_fine: bool = True
-    """Whether the average may be the peer's own update if nobody else comes; else the update is carried over.
-    """
+    """Whether the peer's own update may be the average if nobody else comes; else it is carried over."""
     least: int = 1
     """The fewest members of a group."""
     least_participants: int = 0
-    """The fewest members that were in the last average: newcomers form no group beside the peers that go on.
-    """
+    """The fewest members from the last average: newcomers form no group beside the peers that go on."""
     population: int = 1
     """Peers of the last round; all who hold its model know the same number."""
     present: int = 1

@@ -37,8 +37,7 @@ class Position:
     population: int = 1
     """Peers that were ready for the last round. All who were in it know the same number."""
     is_participant: bool = False
-    """Whether we were in the average that led to this state, or began with it; else it is the work of others.
-    """
+    """Whether we were in the average that led to this state, or began with it; else others made it."""
 
 
 Subscriber = Callable[[Position, SharedState], None]
