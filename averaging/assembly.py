@@ -33,9 +33,9 @@ Rule 3: a silent leader is replaced: deputy k proposes k/4 of ``patience`` after
 Rule 4: a peer that comes late or with another model gets a reason, keeps its update, and comes again in the
         next round. It gives up only if a leader says so, or if nobody is left that could still come.
 Rule 5: messages that came before we began are heard before anything is decided.
-Rule 6: fewer than ``least`` peers are no group, whichever peer proposes them: a few peers that do not see the others
-        must not go on without them. A level-2 group has at most one representative of each level-1 group
-        (`hierarchy`).
+Rule 6: fewer than ``least`` peers are no group, whichever peer proposes them: a few peers that do not see
+        the others must not go on without them. A level-2 group has at most one representative of each
+        level-1 group (`hierarchy`).
 """
 
 from __future__ import annotations

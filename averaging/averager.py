@@ -94,8 +94,7 @@ class Averager:
     async def average(
         self, update: Update, attendance: Attendance, elsewhere: DecidedElsewhere | None = None
     ) -> Outcome:
-        """Average ``update`` with the peers of the ``attendance``, or follow what others decide
-        ``elsewhere``.
+        """Average ``update`` with the peers that attend, or follow what others decide ``elsewhere``.
 
         Always returns: without following at the latest 2 × ``assemble_seconds`` + ``average_seconds`` after
         ``attendance.close_at``. The average that the last call has returned must not be used any more.
