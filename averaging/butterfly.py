@@ -73,17 +73,14 @@ class Butterfly:
     @cached_property
     def _average_P(self) -> Tensor:
         """The buffer into which results are decoded as they come."""
-        contribution = self._state.contribution
-        if contribution.average_scratch_P is None:
-            return torch.empty_like(contribution.vector_P)
-        return contribution.average_scratch_P
+        scratch_P = self._state.scratch.average_P
+        return torch.empty_like(self._state.update.vector_P) if scratch_P is None else scratch_P
 
     def encode(self) -> Compute:
         """Encode our update, part by part."""
-        contribution = self._state.contribution
-        job = EncodeParts(
-            contribution.vector_P, self._plan.parts, self._state.codec, contribution.decoded_scratch_P
-        )
+        vector_P = self._state.update.vector_P
+        scratch_P = self._state.scratch.decoded_P
+        job = EncodeParts(vector_P, self._plan.parts, self._state.codec, scratch_P)
         return Compute(job)
 
     def begin(self) -> None:

@@ -4,7 +4,7 @@ them.
     Round          commits, holdings, ballots, decision, fetching by hash, deadlines: the same for both
     Exchange       encode, ship, check, combine: `Butterfly` (an item is the result of a part)
                                                  or `Gather` (an item is a member's update)
-    ExchangeState  what both of them share: the plan, the contribution, the messages heard, the items held
+    ExchangeState  what both of them share: the plan, our update, the messages heard, the items held
 
 An item is (index, hash). An exchange holds only items that it has checked. The round tells the others which
 items it holds, counts what they hold, and decides which items are applied. The exchange guarantees that equal
@@ -29,8 +29,9 @@ from swarm.wire import Message
 
 from .codecs import Raw
 from .reduce import EncodedPart
-from .round_plan import Applied, Contribution, RoundPlan
+from .round_plan import Applied, RoundPlan, Scratch
 from .tally import Tally
+from .update import Update
 
 Decision = tuple[bytes, ...]
 """One entry per item: the hash of what is applied, empty if nothing is."""
@@ -42,7 +43,9 @@ class ExchangeState:
 
     plan: RoundPlan
     me: PeerId
-    contribution: Contribution
+    update: Update
+    """Our own, with the residual on top."""
+    scratch: Scratch
     tally: Tally
     encoded: tuple[EncodedPart, ...] = ()
     """Our own update as it travels; empty until it is encoded."""
@@ -59,7 +62,7 @@ class ExchangeState:
     @property
     def codec(self) -> Codec:
         """How our own update is encoded."""
-        return self.plan.codec if self.contribution.codec is None else self.contribution.codec
+        return self.plan.codec if self.update.codec is None else self.update.codec
 
     @property
     def others(self) -> tuple[PeerId, ...]:

@@ -48,8 +48,8 @@ class Gather:
 
     def encode(self) -> Compute:
         """Encode our whole update."""
-        contribution = self._state.contribution
-        job = EncodeUpdate(contribution.vector_P, self._whole, self._state.codec, contribution.weight)
+        update = self._state.update
+        job = EncodeUpdate(update.vector_P, self._whole, self._state.codec, update.tokens)
         return Compute(job)
 
     def begin(self) -> None:

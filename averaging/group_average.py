@@ -22,7 +22,7 @@ from .outcome import Decided, NoDecision, NoGroup
 from .partition import Part, plan, shaped
 from .record import recorded
 from .round import Round
-from .round_plan import Applied, Contribution, RoundPlan, Schedule
+from .round_plan import Applied, RoundPlan, Schedule, Scratch
 from .runner import MachineRunner
 from .terms import GroupTerms
 from .update import Update
@@ -117,15 +117,8 @@ class GroupAverage:
             schedule=Schedule.within(began, spec.average_seconds),
             exchange=spec.exchange,
         )
-        contribution = Contribution(
-            vector_P=vector_P,
-            weight=update.tokens,
-            seed=update.seed,
-            codec=update.codec,
-            average_scratch_P=self._take_scratch(vector_P),
-            decoded_scratch_P=decoded_scratch_P,
-        )
-        machine = Round(round_plan, self._key.peer_id, contribution)
+        scratch = Scratch(self._take_scratch(vector_P), decoded_scratch_P)
+        machine = Round(round_plan, self._key.peer_id, replace(update, vector_P=vector_P), scratch)
         stamp = Stamp(self._manifest.run_id, update.round, group.id)
         deadline = round_plan.schedule.fetched
         is_brief = vector_P.numel() <= BRIEF

@@ -65,9 +65,12 @@ from .gather import Gather
 from .messages import Ballot, Commit, Holdings
 from .outcome import Undecided, Void
 from .reduce import Checked, CheckResult
-from .round_plan import Contribution, RoundPlan
+from .round_plan import RoundPlan, Scratch
 from .tally import Tally
+from .update import Update
 from .whole_update import CheckUpdate
+
+NO_SCRATCH = Scratch()
 
 
 class Round:
@@ -76,11 +79,12 @@ class Round:
     Ends with `Applied`, `Undecided` or `Void`, at the latest at ``schedule.fetched``.
     """
 
-    def __init__(self, plan: RoundPlan, me: PeerId, contribution: Contribution) -> None:
+    def __init__(self, plan: RoundPlan, me: PeerId, update: Update, scratch: Scratch = NO_SCRATCH) -> None:
+        """``update`` is our own, with the residual on top."""
         self._plan = plan
         self._me = me
         self._tally = Tally(plan)
-        self._state = ExchangeState(plan, me, contribution, self._tally)
+        self._state = ExchangeState(plan, me, update, scratch, self._tally)
         codec = self._state.codec
         if codec not in allowed(plan.codec):
             raise ValueError(
@@ -156,12 +160,12 @@ class Round:
                 yield from self._exchange.computed(job, result)
 
     def _commit(self) -> Commit:
-        contribution = self._state.contribution
+        update = self._state.update
         return Commit(
             hashes=tuple(part.hash for part in self._state.encoded),
             norms=tuple(part.norm for part in self._state.encoded),
-            weight=contribution.weight,
-            seed=contribution.seed,
+            weight=update.tokens,
+            seed=update.seed,
             state_root=self._plan.group.state_root,
             codec=self._state.codec,
         )

@@ -1,5 +1,4 @@
-"""The values of a round: what its members know before it begins, what each of them contributes, and what was
-applied."""
+"""The values of a round: what its members know before it begins, and what was applied."""
 
 # Axes: P parameters of the whole model
 
@@ -99,23 +98,14 @@ class RoundPlan:
         return tuple(dict.fromkeys(candidates))[: 1 + SPARES]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Contribution:
-    """What we bring to the round.
+@dataclass(frozen=True, slots=True)
+class Scratch:
+    """Buffers that a round may write over, because nobody reads them any more; None: allocate new ones."""
 
-    ``vector_P`` is our update plus the residual, float32; ``weight`` is in tokens; ``seed`` names the data
-    behind the update.
-    """
-
-    vector_P: Tensor
-    weight: int
-    seed: bytes
-    codec: Codec | None = None
-    """How we encode it, if not as the plan says (`codec_choice.allowed`)."""
-    average_scratch_P: Tensor | None = None
-    """Scratch buffer for the average; None: allocate one."""
-    decoded_scratch_P: Tensor | None = None
-    """Scratch buffer for what the others decode from our encoded update; None: allocate one."""
+    average_P: Tensor | None = None
+    """For the average."""
+    decoded_P: Tensor | None = None
+    """For what the others decode from our encoded update."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -25,8 +25,9 @@ from averaging.outcome import NoDecision
 from averaging.partition import Part, plan, shaped
 from averaging.reduce import Reduced, ReducePart
 from averaging.round import Round
-from averaging.round_plan import Applied, Contribution, RoundPlan, Schedule
+from averaging.round_plan import Applied, RoundPlan, Schedule
 from averaging.runner import shelved
+from averaging.update import Update
 from swarm.identity import PeerId, peer_id_from_digest
 from swarm.machine import (
     Command,
@@ -60,6 +61,11 @@ NEVER = float("inf")
 def peer(number: int) -> PeerId:
     """The id of member ``number``. The order of ids is not that of numbers."""
     return peer_id_from_digest(derive_bytes(RUN, "member", number))
+
+
+def update_of(vector_P: Tensor, tokens: int, codec: Codec | None = None) -> Update:
+    """The update of one member, in round 1."""
+    return Update(round=1, vector_P=vector_P, tokens=tokens, seed=bytes(32), state_root=ROOT, codec=codec)
 
 
 def group_of(count: int) -> Group:
@@ -126,7 +132,7 @@ class Member:
 
     id: PeerId
     machine: Round
-    contribution: Contribution
+    update: Update
     fetched: float
     """When its round ends at the latest."""
     crash_at: float
@@ -141,7 +147,7 @@ class Member:
     @property
     def vector_P(self) -> Tensor:
         """Its update."""
-        return self.contribution.vector_P
+        return self.update.vector_P
 
     @property
     def applied(self) -> Applied:
@@ -173,17 +179,14 @@ class Stage:
             self._push(begin, id_, Woken(), alarm=-1)
 
     def _member(self, id_: PeerId, begin: float, vector_P: Tensor) -> Member:
-        contribution = Contribution(
-            vector_P=vector_P,
-            weight=1 + self._chance.randrange(1000),
-            seed=bytes(32),
-            codec=self._chance.choice(allowed(self.play.codec)) if self.play.is_mixed else None,
-        )
+        tokens = 1 + self._chance.randrange(1000)
+        codec = self._chance.choice(allowed(self.play.codec)) if self.play.is_mixed else None
+        update = update_of(vector_P, tokens, codec)
         plan_ = self._plan(begin)
-        machine = Round(plan_, id_, contribution)
+        machine = Round(plan_, id_, update)
         crashes = self._chance.random() < self._weather.crash
         crash_at = begin + SECONDS * self._chance.random() ** 3 if crashes else NEVER
-        return Member(id_, machine, contribution, plan_.schedule.fetched, crash_at)
+        return Member(id_, machine, update, plan_.schedule.fetched, crash_at)
 
     def _plan(self, begin: float) -> RoundPlan:
         return RoundPlan(

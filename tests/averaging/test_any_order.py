@@ -73,7 +73,7 @@ def account(stage: Stage, member: Member, play: Play) -> None:
     So the update was applied where the outcome says so, and only there.
     """
     result = member.applied
-    codec = member.contribution.codec or play.codec
+    codec = member.update.codec or play.codec
     if play.exchange is Exchange.BUTTERFLY:
         for part, payload in zip(stage.parts, result.encoded, strict=True):
             made = result_of(stage, member, part)
@@ -129,18 +129,17 @@ def check_sum(stage: Stage, averaged: list[Member]) -> None:
 
 
 def gathered(stage: Stage, applied: list[PeerId]) -> Tensor:
-    """The average of these members' updates, computed from their contributions."""
+    """The average of these members' updates, computed from what they brought."""
     (whole,) = stage.parts
-    contributions = [stage.members[id_].contribution for id_ in applied]
-    codecs = [contribution.codec or stage.play.codec for contribution in contributions]
+    brought = [stage.members[id_].update for id_ in applied]
+    codecs = [update.codec or stage.play.codec for update in brought]
     jobs = [
-        EncodeUpdate(each.vector_P, whole, codec, each.weight)
-        for each, codec in zip(contributions, codecs, strict=True)
+        EncodeUpdate(each.vector_P, whole, codec, each.tokens)
+        for each, codec in zip(brought, codecs, strict=True)
     ]
     blobs = [job.run()[0] for job in jobs]
     claims = [
-        Claim(float(each.weight), blob.norm, blob.norm)
-        for each, blob in zip(contributions, blobs, strict=True)
+        Claim(float(each.tokens), blob.norm, blob.norm) for each, blob in zip(brought, blobs, strict=True)
     ]
     decoded = [
         codec_of(codec, whole.shape).decode(blob.payload[HEAD.size :], whole.numbers)

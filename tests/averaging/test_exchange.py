@@ -7,10 +7,11 @@ import torch
 from averaging.exchange import ExchangeState
 from averaging.messages import Ballot, Holdings
 from averaging.reduce import CheckResult
-from averaging.round_plan import Contribution
+from averaging.round_plan import Scratch
 from averaging.tally import Tally
 from swarm.machine import Compute, Send
 from swarm.manifest import Codec
+from tests.averaging.members import update_of
 from tests.averaging.test_round import GROUP, PARTS, PLAN, A, B, C, D
 
 HASH = bytes([1]) * 32
@@ -18,8 +19,8 @@ OTHER = bytes([2]) * 32
 
 
 def state(codec: Codec | None = None) -> ExchangeState:
-    contribution = Contribution(vector_P=torch.zeros(1024), weight=1, seed=bytes(32), codec=codec)
-    return ExchangeState(PLAN, A, contribution, Tally(PLAN))
+    update = update_of(torch.zeros(1024), 1, codec)
+    return ExchangeState(PLAN, A, update, Scratch(), Tally(PLAN))
 
 
 def test_a_message_to_the_others_counts_as_heard_from_ourselves_at_once() -> None:

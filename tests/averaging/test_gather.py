@@ -14,7 +14,7 @@ from averaging.partition import plan, shaped
 from averaging.reduce import EncodedPart, digest, weighted_sum
 from averaging.robust import coefficients
 from averaging.round import Round
-from averaging.round_plan import Contribution, RoundPlan
+from averaging.round_plan import RoundPlan
 from averaging.whole_update import (
     HEAD,
     CheckUpdate,
@@ -28,7 +28,7 @@ from swarm.errors import Malformed, Refused
 from swarm.identity import PeerId
 from swarm.machine import Delivered, Event, Fetch, Report, Send, Ship, Unreached, Woken
 from swarm.manifest import Codec, Exchange
-from tests.averaging.members import ROOT, applied_items, heard
+from tests.averaging.members import ROOT, applied_items, heard, update_of
 from tests.averaging.test_round import AT, GROUP, A, B, C, D, Seat, applied, ballots, holdings, messages
 
 CODEC = Codec.SPARSE256
@@ -67,8 +67,8 @@ def update(member: PeerId, payload: bytes = b"") -> Delivered:
 
 
 def seat(me: PeerId = A) -> Seat:
-    contribution = Contribution(vector_P=VECTORS[me], weight=WEIGHTS[me], seed=bytes(32), codec=CODECS[me])
-    return Seat(me, machine=Round(PLAN, me, contribution))
+    ours = update_of(VECTORS[me], WEIGHTS[me], CODECS[me])
+    return Seat(me, machine=Round(PLAN, me, ours))
 
 
 def average(*members: PeerId) -> torch.Tensor:
@@ -193,7 +193,7 @@ def test_the_length_of_an_update_is_known_before_its_commit_and_other_items_are_
 
 def test_nobody_sends_more_than_the_run_allows() -> None:
     with pytest.raises(ValueError, match="fp32 has no place in a round of sparse256"):
-        Round(PLAN, A, Contribution(vector_P=VECTORS[A], weight=1, seed=bytes(32), codec=Codec.FP32))
+        Round(PLAN, A, update_of(VECTORS[A], 1, Codec.FP32))
 
 
 # --- codecs and blobs ---------------------------------------------------------------------------------------

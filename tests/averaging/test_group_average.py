@@ -114,7 +114,7 @@ def test_the_last_average_is_used_again_once_and_only_if_it_has_the_right_length
 
     async def scratch(numbers: int) -> object:
         await groups.exchange(update_of(drawn(0, numbers), 1), group, drawn(0, numbers))
-        return runner.ran[-1][0]._state.contribution.average_scratch_P
+        return runner.ran[-1][0]._state.scratch.average_P
 
     async def scene() -> None:
         assert await scratch(1024) is None

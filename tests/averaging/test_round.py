@@ -19,7 +19,7 @@ from averaging.partition import plan
 from averaging.reduce import CheckPart, EncodedPart, EncodeParts, ReducePart, digest, weighted_sum
 from averaging.robust import Claim, coefficients
 from averaging.round import Round
-from averaging.round_plan import Applied, Contribution, RoundPlan, Schedule
+from averaging.round_plan import Applied, RoundPlan, Schedule
 from swarm.identity import PeerId
 from swarm.machine import (
     Command,
@@ -38,7 +38,7 @@ from swarm.machine import (
 )
 from swarm.manifest import Codec
 from swarm.wire import Message
-from tests.averaging.members import ROOT, applied_items, group_of, heard
+from tests.averaging.members import ROOT, applied_items, group_of, heard, update_of
 
 GROUP = group_of(4)
 A, B, C, D = GROUP.members
@@ -116,8 +116,7 @@ class Seat:
     """
 
     def __init__(self, me: PeerId = A, slow: type | None = None, machine: Round | None = None) -> None:
-        contribution = Contribution(vector_P=VECTORS[me], weight=WEIGHTS[me], seed=bytes(32))
-        self.machine = machine or Round(PLAN, me, contribution)
+        self.machine = machine or Round(PLAN, me, update_of(VECTORS[me], WEIGHTS[me]))
         self.slow = slow
         self.waiting: list[Computed] = []
         self.wakes: list[float] = []
@@ -170,9 +169,9 @@ def no_decision(commands: list[Command]) -> NoDecision:
 
 def after_exchange(*, without: tuple[PeerId, ...] = (), schedule: Schedule = AT) -> Seat:
     """A's machine when all results are here, except those of ``without``, and A has sent its holdings."""
-    contribution = Contribution(vector_P=VECTORS[A], weight=WEIGHTS[A], seed=bytes(32))
+    update = update_of(VECTORS[A], WEIGHTS[A])
     here = [member for member in (B, C, D) if member not in without]
-    seat = Seat(machine=Round(replace(PLAN, schedule=schedule), A, contribution))
+    seat = Seat(machine=Round(replace(PLAN, schedule=schedule), A, update))
     seat.tell(*commits(B, C, D), *(part_of(member) for member in (B, C, D)))
     told = seat.tell(*(event for member in here for event in publishes(member)))
     told += seat.tell(Woken(), now=AT.results) if without else []
