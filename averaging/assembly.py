@@ -62,11 +62,11 @@ DEPUTIES = 3
 RIVALS = 4
 """Proposals kept besides the one that has our vote: a peer that leads twice cannot fill our memory."""
 WITNESSES = 2
-"""If so many of the peers that may lead say that there is a group without us, we believe it."""
+"""If so many of the peers that may lead turn us away, we believe that there is no group for us."""
 GROWTH = 2
-"""A claimed population is not believed if it is more than this many times those that we know of ..."""
+"""A claimed population is believed up to so many times the peers that we know of."""
 YOUNG = 512
-"""... or than this many, where we know of fewer."""
+"""We reckon with at least so many peers, even if we know of fewer: a run may grow fast."""
 LATEST_TURN = 7
 """Deputies beyond this place do not wait longer than this one."""
 FRAME_LIMIT = 4096
@@ -82,7 +82,7 @@ class AssemblyPlan:
     """Our own sealed `Ready`."""
     terms: GroupTerms
     patience: float
-    """Seconds that the others wait for a leader beyond ``terms.close_at``."""
+    """Seconds: a deputy leads a quarter of this after the one before it, and it ends after twice this."""
     first_look: float
     """Seconds until the leader first asks the missing peers for a sign of life.
 
@@ -202,7 +202,7 @@ class Presence:
 
     @property
     def leading(self) -> list[PeerId]:
-        """The peers that may lead now."""
+        """The first peers that may lead now. (In a level-2 group all may, see `deputies`.)"""
         return self.reachable[:DEPUTIES]
 
     @property
@@ -392,7 +392,7 @@ class Assembly:
             yield Send((peer,), self._plan.ready.message)
 
     def _lose(self, peer: PeerId) -> Iterator[Command]:
-        """Do not wait for a peer that cannot be reached. If it led, the deputies already have our `Ready`."""
+        """Do not wait for a peer that cannot be reached. If it led, tell the peer that takes its place."""
         self._peers.gone.add(peer)
         yield from self._tell_leaders()
 
@@ -412,7 +412,7 @@ class Assembly:
             )  # the two messages may overtake each other
             yield from self._tell_again(peer) if has_come_since else self._lose(peer)
             return
-        is_followed = self._would_follow(peer)
+        is_followed = self._is_led_by(peer)
         peers.gone.add(peer)
         ended: NoGroup = TooFew(decline.reason, decline.round)
         if decline.because is DeclineReason.FORMED:
@@ -423,7 +423,7 @@ class Assembly:
         if is_followed or len(self._witnesses) >= WITNESSES or is_nobody_left:
             self._ended = ended
 
-    def _would_follow(self, peer: PeerId) -> bool:
+    def _is_led_by(self, peer: PeerId) -> bool:
         """Whether ``peer`` may lead, and comes before us."""
         candidates = [each for each in self._peers.order if each not in self._peers.gone or each == peer]
         leading = candidates[:DEPUTIES]

@@ -14,7 +14,7 @@ Rule 3: if nothing comes of the level-2 group, or it cannot be heard, nothing is
         level-1 group carry its average over.
 """
 
-# Axes: P parameters of the whole model
+# Axes: P parameters of what the round averages: the whole model, or one fragment of it
 
 from __future__ import annotations
 
@@ -52,6 +52,7 @@ from .terms import Attendance, GroupTerms
 from .update import Update
 
 NOT_HEARD = "the level-2 group was not heard"
+NOTHING_APPLIED = "nothing was applied in our level-1 group"
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,15 +90,16 @@ class Averager:
 
     def rejoin(self, round_: int) -> None:
         """This peer is now in ``round_``, possibly for the second time, with another model than before."""
-        self._closed.rejoin(round_)
+        self._closed.reopen(round_)
 
     async def average(
         self, update: Update, attendance: Attendance, elsewhere: DecidedElsewhere | None = None
     ) -> Outcome:
         """Average ``update`` with the peers that attend, or follow what others decide ``elsewhere``.
 
-        Always returns: without following at the latest 2 × ``assemble_seconds`` + ``average_seconds`` after
-        ``attendance.close_at``. The average that the last call has returned must not be used any more.
+        Always returns, as every wait has a deadline that follows from ``attendance.close_at`` and the
+        manifest's ``assemble_seconds`` and ``average_seconds``. Without ``elsewhere`` there is one group, and
+        no following. Calling this invalidates the average that the previous call has returned.
         """
         self._groups.recycle()
         run = self._manifest.run_id
@@ -108,12 +110,12 @@ class Averager:
             outcome: Outcome = await self._in_group(update, attendance.one_group(self._me))
         else:
             outcome = await self._in_two_levels(update, attendance, hierarchy, elsewhere)
-        declined = outcome.cause if isinstance(outcome, NotMerged) else outcome
-        if elsewhere is None or not isinstance(declined, Declined) or declined.by is None:
+        cause = outcome.cause if isinstance(outcome, NotMerged) else outcome
+        if elsewhere is None or not isinstance(cause, Declined) or cause.by is None:
             return outcome
-        if hierarchy.count == 1:
-            elsewhere.announce(declined.round)
-        followed = await self._follow(update, declined, declined.by, elsewhere)
+        if hierarchy.count == 1:  # with two levels, groups of the next round do not wait for single peers
+            elsewhere.announce(cause.round)
+        followed = await self._follow(update, cause, cause.by, elsewhere)
         if isinstance(outcome, NotMerged) and isinstance(followed, Declined):
             return NotMerged(followed)
         return followed
@@ -124,34 +126,32 @@ class Averager:
         """Form one group, average in it, and keep what was not applied of our update."""
         feedback = self._feedbacks.setdefault(update.fragment, ErrorFeedback(update.vector_P.numel()))
         is_brief = update.vector_P.numel() <= BRIEF
-        carried_P = await self._arithmetic.run(lambda: feedback.carried(update.vector_P), is_brief=is_brief)
+        sent_P = await self._arithmetic.run(lambda: feedback.to_send(update.vector_P), is_brief=is_brief)
         group = await self._groups.assemble(update, terms)
         is_alone = isinstance(group, Group) and len(group.members) == 1
         if not isinstance(group, Group) or (is_alone and not terms.alone_is_fine):
-            await self._arithmetic.run(lambda: feedback.adopt(carried_P), is_brief=True)
+            await self._arithmetic.run(lambda: feedback.adopt(sent_P), is_brief=True)
             return group if isinstance(group, NoGroup) else _alone(update)
         self._closed.formed(update.round, update.state_root)
         if is_alone:
             await self._arithmetic.run(feedback.reset, is_brief=True)
-            return Decided(
-                average_P=carried_P, group=group, tokens=update.tokens, population=group.population
-            )
-        averaged = await self._groups.exchange(update, group, carried_P, feedback.take_scratch())
-        await self._settle(update, feedback, carried_P, averaged)
+            return Decided(average_P=sent_P, group=group, tokens=update.tokens, population=group.population)
+        averaged = await self._groups.average(update, group, sent_P, feedback.take_scratch())
+        await self._settle(update, feedback, sent_P, averaged)
         return averaged.decided()
 
     async def _settle(
-        self, update: Update, feedback: ErrorFeedback, carried_P: Tensor, averaged: GroupResult
+        self, update: Update, feedback: ErrorFeedback, sent_P: Tensor, averaged: GroupResult
     ) -> None:
-        """Keep what the round has not applied of ``carried_P``: without a decision all of it."""
+        """Keep what the round has not applied of ``sent_P``: without a decision all of it."""
         result = averaged.result
         spec = self._manifest.round
-        is_brief = carried_P.numel() <= BRIEF
+        is_brief = sent_P.numel() <= BRIEF
         if not isinstance(result, Applied):
-            await self._arithmetic.run(lambda: feedback.adopt(carried_P), is_brief=is_brief)
+            await self._arithmetic.run(lambda: feedback.adopt(sent_P), is_brief=is_brief)
             return
         settled = Settle(
-            carried_P,
+            sent_P,
             result.encoded,
             averaged.plan.parts,
             result.included,
@@ -171,6 +171,9 @@ class Averager:
         if not isinstance(ours, Decided):
             self._closed.skip_level2(update.round)
             return ours
+        if not ours.present:
+            self._closed.skip_level2(update.round)
+            return NotMerged(Undecided(NOTHING_APPLIED, ours.group, ours.missing, ours.seconds))
         terms = attendance.level2(self._me, hierarchy, self._manifest.round.average_seconds)
         representative = hierarchy.representative(ours.present)
         if representative != self._me:
@@ -192,12 +195,12 @@ class Averager:
         )
         group = await self._groups.assemble(brought, terms, hierarchy)
         if not isinstance(group, Group):
-            self._carry_over(update, ours.average_P)
+            self._add_to_residual(update, ours.average_P)
             return NotMerged(group)
         self._closed.formed_level2(update.round)
-        averaged = await self._groups.exchange(brought, group, brought.vector_P)
+        averaged = await self._groups.average(brought, group, brought.vector_P)
         if not isinstance(averaged.result, Applied):
-            self._carry_over(update, ours.average_P)
+            self._add_to_residual(update, ours.average_P)
             return NotMerged(averaged.result)
         record = recorded(averaged.result, group, averaged.plan.parts)
         average_P = await self._take_over(update, ours, record, self._me, shape)
@@ -229,7 +232,7 @@ class Averager:
                 return replace(merged, is_counted=is_counted, seconds=ours.seconds + loop.time() - began)
         except Malformed as error:
             reason = _invalid(error)
-        self._carry_over(update, ours.average_P)
+        self._add_to_residual(update, ours.average_P)
         return NotMerged(Undecided(reason, ours.group, ours.missing))
 
     async def _take_over(
@@ -241,10 +244,10 @@ class Averager:
         """
         average_P = await self._arithmetic.run(ReplayRecord(record, shape).run)
         left = RecordResidual(record, shape, ours.average_P, representative)
-        self._carry_over(update, await self._arithmetic.run(left.run))
+        self._add_to_residual(update, await self._arithmetic.run(left.run))
         return average_P
 
-    def _carry_over(self, update: Update, left_P: Tensor) -> None:
+    def _add_to_residual(self, update: Update, left_P: Tensor) -> None:
         """``left_P`` of our level-1 average was not applied: it rides with the next updates of all members of
         the group."""
         feedback = self._feedbacks.get(update.fragment)

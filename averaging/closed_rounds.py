@@ -53,7 +53,7 @@ class ClosedRounds:
         self._post.open(topic)
         self._post.close(topic)
 
-    def rejoin(self, round_: int) -> None:
+    def reopen(self, round_: int) -> None:
         """It is now in ``round_``, possibly for the second time, with another model.
 
         Peers that are ready for that round are no longer told that it is over, and are heard as soon as we

@@ -1,6 +1,6 @@
 """Error feedback (Seide et al. 2014): what a round did not apply of an update is added to the next one.
 
-    sent     = update + residual              `carried`: changes no state, so a failed round may ask again
+    sent     = update + residual              `to_send`: changes no state, so a failed round may ask again
     residual = β · (sent − decode(encoded))   `settle`, parts that were applied with our update in them
              = sent                           `settle`, all other parts: everything, whatever β is
 
@@ -154,7 +154,7 @@ class ErrorFeedback:
     def __init__(self, numbers: int) -> None:
         self._numbers = numbers
         self._residual_P: Tensor | None = None
-        self._carried_P: Tensor | None = None
+        self._sent_P: Tensor | None = None
         self._scratch: list[Tensor] = []
 
     @property
@@ -167,7 +167,7 @@ class ErrorFeedback:
             torch.zeros(self._numbers, dtype=torch.float32) if self._residual_P is None else self._residual_P
         )
 
-    def carried(self, update_P: Tensor) -> Tensor:
+    def to_send(self, update_P: Tensor) -> Tensor:
         """Return what to send in this round, ``[P]``: ``update_P`` plus the residual. It is only to be read.
 
         Without a residual it is ``update_P`` itself. Changes no residual. Raises `ValueError` for another
@@ -175,8 +175,8 @@ class ErrorFeedback:
         """
         if self._residual_P is None:
             return self._checked(update_P)
-        self._carried_P = torch.add(self._checked(update_P), self._residual_P, out=self.take_scratch())
-        return self._carried_P
+        self._sent_P = torch.add(self._checked(update_P), self._residual_P, out=self.take_scratch())
+        return self._sent_P
 
     def take_scratch(self) -> Tensor | None:
         """Return a scratch buffer ``[P]`` for the caller to keep, or None if there is none.
@@ -193,14 +193,14 @@ class ErrorFeedback:
         if settled.is_lossless:
             self.reset()
             return
-        is_ours = settled.sent_P is self._carried_P
+        is_ours = settled.sent_P is self._sent_P
         can_reuse_sent = is_ours and settled.may_overwrite_sent
-        scratch_P = self._carried_P if can_reuse_sent else settled.decoded_P
+        scratch_P = self._sent_P if can_reuse_sent else settled.decoded_P
         self.adopt(settled.run(scratch_P))
         # a separate decoded vector means that the payload has its own memory: what was sent is not read again
-        if is_ours and scratch_P is not None and self._carried_P is not scratch_P:
+        if is_ours and scratch_P is not None and self._sent_P is not scratch_P:
             self._keep_as_scratch(settled.sent_P)
-        self._carried_P = None
+        self._sent_P = None
 
     def adopt(self, residual_P: Tensor) -> None:
         """Replace the residual with ``residual_P``, which was computed elsewhere or comes from a checkpoint.

@@ -27,11 +27,11 @@ from .runner import MachineRunner
 from .terms import GroupTerms
 from .update import Update
 
-LOOKS = 16
-"""First looks for missing peers that would fit into ``assemble_seconds``."""
+FIRST_LOOK = 1 / 16
+"""Of ``assemble_seconds``: when missing peers are first asked for a sign of life."""
 BRIEF = 1 << 17
-"""Numbers of an update whose jobs take a millisecond or two each (the sum of whole updates excepted, which
-grows with the group)."""
+"""Numbers of the largest update whose jobs take only a millisecond or two each. (The sum of whole updates
+grows with the group, and is never brief.)"""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -47,7 +47,7 @@ class GroupResult:
         """The same as an outcome of the peer."""
         result = self.result
         if not isinstance(result, Applied):
-            return result
+            return replace(result, seconds=self.seconds)
         group = self.plan.group
         return Decided(
             average_P=result.average_P,
@@ -96,13 +96,13 @@ class GroupAverage:
             ready=open_frame(seal(self._key, ready, stamp), Ready, run=self._manifest.run_id),
             terms=replace(terms, close_at=close_at),
             patience=spec.assemble_seconds,
-            first_look=spec.assemble_seconds / LOOKS,
+            first_look=spec.assemble_seconds * FIRST_LOOK,
             group_size=spec.group_size,
             hierarchy=hierarchy,
         )
         return await self._runner.run(Assembly(assembly_plan), stamp, assembly_plan.give_up_at)
 
-    async def exchange(
+    async def average(
         self, update: Update, group: Group, vector_P: Tensor, decoded_scratch_P: Tensor | None = None
     ) -> GroupResult:
         """Average ``vector_P`` (the update with its residual) in ``group``; takes at most

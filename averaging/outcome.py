@@ -49,8 +49,7 @@ class Decided:
     record: Record | None = None
     """What was decided, for peers that were not in the group; None where this peer was alone."""
     is_counted: bool = True
-    """Whether our group had a part in the average: a level-2 group may have decided without our
-    representative."""
+    """Whether our representative was in the level-2 group; else that group has decided without us."""
 
     @property
     def present(self) -> tuple[PeerId, ...]:
@@ -115,6 +114,8 @@ class Undecided:
     group: Group
     missing: tuple[PeerId, ...]
     """Members that have not even committed."""
+    seconds: float = 0.0
+    """From the standing group until it was given up."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +125,7 @@ class Void:
     reason: str
     group: Group
     missing: tuple[PeerId, ...]
+    seconds: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +133,8 @@ class NotMerged:
     """The level-1 group decided, but its average did not become part of the run's next state, as far as this
     peer knows.
 
-    The average rides with the next updates of all its members. ``cause`` is what became of the level-2 group.
+    The average rides with the next updates of all its members. ``cause`` is what became of the level-2 group;
+    for a member that has not heard of it, `Undecided` with our level-1 group.
     """
 
     cause: Declined | TooFew | Unanswered | Undecided | Void

@@ -15,7 +15,7 @@
     holding     no message can change what 2/3 hold       Ballot to all: voting
                 ``schedule.holdings`` has passed          the same
     voting      2/3 of the ballots are equal              applying (a member without a ballot casts this one)
-                too many members are dead for 2/3         finished, `Void`
+                no 2/3 of equal ballots can come          finished, `Void`
                 ``schedule.fetched`` has passed           finished, `Undecided`
     applying    an applied item is missing                Fetch from its holders, one after the other
                 all applied items are here                Compute the average; then finished, `Applied`
@@ -288,7 +288,7 @@ class Round:
         elif now >= min(self._plan.schedule.fetched, self._unobtainable_at):
             yield self._give_up("an item that the others have applied could not be fetched in time")
         elif self._me not in self._tally.holdings:
-            yield WakeAt(self._plan.schedule.results)  # the reducers' own copies are still on their way
+            yield WakeAt(self._plan.schedule.results)  # the items are still on their way by themselves
         else:
             yield from self._fetch_all(wanted, now)
 

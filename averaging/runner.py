@@ -71,7 +71,7 @@ class MachineRunner:
             return await drive(machine, lambda command: self._act(command, running), inbox.events)
         finally:
             post.close(topic)
-            if expect is not None:  # what earlier rounds have left on the shelf is not needed any more
+            if expect is not None:  # what earlier exchanges have left on the shelf is not needed any more
                 post.shelf = {
                     name: payload for name, payload in post.shelf.items() if name in running.shelved
                 }

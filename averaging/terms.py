@@ -55,14 +55,15 @@ class Attendance:
     present: Sequence[PeerId] = ()
     """All present peers, without us."""
     patience: float = 0.0
-    """Seconds that forming a group may take beyond that (`RoundSpec.assemble_seconds`)."""
+    """Seconds that forming a group may take beyond ``close_at`` (`RoundSpec.assemble_seconds`)."""
     population: int = 1
+    """Peers of the last round."""
     departed: int = 0
     """Members of the last average that have left since."""
     has_others: bool = False
     """Whether peers are present that train without us: then an average of our own would split the run."""
     missed: int = 0
-    """How many rounds in a row this peer has had no average of."""
+    """How many attempts in a row have brought this peer neither an average nor news of a group."""
     first_leader: PeerId | None = None
     """The organiser: it leads while the run has no population yet."""
 
@@ -89,7 +90,8 @@ class Attendance:
         )
 
     def level1(self, me: PeerId, hierarchy: Hierarchy) -> GroupTerms:
-        """For the level-1 group of ``me``."""
+        """For the level-1 group of ``me``: a quarter of its usual members are enough, as the level-2 group
+        decides."""
         usual_size = min(LEVEL1_SIZE, self.population // hierarchy.count)
         return GroupTerms(
             expected=hierarchy.group_mates(me, self._known(me)),
@@ -103,8 +105,9 @@ class Attendance:
     def level2(self, me: PeerId, hierarchy: Hierarchy, average_seconds: float) -> GroupTerms:
         """For the level-2 group, if ``me`` is the representative of its level-1 group.
 
-        Level-1 groups are not done at the same moment, so this waits as long as another one may take. A
-        single failure does not make fewer members enough, or there could be two level-2 groups.
+        Level-1 groups are not done at the same moment, so this waits as long as another one may take. One
+        missed attempt does not lower the minimum yet (there could be two level-2 groups); the second one
+        does.
         """
         return replace(
             self.level1(me, hierarchy),

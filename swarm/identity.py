@@ -109,16 +109,16 @@ class KeyPair:
 
     def _save_new(self, path: Path) -> None:
         """Write the key file as a whole or not at all: a full disk must not leave an empty file behind."""
-        draft = path.with_name(f"{path.name}.{os.getpid()}.draft")
+        draft = path.with_name(f"{path.name}.draft")
         descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         try:
             with os.fdopen(descriptor, "w") as file:
                 file.write(self.private_bytes().hex() + "\n")
                 file.flush()
                 os.fsync(file.fileno())
-            os.link(draft, path)
+            _move_if_absent(draft, path)
         finally:
-            draft.unlink()
+            draft.unlink(missing_ok=True)
 
     @classmethod
     def _load(cls, path: Path) -> KeyPair:
@@ -138,3 +138,16 @@ class KeyPair:
     def sign(self, message: bytes) -> bytes:
         """The signature of ``message`` by this key, 64 bytes; `verify` checks it."""
         return self._private.sign(message)
+
+
+def _move_if_absent(draft: Path, path: Path) -> None:
+    """Give ``draft`` its final name. Raises `FileExistsError` where that exists already.
+
+    Some file systems have no hard links (exFAT, some network mounts); there the home's lock has to do.
+    """
+    try:
+        os.link(draft, path)
+    except FileExistsError:
+        raise
+    except OSError:
+        os.replace(draft, path)

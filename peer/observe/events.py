@@ -153,7 +153,12 @@ def _group_figures(outcome: Decided | Missed) -> GroupFigures:
             )
         case Undecided() | Void():
             present = len(outcome.group.members) - len(outcome.missing)
-            return GroupFigures(members=max(1, present), missing=len(outcome.missing), reason=outcome.reason)
+            return GroupFigures(
+                members=max(1, present),
+                missing=len(outcome.missing),
+                average_seconds=outcome.seconds,
+                reason=outcome.reason,
+            )
         case NotMerged():
             return GroupFigures(members=1, reason=outcome.reason)
     return GroupFigures(members=1, reason=outcome.reason)

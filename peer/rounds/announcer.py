@@ -33,8 +33,8 @@ class Announcer:
         self._position = position
         self._activity = activity
 
-    def rejoin(self) -> None:
-        """After a round without us: tell the others our round, so that they expect us in it."""
+    def announce_round(self) -> None:
+        """On joining, and after a round without us: tell the others our round, so that they expect us."""
         self._averager.rejoin(self._position.now.round)
         self._activity.enter(Phase.WAITING)
         self._tell_all()

@@ -105,11 +105,11 @@ class Coordinator:
     def _others(self, update: Update, departed: int, now: float) -> list[PeerId]:
         """Present peers that train, and beside which we must not average alone.
 
-        If we alone are the majority of the last average, peers that are behind us have to come after us.
+        If we are the only one left of the last average, ignore peers that are behind us: they follow us.
         """
         roster = self._membership.roster
         others = roster.in_training(now)
-        is_majority = self._position.now.population - departed <= 1
-        if update.is_participant and is_majority:
+        is_last_one_left = self._position.now.population - departed <= 1
+        if update.is_participant and is_last_one_left:
             return [peer for peer in others if roster.round_of(peer) >= update.round]
         return others

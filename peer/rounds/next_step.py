@@ -2,12 +2,12 @@
 
     outcome      wait for the others' result    meanwhile                   if they have none
     -----------  -----------------------------  --------------------------  ----------------------------------
-    Declined     for ``average_seconds``        announce that we come next  stay: we have voted for no group
+    Declined     ``average_seconds`` more       announce that we come next  stay: we have voted for no group
     TooFew       for ``assemble_seconds``       -                           stay
-    Alone        no                             -                           stay
+    Alone        one question                   -                           stay
     Unanswered   for ``assemble_seconds``       -                           skip: we have voted for its group
     Undecided    for ``assemble_seconds``       -                           skip
-    Void         no                             -                           skip
+    Void         one question                   -                           skip
     NotMerged    as its cause says              as its cause says           skip: our level-1 group decided
 
 To stay means to train on and try the same round again; to skip means to go on to the next round with the same

@@ -94,7 +94,7 @@ class RoundStages:
         if shared.catch_up.is_late:
             # The others are averaging the round whose state we have taken: wait as if turned away.
             await self._wait_for_others(Declined("", self._position.now.round))
-        shared.announcer.rejoin()
+        shared.announcer.announce_round()
         if self._position.now.round == 0:
             self._activity.enter(Phase.WAITING, START_PATIENCE)
             await shared.coordinator.wait_for_start()
@@ -126,7 +126,6 @@ class RoundStages:
                 self._local.events.warn("round-missed", outcome.reason, round=update.round)
                 await self._apply_followed(update, outcome)
             case _:
-                self._local.events.warn("round-missed", outcome.reason, round=update.round)
                 await self._go_on_without(update, outcome)
 
     async def save_if_due(self) -> None:
@@ -160,7 +159,7 @@ class RoundStages:
         self._local.metrics.training.given_rounds += 1
         await self._tell_round(update, decided)
         if await shared.watch.change_sides(shared.catch_up):
-            shared.announcer.rejoin()
+            shared.announcer.announce_round()
 
     async def _apply_followed(self, update: Update, followed: Followed) -> None:
         """The outer step on an average that others have decided without us.
@@ -172,7 +171,7 @@ class RoundStages:
         state = await self._outer_step(followed)
         self._position.step(state, followed.tokens, followed.record.population, is_participant=False)
         self._position.same_head = known_members(followed.record, shared.membership.roster)
-        shared.announcer.rejoin()
+        shared.announcer.announce_round()
 
     async def _outer_step(self, outcome: Decided | Followed) -> SharedState:
         local = self._local
@@ -182,15 +181,16 @@ class RoundStages:
         """Take what the others have; if they have nothing, do as `next_step` says."""
         shared = self._shared
         step = next_step(missed, self._position.now, self._manifest.round)
-        found = await shared.catch_up.rejoin(step.waiting, shared.announcer.follow)
+        self._local.events.warn("round-missed", step.reason, round=update.round)
+        found = await shared.catch_up.wait_for_result(step.waiting, shared.announcer.follow)
         if found is Found.OTHERS:
             shared.coordinator.others_went_on()
         elif step.action is Action.SKIP:
             await self._skip(update, missed)
-        shared.announcer.rejoin()
+        shared.announcer.announce_round()
 
     async def _skip(self, update: Update, missed: Missed) -> None:
-        """The round was void for us: the same model in the next round."""
+        """We have no average of this round: go on with the same model."""
         local = self._local
         void = Record(update.round, population=self._position.now.population)
         self._shared.round_log.keep(update.state_root, void)
@@ -200,7 +200,7 @@ class RoundStages:
 
     async def _wait_for_others(self, missed: Missed) -> None:
         step = next_step(missed, self._position.now, self._manifest.round)
-        await self._shared.catch_up.rejoin(step.waiting, self._shared.announcer.follow)
+        await self._shared.catch_up.wait_for_result(step.waiting, self._shared.announcer.follow)
 
     async def _tell_round(self, update: Update, outcome: Decided | Missed) -> None:
         local = self._local

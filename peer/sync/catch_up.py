@@ -1,7 +1,7 @@
 """How this peer gets to where the other peers are: when it joins, and after a round that it has missed.
 
 Rule 1: the state to take is that of the run's head, by fork choice (`peer.sync.head`). Our own head counts as
-        one claim, so that two peers that disagree agree on which of them is right.
+        one claim, so that two peers with different states choose the same one.
 Rule 2: peers at a state that we have already passed are ignored, however many they are: newcomers often are
         at such a state.
 Rule 3: a peer that missed a round waits for its result and takes it. If there is none,
@@ -28,7 +28,7 @@ from .round_log import RoundLog
 from .state_sync import POLL_SECONDS, StateSync
 
 JOIN_PATIENCE = 60.0
-"""Seconds that a newcomer asks for text and model before it gives up."""
+"""Seconds that a newcomer asks for text and model before it gives up, and that any download may take."""
 LONGEST_PAUSE = 1.0
 """Seconds between two questions while we wait for the others, at most: in a large run many peers wait."""
 ASK_SECONDS = 5.0
@@ -47,14 +47,13 @@ class Found(Enum):
 
 
 class Announce(Enum):
-    """Whether to tell the leaders of the next round that we will come to it, though we are still taking over
-    this one's result."""
+    """Whether to tell the leaders of the next round that we will come to it after missing this one."""
 
     NEVER = auto()
     NOW = auto()
     """At once: a group of this round stands without us."""
     IF_LATE = auto()
-    """Only if we turn out to be late for the next round as well, when we have the state of that one."""
+    """Only if the others are averaging already the round whose state we then take."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,8 +98,7 @@ class CatchUp:
 
     @property
     def is_late(self) -> bool:
-        """Whether the state that we have taken over is that of a round which the others are averaging
-        already."""
+        """Whether the others are averaging already the round whose state we have taken, and we are quick."""
         return self._activity.seconds_left == 0 and self.is_quick
 
     async def join(self, *, alone_is_fine: bool) -> None:
@@ -129,7 +127,7 @@ class CatchUp:
         if not self._position.has_state:
             self._position.take_own(self._learner.state)
 
-    async def rejoin(self, waiting: Waiting, announce: Callable[[], None]) -> Found:
+    async def wait_for_result(self, waiting: Waiting, announce: Callable[[], None]) -> Found:
         """After a missed round: wait for the others to have its result, and take that.
 
         ``announce`` is called at most once, as ``waiting.announce`` says, and only if we are quick enough for
@@ -208,7 +206,7 @@ class CatchUp:
 class _Look:
     """What one question has come to.
 
-    ``what`` None: nothing that would be known yet; ``is_final``: do not ask again.
+    ``what`` None: no answer that settles it; ``is_final``: do not ask again.
     """
 
     what: Found | None = None

@@ -21,7 +21,7 @@ from swarm.identity import PeerId
 from swarm.wire import Kind, Message, Signed, finite, sized
 
 ENOUGH = 5
-"""From so many answers on two thirds must agree.
+"""From so many votes on two thirds must agree.
 
 A young run has fewer peers; then the head with the most claims is believed.
 """
@@ -32,10 +32,7 @@ yet heard of."""
 
 
 class Head(Message, frozen=True):
-    """A peer's signed claim: at the start of the stamp's round, the model has this root.
-
-    ``index`` names the hash list of its chunks.
-    """
+    """A peer's signed claim: at the start of the stamp's round, the model has this root."""
 
     kind: ClassVar[Kind] = Kind.HEAD
 

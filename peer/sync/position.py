@@ -1,11 +1,13 @@
 """Where this peer stands in the run.
 
-`PositionTracker` is the only place that changes it; everything else reads or subscribes.
+`PositionTracker` is the only place that changes the `Position`; everything else reads or subscribes.
 
-take_own      a state that we had a part in (a checkpoint), or that no other peer has (the founder's)
-adopt         a state that the other peers have, fetched from them
-step          the state after a round, by its average
-skip          the same model in the next round: the round was void
+    take_own        a state that we had a part in (a checkpoint), or that no other peer has (the founder's)
+    restore_tokens  the tokens of a checkpoint
+    adopt           a state that the other peers have, fetched from them
+    agree           the others have the state that we have; their population counts
+    step            the state after a round, by its average
+    skip            the same model in the next round: we have no average of this one
 """
 
 from __future__ import annotations

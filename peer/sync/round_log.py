@@ -169,7 +169,7 @@ class RoundLog:
                 return None
             record, donor = found
             try:
-                state = await self.following(state, record)
+                state = await self.next_state(state, record)
             except Malformed as error:
                 liars.add(donor)
                 self._report(error, donor)
@@ -180,9 +180,9 @@ class RoundLog:
 
         Raises `Malformed` if no group of the run can have decided it.
         """
-        return await self.following(self._learner.state, record)
+        return await self.next_state(self._learner.state, record)
 
-    async def following(self, state: SharedState, record: Record) -> SharedState:
+    async def next_state(self, state: SharedState, record: Record) -> SharedState:
         """The state after ``state`` by ``record``.
 
         Raises `Malformed` if no group of the run can have decided it.

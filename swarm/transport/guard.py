@@ -19,6 +19,7 @@ from types import MappingProxyType
 from ..bounded import LeastRecentlyUsed
 from ..errors import Busy, Flooding, Malformed, Oversized
 from ..identity import PeerId
+from ..wire import CONTROL_LIMIT
 from .throttle import TokenBucket
 
 _RATED_PEERS = 4096
@@ -123,7 +124,9 @@ class Guard:
         self.limits = limits
         self.refusals = Refusals()
         self._connections: Counter[str] = Counter()
-        self._in_flight: Counter[PeerId] = Counter()
+        self._in_flight = 0
+        self._bodies: Counter[PeerId] = Counter()
+        """Bytes of the bodies under way that are larger than a control message, by peer."""
         self._buckets: LeastRecentlyUsed[PeerId, TokenBucket] = LeastRecentlyUsed(_RATED_PEERS)
 
     def __repr__(self) -> str:
@@ -137,7 +140,7 @@ class Guard:
     @property
     def in_flight(self) -> int:
         """Bytes of all bodies and replies that are being carried now."""
-        return self._in_flight.total()
+        return self._in_flight
 
     @contextmanager
     def connection(self, host: str) -> Iterator[None]:
@@ -160,21 +163,25 @@ class Guard:
     def reserve(self, peer: PeerId, length: int) -> Iterator[None]:
         """Count ``length`` bytes of ``peer`` as in flight while the context lasts.
 
-        Raises `Busy` where that would be too many at once: of all peers, or of this one (a single body may
-        exceed the share of its peer).
+        Raises `Busy` where that would be too many at once: of all peers, or of this one. A single body may
+        exceed the share of its peer, and control messages do not count against it: they must get through
+        beside a large body.
         """
         limits = self.limits.requests
-        others = self._in_flight[peer]
-        is_beyond_share = others and others + length > limits.share * limits.in_flight_bytes
-        if is_beyond_share or self.in_flight + length > limits.in_flight_bytes:
+        body = length if length > CONTROL_LIMIT else 0
+        others = self._bodies[peer]
+        is_beyond_share = body and others and others + body > limits.share * limits.in_flight_bytes
+        if is_beyond_share or self._in_flight + length > limits.in_flight_bytes:
             raise Busy(f"no room for {length} bytes just now")
-        self._in_flight[peer] += length
+        self._in_flight += length
+        self._bodies[peer] += body
         try:
             yield
         finally:
-            self._in_flight[peer] -= length
-            if not self._in_flight[peer]:
-                del self._in_flight[peer]
+            self._in_flight -= length
+            self._bodies[peer] -= body
+            if not self._bodies[peer]:
+                del self._bodies[peer]
 
     def check_rate(self, peer: PeerId, now: float) -> None:
         """Count one request of ``peer``.

@@ -57,7 +57,7 @@ def test_with_any_codec_what_was_applied_and_the_residual_add_up_to_all_updates(
     applied_P = torch.zeros(NUMBERS).double()
     for seed, applied in enumerate(history):
         update_P = whole(seed)
-        sent_P = feedback.carried(update_P)
+        sent_P = feedback.to_send(update_P)
         payloads = encoded(sent_P, codec)
         feedback.settle(Settle(sent_P, payloads, PARTS, applied, codec))
         total_P += update_P
@@ -73,7 +73,7 @@ def test_with_exact_numbers_they_add_up_to_the_last_bit(history: list[tuple[bool
     total_P = torch.zeros(NUMBERS)
     applied_P = torch.zeros(NUMBERS)
     for seed, applied in enumerate(history):
-        sent_P = feedback.carried(whole(seed))
+        sent_P = feedback.to_send(whole(seed))
         payloads = encoded(sent_P, Codec.FP32)
         feedback.settle(Settle(sent_P, payloads, PARTS, applied, Codec.FP32))
         total_P += whole(seed)
@@ -108,8 +108,8 @@ def test_without_parts_the_residual_is_everything() -> None:
 def test_carried_changes_no_state_however_often_it_is_called() -> None:
     feedback = ErrorFeedback(NUMBERS)
     feedback.adopt(drawn(1))
-    first_P = feedback.carried(drawn(2))
-    again_P = feedback.carried(drawn(2))
+    first_P = feedback.to_send(drawn(2))
+    again_P = feedback.to_send(drawn(2))
     first_P.zero_()
     assert torch.equal(again_P, drawn(2) + drawn(1))
     assert torch.equal(feedback.residual, drawn(1))
@@ -118,7 +118,7 @@ def test_carried_changes_no_state_however_often_it_is_called() -> None:
 def test_a_settle_that_fails_leaves_the_residual_as_it_was() -> None:
     feedback = ErrorFeedback(NUMBERS)
     feedback.adopt(drawn(1))
-    sent_P = feedback.carried(drawn(2))
+    sent_P = feedback.to_send(drawn(2))
     payloads = (*encoded(sent_P, Codec.INT4)[:2], b"cut short")
     with pytest.raises(Malformed):
         feedback.settle(Settle(sent_P, payloads, PARTS, (True, True, True), Codec.INT4))
@@ -171,12 +171,12 @@ def test_a_few_vectors_are_enough_for_any_number_of_rounds(codec: Codec, vectors
     for seed in range(8):
         update_P = drawn(seed)
         applied = (True, seed % 3 > 0, True)
-        sent_P = feedback.carried(update_P)
+        sent_P = feedback.to_send(update_P)
         made = EncodeParts(sent_P, PARTS, codec, feedback.take_scratch() if vectors == 3 else None).run()
         payloads = tuple(part.payload for part in made)
         read = tuple(part.vector_N for part in made)
         feedback.settle(Settle(sent_P, payloads, PARTS, applied, codec, 1.0, read))
-        expected.settle(Settle(expected.carried(drawn(seed)), payloads, PARTS, applied, codec))
+        expected.settle(Settle(expected.to_send(drawn(seed)), payloads, PARTS, applied, codec))
         assert torch.equal(feedback.residual, expected.residual)
         assert torch.equal(update_P, drawn(seed)), "the update belongs to the caller"
         addresses |= {sent_P.data_ptr(), feedback.residual.data_ptr()} - {update_P.data_ptr()}
@@ -186,7 +186,7 @@ def test_a_few_vectors_are_enough_for_any_number_of_rounds(codec: Codec, vectors
 def test_what_may_still_be_sent_is_no_scratch_buffer() -> None:
     feedback = ErrorFeedback(NUMBERS)
     feedback.adopt(drawn(1))
-    sent_P = feedback.carried(drawn(2))
+    sent_P = feedback.to_send(drawn(2))
     made = EncodeParts(sent_P, PARTS, Codec.FP32).run()
     read = tuple(part.vector_N for part in made)
     feedback.settle(
@@ -203,7 +203,7 @@ def test_coarse_codes_with_feedback_deliver_a_constant_update_in_the_long_run() 
     update_P = drawn(4)
     applied_P = torch.zeros(NUMBERS)
     for _ in range(50):
-        sent_P = feedback.carried(update_P)
+        sent_P = feedback.to_send(update_P)
         payloads = encoded(sent_P, Codec.INT4)
         feedback.settle(Settle(sent_P, payloads, PARTS, (True, True, True), Codec.INT4))
         applied_P += decoded(payloads, (True, True, True), Codec.INT4)
@@ -223,6 +223,6 @@ def test_vectors_of_another_run_are_refused() -> None:
     feedback = ErrorFeedback(NUMBERS)
     for wrong in (torch.zeros(NUMBERS + 1), torch.zeros(NUMBERS, dtype=torch.float64)):
         with pytest.raises(ValueError, match="700"):
-            feedback.carried(wrong)
+            feedback.to_send(wrong)
         with pytest.raises(ValueError, match="700"):
             feedback.adopt(wrong)

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from averaging.assembly import Assembly
-from averaging.group_average import LOOKS, GroupAverage, GroupResult
+from averaging.group_average import FIRST_LOOK, GroupAverage, GroupResult
 from averaging.groups import LinkClaim
 from averaging.hierarchy import Hierarchy
 from averaging.outcome import Decided, TooFew, Undecided, Void
@@ -63,9 +63,9 @@ def test_a_decision_becomes_an_outcome_with_the_record_for_others() -> None:
 
 
 @pytest.mark.parametrize("form", [Undecided, Void])
-def test_a_round_without_a_decision_is_an_outcome_as_it_is(form: type) -> None:
+def test_a_round_without_a_decision_is_an_outcome_with_its_duration(form: type) -> None:
     undecided = form("too few ballots", GROUP, (A,))
-    assert GroupResult(PLAN, undecided, 2.5).decided() is undecided
+    assert GroupResult(PLAN, undecided, 2.5).decided() == form("too few ballots", GROUP, (A,), 2.5)
 
 
 @pytest.mark.parametrize("hierarchy", [None, Hierarchy(MANIFEST.run_id, 0, 4)])
@@ -86,7 +86,7 @@ def test_a_group_is_formed_at_its_level_with_our_claims(hierarchy: Hierarchy | N
     assert (ready.peers, ready.is_participant) == (16, False)
     assert plan.ready.stamp == replace(plan.ready.stamp, round=3, group=stamp.group)
     assert (plan.hierarchy, plan.terms) == (hierarchy, terms)
-    assert plan.first_look == ROUND.assemble_seconds / LOOKS
+    assert plan.first_look == ROUND.assemble_seconds * FIRST_LOOK
 
 
 def test_a_late_leader_waits_a_moment_for_the_others() -> None:
@@ -98,7 +98,7 @@ def test_a_late_leader_waits_a_moment_for_the_others() -> None:
 def test_a_round_has_the_time_of_the_manifest_and_accepts_bulk_items() -> None:
     groups, runner = layer(APPLIED)
     group = replace(group_of(3), id=bytes([5]) * 16)
-    found = simulate(groups.exchange(update_of(drawn(0), 1), group, drawn(0)))
+    found = simulate(groups.average(update_of(drawn(0), 1), group, drawn(0)))
     ((machine, stamp, deadline, how),) = runner.ran
     assert stamp == Stamp(groups._manifest.run_id, 1, group.id)
     assert deadline == ROUND.average_seconds
@@ -113,7 +113,7 @@ def test_the_last_average_is_used_again_once_and_only_if_it_has_the_right_length
     group = group_of(3)
 
     async def scratch(numbers: int) -> object:
-        await groups.exchange(update_of(drawn(0, numbers), 1), group, drawn(0, numbers))
+        await groups.average(update_of(drawn(0, numbers), 1), group, drawn(0, numbers))
         return runner.ran[-1][0]._state.scratch.average_P
 
     async def scene() -> None:
@@ -138,7 +138,7 @@ def test_the_plan_of_a_round_is_the_same_for_all_members() -> None:
     for key in KEYS:
         runner: Any = Runner(APPLIED)
         groups = GroupAverage(MANIFEST, key, runner)
-        found = simulate(groups.exchange(update_of(drawn(0), 1), group, drawn(0)))
+        found = simulate(groups.average(update_of(drawn(0), 1), group, drawn(0)))
         plans.append(found.plan)
     assert plans[0] == plans[1] == plans[2]
     assert plans[0].schedule == Schedule.within(0.0, ROUND.average_seconds)

@@ -131,7 +131,7 @@ class Groups:
         self.brought.append(update)
         return self.level2
 
-    async def exchange(
+    async def average(
         self, update: Update, group: Group, vector_P: Tensor, decoded_scratch_P: Tensor | None = None
     ) -> GroupResult:
         """One of the two results."""
@@ -376,12 +376,22 @@ def test_what_is_carried_over_of_the_level1_average_comes_on_top_of_the_residual
 
 
 @pytest.mark.parametrize("me", [REPRESENTATIVE, MEMBER])
+def test_a_level1_group_that_applied_nothing_has_no_representative(me: PeerId) -> None:
+    nothing = applied(OURS_P, 0, missing=LEVEL1.members)
+    scene = round_of(me, Groups(result=nothing))
+    assert isinstance(scene.outcome, NotMerged)
+    assert scene.outcome.reason == "nothing was applied in our level-1 group"
+    assert (scene.groups.brought, scene.elsewhere.asked) == ([], [])
+    assert scene.level2_answers == [NO_REPRESENTATIVE]
+
+
+@pytest.mark.parametrize("me", [REPRESENTATIVE, MEMBER])
 def test_a_peer_without_a_level1_average_is_in_no_level2_group(me: PeerId) -> None:
     undecided = Undecided("too few ballots", LEVEL1, ())
     for groups_, outcome in [
         (Groups(group=TooFew("only 3 came", 0)), TooFew("only 3 came", 0)),
         (Groups(group=Unanswered("too few", 0)), Unanswered("too few", 0)),
-        (Groups(result=undecided), undecided),
+        (Groups(result=undecided), replace(undecided, seconds=2.0)),
         (
             Groups(group=groups.form(RUN, 0, [me], ROOT)),
             Alone("nobody else came, though others are here", 0),

@@ -53,7 +53,7 @@ class Told:
 @pytest.mark.parametrize(
     ("act", "phase", "peers", "rejoined"),
     [
-        pytest.param(Announcer.rejoin, Phase.WAITING, "others", [4], id="rejoin"),
+        pytest.param(Announcer.announce_round, Phase.WAITING, "others", [4], id="announce the round"),
         pytest.param(Announcer.train, Phase.TRAINING, "others", [], id="train"),
         pytest.param(Announcer.follow, Phase.FOLLOWING, "leaders", [], id="follow"),
     ],

@@ -122,7 +122,7 @@ class Around:
         metrics: Any = SimpleNamespace(training=self)
         local = Local(everything, compute, everything, everything, everything, metrics, everything)
         announcer: Any = SimpleNamespace(
-            rejoin=self._called("announcer.rejoin"),
+            announce_round=self._called("announcer.announce_round"),
             follow=self._called("announcer.follow"),
             train=self._called("announcer.train"),
         )
@@ -207,9 +207,9 @@ class Around:
         state = SharedState(self.began_at, torch.ones(4))
         self.position.adopt(state, ChosenHead(self.began_at, state_root(state), 0, 0.0, (FRIEND,)))
 
-    async def rejoin(self, waiting: Waiting, announce: Callable[[], None]) -> Found:
+    async def wait_for_result(self, waiting: Waiting, announce: Callable[[], None]) -> Found:
         """Wait for the others."""
-        self.calls.append("catch_up.rejoin")
+        self.calls.append("catch_up.wait_for_result")
         self.waitings.append(waiting)
         if waiting.announce is Announce.NOW:
             announce()
@@ -290,13 +290,13 @@ def test_if_our_group_had_no_part_in_the_average_we_are_no_participants() -> Non
 def test_after_a_change_of_sides_the_others_are_told_where_we_are() -> None:
     around = Around(changes_sides=True)
     around.conclude_with(DECIDED)
-    assert around.calls[-2:] == ["watch.change_sides", "announcer.rejoin"]
+    assert around.calls[-2:] == ["watch.change_sides", "announcer.announce_round"]
 
 
 def test_an_average_that_others_have_decided_without_us_is_the_same_step() -> None:
     around = Around()
     around.conclude_with(FOLLOWED)
-    assert around.calls == ["learner.conclude", "announcer.rejoin"]
+    assert around.calls == ["learner.conclude", "announcer.announce_round"]
     position = around.position
     assert (position.now.round, position.now.state_root) == (8, state_root(AFTER))
     assert (position.now.tokens, position.now.population) == (300, RECORD.population)
@@ -321,7 +321,7 @@ def test_without_an_average_the_state_of_the_others_is_taken_if_they_have_one(ou
     around = Around(found=Found.OTHERS)
     around.conclude_with(outcome)
     calls = [call for call in around.calls if call != "announcer.follow"]
-    assert calls == ["catch_up.rejoin", "coordinator.others_went_on", "announcer.rejoin"]
+    assert calls == ["catch_up.wait_for_result", "coordinator.others_went_on", "announcer.announce_round"]
     assert (around.kept, around.rounds, around.given_rounds) == ([], [], 0)
     assert around.warnings == [("round-missed", outcome.reason, 7)]
 
@@ -332,7 +332,7 @@ def test_a_peer_that_has_voted_for_no_group_stays_in_the_round(outcome: Missed, 
     around = Around(found=found)
     around.conclude_with(outcome)
     calls = [call for call in around.calls if call != "announcer.follow"]
-    assert calls == ["catch_up.rejoin", "announcer.rejoin"]
+    assert calls == ["catch_up.wait_for_result", "announcer.announce_round"]
     assert around.position.now.state_root == ROOT
     assert (around.kept, around.rounds, around.given_rounds) == ([], [], 0)
     assert around.warnings == [("round-missed", outcome.reason, 7)]
@@ -345,11 +345,11 @@ def test_a_peer_whose_group_came_to_nothing_skips_the_round(outcome: Missed, fou
     around.conclude_with(outcome)
     calls = [call for call in around.calls if call != "announcer.follow"]
     assert calls == [
-        "catch_up.rejoin",
+        "catch_up.wait_for_result",
         "learner.conclude",
         "evaluator.score_if_due",
         "events.round_finished",
-        "announcer.rejoin",
+        "announcer.announce_round",
     ]
     position = around.position
     assert (position.now.round, position.now.state_root) == (8, state_root(SAME_MODEL))
@@ -383,7 +383,7 @@ def test_only_a_founder_or_a_peer_with_a_checkpoint_may_begin_alone(
     around = Around(is_resumed=is_resumed)
     around.acted(lambda stages: stages.catch_up(is_founder=is_founder))
     assert around.alone_is_fine == alone_is_fine
-    assert around.calls == ["announcer.rejoin"]
+    assert around.calls == ["announcer.announce_round"]
 
 
 def test_a_checkpoint_is_a_state_in_which_we_had_a_part() -> None:
@@ -402,14 +402,14 @@ def test_a_checkpoint_is_a_state_in_which_we_had_a_part() -> None:
 def test_before_the_first_round_a_peer_waits_for_the_others() -> None:
     around = Around(began_at=0)
     around.acted(lambda stages: stages.catch_up(is_founder=False))
-    assert around.calls == ["announcer.rejoin", "coordinator.wait_for_start", "announcer.train"]
+    assert around.calls == ["announcer.announce_round", "coordinator.wait_for_start", "announcer.train"]
     assert START_PATIENCE > 0
 
 
 def test_a_newcomer_that_comes_while_the_others_average_waits_for_their_result() -> None:
     around = Around(is_late=True)
     around.acted(lambda stages: stages.catch_up(is_founder=False))
-    assert around.calls == ["catch_up.rejoin", "announcer.follow", "announcer.rejoin"]
+    assert around.calls == ["catch_up.wait_for_result", "announcer.follow", "announcer.announce_round"]
     assert around.waitings == [Waiting(SPEC.average_seconds, Announce.NOW)]
 
 

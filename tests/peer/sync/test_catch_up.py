@@ -77,9 +77,9 @@ class Around:
         """Note that the leaders of the next round are told."""
         self.announced.append(soon(0))
 
-    async def rejoin(self, seconds: float, announce: Announce = Announce.NEVER) -> Found:
+    async def wait_for_result(self, seconds: float, announce: Announce = Announce.NEVER) -> Found:
         """What is found after a missed round."""
-        return await self.catch_up.rejoin(Waiting(seconds, announce), self.announce)
+        return await self.catch_up.wait_for_result(Waiting(seconds, announce), self.announce)
 
     # --- the other peers ------------------------------------------------------------------------------------
 
@@ -220,7 +220,7 @@ def test_a_newcomer_that_gets_no_state_gives_up_with_advice(answers: int) -> Non
 @with_others
 async def test_if_nobody_answers_there_is_nothing_to_wait_for(around: Around) -> None:
     around.position.take_own(STATES[3])
-    assert await around.rejoin(30.0) is Found.NOBODY
+    assert await around.wait_for_result(30.0) is Found.NOBODY
     assert soon(0) == 0
     assert around.activity.phase is Phase.SYNCING
 
@@ -230,7 +230,7 @@ async def test_a_head_that_is_ahead_is_taken_at_once(around: Around) -> None:
     around.position.take_own(STATES[3])
     around.run_is_at(STATES[3])
     around.run_moves_on(5.0, STATES[4])
-    assert await around.rejoin(30.0) is Found.OTHERS
+    assert await around.wait_for_result(30.0) is Found.OTHERS
     assert soon(0) == pytest.approx(5.0, abs=LONGEST_PAUSE)
     assert around.position.now.round == 4
 
@@ -241,7 +241,7 @@ async def test_if_the_others_have_the_same_head_the_wait_ends_with_it(
 ) -> None:
     around.position.take_own(STATES[3])
     around.run_is_at(STATES[3], population=9)
-    assert await around.rejoin(30.0) is Found.SAME
+    assert await around.wait_for_result(30.0) is Found.SAME
     assert 30.0 - LONGEST_PAUSE <= soon(0) <= 30.0
     assert around.position.same_head == (DONOR,)
     assert around.position.now.population == 1, "that changes with a new state only"
@@ -251,7 +251,7 @@ async def test_if_the_others_have_the_same_head_the_wait_ends_with_it(
 async def test_a_head_that_is_not_ahead_is_taken_at_the_end_of_the_wait(around: Around) -> None:
     around.position.take_own(STATES[3])
     around.run_is_at(ELSEWHERE)
-    assert await around.rejoin(10.0) is Found.OTHERS
+    assert await around.wait_for_result(10.0) is Found.OTHERS
     assert soon(0) >= 10.0 - LONGEST_PAUSE
     assert around.sources == ["round log", "state sync"]
 
@@ -260,7 +260,7 @@ async def test_a_head_that_is_not_ahead_is_taken_at_the_end_of_the_wait(around: 
 async def test_without_patience_the_first_answer_decides(around: Around) -> None:
     around.position.take_own(STATES[3])
     around.run_is_at(ELSEWHERE)
-    assert await around.rejoin(0.0) is Found.OTHERS
+    assert await around.wait_for_result(0.0) is Found.OTHERS
     assert len(around.questions) == 1
 
 
@@ -271,7 +271,7 @@ def test_a_head_without_its_state_or_no_head_at_all_is_nobody(is_there: bool) ->
         around.position.take_own(STATES[3])
         around.run_is_at(STATES[4])
         around.head = around.head if is_there else None
-        assert await around.rejoin(5.0) is Found.NOBODY
+        assert await around.wait_for_result(5.0) is Found.NOBODY
         assert soon(0) >= 5.0 - LONGEST_PAUSE
 
     simulate(main())
@@ -282,7 +282,7 @@ async def test_while_there_is_no_news_the_head_is_asked_for_only_at_the_end(arou
     around.position.take_own(STATES[3])
     around.run_is_at(STATES[4])
     around.is_news_now = False
-    assert await around.rejoin(30.0) is Found.OTHERS
+    assert await around.wait_for_result(30.0) is Found.OTHERS
     assert len(around.questions) == 1
     assert around.questions[0] >= 30.0 - LONGEST_PAUSE
 
@@ -291,7 +291,7 @@ async def test_while_there_is_no_news_the_head_is_asked_for_only_at_the_end(arou
 async def test_the_pauses_between_two_questions_grow_up_to_a_limit(around: Around) -> None:
     around.position.take_own(STATES[3])
     around.run_is_at(STATES[3])
-    await around.rejoin(20.0)
+    await around.wait_for_result(20.0)
     moments = around.questions
     pauses = [later - earlier for earlier, later in pairwise(moments)]
     assert pauses[0] == pytest.approx(POLL_SECONDS)
@@ -307,7 +307,7 @@ async def test_announced_at_once_and_only_once(around: Around) -> None:
     around.position.take_own(STATES[3])
     around.run_is_at(STATES[3])
     around.run_moves_on(5.0, STATES[4], seconds_left=0.0)
-    assert await around.rejoin(30.0, Announce.NOW) is Found.OTHERS
+    assert await around.wait_for_result(30.0, Announce.NOW) is Found.OTHERS
     assert around.announced == [0.0]
 
 
@@ -318,7 +318,7 @@ async def test_announced_if_we_are_late_for_the_next_round_too_and_then_its_resu
     around.position.take_own(STATES[3])
     around.run_is_at(STATES[4], seconds_left=0.0)
     around.run_moves_on(5.0, STATES[5], seconds_left=0.0)
-    assert await around.rejoin(30.0, Announce.IF_LATE) is Found.OTHERS
+    assert await around.wait_for_result(30.0, Announce.IF_LATE) is Found.OTHERS
     assert around.announced == [0.0]
     assert around.position.now.round == 5
     assert soon(0) == pytest.approx(5.0, abs=LONGEST_PAUSE)
@@ -328,7 +328,7 @@ async def test_announced_if_we_are_late_for_the_next_round_too_and_then_its_resu
 async def test_not_announced_if_we_are_in_time_for_the_next_round(around: Around) -> None:
     around.position.take_own(STATES[3])
     around.run_is_at(STATES[4], seconds_left=5.0)
-    assert await around.rejoin(30.0, Announce.IF_LATE) is Found.OTHERS
+    assert await around.wait_for_result(30.0, Announce.IF_LATE) is Found.OTHERS
     assert around.announced == []
 
 
@@ -339,7 +339,7 @@ async def test_if_the_round_after_it_does_not_end_in_time_we_have_found_the_othe
     around.position.take_own(STATES[3])
     around.run_is_at(STATES[4], seconds_left=0.0)
     asyncio.get_running_loop().call_at(1.0, lambda: setattr(around, "answers", 0))
-    assert await around.rejoin(30.0, Announce.IF_LATE) is Found.OTHERS
+    assert await around.wait_for_result(30.0, Announce.IF_LATE) is Found.OTHERS
     assert around.announced == [0.0]
 
 
@@ -351,7 +351,7 @@ def test_a_peer_that_takes_over_states_slowly_does_not_make_the_others_wait(anno
         await around.catch_up.join(alone_is_fine=False)
         assert not around.catch_up.is_quick
         around.run_is_at(STATES[4], seconds_left=0.0)
-        assert await around.rejoin(30.0, announce) is Found.OTHERS
+        assert await around.wait_for_result(30.0, announce) is Found.OTHERS
         assert around.announced == []
 
     simulate(main())

@@ -59,7 +59,7 @@ class Replaying:
         """Take the step of each, and keep it."""
         for record in records:
             root = self.root
-            self.learner.adopt(await self.round_log.following(self.learner.state, record))
+            self.learner.adopt(await self.round_log.next_state(self.learner.state, record))
             self.round_log.keep(root, record)
         return self.learner.state
 

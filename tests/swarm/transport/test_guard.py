@@ -13,6 +13,7 @@ from swarm.transport.guard import (
     Timeouts,
     collect,
 )
+from swarm.wire import CONTROL_LIMIT
 
 ANNA = PeerId("a" * 52)
 BORIS = PeerId("b" * 52)
@@ -58,12 +59,18 @@ def test_more_bytes_in_flight_than_allowed_are_refused_for_now() -> None:
 
 
 def test_a_peer_with_many_bodies_under_way_leaves_room_for_the_others() -> None:
-    guard = Guard(Limits(requests=RequestLimits(in_flight_bytes=100, share=0.25)))
-    with guard.reserve(ANNA, 20):
-        with pytest.raises(Busy), guard.reserve(ANNA, 10):
+    guard = Guard(Limits(requests=RequestLimits(in_flight_bytes=100 * CONTROL_LIMIT, share=0.25)))
+    with guard.reserve(ANNA, 20 * CONTROL_LIMIT):
+        with pytest.raises(Busy), guard.reserve(ANNA, 6 * CONTROL_LIMIT):
             pytest.fail("more than its share")
-        with guard.reserve(BORIS, 75):
+        with guard.reserve(BORIS, 75 * CONTROL_LIMIT):
             pass
+
+
+def test_control_messages_get_through_beside_a_body_that_exceeds_the_share_of_its_peer() -> None:
+    guard = Guard(Limits(requests=RequestLimits(in_flight_bytes=100 * CONTROL_LIMIT, share=0.25)))
+    with guard.reserve(ANNA, 60 * CONTROL_LIMIT), guard.reserve(ANNA, 0), guard.reserve(ANNA, CONTROL_LIMIT):
+        assert guard.in_flight == 61 * CONTROL_LIMIT
 
 
 def test_the_request_rate_of_each_peer_is_limited_by_itself() -> None:
