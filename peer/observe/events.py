@@ -7,7 +7,7 @@ import asyncio
 from dataclasses import dataclass
 from typing import Protocol
 
-from averaging.outcome import Decided, Missed, NotMerged, Undecided, Void
+from averaging.outcome import Decided, Missed, Undecided, Void
 from swarm.identity import PeerId, petname
 from swarm.machine import Report
 from swarm.manifest import Codec
@@ -154,6 +154,4 @@ def _group_figures(outcome: Decided | Missed) -> GroupFigures:
         case Undecided() | Void():
             present = len(outcome.group.members) - len(outcome.missing)
             return GroupFigures(members=max(1, present), missing=len(outcome.missing), reason=outcome.reason)
-        case NotMerged():
-            return GroupFigures(members=1, reason=outcome.reason)
     return GroupFigures(members=1, reason=outcome.reason)
