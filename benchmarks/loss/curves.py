@@ -26,7 +26,7 @@ from torch import Tensor, nn
 
 from averaging.averager import Averager
 from averaging.layout import Layout
-from averaging.messages import FORMS
+from averaging.messages import MESSAGES
 from averaging.outcome import Decided, Outcome
 from averaging.runner import Ports
 from averaging.terms import Attendance
@@ -224,7 +224,7 @@ async def _rounds(setting: Setting, scores: Scores) -> float:
                 manifest,
                 key,
                 Ports(
-                    Post(network.attach(key.peer_id), key, manifest.run_id, tasks, FORMS),
+                    Post(network.attach(key.peer_id), key, manifest.run_id, tasks, MESSAGES),
                     Inline(lambda job: 0.0),
                     tasks,
                     lambda report: None,

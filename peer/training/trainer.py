@@ -77,8 +77,8 @@ class Trainer:
     def has_trained(self) -> bool:
         """Whether the local optimiser is past step 0 of the run's schedule.
 
-        A local step takes it there, in this process or before its checkpoint, or `rewarm` with the position of
-        the run.
+        A local step takes it there, in this process or before its checkpoint; so does `rewarm` with the
+        position of a run that has begun.
         """
         return bool(self._inner.position)
 
