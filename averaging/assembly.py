@@ -407,9 +407,8 @@ class Assembly:
         could still come."""
         peers = self._peers
         if decline.because is DeclineReason.ABSENT:
-            has_come_since = (
-                peer in peers.ready and peer in peers.told
-            )  # the two messages may overtake each other
+            # The two messages may overtake each other.
+            has_come_since = peer in peers.ready and peer in peers.told
             yield from self._tell_again(peer) if has_come_since else self._lose(peer)
             return
         is_followed = self._is_led_by(peer)
@@ -451,9 +450,8 @@ class Assembly:
 
     def _vote(self, group: Group) -> Iterator[Command]:
         self._voting.group = group
-        self._peers.gone -= set(
-            group.members
-        )  # a listed peer has come after all; our vote shows whether it can be reached
+        # A listed peer has come after all; our vote shows whether it can be reached.
+        self._peers.gone -= set(group.members)
         others = tuple(peer for peer in group.members if peer != self._plan.me)
         if others:
             yield Send(others, Vote(), group.id)

@@ -213,7 +213,7 @@ class ErrorFeedback:
             self._keep_as_scratch(before_P)
 
     def reset(self) -> None:
-        """Set the residual to zero, for example after the model was replaced: it belongs to the old one."""
+        """Set the residual to zero: everything that was sent has been applied exactly."""
         self._residual_P = None
 
     def _keep_as_scratch(self, vector_P: Tensor) -> None:

@@ -131,9 +131,8 @@ class GroupAverage:
     def _take_scratch(self, vector_P: Tensor) -> Tensor | None:
         scratch_P = self._scratch_P
         self._scratch_P = None
-        has_shape = (
-            scratch_P is not None and scratch_P.shape == vector_P.shape
-        )  # fragments may differ by a block
+        # Fragments may differ by a block.
+        has_shape = scratch_P is not None and scratch_P.shape == vector_P.shape
         return scratch_P if has_shape else None
 
     def _parts(self, group: Group, update: Update) -> tuple[Part, ...]:

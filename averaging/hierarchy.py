@@ -106,7 +106,7 @@ def least(population: int, missed: int = 0) -> int:
     there cannot be two.
 
     If more than half of the peers leave at once, nobody could go on. So the number halves with every attempt
-    that was ``missed``, down to a single peer. By then the larger part of the population, if there is one,
-    has gone on, and the others follow it.
+    that was ``missed``, down to 0: then any number is enough. By then the larger part of the population, if
+    there is one, has gone on, and the others follow it.
     """
     return (population // 2 + 1) >> missed

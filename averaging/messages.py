@@ -193,7 +193,7 @@ class Ballot(_Items, frozen=True):
     kind: ClassVar[Kind] = Kind.BALLOT
 
 
-FORMS: dict[type[Message], bool] = {
+MESSAGES: dict[type[Message], bool] = {
     Ready: True,
     Proposal: True,
     Vote: True,

@@ -99,9 +99,8 @@ class PartReducer:
         """The job. From here on it owns the bytes: ``_inputs`` only says which members sent some."""
         members = self._state.plan.group.members
         index = self.part.index
-        included = [
-            member for member in members if member in self._inputs
-        ]  # the same order on every peer: the same bits
+        # the same order on every peer: the same bits
+        included = [member for member in members if member in self._inputs]
         counts = coefficients([self._tally.claim(member, index) for member in included])
         shares = tuple(
             Share(self._inputs[member], self._tally.commits[member].codec, count, self._vectors.get(member))
@@ -115,9 +114,8 @@ class PartReducer:
     def awaited(self, now: float) -> set[PeerId]:
         """The members whose part, or a copy of the result in its stead, is still worth waiting for."""
         awaited = self._tally.awaited(self._inputs.keys(), now)
-        awaited |= (
-            self._checked - self._inputs.keys() - self._tally.gone
-        )  # being checked: the answer is certain to come
+        # being checked: the answer is certain to come
+        awaited |= self._checked - self._inputs.keys() - self._tally.gone
         if self.rank:
             # A member without a result has given up on this part; a member with one will send a copy.
             holdings = self._tally.holdings.items()

@@ -256,9 +256,8 @@ class Round:
         hashes, votes = self._tally.leading()
         if votes >= self._plan.group.quorum:
             self._decision = hashes
-            if (
-                self._me not in self._tally.ballots
-            ):  # a member that has missed a ballot may be one short of the decision
+            # A member that has missed a ballot may be one short of the decision.
+            if self._me not in self._tally.ballots:
                 yield self._state.tell(Ballot(hashes))
             yield from self._complete(now)
             return

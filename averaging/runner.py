@@ -88,9 +88,8 @@ class MachineRunner:
             case Fetch(source, item, length):
                 name = item.split(".")[-1]
                 now = asyncio.get_running_loop().time()
-                halfway = (
-                    now + (running.deadline - now) / 2
-                )  # the other half is for the holders after this one
+                # The other half is for the holders after this one.
+                halfway = now + (running.deadline - now) / 2
                 post.fetch(source, item, name, length, deadline=halfway, inbox=running.inbox)
             case Compute():
                 tasks = self._ports.tasks

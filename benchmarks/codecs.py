@@ -79,10 +79,10 @@ def update(steps: int) -> tuple[Tensor, tuple[int, ...]]:
     task = Assignment(
         members=(PeerId("p0"),), max_steps=steps, until=lambda: False, on_step=lambda step, loss: None
     )
-    update_P = learner.work(task).update_P
+    update_N = learner.work(task).update_N
     times = NUMBERS // learner.numbers
     noise = torch.Generator().manual_seed(0)
-    stretched = [piece.repeat(times) for piece in torch.split(update_P, list(learner.tensors))]
+    stretched = [piece.repeat(times) for piece in torch.split(update_N, list(learner.tensors))]
     vector_N = torch.cat(stretched)
     vector_N *= 1 + 0.1 * torch.randn(len(vector_N), generator=noise)
     return vector_N, tuple(len(piece) for piece in stretched)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 
 from averaging.averager import Averager
-from averaging.messages import FORMS
+from averaging.messages import MESSAGES
 from averaging.record import UpdateShape
 from averaging.runner import Ports as AveragingPorts
 from swarm.errors import SwarmError
@@ -131,7 +131,7 @@ class Peer:
         network = ports.network
         lookup = LookupTransport(network.transport, network.contacts, self.membership.find)
         metered = MeteredTransport(lookup, self.uplink, asyncio.get_running_loop().time)
-        post = Post(metered, me.key, self._manifest.run_id, tasks, FORMS)
+        post = Post(metered, me.key, self._manifest.run_id, tasks, MESSAGES)
         resume = ResumeStore(me.home / "partial" if me.home else None)
         chunks = ChunkExchange(network.transport, ports.arithmetic, tasks, self._events.note, resume)
         self._position.subscribe(lambda position, state: _serve_state(chunks, position, state))
@@ -222,9 +222,8 @@ class Peer:
                 if is_over:
                     await post.flush(GOODBYE_SECONDS)
                 hierarchy = self._position.hierarchy
-                if (
-                    not is_over or hierarchy.count == 1
-                ):  # where a large population ends at once, no peer needs a goodbye
+                # Where a large population ends at once, no peer needs a goodbye.
+                if not is_over or hierarchy.count == 1:
                     deadline = asyncio.get_running_loop().time() + GOODBYE_SECONDS
                     await self.membership.announce(deadline, hierarchy)
                 if stages and self.metrics.training.given_rounds:

@@ -26,7 +26,7 @@ from torch import Tensor, nn
 
 from averaging.averager import Averager
 from averaging.layout import Layout
-from averaging.messages import FORMS
+from averaging.messages import MESSAGES
 from averaging.outcome import Decided, Outcome
 from averaging.runner import Ports
 from averaging.terms import Attendance
@@ -224,7 +224,7 @@ async def _rounds(setting: Setting, scores: Scores) -> float:
                 manifest,
                 key,
                 Ports(
-                    Post(network.attach(key.peer_id), key, manifest.run_id, tasks, FORMS),
+                    Post(network.attach(key.peer_id), key, manifest.run_id, tasks, MESSAGES),
                     Inline(lambda job: 0.0),
                     tasks,
                     lambda report: None,
@@ -250,7 +250,7 @@ async def _average(manifest: RunManifest, averager: Averager, learner: Learner, 
     fragment = learner.fragment(round_)
     update = Update(
         round=round_,
-        vector_P=work.update_P,
+        vector_P=work.update_N,
         tokens=work.trained.tokens,
         seed=learner.seed_of(round_),
         state_root=derive_bytes(manifest.run_id, "state", round_),
@@ -305,7 +305,7 @@ def _alone(setting: Setting, scores: Scores) -> None:
     learner = setting.learner(MEMBERS[0])
     scores.add(0, learner.state.anchor_P)
     for round_ in range(setting.rounds):
-        learner.conclude(setting.work(learner).update_P)
+        learner.conclude(setting.work(learner).update_N)
         scores.add((round_ + 1) * setting.method.steps, learner.state.anchor_P)
 
 
@@ -314,7 +314,7 @@ def _local_updates(setting: Setting, scores: Scores) -> None:
     learners = [setting.learner(me) for me in MEMBERS]
     scores.add(0, learners[0].state.anchor_P)
     for round_ in range(setting.rounds):
-        trained = [learner.state.anchor_P - setting.work(learner).update_P for learner in learners]
+        trained = [learner.state.anchor_P - setting.work(learner).update_N for learner in learners]
         sent = [weights_P.half().float() for weights_P in trained]
         mean_P = torch.stack(sent).mean(0)
         for learner, weights_P, sent_P in zip(learners, trained, sent, strict=True):
@@ -331,7 +331,7 @@ def _pairs(setting: Setting, scores: Scores) -> None:
     scores.add(0, learners[0].state.anchor_P)
     for round_ in range(setting.rounds):
         sent = [
-            (learner.state.anchor_P - setting.work(learner).update_P).half().float() for learner in learners
+            (learner.state.anchor_P - setting.work(learner).update_N).half().float() for learner in learners
         ]
         for seat, learner in enumerate(learners):
             other = sent[seat ^ (1 + round_ % (PEERS - 1))]

@@ -21,7 +21,7 @@ import torch
 from averaging.averager import Averager
 from averaging.fragments import fragment_of
 from averaging.layout import Layout
-from averaging.messages import FORMS
+from averaging.messages import MESSAGES
 from averaging.outcome import Decided, Outcome
 from averaging.runner import Ports
 from averaging.terms import Attendance
@@ -94,7 +94,7 @@ class Connection:
             asyncio.TaskGroup() as tasks,
         ):
             await transport.listen(self._place.address(self._place.seat))
-            post = Post(transport, key, run, tasks, FORMS)
+            post = Post(transport, key, run, tasks, MESSAGES)
             averager = Averager(self._manifest, key, Ports(post, self._arithmetic, tasks, self._report))
             self._listening.set_result(averager)
             await asyncio.Event().wait()

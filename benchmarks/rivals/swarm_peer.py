@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 import torch
 
 from averaging.averager import Averager
-from averaging.messages import FORMS
+from averaging.messages import MESSAGES
 from averaging.outcome import Decided, Outcome
 from averaging.runner import Ports
 from averaging.terms import Attendance
@@ -115,7 +115,7 @@ class Network:
             asyncio.TaskGroup() as tasks,
         ):
             address = await transport.listen(Address("127.0.0.1", 0))
-            post = Post(transport, self._key, run, tasks, FORMS)
+            post = Post(transport, self._key, run, tasks, MESSAGES)
             averager = Averager(self.manifest, self._key, Ports(post, self._arithmetic, tasks, _report))
             self._listening.set_result(Node(transport, averager, address))
             await asyncio.Event().wait()

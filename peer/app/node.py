@@ -1,6 +1,6 @@
 """Start a peer on real sockets: home, key, transport, DHT, status page.
 
-`swarm new` and `swarm join` call `found` and `join`.
+`swarm new` and `swarm join` call `found_run` and `join`.
 
 One attempt, from the ticket to the end of the run; `supervisor` makes another one where it fails:
 
@@ -78,7 +78,7 @@ class Options:
     """A file that a founder also writes the ticket to."""
 
 
-async def found(settings: RunSettings, data: Path | None, options: Options) -> None:
+async def found_run(settings: RunSettings, data: Path | None, options: Options) -> None:
     """Make a run and its ticket, and be its first peer to the end.
 
     Raises the `OurFault` that a person must do something about, or the error of an attempt that no restart
@@ -97,7 +97,7 @@ async def found(settings: RunSettings, data: Path | None, options: Options) -> N
 
 
 async def join(ticket: Ticket, options: Options) -> None:
-    """Be a peer of the run that ``ticket`` names, to the end of the run. Raises as `found` does."""
+    """Be a peer of the run that ``ticket`` names, to the end of the run. Raises as `found_run` does."""
     with open_home(options.home, ticket.run_id) as home:
         await _run(_Setup(ticket, KeyPair.load_or_create(home.identity_file), home, options))
 
@@ -220,7 +220,8 @@ class _Attempt:
         self._peer: Peer | None = None
         self._known = _KnownContacts(setup)
         self._contacts = self._known.contacts
-        self._entries = self._known.to_ask()
+        self._first_asked = self._known.to_ask()
+        """The ticket's entries and the contacts kept from before, without this peer."""
         self._seq = setup.home.life(time.time())
         self._invitation = _Invitation(setup, self._contacts)
 
@@ -274,13 +275,13 @@ class _Attempt:
         )
 
     async def _fetch_manifest(self, transport: HttpTransport) -> bytes:
-        """Ask the entries for the manifest; where none answers, use the one that an earlier start has kept.
+        """Ask the first peers for the manifest; if none answers, use the one that an earlier start has kept.
 
         Raises `NobodyThere` where there is neither.
         """
         setup = self._setup
         deadline = asyncio.get_running_loop().time() + CONNECT_SECONDS
-        sealed, failures = await fetch_manifest(transport, self._entries, deadline, run=setup.run_id)
+        sealed, failures = await fetch_manifest(transport, self._first_asked, deadline, run=setup.run_id)
         kept = setup.home.path / "manifest"
         if sealed or kept.exists():
             return sealed or kept.read_bytes()
@@ -291,24 +292,24 @@ class _Attempt:
                 "ask the organiser for a fresh ticket",
             )
         raise NobodyThere(
-            f"none of the ticket's {len(setup.ticket.entries)} entries answers ({tried})",
+            f"none of the {len(self._first_asked)} peers that could be asked answers ({tried})",
             "ask the organiser whether the run is still alive, and for a fresh ticket; "
             "check your own connection",
         )
 
     async def _introduce(self, transport: HttpTransport, bound: Address) -> tuple[bytes, list[Welcome]]:
-        """Greet the entries with our contact record; return the record and their welcomes.
+        """Greet the first peers with our contact record; return the record and their welcomes.
 
-        Where we listen on all addresses, the record names the address that most entries see us at.
+        Where we listen on all addresses, the record names the address that most of them see us at.
         """
         loop = asyncio.get_running_loop()
         host = outward_host() if _is_wildcard(bound.host) else bound.host
         contact = self._contact(Address(host, bound.port))
-        welcomes = await greet(transport, self._entries, contact, loop.time() + CONNECT_SECONDS)
+        welcomes = await greet(transport, self._first_asked, contact, loop.time() + CONNECT_SECONDS)
         seen = Counter(welcome.host for welcome in welcomes if welcome.host).most_common(1)
         if seen and _is_wildcard(bound.host) and seen[0][0] != host:
             contact = self._contact(Address(seen[0][0], bound.port))
-            welcomes = await greet(transport, self._entries, contact, loop.time() + CONNECT_SECONDS)
+            welcomes = await greet(transport, self._first_asked, contact, loop.time() + CONNECT_SECONDS)
         self._check_clock(welcomes)
         return contact, welcomes
 
@@ -328,7 +329,7 @@ class _Attempt:
             self._contacts,
             run=self._setup.run_id,
             forms={TOPIC: Progress},
-            entries=self._entries,
+            entries=self._first_asked,
             deadline=deadline,
         )
         try:
@@ -398,19 +399,21 @@ class _Attempt:
     async def _check_dialable(self, peer: Peer, bound: Address) -> None:
         """Find out whether others can dial this peer.
 
-        One that nobody can dial owns no part, and gets answers only.
+        A peer that nobody can dial owns no part, and receives nothing but replies to its own requests: it
+        cannot take part in an average.
         """
-        if not self._entries:
+        if not self._first_asked:
             return
         reached = await peer.membership.is_dialable(
-            self._entries, asyncio.get_running_loop().time() + CONNECT_SECONDS
+            self._first_asked, asyncio.get_running_loop().time() + CONNECT_SECONDS
         )
+        # None: no peer could tell. We go on as if others could dial us
         peer.uplink.is_dialable = reached is not False
         if not peer.uplink.is_dialable:
             address = self._contacts.addresses(self._setup.key.peer_id)[0]
             self._setup.warn(
                 "reach",
-                f"nobody can reach this peer at {address}",
+                f"nobody can reach this peer at {address}, so it cannot take part in an average",
                 f"let TCP port {bound.port} through your firewall and router to this computer, "
                 "or choose another with --listen",
             )

@@ -95,7 +95,7 @@ def new(
     """
 
     def start(reporter: Reporter) -> Coroutine[Any, Any, None]:
-        from ..app.node import Options, found
+        from ..app.node import Options, found_run
 
         options = Options(
             home=home,
@@ -104,7 +104,7 @@ def new(
             reporter=reporter,
             ticket_file=chosen["ticket_file"],
         )
-        return found(_settings_of(chosen), data, options)
+        return found_run(_settings_of(chosen), data, options)
 
     run_peer(start, json_lines)
 

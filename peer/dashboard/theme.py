@@ -116,10 +116,7 @@ def fitting(environ: Mapping[str, str], encoding: str, ascii_only: bool = False)
     """
     locale = environ.get("LC_ALL") or environ.get("LC_CTYPE") or environ.get("LANG") or ""
     has_poor_font = environ.get("TERM", "") in ("dumb", "linux")
-    has_wide_glyphs = locale[:2] in (
-        "zh",
-        "ja",
-        "ko",
-    )  # their fonts draw box and braille characters in two cells
+    # their fonts draw box and braille characters in two cells
+    has_wide_glyphs = locale[:2] in ("zh", "ja", "ko")
     is_utf8 = encoding.lower().replace("-", "").replace("_", "") == "utf8"
     return Theme(ascii_only or has_poor_font or has_wide_glyphs or not is_utf8)

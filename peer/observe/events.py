@@ -7,7 +7,7 @@ import asyncio
 from dataclasses import dataclass
 from typing import Protocol
 
-from averaging.outcome import Decided, Missed, NotMerged, Undecided, Void
+from averaging.outcome import Decided, Missed, Undecided, Void
 from swarm.identity import PeerId, petname
 from swarm.machine import Report
 from swarm.manifest import Codec
@@ -159,6 +159,4 @@ def _group_figures(outcome: Decided | Missed) -> GroupFigures:
                 average_seconds=outcome.seconds,
                 reason=outcome.reason,
             )
-        case NotMerged():
-            return GroupFigures(members=1, reason=outcome.reason)
     return GroupFigures(members=1, reason=outcome.reason)

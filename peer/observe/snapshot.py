@@ -190,9 +190,8 @@ def encode(snapshot: Snapshot) -> bytes:
     JSON has no NaN: a point that is not finite is left out, any other such number is 0.
     """
     raw = msgspec.json.encode(snapshot)
-    if (
-        b"null" not in raw
-    ):  # no field may be null, so outside a text it stands for a number that is not finite
+    # no field may be null, so outside a text it stands for a number that is not finite
+    if b"null" not in raw:
         return raw
     finite = msgspec.structs.replace(
         snapshot, losses=_finite(snapshot.losses), evaluations=_finite(snapshot.evaluations)

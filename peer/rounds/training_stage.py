@@ -77,7 +77,7 @@ class TrainingStage:
         self._events.sends_as(codec, spec.codec)
         return Update(
             round=position.round,
-            vector_P=work.update_P,
+            vector_P=work.update_N,
             tokens=work.trained.tokens,
             seed=self._learner.seed_of(position.round),
             state_root=position.state_root,

@@ -127,9 +127,8 @@ class RoundLog:
             for donor in list(asked):
                 now = loop.time()
                 is_only_one = len(asked) == 1
-                give_up_at = (
-                    deadline if is_only_one else now + (deadline - now) / 2
-                )  # the rest is for the next donors
+                # The rest is for the next donors.
+                give_up_at = deadline if is_only_one else now + (deadline - now) / 2
                 answer = await self._ask(donor, root, give_up_at)
                 if isinstance(answer, Record):
                     return answer, donor

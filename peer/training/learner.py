@@ -12,7 +12,7 @@ belong to its `Trainer`. All of this is arithmetic without a clock, a socket or 
 thread, one call at a time.
 """
 
-# Axes: P parameters of the whole model, N parameters of a fragment
+# Axes: P parameters of the whole model, N parameters of the fragment that a round averages (mostly all P)
 
 from __future__ import annotations
 
@@ -41,11 +41,11 @@ NEAR_ROUNDS = 3
 class LocalUpdate:
     """The result of a round of local training.
 
-    ``update_P`` = start − end of the round, of the fragment that the round averages.
+    ``update_N`` = start − end of the round, of the fragment that the round averages.
     """
 
     trained: Trained
-    update_P: Tensor
+    update_N: Tensor
     is_usable: bool = True
     """False where training has diverged to numbers that are not finite; the update is then zero."""
 
@@ -69,11 +69,12 @@ class Learner:
         self._outer = Outer(manifest.outer, self._trainer.numbers)
         self.state = SharedState(0, self._trainer.weights(), self._outer.momentum_P)
         self._end_P: Tensor | None = None
-        """The weights at the end of `work`, where training goes on ahead from there."""
+        """The weights at the end of `work`; None unless the run overlaps, and after `carry_over`."""
         self._ahead: Trained | None = None
-        """The steps done since then."""
-        self._carried_P: Tensor | None = None
-        """What the next round's start leaves out of the shared state, and its update therefore contains."""
+        """The local steps done since the end of `work`."""
+        self._unaveraged_P: Tensor | None = None
+        """Progress (start − end) that no average contains yet. The next round starts from anchor − this, so
+        its update contains it again."""
 
     # --- the vector -----------------------------------------------------------------------------------------
 
@@ -104,15 +105,18 @@ class Learner:
         return self._ahead.steps if self._ahead else 0
 
     def work(self, task: Assignment) -> LocalUpdate:
-        """Train locally from the shared state, less what is carried over, on this round's shards."""
+        """Train locally on this round's shards.
+
+        Starts at the anchor of the shared state, less the progress that no average contains yet.
+        """
         state = self.state
-        start_P = state.anchor_P if self._carried_P is None else state.anchor_P - self._carried_P
+        start_P = state.anchor_P if self._unaveraged_P is None else state.anchor_P - self._unaveraged_P
         self._trainer.set_weights(start_P)
         self._trainer.begin(state.round, task.members)
 
         done_ahead = self._ahead
         self._ahead = None
-        self._carried_P = None
+        self._unaveraged_P = None
         trained = self._trainer.train(max_steps=task.max_steps, until=task.until, on_step=task.on_step)
         end_P = self._trainer.weights()
         self._end_P = end_P if self._manifest.round.overlap else None
@@ -123,8 +127,8 @@ class Learner:
             update_P = torch.zeros_like(update_P)
         place = self.fragment(state.round).place
         if is_usable and len(self.fragments) > 1:
-            self._carried_P = update_P.clone()
-            self._carried_P[place] = 0
+            self._unaveraged_P = update_P.clone()
+            self._unaveraged_P[place] = 0
         return LocalUpdate(done_ahead.plus(trained) if done_ahead else trained, update_P[place], is_usable)
 
     def step_ahead(self) -> None:
@@ -143,7 +147,7 @@ class Learner:
         if self._ahead and self._end_P is not None:
             ahead_P = self._end_P - self._trainer.weights()
             if _is_finite(ahead_P):
-                self._carried_P = ahead_P if self._carried_P is None else self._carried_P + ahead_P
+                self._unaveraged_P = ahead_P if self._unaveraged_P is None else self._unaveraged_P + ahead_P
             else:
                 self._ahead = None
         self._end_P = None
@@ -154,13 +158,13 @@ class Learner:
         It is the sum of what is carried over and of the ``residuals`` of the fragments.
         """
         has_residuals = any(residual_N is not None for residual_N in residuals)
-        if self._carried_P is None and (len(residuals) == 1 or not has_residuals):
+        if self._unaveraged_P is None and (len(residuals) == 1 or not has_residuals):
             return residuals[0]
-        owed_P = torch.zeros(self.numbers) if self._carried_P is None else self._carried_P.clone()
+        unapplied_P = torch.zeros(self.numbers) if self._unaveraged_P is None else self._unaveraged_P.clone()
         for fragment, residual_N in zip(self.fragments, residuals, strict=True):
             if residual_N is not None:
-                owed_P[fragment.place] += residual_N
-        return owed_P
+                unapplied_P[fragment.place] += residual_N
+        return unapplied_P
 
     def seed_of(self, round_: int) -> bytes:
         """Names the data of our local steps in ``round_``, for a peer that wants to repeat them."""
@@ -183,24 +187,24 @@ class Learner:
             position = state.round * self._manifest.round.max_steps
             self._trainer.rewarm(None if has_trained else position)
 
-    def conclude(self, average_P: Tensor | None) -> SharedState:
+    def conclude(self, average_N: Tensor | None) -> SharedState:
         """End the round: take the outer step with the average, or keep the model where there is none.
 
         The result is the state of the next round, which `state` is from now on.
         """
         state = self.state
         anchor_P = state.anchor_P
-        if average_P is not None:
-            anchor_P = self._outer.step(anchor_P, average_P, state.round, self._place(state))
+        if average_N is not None:
+            anchor_P = self._outer.step(anchor_P, average_N, state.round, self._place(state))
         self.state = SharedState(state.round + 1, anchor_P, self._outer.momentum_P)
         return self.state
 
-    def state_after(self, state: SharedState, average_P: Tensor | None) -> SharedState:
-        """What `conclude` would return for ``state`` and the ``average_P`` of its round; changes nothing."""
-        if average_P is None:
+    def state_after(self, state: SharedState, average_N: Tensor | None) -> SharedState:
+        """What `conclude` would return for ``state`` and the ``average_N`` of its round; changes nothing."""
+        if average_N is None:
             return SharedState(state.round + 1, state.anchor_P, state.momentum_P)
         outer = Outer(self._manifest.outer, self.numbers, state.momentum_P)
-        anchor_P = outer.step(state.anchor_P, average_P, state.round, self._place(state))
+        anchor_P = outer.step(state.anchor_P, average_N, state.round, self._place(state))
         return SharedState(state.round + 1, anchor_P, outer.momentum_P)
 
     def _place(self, state: SharedState) -> slice:

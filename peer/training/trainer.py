@@ -75,7 +75,11 @@ class Trainer:
 
     @property
     def has_trained(self) -> bool:
-        """Whether a local step has been done, in this process or before its checkpoint."""
+        """Whether the local optimiser is past step 0 of the run's schedule.
+
+        A local step takes it there, in this process or before its checkpoint; so does `rewarm` with the
+        position of a run that has begun.
+        """
         return bool(self._inner.position)
 
     def rewarm(self, position: int | None = None) -> None:

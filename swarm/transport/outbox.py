@@ -1,8 +1,8 @@
-"""What is being sent to others: offered again and again until it is taken, refused, or too late.
+"""Transfers to and from other peers: messages and bulk items that this peer sends, and items that it fetches.
 
-    message   ──► the queue of its peer ──► transport        taken, or refused: done
-    bulk item ─────────────────────────────► transport        busy, unreachable or late: again after a pause
-    fetch     ─────────────────────────────► transport        once
+    message   ──► the queue of its peer ──► transport   ┐ offered until it is taken or refused; where the
+    bulk item ────────────────────────────► transport   ┘ receiver is busy, unreachable or late: after a pause
+    fetch     ────────────────────────────► transport     tried once
 
 Sending belongs to the peer, not to the round that asked for it: a round may end while its last messages are
 still on their way.
@@ -37,8 +37,8 @@ ITEM_ROUTE = "item"
 
 
 @dataclass(frozen=True, slots=True)
-class Outgoing:
-    """A request to one peer, which ends at ``deadline`` (seconds of ``loop.time()``).
+class Transfer:
+    """A message or a bulk item to one peer, or a fetch from it. It ends at ``deadline``, in ``loop.time()``.
 
     Its result is put into ``events``. ``item`` is the name of the bulk item there, empty for a message.
     """
@@ -51,7 +51,11 @@ class Outgoing:
 
 
 class SendQueue:
-    """The messages to one peer: at most `PARALLEL_MESSAGES` are under way, the others wait in their order."""
+    """The messages to one peer: `PARALLEL_MESSAGES` are under way, the others wait in their order.
+
+    A message whose turn has come begins when its task runs next. A new message may begin before that: it goes
+    ahead, and for a while more than `PARALLEL_MESSAGES` are under way.
+    """
 
     def __init__(self) -> None:
         self.users = 0
@@ -106,13 +110,16 @@ class Outbox:
         self._queues: dict[PeerId, SendQueue] = {}
         self._sending: set[asyncio.Task[None]] = set()
 
-    def send(self, outgoing: Outgoing) -> None:
-        """Send a message or a bulk item; puts `Unreached` at the first failure, and goes on trying."""
-        self._spawn(self._offer(outgoing))
+    def send(self, transfer: Transfer) -> None:
+        """Send a message or a bulk item; puts `Unreached` once where it fails, and goes on trying.
 
-    def fetch(self, wanted: Outgoing) -> None:
-        """Fetch an item of exactly ``wanted.request.limit`` bytes; puts `Delivered` or `Unreached`."""
-        self._spawn(self._fetch(wanted))
+        See `_offer` for the failures that count.
+        """
+        self._spawn(self._offer(transfer))
+
+    def fetch(self, transfer: Transfer) -> None:
+        """Fetch an item of exactly ``transfer.request.limit`` bytes; puts `Delivered` or `Unreached`."""
+        self._spawn(self._fetch(transfer))
 
     async def flush(self, seconds: float) -> None:
         """Wait until all that is being sent has been answered, at most ``seconds``."""
@@ -132,59 +139,60 @@ class Outbox:
             self._sending.add(task)
             task.add_done_callback(self._sending.discard)
 
-    async def _offer(self, outgoing: Outgoing) -> None:
+    async def _offer(self, transfer: Transfer) -> None:
         """Offer until it is taken, refused, or too late.
 
         The first failure is reported at once, so that no machine waits for a peer that may be gone. Offering
-        goes on: perhaps only the connection was lost.
+        goes on: perhaps only the connection was lost. `Busy` is the answer of a living peer: it is reported
+        only if nothing is offered after it.
         """
         loop = asyncio.get_running_loop()
         pause = FIRST_PAUSE
         is_reported = False
         while True:
             try:
-                if outgoing.request.route == MESSAGE_ROUTE:
-                    await self._send_message(outgoing)
+                if transfer.request.route == MESSAGE_ROUTE:
+                    await self._send_message(transfer)
                 else:
-                    await self._transport.request(outgoing.to, outgoing.request, deadline=outgoing.deadline)
+                    await self._transport.request(transfer.to, transfer.request, deadline=transfer.deadline)
                 return
             except SwarmError as error:
-                is_over = not isinstance(error, Weather) or loop.time() + pause >= outgoing.deadline
+                is_over = not isinstance(error, Weather) or loop.time() + pause >= transfer.deadline
                 if not is_reported and (is_over or not isinstance(error, Busy)):
                     is_reported = True
-                    outgoing.events.put_nowait(Unreached(outgoing.to, outgoing.item))
+                    transfer.events.put_nowait(Unreached(transfer.to, transfer.item))
             if is_over:
                 return
             await asyncio.sleep(pause)
             pause = min(2 * pause, LONGEST_PAUSE)
 
-    async def _send_message(self, outgoing: Outgoing) -> None:
+    async def _send_message(self, transfer: Transfer) -> None:
         """Send once, in the turn of the message."""
-        queue = self._queues.get(outgoing.to)
+        queue = self._queues.get(transfer.to)
         if queue is None:
-            queue = self._queues[outgoing.to] = SendQueue()
+            queue = self._queues[transfer.to] = SendQueue()
         queue.users += 1
         try:
             if queue.is_full:
-                await queue.wait(outgoing.deadline)
+                await queue.wait(transfer.deadline)
             queue.begin()
             try:
-                patience = min(outgoing.deadline, asyncio.get_running_loop().time() + ANSWER_SECONDS)
-                await self._transport.request(outgoing.to, outgoing.request, deadline=patience)
+                patience = min(transfer.deadline, asyncio.get_running_loop().time() + ANSWER_SECONDS)
+                await self._transport.request(transfer.to, transfer.request, deadline=patience)
             finally:
                 queue.end()
         finally:
             queue.users -= 1
             if not queue.users:
-                del self._queues[outgoing.to]
+                del self._queues[transfer.to]
 
-    async def _fetch(self, wanted: Outgoing) -> None:
+    async def _fetch(self, transfer: Transfer) -> None:
         try:
-            payload = await self._transport.request(wanted.to, wanted.request, deadline=wanted.deadline)
+            payload = await self._transport.request(transfer.to, transfer.request, deadline=transfer.deadline)
         except SwarmError:
-            wanted.events.put_nowait(Unreached(wanted.to, wanted.item))
+            transfer.events.put_nowait(Unreached(transfer.to, transfer.item))
             return
-        if len(payload) == wanted.request.limit:
-            wanted.events.put_nowait(Delivered(wanted.to, wanted.item, payload))
+        if len(payload) == transfer.request.limit:
+            transfer.events.put_nowait(Delivered(transfer.to, transfer.item, payload))
         else:
-            wanted.events.put_nowait(Unreached(wanted.to, wanted.item))
+            transfer.events.put_nowait(Unreached(transfer.to, transfer.item))

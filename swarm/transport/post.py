@@ -23,7 +23,7 @@ from ..identity import KeyPair, PeerId
 from ..machine import Delivered, Event, Received
 from ..wire import Message, Signed, Stamp, level_of, open_frame, seal
 from . import Allowance, Call, Payload, Request, Route, Transport
-from .outbox import BULK_ROUTE, ITEM_ROUTE, MESSAGE_ROUTE, Outbox, Outgoing
+from .outbox import BULK_ROUTE, ITEM_ROUTE, MESSAGE_ROUTE, Outbox, Transfer
 
 BACKLOG_BYTES = 8 << 20
 """Bytes of all messages that wait for an inbox."""
@@ -36,7 +36,8 @@ _CLOSED_TOPICS = 64
 """Topics whose end is remembered, so that what still comes for them is stray: those of several rounds."""
 
 Topic = tuple[int, bytes]
-"""(round, group). Messages that form a group have `NO_GROUP` or `LEVEL_2` for a group: where it is formed."""
+"""(round, group). The id of a group exists only once the group has formed. Messages that form one therefore
+belong to the topic of `NO_GROUP`, or of `LEVEL_2` for the level-2 group."""
 Expect = Callable[[PeerId, str], int]
 """(sender, item) -> the exact bytes of a bulk item; raises a `TheirFault` or `Weather` to refuse it."""
 
@@ -100,15 +101,17 @@ class Post:
         key: KeyPair,
         run: bytes,
         tasks: asyncio.TaskGroup,
-        forms: dict[type[Message], bool],
+        accepted: dict[type[Message], bool],
     ) -> None:
-        """``forms`` lists the messages that may come in; True for those that form a group (see `Topic`).
+        """Serve the routes of ``transport``, and send through it.
 
+        ``accepted`` lists the types of messages that may come in; any other type is refused. The value is
+        True for messages that form a group (see `Topic`), False for those of a group that has formed.
         ``tasks`` owns what is sent in the background: the peer's own group.
         """
         self._key = key
         self._run = run
-        self._forms = forms
+        self._accepted = accepted
         self._inboxes: dict[Topic, Inbox] = {}
         self._backlog = Backlog()
         self._closed: deque[Topic] = deque(maxlen=_CLOSED_TOPICS)
@@ -152,12 +155,12 @@ class Post:
         self._closed = deque(earlier, maxlen=_CLOSED_TOPICS)
 
     async def _on_message(self, call: Call) -> Payload:
-        signed = open_frame(bytes(call.body), *self._forms, run=self._run)
+        signed = open_frame(bytes(call.body), *self._accepted, run=self._run)
         if signed.signer != call.sender:
             raise Refused("a message is accepted from its signer only")
 
         round_ = signed.stamp.round
-        forms_group = self._forms[type(signed.message)]
+        forms_group = self._accepted[type(signed.message)]
         group = level_of(signed.stamp.group) if forms_group else signed.stamp.group
         topic = (round_, group)
         inbox = self._inboxes.get(topic)
@@ -207,7 +210,7 @@ class Post:
         frame = seal(self._key, message, Stamp(stamp.run, stamp.round, stamp.group, self._seq))
         request = Request(MESSAGE_ROUTE, frame, limit=0)
         for peer in to:
-            self._outbox.send(Outgoing(peer, request, deadline, failures.events))
+            self._outbox.send(Transfer(peer, request, deadline, failures.events))
 
     def ship(
         self, to: PeerId, group: bytes, item: str, payload: Payload, *, deadline: float, failures: Inbox
@@ -215,17 +218,17 @@ class Post:
         """Send a bulk item to ``to``, for ``group``; a failure is reported as `Unreached` with ``item``."""
         address = ItemAddress(group.hex(), item)
         request = Request(BULK_ROUTE, payload, argument=str(address), limit=0)
-        self._outbox.send(Outgoing(to, request, deadline, failures.events, item))
+        self._outbox.send(Transfer(to, request, deadline, failures.events, item))
 
     def fetch(
-        self, source: PeerId, item: str, name: str, length: int, *, deadline: float, inbox: Inbox
+        self, source: PeerId, item: str, shelf_name: str, length: int, *, deadline: float, inbox: Inbox
     ) -> None:
-        """Fetch the item ``name``, of ``length`` bytes, from the shelf of ``source``.
+        """Fetch ``shelf_name``, of ``length`` bytes, from the shelf of ``source``.
 
-        The result comes as `Delivered`, or `Unreached`, with ``item``.
+        The result comes as `Delivered`, or `Unreached`, with ``item``: the name that the machine has for it.
         """
-        request = Request(ITEM_ROUTE, argument=name, limit=length)
-        self._outbox.fetch(Outgoing(source, request, deadline, inbox.events, item))
+        request = Request(ITEM_ROUTE, argument=shelf_name, limit=length)
+        self._outbox.fetch(Transfer(source, request, deadline, inbox.events, item))
 
     async def flush(self, seconds: float) -> None:
         """Wait until all that was sent has been answered, at most ``seconds``. For a peer that leaves."""

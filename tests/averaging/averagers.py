@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from averaging.averager import Averager
-from averaging.messages import FORMS
+from averaging.messages import MESSAGES
 from averaging.outcome import Decided, Outcome
 from averaging.record import Record, UpdateShape
 from averaging.runner import Ports
@@ -187,7 +187,7 @@ def stage(
         async with asyncio.TaskGroup() as tasks:
             peers: list[Peer] = []
             for key in keys[:count]:
-                post = Post(network.attach(key.peer_id), key, manifest.run_id, tasks, FORMS)
+                post = Post(network.attach(key.peer_id), key, manifest.run_id, tasks, MESSAGES)
                 reports: list[Report] = []
                 arithmetic = Slow()
                 averager = Averager(manifest, key, Ports(post, arithmetic, tasks, reports.append))

@@ -9,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from averaging.messages import (
-    FORMS,
     MAX_MEMBERS,
     MAX_PARTS,
     MAX_UPLINK,
+    MESSAGES,
     Ballot,
     Commit,
     Decline,
@@ -34,7 +34,7 @@ from swarm.wire import CONTROL_LIMIT, Message, Stamp, open_frame, pack, seal, un
 HASH = bytes(range(32))
 KEY = KeyPair.from_seed(bytes(32))
 COMMIT = Commit((HASH, HASH), (1.0, 2.5), 640, HASH, HASH, Codec.INT4)
-MESSAGES: list[Message] = [
+SAMPLES: list[Message] = [
     Ready(HASH, 12_500, False),
     Proposal((b"frame", b"another")),
     Vote(),
@@ -47,14 +47,14 @@ MESSAGES: list[Message] = [
 ]
 
 
-@pytest.mark.parametrize("message", MESSAGES, ids=lambda message: type(message).__name__)
+@pytest.mark.parametrize("message", SAMPLES, ids=lambda message: type(message).__name__)
 def test_a_sealed_message_opens_to_an_equal_one(message: Message) -> None:
     assert open_frame(seal(KEY, message, Stamp(HASH)), type(message), run=HASH).message == message
 
 
 def test_every_message_has_its_own_kind_and_all_are_accepted_in_a_round() -> None:
-    assert {type(message) for message in MESSAGES} == set(FORMS)
-    assert len({message.kind for message in MESSAGES}) == len(MESSAGES)
+    assert {type(message) for message in SAMPLES} == set(MESSAGES)
+    assert len({message.kind for message in SAMPLES}) == len(SAMPLES)
 
 
 @pytest.mark.parametrize(

@@ -270,9 +270,8 @@ def test_an_update_with_an_invalid_header_is_malformed() -> None:
     first, *rest = record.items
     heads = [HEAD.pack(3, 0, 1.0), HEAD.pack(3, MAX_WEIGHT, 1.0), HEAD.pack(250, 1, 1.0)]
     heads += [HEAD.pack(Codec.INT8, 1, bad) for bad in (float("nan"), float("inf"), -1.0)]
-    heads += [
-        UpdateHeader(codec, 1, 1.0).pack() for codec in (Codec.FP32, Codec.SPARSE256, Codec.INT4)
-    ]  # the last one: other bytes
+    # the last one: other bytes
+    heads += [UpdateHeader(codec, 1, 1.0).pack() for codec in (Codec.FP32, Codec.SPARSE256, Codec.INT4)]
     for head in heads:
         with pytest.raises(Malformed):
             replayed(raw_of(record, items=[head + first[HEAD.size :], *rest]), shape)

@@ -170,9 +170,8 @@ def test_a_round_of_honest_members_ends_near_the_mean_on_every_member(codec: Cod
         )
         reduced = job.run()
         assert replace(job).run() == reduced
-        out_N = (
-            average_P[part.start : part.stop] if part.index else None
-        )  # two are put where they belong, one is not
+        # two are put where they belong, one is not
+        out_N = average_P[part.start : part.stop] if part.index else None
         verdict = CheckResult(part, reduced.payload, reduced.hash, codec, out_N=out_N).run()
         assert verdict == Checked(part.owner, part.index, True)
         assert verdict.vector_N is not None

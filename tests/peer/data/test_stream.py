@@ -14,9 +14,8 @@ from swarm.identity import PeerId
 RUN = b"r" * 32
 ME = PeerId("me")
 YOU = PeerId("you")
-CORPUS = from_bytes(
-    b"".join(b"%07d\n" % index for index in range(4000)), held_out=0.1
-)  # each line tells its own place
+# each line tells its own place
+CORPUS = from_bytes(b"".join(b"%07d\n" % index for index in range(4000)), held_out=0.1)
 CONTEXT = 16
 
 

@@ -81,8 +81,8 @@ class Start:
         """One round alone."""
         task = Assignment(members=(ME,), max_steps=1, until=lambda: False, on_step=lambda step, loss: None)
         work = self.learner.work(task)
-        state = self.learner.conclude(work.update_P)
-        self.averager.kept[self.learner.fragment(self.learner.state.round - 1).index] = work.update_P
+        state = self.learner.conclude(work.update_N)
+        self.averager.kept[self.learner.fragment(self.learner.state.round - 1).index] = work.update_N
         self.metrics.training.given_tokens += work.trained.tokens
         self.position.step(state, 2 * work.trained.tokens, 2, is_participant=True)
 

@@ -135,11 +135,11 @@ class Around:
 
     # --- the learner ----------------------------------------------------------------------------------------
 
-    def conclude(self, average_P: Tensor | None) -> SharedState:
+    def conclude(self, average_N: Tensor | None) -> SharedState:
         """The outer step."""
-        assert average_P is None or average_P is AVERAGE_P
+        assert average_N is None or average_N is AVERAGE_P
         self.calls.append("learner.conclude")
-        self.state = SAME_MODEL if average_P is None else AFTER
+        self.state = SAME_MODEL if average_N is None else AFTER
         return self.state
 
     def step_ahead(self) -> None:

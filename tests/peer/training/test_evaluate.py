@@ -58,7 +58,6 @@ def test_without_a_prompt_the_model_begins_after_a_line_end():
 
 
 def test_bytes_that_are_no_text_and_characters_that_steer_a_terminal_do_not_get_through():
-    assert (
-        sample(Knowing(), bytes([126]), 4, seed=0) == "\N{REPLACEMENT CHARACTER}" * 3
-    )  # 127 is a control character
+    # 127 is a control character
+    assert sample(Knowing(), bytes([126]), 4, seed=0) == "\N{REPLACEMENT CHARACTER}" * 3
     assert printable("a\x1b[2Jb\r\x07\u202ec\n\td\x9b") == "a[2Jbc\n\td"

@@ -213,9 +213,8 @@ def test_a_model_learns_real_text_within_a_hundred_steps(optimiser):
         ),
         max_steps=100,
     )
-    assert (
-        bits_per_byte(mine.model, windows_WU) < 4.6
-    )  # 8 knows nothing; the frequencies of single bytes alone give 4.9
+    # 8 knows nothing; the frequencies of single bytes alone give 4.9
+    assert bits_per_byte(mine.model, windows_WU) < 4.6
 
 
 def test_an_ended_stream_ends_the_round():

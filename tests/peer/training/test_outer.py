@@ -55,9 +55,8 @@ def test_the_whole_and_its_parts_give_the_same_bits(spec):
 
 
 def test_each_multiply_and_add_rounds_by_itself():
-    factor = (
-        1 + 2**-12
-    )  # its square is 1 + 2⁻¹¹ + 2⁻²⁴: float32 drops the last term, a fused multiply-add would keep it
+    # its square is 1 + 2⁻¹¹ + 2⁻²⁴: float32 drops the last term, a fused multiply-add would keep it
+    factor = 1 + 2**-12
     stepped = Outer(OuterSpec(learning_rate=factor), 64).step(
         torch.full((64,), 1 + 2**-11), torch.full((64,), factor)
     )

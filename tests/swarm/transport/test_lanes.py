@@ -368,11 +368,10 @@ async def test_a_connection_that_only_begins_like_a_lane_is_refused() -> None:
     async with Loopback() as net:
         boris, address = await net.peer(2, Route("mail", nothing))
         for context, preface in (
-            (
-                client_context(key(9), RUN),
-                PREFACE,
-            ),  # somebody on the line has put it in front of a call by HTTP
-            (client_context(key(9), RUN, protocol=PROTOCOL_NAME), b""),  # or has taken it away
+            # somebody on the line has put it in front of a call by HTTP
+            (client_context(key(9), RUN), PREFACE),
+            # or has taken it away
+            (client_context(key(9), RUN, protocol=PROTOCOL_NAME), b""),
             (client_context(key(9), RUN, protocol=PROTOCOL_NAME), PREFACE[:8] + b"WRONG"),
         ):
             reader, writer = await asyncio.open_connection(address.host, address.port)

@@ -12,7 +12,7 @@ from swarm.identity import PeerId
 from swarm.machine import Delivered, Event, Unreached
 from swarm.simulation.clock import simulate
 from swarm.transport import Request, Route
-from swarm.transport.outbox import MESSAGE_ROUTE, Outbox, Outgoing
+from swarm.transport.outbox import MESSAGE_ROUTE, Outbox, Transfer
 
 A, B = (PeerId(letter * 52) for letter in "ab")
 
@@ -52,12 +52,12 @@ def run(scene: Callable[[Outbox], Awaitable[None]], wire: Wire) -> None:
     simulate(main())
 
 
-def message(to: PeerId, text: str, deadline: float = 100.0) -> Outgoing:
-    return Outgoing(to, Request(MESSAGE_ROUTE, text.encode(), limit=0), deadline, asyncio.Queue())
+def message(to: PeerId, text: str, deadline: float = 100.0) -> Transfer:
+    return Transfer(to, Request(MESSAGE_ROUTE, text.encode(), limit=0), deadline, asyncio.Queue())
 
 
-def reported(outgoing: Outgoing) -> list[Event]:
-    return [outgoing.events.get_nowait() for _ in range(outgoing.events.qsize())]
+def reported(transfer: Transfer) -> list[Event]:
+    return [transfer.events.get_nowait() for _ in range(transfer.events.qsize())]
 
 
 def test_two_messages_to_a_peer_are_under_way_at_a_time_in_their_order_and_no_other_peer_waits() -> None:
@@ -86,8 +86,8 @@ def test_a_message_whose_turn_does_not_come_in_time_is_reported_and_those_behind
 
     async def scene(outbox: Outbox) -> None:
         late = message(B, "late", deadline=0.5)
-        for outgoing in (message(B, "1"), message(B, "2"), late, message(B, "3")):
-            outbox.send(outgoing)
+        for transfer in (message(B, "1"), message(B, "2"), late, message(B, "3")):
+            outbox.send(transfer)
         await outbox.flush(10)
         assert reported(late) == [Unreached(B)]
 
@@ -99,10 +99,10 @@ def test_a_busy_peer_is_asked_again_without_a_report_and_pauses_grow() -> None:
     wire = Wire(errors=[Busy("full")] * 3)
 
     async def scene(outbox: Outbox) -> None:
-        outgoing = message(B, "1")
-        outbox.send(outgoing)
+        transfer = message(B, "1")
+        outbox.send(transfer)
         await outbox.flush(20)
-        assert reported(outgoing) == []
+        assert reported(transfer) == []
 
     run(scene, wire)
     times = [time for time, _, _ in wire.begun]
@@ -114,10 +114,10 @@ def test_a_refused_message_is_reported_and_not_sent_again() -> None:
     wire = Wire(errors=[Refused("no")])
 
     async def scene(outbox: Outbox) -> None:
-        outgoing = message(B, "1")
-        outbox.send(outgoing)
+        transfer = message(B, "1")
+        outbox.send(transfer)
         await outbox.flush(20)
-        assert reported(outgoing) == [Unreached(B)]
+        assert reported(transfer) == [Unreached(B)]
 
     run(scene, wire)
     assert len(wire.begun) == 1
@@ -132,7 +132,7 @@ def test_an_item_is_fetched_once_and_must_have_its_length() -> None:
             (4, Delivered(B, "x", b"item")),
             (5, Unreached(B, "x")),
         ):
-            wanted = Outgoing(B, Request("item", limit=length), 100.0, asyncio.Queue(), "x")
+            wanted = Transfer(B, Request("item", limit=length), 100.0, asyncio.Queue(), "x")
             outbox.fetch(wanted)
             await outbox.flush(10)
             assert reported(wanted) == [expected]

@@ -37,7 +37,7 @@ class Note(Message, frozen=True):
     text: str
 
 
-FORMS: dict[type[Message], bool] = {Call: True, Note: False}
+ACCEPTED: dict[type[Message], bool] = {Call: True, Note: False}
 
 
 @dataclass(eq=False)
@@ -73,7 +73,7 @@ def stage(scene: Scene, link: Link = LINK) -> None:
             peers = []
             for number in range(2):
                 key = KeyPair.from_seed(bytes([number]) * 32)
-                peer = Peer(key, Post(network.attach(key.peer_id), key, RUN, tasks, FORMS))
+                peer = Peer(key, Post(network.attach(key.peer_id), key, RUN, tasks, ACCEPTED))
                 peer.post.stray = peer.strays.append
                 peers.append(peer)
             await scene(network, *peers)
@@ -331,7 +331,7 @@ def test_a_peer_that_has_left_sends_nothing_more() -> None:
     async def scene(network: SimulatedNetwork, a: Peer, b: Peer) -> None:
         key = KeyPair.from_seed(bytes([9]) * 32)
         async with asyncio.TaskGroup() as tasks:
-            post = Post(network.attach(key.peer_id), key, RUN, tasks, FORMS)
+            post = Post(network.attach(key.peer_id), key, RUN, tasks, ACCEPTED)
         post.send((b.id,), Note("goodbye"), Stamp(RUN, 1, GROUP), deadline=10, failures=Inbox())
         inbox = b.post.open((1, GROUP))
         await asyncio.sleep(1)
