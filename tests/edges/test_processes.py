@@ -115,6 +115,7 @@ def test_kill_minus_9_again_and_again(four: FourPeers) -> None:
 
 
 def test_a_peer_that_was_suspended_for_a_while_goes_on_with_the_others(four: FourPeers) -> None:
+    four.wait_for_a_round_of(4)
     suspended = four.others[-1]
     rest = [peer for peer in four.running if peer is not suspended]
     suspended.process.send_signal(signal.SIGSTOP)
@@ -130,13 +131,12 @@ def test_a_peer_that_was_suspended_for_a_while_goes_on_with_the_others(four: Fou
 def test_the_run_goes_on_without_its_founder_and_takes_newcomers_by_the_ticket_of_anybody(
     four: FourPeers,
 ) -> None:
+    four.wait_for_a_round_of(4)
     four.founder.kill()
     host = four.others[0]
     host.round_of(3, after=host.count_events())
-    tickets = [event["ticket"] for event in host.events if event["event"] == "ticket"]
-    assert tickets
-    assert tickets[-1] != four.ticket
-    newcomer = four.swarm.join("e", tickets[-1])
+    of_host = host.wait_for(lambda event: event["event"] == "ticket" and event["ticket"] != four.ticket)
+    newcomer = four.swarm.join("e", of_host["ticket"])
     newcomer.round_of(4)
     four.others.append(newcomer)
     four.wait_for_a_round_of(4)
