@@ -1,5 +1,4 @@
-"""Who averages together in this round: every peer says that it is ready, a leader lists them, and they
-co-sign the list.
+"""Peers form the group of a round: each says that it is ready, a leader lists them, and all co-sign the list.
 
     every peer --- Ready -------> the leader and its deputies   (drawn by hash from the roster)
     leader     --- Proposal ----> all peers on it               (their own Ready frames, nobody else's)
@@ -323,7 +322,7 @@ class Assembly:
         self._witnesses: set[PeerId] = set()
         """Peers that may lead and have said that there is no place for us."""
         self._formed: Declined | None = None
-        """What a peer said that knows of a group without us."""
+        """The refusal of a peer that knows of a group without us."""
         self._has_proposed = False
         self._complete_since: float | None = None
         self._is_listening = True
@@ -383,7 +382,7 @@ class Assembly:
             yield from self._tell_leaders()
 
     def _tell_again(self, peer: PeerId) -> Iterator[Command]:
-        """What we told ``peer`` before it was here is lost, and it may lead.
+        """Tell ``peer``, which may lead, again that we are ready: it was not here when we told it first.
 
         Only once: peers may come and go often.
         """

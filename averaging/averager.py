@@ -44,6 +44,7 @@ from .outcome import (
     NotMerged,
     Outcome,
     Undecided,
+    cause_of,
 )
 from .record import Record, RecordResidual, ReplayRecord, UpdateShape, recorded
 from .round_plan import Applied
@@ -79,8 +80,10 @@ class Averager:
         """By fragment."""
 
     def residual(self, fragment: int = 0) -> Tensor | None:
-        """What has not been applied yet of the updates of ``fragment``, ``[P]``; None before the first of
-        them. Do not write into it."""
+        """The part of the updates of ``fragment`` that no round has applied yet, ``[P]``.
+
+        None before the first update. Do not write into it.
+        """
         return self._feedbacks[fragment].residual if fragment in self._feedbacks else None
 
     def restore(self, residual_P: Tensor, fragment: int = 0) -> None:
@@ -110,7 +113,7 @@ class Averager:
             outcome: Outcome = await self._in_group(update, attendance.one_group(self._me))
         else:
             outcome = await self._in_two_levels(update, attendance, hierarchy, elsewhere)
-        cause = outcome.cause if isinstance(outcome, NotMerged) else outcome
+        cause = cause_of(outcome)
         if elsewhere is None or not isinstance(cause, Declined) or cause.by is None:
             return outcome
         if hierarchy.count == 1:  # with two levels, groups of the next round do not wait for single peers
@@ -238,7 +241,7 @@ class Averager:
     async def _take_over(
         self, update: Update, ours: Decided, record: Record, representative: PeerId, shape: UpdateShape
     ) -> Tensor:
-        """The level-2 average, ``[P]``. What it has not applied of our level-1 average is carried over.
+        """Return the level-2 average, ``[P]``, and carry over the part of our level-1 average that it lacks.
 
         Raises `Malformed` for a record that no level-2 group can have made.
         """
@@ -250,9 +253,8 @@ class Averager:
     def _add_to_residual(self, update: Update, left_P: Tensor) -> None:
         """``left_P`` of our level-1 average was not applied: it rides with the next updates of all members of
         the group."""
-        feedback = self._feedbacks.get(update.fragment)
-        if feedback:
-            feedback.adopt(feedback.residual + left_P)
+        feedback = self._feedbacks[update.fragment]
+        feedback.adopt(feedback.residual + left_P)
 
     # --- following ------------------------------------------------------------------------------------------
 
@@ -302,5 +304,5 @@ def _invalid(error: Malformed) -> str:
 
 
 def _merged(ours: Decided, average_P: Tensor, record: Record, tokens: int) -> Decided:
-    """What the level-2 group has made of our level-1 average, or has decided without it."""
+    """Our level-1 outcome as that of the whole population: with the average of the level-2 group."""
     return replace(ours, average_P=average_P, tokens=tokens, population=record.population, record=record)

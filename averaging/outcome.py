@@ -152,3 +152,8 @@ NoDecision = Undecided | Void
 Missed = Declined | TooFew | Alone | Unanswered | Undecided | Void | NotMerged
 """No average for this peer."""
 Outcome = Decided | Followed | Missed
+
+
+def cause_of(outcome: Outcome) -> Outcome:
+    """The outcome in the last group that this peer tried: for `NotMerged`, that of the level-2 group."""
+    return outcome.cause if isinstance(outcome, NotMerged) else outcome

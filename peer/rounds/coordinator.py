@@ -7,7 +7,7 @@ import asyncio
 
 from averaging.averager import Averager
 from averaging.following import DecidedElsewhere
-from averaging.outcome import Decided, Declined, Followed, NotMerged, Outcome
+from averaging.outcome import Decided, Declined, Followed, Outcome, cause_of
 from averaging.terms import Attendance
 from averaging.update import Update
 from swarm.identity import PeerId
@@ -78,8 +78,7 @@ class Coordinator:
             self._missed = 0
 
     def _count_missed(self, outcome: Outcome) -> None:
-        cause = outcome.cause if isinstance(outcome, NotMerged) else outcome
-        has_group = isinstance(cause, (Decided, Followed, Declined))
+        has_group = isinstance(cause_of(outcome), (Decided, Followed, Declined))
         self._missed = 0 if has_group else self._missed + 1
 
     def _attendance(self, update: Update) -> Attendance:

@@ -19,7 +19,7 @@ CONTRACT = (ROOT / "docs/contract.md").read_text()
 ERRORS = (ROOT / "docs/errors.md").read_text()
 README = (ROOT / "README.md").read_text()
 GLOSSARY = (ROOT / "docs/glossary.md").read_text()
-DOCUMENTS = [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("*/README.md")]
+DOCUMENTS = [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("[!.]*/README.md")]
 MODULES = [path for room in ("swarm", "averaging", "peer") for path in (ROOT / room).rglob("*.py")]
 
 ALL_ERRORS = {
