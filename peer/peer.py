@@ -226,7 +226,7 @@ class Peer:
                 if not is_over or hierarchy.count == 1:
                     deadline = asyncio.get_running_loop().time() + GOODBYE_SECONDS
                     await self.membership.announce(deadline, hierarchy)
-                if stages and self.metrics.training.given_rounds:
+                if stages:
                     await stages.save()
         except TimeoutError:
             fact = "no time for a last checkpoint; the one before it is still there"

@@ -75,6 +75,8 @@ class RoundStages:
         self._shared = shared
         self._position = position
         self._activity = activity
+        self._has_contributed = False
+        """Whether our group has decided a round since this process began."""
 
     @property
     def is_finished(self) -> bool:
@@ -138,7 +140,9 @@ class RoundStages:
         self._local.training.is_stopping = True
 
     async def save(self) -> None:
-        """A checkpoint now."""
+        """A last checkpoint; none if we had no part in a round since we began: the others have all of it."""
+        if not self._has_contributed:
+            return
         local = self._local
         await local.checkpointer.save_if_due(local.learner, self._shared.averager, now=True)
 
@@ -156,6 +160,7 @@ class RoundStages:
         self._position.step(state, decided.tokens, decided.population, is_participant=decided.is_counted)
         self._position.companions = decided.present
         self._local.events.members(decided)
+        self._has_contributed = True
         self._local.metrics.training.given_rounds += 1
         await self._tell_round(update, decided)
         if await shared.watch.change_sides(shared.catch_up):

@@ -458,9 +458,19 @@ def test_a_checkpoint_is_written_now_and_then_and_in_any_case_at_the_end() -> No
     around.acted(lambda stages: stages.save_if_due())
     last = Around(state=SharedState(MANIFEST.rounds, torch.zeros(4)))
     last.acted(lambda stages: stages.save_if_due())
-    leaving = Around()
-    leaving.acted(lambda stages: stages.save())
-    assert (around.saved, last.saved, leaving.saved) == ([False], [True], [True])
+    assert (around.saved, last.saved) == ([False], [True])
+
+
+def test_a_peer_that_leaves_writes_a_checkpoint_only_if_a_round_contains_its_work() -> None:
+    async def contribute_and_leave(stages: RoundStages) -> None:
+        await stages.conclude(UPDATE, DECIDED)
+        await stages.save()
+
+    contributor = Around()
+    contributor.acted(contribute_and_leave)
+    visitor = Around()
+    visitor.acted(lambda stages: stages.save())
+    assert (contributor.saved, visitor.saved) == ([True], [])
 
 
 def test_the_run_is_finished_after_its_last_round() -> None:
