@@ -4,12 +4,14 @@
     a large population       level-1 group ──► representative: level-2 group              ──►  `Decided`
                                            └─► the others: follow its record              ──►  `Decided`
     turned away by a leader  follow the record of the group that stands without us        ──►  `Followed`
+    our group may have       ask its members for its record                               ──►  `Followed`
+      decided without us
     anything else            the update is carried over to the next round                 ──►  one of `Missed`
 
 Rule 1: what a round has not applied of an update is never lost: the residual rides with the next update of
         the same fragment.
-Rule 2: before following a record, a peer compares what it leads to with the state of those who should have
-        decided it.
+Rule 2: a peer follows only a record with a certificate: of a group for which enough of those have voted who
+        led to its own state (`record.judge_for`). One such record is enough, whoever has it.
 Rule 3: if nothing comes of the level-2 group, or it cannot be heard, nothing is lost: all members of the
         level-1 group carry its average over.
 """
@@ -24,15 +26,15 @@ from dataclasses import dataclass, replace
 
 from torch import Tensor
 
-from swarm.errors import Malformed
 from swarm.identity import KeyPair, PeerId, digest_of
 from swarm.manifest import RunManifest
 
+from .assembly import Assembled
+from .certificate import DecisionCertificate, Electorate, Origin, origin_of
 from .closed_rounds import ClosedRounds
 from .feedback import ErrorFeedback, Settle
 from .following import DecidedElsewhere
 from .group_average import BRIEF, GroupAverage, GroupResult
-from .groups import Group
 from .hierarchy import Hierarchy
 from .outcome import (
     Alone,
@@ -44,9 +46,10 @@ from .outcome import (
     NotMerged,
     Outcome,
     Undecided,
+    Void,
     cause_of,
 )
-from .record import Record, RecordResidual, ReplayRecord, UpdateShape, recorded
+from .record import Record, RecordResidual, ReplayRecord, UpdateShape, VerifiedRecord, judge_for
 from .round_plan import Applied
 from .runner import MachineRunner, Ports
 from .terms import Attendance, GroupTerms
@@ -57,11 +60,12 @@ NOTHING_APPLIED = "nothing was applied in our level-1 group"
 
 
 @dataclass(frozen=True, slots=True)
-class _Confirmed:
-    """A record that leads to the state of those who decided it; ``tokens`` of its round, as they count."""
+class _Asking:
+    """Whom to ask for a round's record, through which port, and whose votes must be in its certificate."""
 
-    record: Record
-    tokens: int
+    elsewhere: DecidedElsewhere
+    donors: Sequence[PeerId]
+    electorate: Electorate
 
 
 class Averager:
@@ -113,15 +117,21 @@ class Averager:
             outcome: Outcome = await self._in_group(update, attendance.one_group(self._me))
         else:
             outcome = await self._in_two_levels(update, attendance, hierarchy, elsewhere)
-        cause = cause_of(outcome)
-        if elsewhere is None or not isinstance(cause, Declined) or cause.by is None:
+        if elsewhere is None:
             return outcome
-        if hierarchy.count == 1:  # with two levels, groups of the next round do not wait for single peers
+        is_one_group = hierarchy.count == 1
+        electorate = attendance.deciding(self._me, hierarchy, self._manifest.round.average_seconds)
+        if is_one_group and isinstance(outcome, (Undecided, Void)):
+            members = [member for member in outcome.group.members if member != self._me]
+            return await self._ask_own_group(update, outcome, _Asking(elsewhere, members, electorate))
+        cause = cause_of(outcome)
+        if not isinstance(cause, Declined) or cause.by is None:
+            return outcome
+        if is_one_group:  # with two levels, groups of the next round do not wait for single peers
             elsewhere.announce(cause.round)
-        followed = await self._follow(update, cause, cause.by, elsewhere)
-        if isinstance(outcome, NotMerged) and isinstance(followed, Declined):
-            return NotMerged(followed)
-        return followed
+        asking = _Asking(elsewhere, elsewhere.donors(cause.by), electorate)
+        followed = await self._follow(update, cause.reason, asking, self._manifest.round.average_seconds)
+        return followed or outcome
 
     # --- one group ------------------------------------------------------------------------------------------
 
@@ -130,16 +140,16 @@ class Averager:
         feedback = self._feedbacks.setdefault(update.fragment, ErrorFeedback(update.vector_P.numel()))
         is_brief = update.vector_P.numel() <= BRIEF
         sent_P = await self._arithmetic.run(lambda: feedback.to_send(update.vector_P), is_brief=is_brief)
-        group = await self._groups.assemble(update, terms)
-        is_alone = isinstance(group, Group) and len(group.members) == 1
-        if not isinstance(group, Group) or (is_alone and not terms.alone_is_fine):
+        assembled = await self._groups.assemble(update, terms)
+        is_alone = isinstance(assembled, Assembled) and len(assembled.group.members) == 1
+        if not isinstance(assembled, Assembled) or (is_alone and not terms.alone_is_fine):
             await self._arithmetic.run(lambda: feedback.adopt(sent_P), is_brief=True)
-            return group if isinstance(group, NoGroup) else _alone(update)
-        self._closed.formed(update.round, update.state_root)
+            return assembled if isinstance(assembled, NoGroup) else _alone(update)
+        self._closed.formed(update.round, update.state_root, assembled.certificate)
         if is_alone:
             await self._arithmetic.run(feedback.reset, is_brief=True)
-            return Decided(average_P=sent_P, group=group, tokens=update.tokens, population=group.population)
-        averaged = await self._groups.average(update, group, sent_P, feedback.take_scratch())
+            return _decided_alone(assembled, sent_P)
+        averaged = await self._groups.average(update, assembled, sent_P, feedback.take_scratch())
         await self._settle(update, feedback, sent_P, averaged)
         return averaged.decided()
 
@@ -182,7 +192,7 @@ class Averager:
         if representative != self._me:
             self._closed.skip_level2(update.round)
             donors = elsewhere.donors(representative, attendance.other_representatives(self._me, hierarchy))
-            return await self._follow_level2(update, ours, donors, terms.close_at, elsewhere)
+            return await self._follow_level2(update, ours, donors, terms, elsewhere)
         return await self._in_level2(update, ours, terms, hierarchy, elsewhere.shape)
 
     async def _in_level2(
@@ -196,55 +206,51 @@ class Averager:
             link=replace(update.link, peers=ours.population),
             codec=None,
         )
-        group = await self._groups.assemble(brought, terms, hierarchy)
-        if not isinstance(group, Group):
+        assembled = await self._groups.assemble(brought, terms, hierarchy)
+        if not isinstance(assembled, Assembled):
             self._add_to_residual(update, ours.average_P)
-            return NotMerged(group)
+            return NotMerged(assembled)
         self._closed.formed_level2(update.round)
-        averaged = await self._groups.average(brought, group, brought.vector_P)
-        if not isinstance(averaged.result, Applied):
+        averaged = await self._groups.average(brought, assembled, brought.vector_P)
+        decided = averaged.decided()
+        if not isinstance(decided, Decided) or decided.record is None:
             self._add_to_residual(update, ours.average_P)
-            return NotMerged(averaged.result)
-        record = recorded(averaged.result, group, averaged.plan.parts)
-        average_P = await self._take_over(update, ours, record, self._me, shape)
-        return _merged(ours, average_P, record, record.tokens)
+            return NotMerged(averaged.undecided())
+        average_P = await self._take_over(update, ours, decided.record, self._me, shape)
+        return _merged(ours, average_P, decided.record, decided.origin)
 
     async def _follow_level2(
         self,
         update: Update,
         ours: Decided,
         donors: Sequence[PeerId],
-        close_at: float,
+        terms: GroupTerms,
         elsewhere: DecidedElsewhere,
     ) -> Decided | NotMerged:
         """As a member that is not the representative: wait for the level-2 group's record, and take the same
         step."""
         spec = self._manifest.round
-        deadline = close_at + spec.assemble_seconds + spec.average_seconds
+        # Forming the level-2 group may take twice ``assemble_seconds`` from ``close_at``.
+        deadline = terms.close_at + 2 * spec.assemble_seconds + spec.average_seconds
         loop = asyncio.get_running_loop()
         began = loop.time()
         representative = donors[0]
-        reason = NOT_HEARD
-        try:
-            confirmed = await self._confirmed(update, donors, deadline, elsewhere)
-            if confirmed:
-                record = confirmed.record
-                average_P = await self._take_over(update, ours, record, representative, elsewhere.shape)
-                merged = _merged(ours, average_P, record, confirmed.tokens)
-                is_counted = digest_of(representative) in record.members
-                return replace(merged, is_counted=is_counted, seconds=ours.seconds + loop.time() - began)
-        except Malformed as error:
-            reason = _invalid(error)
-        self._add_to_residual(update, ours.average_P)
-        return NotMerged(Undecided(reason, ours.group, ours.missing))
+        asking = _Asking(elsewhere, donors, terms.electorate)
+        found = await self._record(update, asking, deadline)
+        if found is None:
+            self._add_to_residual(update, ours.average_P)
+            return NotMerged(Undecided(NOT_HEARD, ours.group, ours.missing))
+        record = found.record
+        average_P = await self._take_over(update, ours, record, representative, elsewhere.shape)
+        merged = _merged(ours, average_P, record, found.decision.origin)
+        is_counted = digest_of(representative) in record.members
+        return replace(merged, is_counted=is_counted, seconds=ours.seconds + loop.time() - began)
 
     async def _take_over(
         self, update: Update, ours: Decided, record: Record, representative: PeerId, shape: UpdateShape
     ) -> Tensor:
-        """Return the level-2 average, ``[P]``, and carry over the part of our level-1 average that it lacks.
-
-        Raises `Malformed` for a record that no level-2 group can have made.
-        """
+        """Return the level-2 average, ``[P]``, and carry over the part of our level-1 average that it
+        lacks."""
         average_P = await self._arithmetic.run(ReplayRecord(record, shape).run)
         left = RecordResidual(record, shape, ours.average_P, representative)
         self._add_to_residual(update, await self._arithmetic.run(left.run))
@@ -258,51 +264,68 @@ class Averager:
 
     # --- following ------------------------------------------------------------------------------------------
 
-    async def _follow(
-        self, update: Update, declined: Declined, by: PeerId, elsewhere: DecidedElsewhere
-    ) -> Followed | Declined:
-        """A group stands without us: wait for its record, and take the same step."""
-        loop = asyncio.get_running_loop()
-        deadline = loop.time() + self._manifest.round.average_seconds
-        donors = elsewhere.donors(by)
-        began = loop.time()
-        reason = declined.reason or NOT_HEARD
-        try:
-            confirmed = await self._confirmed(update, donors, deadline, elsewhere)
-            if confirmed:
-                record = confirmed.record
-                average_P = await self._arithmetic.run(ReplayRecord(record, elsewhere.shape).run)
-                return Followed(
-                    average_P=average_P,
-                    record=record,
-                    tokens=confirmed.tokens,
-                    seconds=loop.time() - began,
-                    reason=reason,
-                )
-        except Malformed as error:
-            reason = _invalid(error)
-        return replace(declined, reason=reason)
+    async def _ask_own_group(
+        self, update: Update, outcome: Undecided | Void, asking: _Asking
+    ) -> Followed | Undecided | Void:
+        """Our group stood, and we know of no decision: one of its members may.
 
-    async def _confirmed(
-        self, update: Update, donors: Sequence[PeerId], deadline: float, elsewhere: DecidedElsewhere
-    ) -> _Confirmed | None:
-        """The record of this round, once those who decided it confirm what it leads to; None if that does not
-        happen by ``deadline``."""
-        record = await elsewhere.record(update.state_root, donors, deadline)
-        if record is None or record.is_void:
+        What its record has applied of our update is not carried over a second time.
+        """
+        followed = await self._follow(update, outcome.reason, asking, self._manifest.round.assemble_seconds)
+        if followed is None:
+            return outcome
+        feedback = self._feedbacks[update.fragment]
+        shape = asking.elsewhere.shape
+        left = RecordResidual(followed.record, shape, feedback.residual, self._me, update.codec)
+        feedback.adopt(await self._arithmetic.run(left.run))
+        return followed
+
+    async def _follow(self, update: Update, reason: str, asking: _Asking, seconds: float) -> Followed | None:
+        """A group stands, or has decided, without us: wait for its record, and take the same step."""
+        began = asyncio.get_running_loop().time()
+        found = await self._record(update, asking, began + seconds)
+        if found is None:
             return None
-        tokens = await elsewhere.confirm(record, deadline)
-        return None if tokens is None else _Confirmed(record, tokens)
+        average_P = await self._arithmetic.run(ReplayRecord(found.record, asking.elsewhere.shape).run)
+        return Followed(
+            average_P=average_P,
+            record=found.record,
+            origin=found.decision.origin,
+            seconds=asyncio.get_running_loop().time() - began,
+            reason=reason or NOT_HEARD,
+        )
+
+    async def _record(self, update: Update, asking: _Asking, deadline: float) -> VerifiedRecord | None:
+        """The record of this round, if one of the donors has one that we believe by ``deadline``."""
+        elsewhere = asking.elsewhere
+        run = self._manifest.run_id
+        judge = judge_for(run, elsewhere.shape, update.state_root, update.parent, asking.electorate)
+        return await elsewhere.record(update.state_root, asking.donors, judge, deadline)
 
 
 def _alone(update: Update) -> Alone:
     return Alone("nobody else came, though others are here", update.round)
 
 
-def _invalid(error: Malformed) -> str:
-    return f"the round's record is invalid: {error.fact}"
+def _decided_alone(assembled: Assembled, average_P: Tensor) -> Decided:
+    """The outcome of a group of one: its own update."""
+    group = assembled.group
+    return Decided(
+        average_P=average_P,
+        group=group,
+        tokens=group.tokens_of(group.members),
+        population=group.population,
+        origin=origin_of(group, DecisionCertificate(assembled.certificate)),
+    )
 
 
-def _merged(ours: Decided, average_P: Tensor, record: Record, tokens: int) -> Decided:
+def _merged(ours: Decided, average_P: Tensor, record: Record, origin: Origin) -> Decided:
     """Our level-1 outcome as that of the whole population: with the average of the level-2 group."""
-    return replace(ours, average_P=average_P, tokens=tokens, population=record.population, record=record)
+    return replace(
+        ours,
+        average_P=average_P,
+        tokens=record.tokens,
+        population=record.population,
+        record=record,
+        origin=origin,
+    )

@@ -258,7 +258,7 @@ class Butterfly:
             encoded=tuple(part.payload for part in self._state.encoded),
             decoded=tuple(part.vector_N for part in self._state.encoded),
             missing=tuple(member for member in self._plan.group.members if member not in present),
-            tokens=self._tally.tokens(present),
+            tokens=self._plan.group.tokens_of(present),
             items=self._state.items(decision),
         )
 

@@ -11,6 +11,7 @@ from swarm.manifest import RunManifest
 from swarm.transport.post import Inbox, Post
 from swarm.wire import LEVEL_2, Message, Signed, Stamp, level_of
 
+from .certificate import GroupCertificate, packed
 from .messages import Decline, DeclineReason, Proposal, Ready
 
 REMEMBERED = 64
@@ -28,8 +29,8 @@ class ClosedRounds:
         """The round this peer is in."""
         self._last_formed = -1
         """The last round for which it had a group."""
-        self._roots: LeastRecentlyUsed[int, bytes] = LeastRecentlyUsed(REMEMBERED)
-        """The state roots of the last rounds for which it had a group."""
+        self._groups: LeastRecentlyUsed[int, tuple[bytes, bytes]] = LeastRecentlyUsed(REMEMBERED)
+        """The state roots and the packed certificates of its groups in the last rounds."""
         self._level2_rounds: deque[int] = deque(maxlen=REMEMBERED)
         """Rounds in whose level-2 group it was."""
         post.stray = self._answer
@@ -38,10 +39,10 @@ class ClosedRounds:
         """This peer now averages ``round_``."""
         self._round = round_
 
-    def formed(self, round_: int, state_root: bytes) -> None:
+    def formed(self, round_: int, state_root: bytes, certificate: GroupCertificate) -> None:
         """It has a group for ``round_``, whose members train from ``state_root``."""
         self._last_formed = round_
-        self._roots[round_] = state_root
+        self._groups[round_] = state_root, packed(certificate)
 
     def formed_level2(self, round_: int) -> None:
         """It is in the level-2 group of ``round_``."""
@@ -81,9 +82,13 @@ class ClosedRounds:
         """
         round_ = signed.stamp.round
         message = signed.message
-        if isinstance(message, Ready) and self._roots.get(round_, message.state_root) != message.state_root:
+        if round_ not in self._groups:
+            return self._absent(f"round {round_} is over, the run is at {self._round}")
+        root, certificate = self._groups[round_]
+        if isinstance(message, Ready) and message.state_root != root:
             return self._absent("we train from another model")
-        return Decline(self._round, f"round {round_} is over, the run is at {self._round}")
+        reason = f"round {round_} is over, the run is at {self._round}"
+        return Decline(self._round, reason, DeclineReason.FORMED, certificate)
 
     def _absent(self, reason: str) -> Decline:
         return Decline(self._round, reason, DeclineReason.ABSENT)

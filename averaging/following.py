@@ -10,7 +10,7 @@ from typing import Protocol
 
 from swarm.identity import PeerId
 
-from .record import Record, UpdateShape
+from .record import Judge, UpdateShape, VerifiedRecord
 
 
 class DecidedElsewhere(Protocol):
@@ -30,14 +30,8 @@ class DecidedElsewhere(Protocol):
         """A peer that is in ``round_`` has turned us away: tell the leaders of the next round that we follow
         this one, if we will be in time for it."""
 
-    async def record(self, root: bytes, donors: Sequence[PeerId], deadline: float) -> Record | None:
-        """The record of the round that began with the state ``root``; None if no donor has it by
-        ``deadline``."""
-
-    async def confirm(self, record: Record, deadline: float) -> int | None:
-        """The tokens of the round, if the peers that should have decided it hold the state to which
-        ``record`` leads; else None.
-
-        A record proves nothing by itself. Raises `Malformed` for one that no group of the run can have
-        decided.
-        """
+    async def record(
+        self, root: bytes, donors: Sequence[PeerId], judge: Judge, deadline: float
+    ) -> VerifiedRecord | None:
+        """The record of the round that began with the state ``root``, which ``judge`` believes; None if no
+        donor has it by ``deadline``."""

@@ -30,7 +30,7 @@ from .codec_choice import allowed
 from .codecs import Raw
 from .exchange import Decision, ExchangeState
 from .round_plan import Applied
-from .whole_update import HEAD, CheckUpdate, CombineUpdates, EncodeUpdate, UpdateHeader, blob_size, header_of
+from .whole_update import HEAD, CheckUpdate, CombineUpdates, EncodeUpdate, UpdateHeader, blob_size
 
 
 class Gather:
@@ -141,7 +141,7 @@ class Gather:
             encoded=tuple(mine.payload[HEAD.size :] for mine in self._state.encoded),
             decoded=tuple(mine.vector_N for mine in self._state.encoded),
             missing=tuple(member for member in self._plan.group.members if member not in updates),
-            tokens=sum(header_of(blob).weight for blob in updates.values()),
+            tokens=self._plan.group.tokens_of(updates),
             items=self._state.items(decision),
         )
 

@@ -6,26 +6,29 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 from torch import Tensor
 
 from swarm.identity import KeyPair
-from swarm.manifest import Exchange, RunManifest
-from swarm.wire import LEVEL_2, NO_GROUP, Stamp, open_frame, seal
+from swarm.manifest import RunManifest
+from swarm.wire import LEVEL_2, NO_GROUP, Message, Signed, Stamp, open_frame, seal
 
-from . import groups
-from .assembly import Assembly, AssemblyPlan
+from .assembly import Assembled, Assembly
+from .assembly_plan import AssemblyPlan
+from .certificate import DecisionCertificate, GroupCertificate, by_seat, origin_of, packed
 from .groups import Group
 from .hierarchy import Hierarchy
-from .messages import Ready
+from .messages import Ballot, Ready, Vote
 from .outcome import Decided, NoDecision, NoGroup
-from .partition import Part, plan, shaped
-from .record import recorded
+from .record import Record, plan_parts, recorded
 from .round import Round
 from .round_plan import Applied, RoundPlan, Schedule, Scratch
 from .runner import MachineRunner
 from .terms import GroupTerms
 from .update import Update
+
+M = TypeVar("M", bound=Message)
 
 FIRST_LOOK = 1 / 16
 """Of ``assemble_seconds``: when missing peers are first asked for a sign of life."""
@@ -42,6 +45,20 @@ class GroupResult:
     result: Applied | NoDecision
     seconds: float
     """From the standing group to the result."""
+    certificate: DecisionCertificate
+    """Of an applied result. Else of the group only."""
+
+    @property
+    def record(self) -> Record | None:
+        """What others need to take the same step; None if nothing was applied."""
+        if not isinstance(self.result, Applied):
+            return None
+        return recorded(self.result, self.plan.group, self.plan.parts, packed(self.certificate))
+
+    def undecided(self) -> NoDecision:
+        """Why nothing was applied."""
+        assert not isinstance(self.result, Applied)
+        return self.result
 
     def decided(self) -> Decided | NoDecision:
         """The same as an outcome of the peer."""
@@ -56,7 +73,8 @@ class GroupResult:
             tokens=result.tokens,
             population=group.population,
             seconds=self.seconds,
-            record=recorded(result, group, self.plan.parts),
+            origin=origin_of(group, self.certificate),
+            record=self.record,
         )
 
 
@@ -79,7 +97,7 @@ class GroupAverage:
 
     async def assemble(
         self, update: Update, terms: GroupTerms, hierarchy: Hierarchy | None = None
-    ) -> Group | NoGroup:
+    ) -> Assembled | NoGroup:
         """The group of this round, at most 2 × ``assemble_seconds`` after ``terms.close_at``.
 
         ``hierarchy``: form the level-2 group.
@@ -88,7 +106,7 @@ class GroupAverage:
         level = LEVEL_2 if hierarchy else NO_GROUP
         stamp = Stamp(self._manifest.run_id, update.round, level)
         link = update.link
-        ready = Ready(update.state_root, link.uplink, link.dialable, link.peers, update.is_participant)
+        ready = Ready(update.state_root, link.uplink, link.dialable, link.peers, update.tokens, update.parent)
         now = asyncio.get_running_loop().time()
         close_at = max(terms.close_at, now + spec.assemble_seconds / 4)  # we may be late ourselves
         assembly_plan = AssemblyPlan(
@@ -98,21 +116,26 @@ class GroupAverage:
             patience=spec.assemble_seconds,
             first_look=spec.assemble_seconds * FIRST_LOOK,
             group_size=spec.group_size,
+            most_tokens=self._manifest.most_tokens,
+            sign_vote=lambda group_id: self._signed(Vote(), update.round, group_id),
             hierarchy=hierarchy,
         )
         return await self._runner.run(Assembly(assembly_plan), stamp, assembly_plan.give_up_at)
 
     async def average(
-        self, update: Update, group: Group, vector_P: Tensor, decoded_scratch_P: Tensor | None = None
+        self, update: Update, assembled: Assembled, vector_P: Tensor, decoded_scratch_P: Tensor | None = None
     ) -> GroupResult:
-        """Average ``vector_P`` (the update with its residual) in ``group``; takes at most
+        """Average ``vector_P`` (the update with its residual) in the group; takes at most
         ``average_seconds``."""
         spec = self._manifest.round
+        group = assembled.group
         loop = asyncio.get_running_loop()
         began = loop.time()
         round_plan = RoundPlan(
             group=group,
-            parts=self._parts(group, update),
+            parts=plan_parts(
+                self._manifest.run_id, spec, group, update.tensors or (update.vector_P.numel(),)
+            ),
             codec=spec.codec,
             schedule=Schedule.within(began, spec.average_seconds),
             exchange=spec.exchange,
@@ -126,7 +149,22 @@ class GroupAverage:
             machine, stamp, deadline, expect=machine.expect, is_brief=is_brief
         )
         self._last_P = result.average_P if isinstance(result, Applied) else None
-        return GroupResult(round_plan, result, loop.time() - began)
+        certificate = self._decision(assembled.certificate, group, result)
+        return GroupResult(round_plan, result, loop.time() - began, certificate)
+
+    def _decision(
+        self, formed: GroupCertificate, group: Group, result: Applied | NoDecision
+    ) -> DecisionCertificate:
+        """The certificate of ``result``: the ballots for it, and ours."""
+        if not isinstance(result, Applied):
+            return DecisionCertificate(formed)
+        ours = self._signed(Ballot(result.decision), group.round, group.id)
+        return DecisionCertificate(formed, result.decision, by_seat(group.members, (*result.ballots, ours)))
+
+    def _signed(self, message: M, round_: int, group_id: bytes) -> Signed[M]:
+        """Our signed ``message`` for a group."""
+        run = self._manifest.run_id
+        return open_frame(seal(self._key, message, Stamp(run, round_, group_id)), type(message), run=run)
 
     def _take_scratch(self, vector_P: Tensor) -> Tensor | None:
         scratch_P = self._scratch_P
@@ -134,11 +172,3 @@ class GroupAverage:
         # Fragments may differ by a block.
         has_shape = scratch_P is not None and scratch_P.shape == vector_P.shape
         return scratch_P if has_shape else None
-
-    def _parts(self, group: Group, update: Update) -> tuple[Part, ...]:
-        spec = self._manifest.round
-        numbers = update.vector_P.numel()
-        at_most = 1 if spec.exchange is Exchange.GATHER else spec.owners
-        owners = groups.owners(self._manifest.run_id, group, at_most)
-        parts = plan(numbers, owners, groups.shares(group, owners))
-        return shaped(parts, update.tensors or (numbers,))

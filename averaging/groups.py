@@ -5,20 +5,22 @@ from __future__ import annotations
 import hashlib
 import struct
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
-from types import MappingProxyType
 
 from swarm.identity import PeerId, digest_of
 from swarm.seeds import shuffled
 from swarm.wire import LEVEL_2, NO_GROUP, Signed, level_of
 
 from .hierarchy import Hierarchy
-from .messages import MAX_POPULATION, Ready, Vote
+from .messages import MAX_POPULATION, MAX_WEIGHT, Ready
 from .partition import water_filled
 
 CLAIM_CAP = 4
 """A claimed uplink counts for at most this many times the median."""
+COUNT_CAP = 2
+"""Claimed tokens, and the peers that a representative claims to stand for, count for at most this many times
+the lower median of the group."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,32 +36,59 @@ class LinkClaim:
     peers: int = 1
 
 
-NO_CLAIMS: Mapping[PeerId, LinkClaim] = MappingProxyType({})
+@dataclass(frozen=True, slots=True)
+class Claims:
+    """What peers claim of themselves: about their links, and the tokens behind their updates.
+
+    A peer of which nothing is known claims a usual link, and one token.
+    """
+
+    links: Mapping[PeerId, LinkClaim] = field(default_factory=dict)
+    tokens: Mapping[PeerId, int] = field(default_factory=dict)
+
+
+NO_CLAIMS = Claims()
 
 
 @dataclass(frozen=True, slots=True)
 class Group:
     """The peers that average together in one round.
 
-    ``members`` are in the order of their ids, which is the order of every reduction.
+    ``members`` are in the order of their ids, which is the order of every reduction. Everything here follows
+    from the members' own signed `Ready` frames, so no leader can change it.
     """
 
     id: bytes
     round: int
     members: tuple[PeerId, ...]
     state_root: bytes
-    votes: tuple[Signed[Vote], ...] = ()
-    """The members' signatures under this group: at least two thirds of them."""
     links: tuple[LinkClaim, ...] = ()
     """The members' claims about their links, in the order of ``members``; empty if nobody was asked."""
+    tokens: tuple[int, ...] = ()
+    """The tokens behind the members' updates, as they claim, in the order of ``members``."""
     unseated: int = 0
-    """How many more peers were ready, as the leader claims."""
+    """How many more peers were ready; in a level-2 group an estimate for the absent level-1 groups."""
 
     @property
     def population(self) -> int:
         """How many peers were ready for this round, including those that the members represent."""
-        represented = sum(link.peers for link in self.links) or len(self.members)
-        return min(MAX_POPULATION, self.unseated + represented)
+        return min(MAX_POPULATION, self.unseated + self.represented)
+
+    @property
+    def represented(self) -> int:
+        """How many peers the members stand for.
+
+        None counts for more than `COUNT_CAP` times the median.
+        """
+        return sum(_capped([link.peers for link in self.links])) or len(self.members)
+
+    def tokens_of(self, members: Iterable[PeerId]) -> int:
+        """The tokens that count behind the updates of ``members``.
+
+        None counts for more than `COUNT_CAP` times the median of the whole group, whatever it claims.
+        """
+        counted = dict(zip(self.members, _capped(self.tokens), strict=False))
+        return min(MAX_WEIGHT, sum(counted.get(member, 0) for member in members))
 
     @property
     def dialable(self) -> tuple[PeerId, ...]:
@@ -75,8 +104,17 @@ class Group:
 
 
 def quorum(members: int) -> int:
-    """Two thirds, rounded up: any two such sets share a member, which would have had to sign twice."""
-    return -(-2 * members // 3)
+    """More than two thirds: with fewer than a third of liars, any two such sets share an honest member, which
+    signs only once."""
+    return 2 * members // 3 + 1
+
+
+def _capped(claims: Sequence[int]) -> list[int]:
+    """``claims`` in their order, none above `COUNT_CAP` times their lower median."""
+    if not claims:
+        return []
+    median = sorted(claims)[(len(claims) - 1) // 2]
+    return [min(claim, COUNT_CAP * median) for claim in claims]
 
 
 def form(
@@ -84,34 +122,46 @@ def form(
     round_: int,
     members: Iterable[PeerId],
     state_root: bytes,
-    links: Mapping[PeerId, LinkClaim] = NO_CLAIMS,
+    claims: Claims = NO_CLAIMS,
     unseated: int = 0,
 ) -> Group:
     """The group of ``members``.
 
-    Its id (16 bytes) commits to the run, the round, the model, the members, and their ``links``.
+    Its id (16 bytes) commits to the run, the round, the model, the members, and what they claim of
+    themselves.
 
     So a peer that claims one thing to the leader and another to a deputy makes two groups, and not one group
-    whose members cut the vector in two ways.
+    whose members cut the vector, or count the tokens, in two ways.
     """
     ordered = tuple(sorted(set(members)))
-    claims = tuple(links.get(member, LinkClaim()) for member in ordered)
-    digest = hashlib.sha256(b"swarm-group-v3" + run + struct.pack("<II", round_, unseated) + state_root)
-    for member, link in zip(ordered, claims, strict=True):
-        digest.update(digest_of(member) + struct.pack("<I?I", link.uplink, link.dialable, link.peers))
+    links = tuple(claims.links.get(member, LinkClaim()) for member in ordered)
+    weights = tuple(claims.tokens.get(member, 1) for member in ordered)
+    digest = hashlib.sha256(b"swarm-group-v4" + run + struct.pack("<II", round_, unseated) + state_root)
+    for member, link, weight in zip(ordered, links, weights, strict=True):
+        claim = struct.pack("<I?IQ", link.uplink, link.dialable, link.peers, weight)
+        digest.update(digest_of(member) + claim)
     group_id = _at_level(digest.digest(), NO_GROUP)
-    return Group(group_id, round_, ordered, state_root, links=claims, unseated=unseated)
+    return Group(group_id, round_, ordered, state_root, links, weights, unseated)
 
 
-def formed(run: bytes, ready: Sequence[Signed[Ready]], unseated: int = 0) -> Group:
-    """The group of the peers that are ``ready``: one or more, all for the same round, model and level."""
+def formed(run: bytes, ready: Sequence[Signed[Ready]], unseated: int = 0, level1_groups: int = 0) -> Group:
+    """The group of the peers that are ``ready``: one or more, all for the same round, model and level.
+
+    ``unseated`` more peers were ready. For a level-2 group, ``level1_groups`` says how many representatives
+    could have come. Assume that absent level-1 groups have the mean size of those present: most likely they
+    are only late.
+    """
     links = {
         signed.signer: LinkClaim(signed.message.uplink, signed.message.dialable, signed.message.peers)
         for signed in ready
     }
+    claims = Claims(links, {signed.signer: signed.message.tokens for signed in ready})
     stamp = ready[0].stamp
     root = ready[0].message.state_root
-    group = form(run, stamp.round, links, root, links, unseated)
+    if level1_groups:
+        present = form(run, stamp.round, links, root, claims)
+        unseated = present.represented * max(0, level1_groups - len(ready)) // len(ready)
+    group = form(run, stamp.round, links, root, claims, min(unseated, MAX_POPULATION))
     return replace(group, id=_at_level(group.id, level_of(stamp.group)))
 
 
@@ -177,9 +227,11 @@ def shares(group: Group, owners: Sequence[PeerId]) -> tuple[Fraction, ...]:
     return water_filled(counted, len(group.members))
 
 
-def majority_root(ready: Iterable[Signed[Ready]], mine: bytes) -> bytes:
-    """The state root that most of the peers that came have; ``mine`` in a tie."""
-    counts: dict[bytes, int] = {}
+def majority_lineage(ready: Iterable[Signed[Ready]], mine: Ready) -> tuple[bytes, bytes]:
+    """The (state root, parent) that most of the peers that came have; those of ``mine`` in a tie."""
+    counts: dict[tuple[bytes, bytes], int] = {}
+    ours = (mine.state_root, mine.parent)
     for signed in ready:
-        counts[signed.message.state_root] = counts.get(signed.message.state_root, 0) + 1
-    return max(counts, key=lambda root: (counts[root], root == mine, root), default=mine)
+        lineage = (signed.message.state_root, signed.message.parent)
+        counts[lineage] = counts.get(lineage, 0) + 1
+    return max(counts, key=lambda lineage: (counts[lineage], lineage == ours, lineage), default=ours)

@@ -102,11 +102,11 @@ def _drawn(run: bytes, epoch: int, peer: PeerId) -> tuple[int, int]:
 
 
 def least(population: int, missed: int = 0) -> int:
-    """The fewest members that form a group in a run whose last group had ``population``: more than half, so
-    there cannot be two.
+    """How many of the ``population`` of the last group must vote for the next one: more than two thirds.
 
-    If more than half of the peers leave at once, nobody could go on. So the number halves with every attempt
-    that was ``missed``, down to 0: then any number is enough. By then the larger part of the population, if
-    there is one, has gone on, and the others follow it.
+    Then there cannot be two groups, as long as fewer than a third of them lie. If a third of the peers leave
+    at once, nobody could go on. So after one attempt that was ``missed``, more than half are enough, and the
+    number halves with every further one, down to 0: then any number is enough. By then the larger part of the
+    population, if there is one, has gone on, and the others follow it.
     """
-    return (population // 2 + 1) >> missed
+    return 2 * population // 3 + 1 if missed == 0 else (population // 2 + 1) >> (missed - 1)

@@ -15,7 +15,7 @@ from enum import IntEnum
 from typing import ClassVar
 
 from swarm.manifest import Codec
-from swarm.wire import Kind, Message, finite, sized
+from swarm.wire import NO_GROUP, Kind, Message, finite, sized
 
 MAX_PARTS = 64
 MAX_MEMBERS = 256
@@ -30,10 +30,10 @@ MAX_WEIGHT = 1 << 50
 class Ready(Message, frozen=True):
     """The sender has an update for the stamp's round, made from the model with ``state_root``.
 
-    Describes the sender's link as well.
+    Describes the sender's link and its update as well.
 
     The proposal hands these signed claims to all members, so all of them cut the vector in the same way
-    (`groups.shares`).
+    (`groups.shares`), and count the same tokens for it.
     """
 
     kind: ClassVar[Kind] = Kind.READY
@@ -45,13 +45,18 @@ class Ready(Message, frozen=True):
     """Whether others can open connections to the sender: the owner of a part must hear from all members."""
     peers: int = 1
     """How many peers the sender represents: 1, or the population of its level-1 group (`hierarchy`)."""
-    is_participant: bool = True
-    """Whether the sender was in the run's last average, or the run has had none yet."""
+    tokens: int = 1
+    """Tokens behind the sender's update: its weight."""
+    parent: bytes = NO_GROUP
+    """The id of the group whose decision led to the state; all zero before the run's first average."""
 
     def __post_init__(self) -> None:
         sized("state_root", self.state_root, 32)
+        sized("parent", self.parent, 16)
         if not (0 <= self.uplink <= MAX_UPLINK and 1 <= self.peers <= MAX_POPULATION):
             raise ValueError("ready: out of range")
+        if not 0 < self.tokens < MAX_WEIGHT:
+            raise ValueError("ready: tokens out of range")
 
 
 class Proposal(Message, frozen=True):
@@ -61,14 +66,14 @@ class Proposal(Message, frozen=True):
     kind: ClassVar[Kind] = Kind.PROPOSAL
 
     ready: tuple[bytes, ...]
-    unseated: int = 0
-    """How many more peers were ready and got no seat."""
+    unseated: tuple[bytes, ...] = ()
+    """The `Ready` frames of more peers that were ready and got no seat."""
 
     def __post_init__(self) -> None:
         if not 1 <= len(self.ready) <= MAX_MEMBERS:
             raise ValueError(f"a group has 1 to {MAX_MEMBERS} members")
-        if not 0 <= self.unseated <= MAX_POPULATION:
-            raise ValueError("proposal: out of range")
+        if len(self.ready) + len(self.unseated) > MAX_MEMBERS:
+            raise ValueError("proposal: too many peers without a seat")
 
 
 class Vote(Message, frozen=True):
@@ -94,7 +99,9 @@ class DeclineReason(IntEnum):
 class Decline(Message, frozen=True):
     """The receiver is not in the group of the stamp's round, and why.
 
-    ``round`` is the newest round that the sender knows of.
+    ``round`` is the newest round that the sender knows of. That a group is formed counts only with its
+    ``certificate`` (`certificate.GroupCertificate`, packed); without one the message says only that its
+    sender will not lead the receiver.
     """
 
     kind: ClassVar[Kind] = Kind.DECLINE
@@ -102,6 +109,7 @@ class Decline(Message, frozen=True):
     round: int
     reason: str
     because: DeclineReason = DeclineReason.FORMED
+    certificate: bytes = b""
 
     def __post_init__(self) -> None:
         if not 0 <= self.round < 1 << 32 or len(self.reason) > 200:

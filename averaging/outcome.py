@@ -24,6 +24,7 @@ from torch import Tensor
 
 from swarm.identity import PeerId
 
+from .certificate import Origin
 from .groups import Group
 from .record import Record
 
@@ -46,6 +47,8 @@ class Decided:
     """Peers that were ready for this round. All who hold the resulting model know the same number."""
     seconds: float = 0.0
     """From the standing group to the average."""
+    origin: Origin
+    """The group that has decided about the run's state; of a large population the level-2 group."""
     record: Record | None = None
     """What was decided, for peers that were not in the group; None where this peer was alone."""
     is_counted: bool = True
@@ -63,10 +66,11 @@ class Followed:
 
     average_P: Tensor
     record: Record
-    tokens: int
+    origin: Origin
+    """The group that has decided."""
     seconds: float
     reason: str
-    """Why this peer was not in the group."""
+    """Why this peer was not in the group, or has not heard its decision."""
 
 
 @dataclass(frozen=True, slots=True)

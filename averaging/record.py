@@ -3,15 +3,15 @@
     record = round, members, population, tokens ‖ the applied items as they were hashed
 
 Its size is a few percent of the model's. A peer that was in another group, had no seat or missed a few rounds
-downloads the records of these rounds instead of the whole model. Any peer may serve a record, so the record
-itself proves nothing: the model that it leads to must have the state root of the other peers.
+downloads the records of these rounds instead of the whole model. Any peer may serve a record, so it carries
+the certificate of the group's decision (`certificate`), and `verified` compares everything in it with that.
 """
 
 # Axes: P parameters of the whole model
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import cast
 
@@ -20,17 +20,20 @@ import torch
 from torch import Tensor
 
 from swarm.errors import Malformed
+from swarm.hashing import digest
 from swarm.identity import PeerId, digest_of
-from swarm.manifest import Exchange, RoundSpec
+from swarm.manifest import Codec, Exchange, RoundSpec
 from swarm.wire import pack, sized, unpack
 
+from . import groups
+from .certificate import CertifiedDecision, Electorate, unpacked_decision
 from .codec_choice import allowed
 from .codecs import codec_of, result_codec
 from .feedback import Settle
 from .fragments import Fragment, fragment_of
 from .groups import Group
 from .messages import MAX_MEMBERS, MAX_PARTS, MAX_POPULATION, MAX_WEIGHT, flag_bytes, flags_of
-from .partition import Part, shaped
+from .partition import Part, plan, shaped
 from .reduce import EncodedPart, EncodeParts
 from .round_plan import Applied
 from .whole_update import CombineUpdates, EncodeUpdate, blob_size, header_of
@@ -47,7 +50,8 @@ class Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True, array_like
 
     ``members`` are the digests of the members' ids, in the order of the ids; ``stops`` says where the parts
     end (a gather exchange has one part). ``items`` is empty if the round was void, and then the model stays
-    as it is. An item that was not applied is empty.
+    as it is. An item that was not applied is empty. ``certificate`` is a `DecisionCertificate`, packed; a
+    void round has none.
     """
 
     round: int
@@ -56,6 +60,7 @@ class Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True, array_like
     tokens: int = 0
     stops: tuple[int, ...] = ()
     items: tuple[bytes, ...] = ()
+    certificate: bytes = b""
 
     def __post_init__(self) -> None:
         if (
@@ -77,8 +82,8 @@ class Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True, array_like
         return not self.items
 
 
-def recorded(applied: Applied, group: Group, parts: Sequence[Part]) -> Record:
-    """The record of a round of ``group``: what others need to come to the same model."""
+def recorded(applied: Applied, group: Group, parts: Sequence[Part], certificate: bytes = b"") -> Record:
+    """The record of a round of ``group``: what others need to come to the same model, and to believe it."""
     return Record(
         round=group.round,
         members=tuple(digest_of(member) for member in group.members),
@@ -86,6 +91,7 @@ def recorded(applied: Applied, group: Group, parts: Sequence[Part]) -> Record:
         tokens=applied.tokens,
         stops=tuple(part.stop for part in parts),
         items=cast("tuple[bytes, ...]", applied.items),  # a bytearray or memoryview is packed like bytes
+        certificate=certificate,
     )
 
 
@@ -138,6 +144,79 @@ def packed(record: Record) -> bytes:
 def opened(raw: bytes) -> Record:
     """Return the record in ``raw``, which any peer may have sent. Raises `Malformed` if it is not one."""
     return unpack(raw, Record)
+
+
+@dataclass(frozen=True, slots=True)
+class VerifiedRecord:
+    """A record that is what the group of its certificate has decided."""
+
+    record: Record
+    decision: CertifiedDecision
+
+
+Judge = Callable[[Record], VerifiedRecord]
+"""Checks a stranger's record; raises `TheirFault` for one that is not to be believed."""
+
+
+def judge_for(run: bytes, shape: UpdateShape, root: bytes, parent: bytes, electorate: Electorate) -> Judge:
+    """What a peer at the state ``root``, to which the group ``parent`` led, believes of its round's record.
+
+    It must be what a group has decided (`verified`) that trained from this very state, and among whose voters
+    are enough members of ``parent``.
+    """
+
+    def judge(record: Record) -> VerifiedRecord:
+        checked = verified(record, run, shape)
+        decision = checked.decision
+        if (decision.group.state_root, decision.parent) != (root, parent):
+            raise Malformed("the record goes on from another state")
+        if not electorate.believes(decision.formed.voters):
+            raise Malformed("too few of those in the last average have voted for the record's group")
+        return checked
+
+    return judge
+
+
+def verified(record: Record, run: bytes, shape: UpdateShape) -> VerifiedRecord:
+    """Check ``record`` against its own certificate. Raises `TheirFault` if they do not fit."""
+    decision = unpacked_decision(record.certificate, run)
+    group = decision.group
+    parts = plan_parts(run, shape.spec, group, shape.fragment(record).tensors)
+    found = tuple(digest(item) if item else b"" for item in record.items)
+    if found != decision.hashes:
+        raise Malformed("the items of the record are not those that were decided")
+    expected = Record(
+        round=group.round,
+        members=tuple(digest_of(member) for member in group.members),
+        population=group.population,
+        tokens=group.tokens_of(contributors(record, group, shape.spec)),
+        stops=tuple(part.stop for part in parts),
+        items=record.items,
+        certificate=record.certificate,
+    )
+    if record != expected:
+        raise Malformed("the record is not what its certificate says")
+    return VerifiedRecord(record, decision)
+
+
+def contributors(record: Record, group: Group, spec: RoundSpec) -> list[PeerId]:
+    """The members of ``group`` of whose update something was applied."""
+    count = len(group.members)
+    if spec.exchange is Exchange.GATHER:
+        return [member for member, item in zip(group.members, record.items, strict=True) if item]
+    included = [flags_of(bytes(item[: flag_bytes(count)]), count) for item in record.items if item]
+    return [member for seat, member in enumerate(group.members) if any(flags[seat] for flags in included)]
+
+
+def plan_parts(run: bytes, spec: RoundSpec, group: Group, tensors: tuple[int, ...]) -> tuple[Part, ...]:
+    """How ``group`` cuts an update whose tensors have these lengths.
+
+    Every member, and every peer that is shown the group's certificate, comes to the same parts.
+    """
+    at_most = 1 if spec.exchange is Exchange.GATHER else spec.owners
+    owners = groups.owners(run, group, at_most)
+    parts = plan(sum(tensors), owners, groups.shares(group, owners))
+    return shaped(parts, tensors)
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,6 +274,8 @@ class RecordResidual:
     shape: UpdateShape
     update_P: Tensor
     representative: PeerId
+    codec: Codec | None = None
+    """How it was encoded, if not as the manifest says."""
 
     def run(self) -> Tensor:
         """Return ``[P]``: what the codec left out where the update was applied, everything elsewhere.
@@ -203,19 +284,20 @@ class RecordResidual:
         """
         parts = self.shape.parts(self.record)
         spec = self.shape.spec
+        codec = spec.codec if self.codec is None else self.codec
         is_gather = spec.exchange is Exchange.GATHER
         encoded: tuple[EncodedPart, ...]
         if is_gather:
             # the weight in the header does not change the encoded numbers
-            encoded = EncodeUpdate(self.update_P, parts[0], spec.codec, weight=1).run()
+            encoded = EncodeUpdate(self.update_P, parts[0], codec, weight=1).run()
         else:
-            encoded = EncodeParts(self.update_P, parts, spec.codec).run()
+            encoded = EncodeParts(self.update_P, parts, codec).run()
         settle = Settle(
             sent_P=self.update_P,
             encoded=tuple(part.payload for part in encoded),
             parts=parts,
             applied=self._applied(is_gather),
-            codec=spec.codec,
+            codec=codec,
             decay=spec.feedback,
             decoded=tuple(part.vector_N for part in encoded),
         )

@@ -37,6 +37,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from typing import cast
 
 from torch import Tensor
 
@@ -56,6 +58,7 @@ from swarm.machine import (
     WakeAt,
 )
 from swarm.manifest import Exchange as ExchangeName
+from swarm.wire import Signed
 
 from .butterfly import Butterfly
 from .codec_choice import allowed
@@ -65,7 +68,7 @@ from .gather import Gather
 from .messages import Ballot, Commit, Holdings
 from .outcome import Undecided, Void
 from .reduce import Checked, CheckResult
-from .round_plan import RoundPlan, Scratch
+from .round_plan import Applied, RoundPlan, Scratch
 from .tally import Tally
 from .update import Update
 from .whole_update import CheckUpdate
@@ -94,6 +97,8 @@ class Round:
         self._exchange: Exchange = Gather(self._state) if is_gather else Butterfly(self._state)
         self._asked: dict[int, set[tuple[PeerId, int]]] = {}
         """By item: the (holder, size) pairs that have been tried."""
+        self._ballots: dict[PeerId, Signed[Ballot]] = {}
+        """The other members' first ballots, as they signed them."""
         self._decision: Decision = ()
         self._is_combining = False
         self._patient_until = 0.0
@@ -121,6 +126,8 @@ class Round:
         match event:
             case Received(signed) if signed.signer in self._plan.group.members:
                 self._tally.hear(signed.signer, signed.message)
+                if isinstance(signed.message, Ballot):
+                    self._ballots.setdefault(signed.signer, cast("Signed[Ballot]", signed))
             case Delivered(sender, item, payload):
                 yield from self._receive(sender, item, payload)
             case Computed():
@@ -151,13 +158,19 @@ class Round:
                     self._tally.gone.add(source)
                     yield self._complaint(job, source, reason)
             case _, Tensor() as average_P:
-                yield Finish(self._exchange.applied(self._decision, average_P))
+                yield Finish(self._applied(average_P))
             case _, tuple() as encoded:
                 self._state.encoded = encoded
                 self._exchange.begin()
                 yield self._state.tell(self._commit())
             case job, result:
                 yield from self._exchange.computed(job, result)
+
+    def _applied(self, average_P: Tensor) -> Applied:
+        """The result, with the ballots that prove it to others."""
+        applied = self._exchange.applied(self._decision, average_P)
+        ballots = (signed for signed in self._ballots.values() if signed.message.hashes == self._decision)
+        return replace(applied, decision=self._decision, ballots=tuple(ballots))
 
     def _commit(self) -> Commit:
         update = self._state.update

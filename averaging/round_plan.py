@@ -10,10 +10,11 @@ from torch import Tensor
 
 from swarm.identity import PeerId
 from swarm.manifest import Codec, Exchange
+from swarm.wire import Signed
 
 from .codecs import Raw, codec_of, result_codec
 from .groups import Group
-from .messages import flag_bytes
+from .messages import Ballot, flag_bytes
 from .partition import Part
 
 SPARES = 2
@@ -126,3 +127,7 @@ class Applied:
     """Behind the updates that were applied, as their senders claim."""
     items: tuple[Raw, ...]
     """The applied items as they were hashed; an empty one for each that was not applied."""
+    decision: tuple[bytes, ...] = ()
+    """Their hashes: what the group's ballots name."""
+    ballots: tuple[Signed[Ballot], ...] = ()
+    """The other members' ballots that name exactly these."""

@@ -56,7 +56,7 @@ class Tally:
         self.written_off.discard(sender)
         self.dead.discard(sender)
         match message:
-            case Commit() if len(message.hashes) == len(self.plan.parts) and self._fits(message):
+            case Commit() if len(message.hashes) == len(self.plan.parts) and self._fits(sender, message):
                 self.commits.setdefault(sender, message)
             case Receipt(part) if sender in self._chain(part):
                 self.receipts.setdefault((part, sender), message)
@@ -67,8 +67,13 @@ class Tally:
             case Ballot() if len(message.hashes) == self.plan.items:
                 self.ballots.setdefault(sender, message)
 
-    def _fits(self, commit: Commit) -> bool:
-        return commit.state_root == self.group.state_root and commit.codec in allowed(self.plan.codec)
+    def _fits(self, sender: PeerId, commit: Commit) -> bool:
+        """Whether a commit is for our model, and says the same tokens as its sender's `Ready`, which all
+        members have."""
+        group = self.group
+        is_weighed = commit.weight == dict(zip(group.members, group.tokens, strict=True)).get(sender)
+        is_ours = commit.state_root == group.state_root
+        return is_weighed and is_ours and commit.codec in allowed(self.plan.codec)
 
     def _chain(self, index: int) -> tuple[PeerId, ...]:
         """The members that may reduce part ``index``; none if there is no such part, or nothing to reduce."""
@@ -129,7 +134,3 @@ class Tally:
         """Whether a decision is possible even if none of the ``silent`` members sends anything more."""
         still = set(self.group.members) - self.ballots.keys() - silent
         return self.leading()[1] + len(still) >= self.group.quorum
-
-    def tokens(self, members: Set[PeerId]) -> int:
-        """The sum of the weights that ``members`` have committed to, as far as we have heard."""
-        return sum(commit.weight for member, commit in self.commits.items() if member in members)

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 
 from swarm.identity import PeerId
 
+from .certificate import EVERYBODY, Electorate
 from .hierarchy import LEVEL1_SIZE, Hierarchy, least
 
 LOST_AFTER = 3
@@ -31,12 +32,11 @@ class GroupTerms:
     """Whether the peer's own update may be the average if nobody else comes; else it is carried over."""
     least: int = 1
     """The fewest members of a group."""
-    least_participants: int = 0
-    """The fewest members from the last average: newcomers form no group beside the peers that go on."""
-    population: int = 1
-    """Peers of the last round; all who hold its model know the same number."""
-    present: int = 1
-    """Peers that are present, as far as this peer knows."""
+    electorate: Electorate = EVERYBODY
+    """Whose votes decide: newcomers form no group beside the peers that go on."""
+    is_lowered: bool = False
+    """Whether fewer of them are enough than usual, after attempts that failed. Then a group must list all of
+    them that have come."""
     leader: PeerId | None = None
     """The peer that leads if it is there; else a hash decides."""
 
@@ -58,8 +58,9 @@ class Attendance:
     """Seconds that forming a group may take beyond ``close_at`` (`RoundSpec.assemble_seconds`)."""
     population: int = 1
     """Peers of the last round."""
-    departed: int = 0
-    """Members of the last average that have left since."""
+    participants: Collection[PeerId] = ()
+    """Members of the group that led to our state, without those that have said that they leave; before the
+    first average the organiser. Empty where nobody knows them."""
     has_others: bool = False
     """Whether peers are present that train without us: then an average of our own would split the run."""
     missed: int = 0
@@ -83,23 +84,28 @@ class Attendance:
             expected=sorted((set(self.near) | set(self.at_round)) - {me}),
             close_at=self.close_at + (self.patience if is_first else 0.0),
             alone_is_fine=not self.has_others,
-            least_participants=least(max(1, self.population - self.departed), self.missed),
-            population=self.population,
-            present=1 + len(self.present),
+            electorate=self._electorate(),
+            is_lowered=self.missed > 0,
             leader=self.first_leader if is_first else None,
         )
 
+    def _electorate(self) -> Electorate:
+        """The votes that a group of all needs."""
+        if not self.participants:
+            return EVERYBODY
+        count = len(self.participants)
+        needed = least(count, self.missed)
+        return Electorate(members=frozenset(self.participants), needed=needed, floor=least(count, 1))
+
     def level1(self, me: PeerId, hierarchy: Hierarchy) -> GroupTerms:
-        """For the level-1 group of ``me``: a quarter of its usual members are enough, as the level-2 group
+        """For the level-1 group of ``me``: half of its usual members are enough, as the level-2 group
         decides."""
         usual_size = min(LEVEL1_SIZE, self.population // hierarchy.count)
         return GroupTerms(
             expected=hierarchy.group_mates(me, self._known(me)),
             close_at=self.close_at,
             alone_is_fine=False,
-            least=max(1, (usual_size // 4) >> self.missed),
-            population=self.population,
-            present=1 + len(self.present),
+            least=max(1, (usual_size // 2) >> self.missed),
         )
 
     def level2(self, me: PeerId, hierarchy: Hierarchy, average_seconds: float) -> GroupTerms:
@@ -109,12 +115,20 @@ class Attendance:
         missed attempt does not lower the minimum yet (there could be two level-2 groups); the second one
         does.
         """
+        needed = max(2, least(hierarchy.count, max(0, self.missed - 1)))
         return replace(
             self.level1(me, hierarchy),
             expected=self.other_representatives(me, hierarchy),
             close_at=self.close_at + self.patience + average_seconds,
-            least=max(2, least(hierarchy.count, max(0, self.missed - 1))),
+            least=needed,
+            electorate=Electorate(needed=needed, floor=least(hierarchy.count, 1)),
         )
+
+    def deciding(self, me: PeerId, hierarchy: Hierarchy, average_seconds: float) -> Electorate:
+        """Whose votes decide about the run's next state: those of the only group, or of the level-2 group."""
+        if hierarchy.count == 1:
+            return self._electorate()
+        return self.level2(me, hierarchy, average_seconds).electorate
 
     def other_representatives(self, me: PeerId, hierarchy: Hierarchy) -> list[PeerId]:
         """The peers that should be in the level-2 group for the groups other than that of ``me``."""

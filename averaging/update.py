@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from torch import Tensor
 
 from swarm.manifest import Codec
+from swarm.wire import NO_GROUP
 
 from .groups import LinkClaim
 
@@ -38,5 +39,5 @@ class Update:
     """How to encode it, if not as the manifest says: smaller, for a slow uplink (`codec_choice.allowed`)."""
     link: LinkClaim = field(default_factory=LinkClaim)
     """What the peer tells the others about its link."""
-    is_participant: bool = True
-    """Whether the peer was in the run's last average, or the run has had none yet."""
+    parent: bytes = NO_GROUP
+    """The id of the group whose decision led to that state; all zero before the run's first average."""

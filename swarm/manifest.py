@@ -280,6 +280,14 @@ class RunManifest(RunDescription, frozen=True):
         return hashlib.sha256(self.body).digest()
 
     @property
+    def most_tokens(self) -> int:
+        """The most tokens that one peer can have trained on for one update.
+
+        Twice those of a round's steps, as a peer may train on while an average is made.
+        """
+        return 2 * self.round.max_steps * self.inner.batch * self.model.context
+
+    @property
     def organiser_id(self) -> PeerId:
         """The peer id of the organiser."""
         return peer_id_of(self.organiser)

@@ -202,3 +202,18 @@ def _signed_bytes(header: bytes, body: bytes) -> bytes:
 def body_of(raw: bytes) -> bytes:
     """The body bytes of a frame that `open_frame` has accepted."""
     return raw[_BODY_START:]
+
+
+def signature_of(raw: bytes) -> bytes:
+    """The signature (64 bytes) of a frame that `open_frame` has accepted."""
+    return raw[_HEADER.size : _BODY_START]
+
+
+def frame_from(message: Message, stamp: Stamp, public: bytes, signature: bytes) -> bytes:
+    """The frame that ``signature`` (64 bytes) by the key ``public`` (32 bytes) belongs to.
+
+    A list of signatures under one message needs the message only once. The result is a stranger's frame:
+    `open_frame` checks it.
+    """
+    header = _HEADER.pack(_MAGIC, message.kind, stamp.run, stamp.round, stamp.group, stamp.seq, public)
+    return header + signature + pack(message)

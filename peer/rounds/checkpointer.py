@@ -6,16 +6,18 @@ Without a home it keeps nothing.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from pathlib import Path
 
 from averaging.averager import Averager
-from swarm.errors import ConfigError, DiskTrouble
+from averaging.certificate import unpacked_decision
+from swarm.errors import ConfigError, DiskTrouble, TheirFault
 from swarm.machine import Arithmetic
 from swarm.manifest import RunManifest
 
 from ..observe.events import Events
 from ..observe.metrics import Metrics
-from ..sync.position import PositionTracker
+from ..sync.position import Position, PositionTracker
 from ..training import checkpoint
 from ..training.checkpoint import Loaded
 from ..training.learner import Learner
@@ -54,31 +56,47 @@ class Checkpointer:
         self._saved_round = -1
         self._retry = FIRST_RETRY
 
-    async def restore(self, learner: Learner, averager: Averager) -> bool:
-        """Put the newest whole checkpoint of this run into ``learner`` and ``averager``; False if there is
-        none."""
+    async def restore(self, learner: Learner, averager: Averager) -> Position | None:
+        """Put the newest whole checkpoint of this run into ``learner`` and ``averager``.
+
+        Returns where this peer stood when it was written; None if there is none.
+        """
         home = self._home
         if home is None:
-            return False
+            return None
         loaded, warnings = await self._arithmetic.run(lambda: checkpoint.load(home / "checkpoints"))
         for warning in warnings:
             self._events.warn("checkpoint", warning)
         if loaded is None or not self._is_ours(loaded):
-            return False
+            return None
         try:
             learner.adopt(loaded.state)
             learner.import_inner(loaded.inner)
         except ConfigError as error:
             self._events.warn(error.code, error.fact)
-            return False
+            return None
         if loaded.residual_P is not None:
             for fragment in learner.fragments:
                 averager.restore(loaded.residual_P[fragment.place], fragment.index)
-        self._position.restore_tokens(int(loaded.meta.get("tokens", "0")))
         self._metrics.training.given_tokens = int(loaded.meta.get("given", "0"))
         self._saved_round = loaded.state.round
         self._events.say("resumed", round=loaded.state.round, checkpoint=str(loaded.path))
-        return True
+        return self._place(loaded.meta)
+
+    def _place(self, meta: Mapping[str, str]) -> Position:
+        """Where this peer stood, apart from the state itself."""
+        origin = None
+        if "origin" in meta:
+            try:
+                origin = unpacked_decision(bytes.fromhex(meta["origin"]), self._manifest.run_id).origin
+            except (TheirFault, ValueError) as error:
+                self._events.warn("checkpoint", f"the certificate of its state does not hold ({error})")
+        return Position(
+            tokens=int(meta.get("tokens", "0")),
+            population=int(meta.get("population", "1")),
+            is_participant=meta.get("participant") == "yes",
+            origin=origin,
+        )
 
     def _is_ours(self, loaded: Loaded) -> bool:
         is_ours = loaded.meta.get("run") == self._manifest.run_id.hex()
@@ -105,11 +123,16 @@ class Checkpointer:
     async def _save(self, home: Path, learner: Learner, averager: Averager) -> bool:
         """Write a checkpoint; whether it is written. A full disk is told, and training goes on."""
         residuals = [averager.residual(fragment.index) for fragment in learner.fragments]
+        position = self._position.now
         meta = {
             "run": self._manifest.run_id.hex(),
-            "tokens": str(self._position.now.tokens),
+            "tokens": str(position.tokens),
             "given": str(self._metrics.training.given_tokens),
+            "population": str(position.population),
+            "participant": "yes" if position.is_participant else "no",
         }
+        if position.origin:
+            meta["origin"] = position.origin.certificate.hex()
         try:
             path = await self._arithmetic.run(
                 lambda: checkpoint.save(

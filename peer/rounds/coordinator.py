@@ -95,11 +95,16 @@ class Coordinator:
             close_at=self._activity.train_until + self._activity.spec.assemble_seconds,
             patience=self._activity.spec.assemble_seconds,
             population=position.population,
-            departed=len(departed),
+            participants=[peer for peer in self._position.participants if not self._has_left(peer, now)],
             has_others=bool(self._others(update, len(departed), now)),
             missed=self._missed,
             first_leader=self._manifest.organiser_id,
         )
+
+    def _has_left(self, peer: PeerId, now: float) -> bool:
+        """Whether ``peer`` has said that it leaves, or has not been heard of for long."""
+        roster = self._membership.roster
+        return peer != self._membership.me and peer in roster and not roster.is_present(peer, now)
 
     def _others(self, update: Update, departed: int, now: float) -> list[PeerId]:
         """Present peers that train, and beside which we must not average alone.
@@ -109,6 +114,6 @@ class Coordinator:
         roster = self._membership.roster
         others = roster.in_training(now)
         is_last_one_left = self._position.now.population - departed <= 1
-        if update.is_participant and is_last_one_left:
+        if self._position.now.is_participant and is_last_one_left:
             return [peer for peer in others if roster.round_of(peer) >= update.round]
         return others

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 
-from averaging.record import Record, UpdateShape
+from averaging.record import Judge, Record, UpdateShape, VerifiedRecord
 from swarm.identity import PeerId, peer_id_from_digest
 from swarm.membership.roster import Roster
 
@@ -14,20 +13,14 @@ from ..sync.catch_up import CatchUp
 from ..sync.head_exchange import HeadExchange
 from ..sync.position import PositionTracker
 from ..sync.round_log import RoundLog
-from ..training.state import state_root
 from .announcer import Announcer
 
 ASKED = 4
-"""Peers asked at a time for a record, or whether they have come to the same state."""
-OTHERS_ASKED = 2
-"""Of all present peers, so many are asked as well: a peer that names its friends as the deciders is not the
-only one to be heard."""
-PAUSE_SECONDS = 0.5
-"""Between two questions whether others have come to the same state."""
+"""Peers asked at a time for a record, besides the one that should have it."""
 
 
 class RoundFollower:
-    """Fetches records, and compares what they lead to with the heads of others."""
+    """Fetches records, and announces that we follow."""
 
     def __init__(
         self,
@@ -63,36 +56,12 @@ class RoundFollower:
         if round_ <= self._position.now.round and self._catch_up.is_quick:
             self._announcer.follow()
 
-    async def record(self, root: bytes, donors: Sequence[PeerId], deadline: float) -> Record | None:
-        """The record of the round that began with ``root``; None if no donor has it by ``deadline``."""
-        found = await self._round_log.record(root, donors, deadline)
-        return found[0] if found else None
-
-    async def confirm(self, record: Record, deadline: float) -> int | None:
-        """The tokens of the round, if more than half of the first peers that answer have the state to which
-        ``record`` leads; else None.
-
-        The peers that should have decided the round are asked, and some others; those that are not yet as far
-        do not count. Raises `Malformed` for a record that no group of the run can have decided.
-        """
-        loop = asyncio.get_running_loop()
-        membership = self._membership
-        after = await self._round_log.after(record)
-        root = state_root(after)
-        deciders = known_members(record, membership.roster)
-        while loop.time() < deadline:
-            asked = dict.fromkeys([*membership.some(ASKED, deciders), *membership.some(OTHERS_ASKED)])
-            heads = await self._heads.heads(deadline, tuple(asked))
-            as_far = [signed.message for signed in heads if signed.stamp.round >= after.round]
-            same = [
-                head for head in as_far if (head.state_root, head.population) == (root, record.population)
-            ]
-            if as_far:
-                tokens = sorted(head.tokens for head in same)
-                is_confirmed = 2 * len(same) > len(as_far)
-                return max(0, tokens[len(tokens) // 2] - self._position.now.tokens) if is_confirmed else None
-            await asyncio.sleep(PAUSE_SECONDS)
-        return None
+    async def record(
+        self, root: bytes, donors: Sequence[PeerId], judge: Judge, deadline: float
+    ) -> VerifiedRecord | None:
+        """The record of the round that began with ``root``, which ``judge`` believes; None if no donor has it
+        by ``deadline``."""
+        return await self._round_log.decided(root, donors, judge, deadline)
 
 
 def known_members(record: Record, roster: Roster) -> tuple[PeerId, ...]:

@@ -18,7 +18,7 @@ from ..observe.metrics import Metrics
 from ..sync.activity import Activity
 from ..sync.catch_up import CatchUp, Found
 from ..sync.partition_watch import PartitionWatch
-from ..sync.position import PositionTracker
+from ..sync.position import PositionTracker, Step
 from ..sync.round_log import RoundLog
 from ..training.jobs import LocalCompute
 from ..training.learner import Learner
@@ -89,10 +89,10 @@ class RoundStages:
         local = self._local
         shared = self._shared
         self._activity.enter(Phase.SYNCING)
-        is_resumed = await local.checkpointer.restore(local.learner, shared.averager)
-        if is_resumed:
-            self._position.take_own(local.learner.state)
-        await shared.catch_up.join(alone_is_fine=is_resumed or is_founder)
+        before = await local.checkpointer.restore(local.learner, shared.averager)
+        if before:
+            self._position.take_own(local.learner.state, before)
+        await shared.catch_up.join(alone_is_fine=before is not None or is_founder)
         if shared.catch_up.is_late:
             # The others are averaging the round whose state we have taken: wait as if turned away.
             await self._wait_for_others(Declined("", self._position.now.round))
@@ -157,7 +157,13 @@ class RoundStages:
         if decided.record:
             shared.round_log.keep(update.state_root, decided.record)
         state = await self._outer_step(decided)
-        self._position.step(state, decided.tokens, decided.population, is_participant=decided.is_counted)
+        taken = Step(
+            tokens=decided.tokens,
+            population=decided.population,
+            origin=decided.origin,
+            is_participant=decided.is_counted,
+        )
+        self._position.step(state, taken)
         self._position.companions = decided.present
         self._local.events.members(decided)
         self._has_contributed = True
@@ -174,7 +180,14 @@ class RoundStages:
         shared = self._shared
         shared.round_log.keep(update.state_root, followed.record)
         state = await self._outer_step(followed)
-        self._position.step(state, followed.tokens, followed.record.population, is_participant=False)
+        record = followed.record
+        taken = Step(
+            tokens=record.tokens,
+            population=record.population,
+            origin=followed.origin,
+            is_participant=shared.membership.me in followed.origin.members,
+        )
+        self._position.step(state, taken)
         self._position.same_head = known_members(followed.record, shared.membership.roster)
         shared.announcer.announce_round()
 

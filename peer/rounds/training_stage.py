@@ -85,5 +85,5 @@ class TrainingStage:
             fragment=fragment.index,
             codec=codec,
             link=self._uplink.claim(),
-            is_participant=position.is_participant,
+            parent=position.parent,
         )

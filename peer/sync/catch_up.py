@@ -110,16 +110,19 @@ class CatchUp:
         """
         loop = asyncio.get_running_loop()
         give_up_at = loop.time() + JOIN_PATIENCE
+        failed: set[bytes] = set()
         while True:
             asked_at = loop.time()
-            head, answers = await self._heads.choose(min(give_up_at, asked_at + ASK_SECONDS))
+            head, answers = await self._heads.choose(min(give_up_at, asked_at + ASK_SECONDS), failed)
             if answers == 0 and alone_is_fine:
                 break
             if head and self._is_ours(head):
                 self._position.agree(head)
                 break
-            if head and await self.adopt(head, asked_at):
+            if head and await self.adopt(head, asked_at, tries=1 + len(failed)):
                 break
+            # A state that could not be had is tried again only when no other is left.
+            failed = failed | {head.state_root} if head else set()
             if loop.time() >= give_up_at:
                 fact = "no peer of the run gave us its model"
                 raise NobodyThere(fact, "the run may be over; ask the organiser, or try again in a minute")
@@ -180,7 +183,7 @@ class CatchUp:
     def _is_ours(self, head: ChosenHead) -> bool:
         return self._position.has_state and head.state_root == self._position.now.state_root
 
-    async def adopt(self, head: ChosenHead, asked_at: float) -> bool:
+    async def adopt(self, head: ChosenHead, asked_at: float, tries: int = 1) -> bool:
         """Take the state of ``head``; False if it could not be had this time.
 
         What the others had left of their round when we asked has been running since: during the slowest

@@ -17,7 +17,8 @@ from swarm.wire import Signed, Stamp, open_frame, seal
 
 from ..network.membership import GREETING_SECONDS, MANY, Membership
 from .activity import Activity
-from .head import ChosenHead, Head, fork_choice
+from .head import ChosenHead, Claim, Head, fork_choice
+from .origins import Origins
 from .position import PositionTracker
 from .trusted_head import TrustedHeads
 
@@ -46,6 +47,8 @@ class HeadExchange:
         self._sealed: tuple[tuple[int, Head], bytes] | None = None
         """The head that was told last, and its frame: many peers ask for the same."""
         self.trusted = TrustedHeads(manifest, transport)
+        self._origins = Origins(manifest, transport)
+        position.subscribe(self._origins.observe)
         transport.serve(Route("offer", self._on_head))
 
     # --- answering ------------------------------------------------------------------------------------------
@@ -89,21 +92,26 @@ class HeadExchange:
 
         return await self._membership.ask(peers or self._membership.some(), ask, GREETING_SECONDS)
 
-    async def choose(self, deadline: float) -> tuple[ChosenHead | None, int]:
+    async def choose(self, deadline: float, without: Collection[bytes] = ()) -> tuple[ChosenHead | None, int]:
         """(the head of the run, how many other peers answered). Our own head counts as one claim.
 
-        Ignore peers at a state that we have already passed. A peer without a state, or with one that it
-        merely downloaded, is a newcomer: while the others are few it takes the trusted head into account.
+        Ignore peers at a state that we have already passed, and the states ``without``: they could not be
+        had. A peer without a state, or with one that it merely downloaded, is a newcomer: while the others
+        are few it takes the trusted head into account.
         """
         own = self.own()
         answers = await self.heads(deadline)
-        heads = self.not_passed(answers)
+        heads = [head for head in self.not_passed(answers) if head.message.state_root not in without]
         if own:
             heads.append(own)
-        is_newcomer = own is None or not own.message.is_participant
-        if is_newcomer:
-            return await self.trusted.choose(heads, deadline), len(answers)
-        return fork_choice(heads, self._manifest.organiser_id), len(answers)
+        claims = await self.claims(heads, deadline)
+        if own is None or not self._position.now.is_participant:
+            return await self.trusted.choose(claims, deadline), len(answers)
+        return fork_choice(claims, self._manifest.organiser_id), len(answers)
+
+    async def claims(self, heads: Sequence[Signed[Head]], deadline: float) -> list[Claim]:
+        """``heads`` with the certified decisions that led to their states."""
+        return await self._origins.claims(heads, deadline)
 
     async def is_news(self, deadline: float) -> bool:
         """Whether it is worth asking for the run's head: in a small run always, in a large one if one of a

@@ -75,4 +75,5 @@ class PartitionWatch:
             heads = [signed for signed in heads if abs(signed.stamp.round - self._position.now.round) != 1]
         if not heads:
             return None
-        return other_side(heads, len(outsiders), own, companions, self._organiser)
+        mine, *claims = await self._heads.claims([own, *heads], loop.time() + ASK_SECONDS)
+        return other_side(claims, len(outsiders), mine, companions, self._organiser)

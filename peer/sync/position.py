@@ -2,8 +2,7 @@
 
 `PositionTracker` is the only place that changes the `Position`; everything else reads or subscribes.
 
-    take_own        a state that we had a part in (a checkpoint), or that no other peer has (the founder's)
-    restore_tokens  the tokens of a checkpoint
+    take_own        the state of our checkpoint, or one that no other peer has (the founder's)
     adopt           a state that the other peers have, fetched from them
     agree           the others have the state that we have; their population counts
     step            the state after a round, by its average
@@ -16,15 +15,17 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+from averaging.certificate import Origin
 from averaging.hierarchy import Hierarchy
 from swarm.identity import PeerId
 from swarm.manifest import RunManifest
+from swarm.wire import NO_GROUP
 
 from ..training.state import SharedState, state_root
 from .head import ChosenHead, Head
 
 REMEMBERED_ROOTS = 64
-"""States back for which we remember whether we had a part in them, and that we have gone on from them."""
+"""States back for which we remember that we have gone on from them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,7 +40,27 @@ class Position:
     population: int = 1
     """Peers that were ready for the last round. All who were in it know the same number."""
     is_participant: bool = False
-    """Whether we were in the average that led to this state, or began with it; else others made it."""
+    """Whether we had a part in the average that led to this state, or founded the run."""
+    origin: Origin | None = None
+    """That group, with the proof; None before the run's first average."""
+
+    @property
+    def parent(self) -> bytes:
+        """The id of the group that led to this state; all zero before the run's first average."""
+        return self.origin.group_id if self.origin else NO_GROUP
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Step:
+    """What a round's average adds to the position."""
+
+    tokens: int
+    """Behind the average."""
+    population: int
+    origin: Origin
+    """The group that has decided it."""
+    is_participant: bool
+    """Whether we had a part in it."""
 
 
 Subscriber = Callable[[Position, SharedState], None]
@@ -58,7 +79,6 @@ class PositionTracker:
         """Peers that said last that they have the very head that we have: they will come to its average."""
         self.companions: tuple[PeerId, ...] = ()
         """The members of our last average whose work is in it, us among them."""
-        self._own_roots: deque[bytes] = deque(maxlen=REMEMBERED_ROOTS)
         self.passed_roots: deque[bytes] = deque(maxlen=REMEMBERED_ROOTS)
         """States that we have gone on from. Peers that still have them are behind us."""
         self._subscribers: list[Subscriber] = []
@@ -94,54 +114,59 @@ class PositionTracker:
         if not self.has_state:
             return None
         now = self._now
-        return Head(now.state_root, now.tokens, seconds_left, now.population, now.is_participant)
+        return Head(now.state_root, now.tokens, seconds_left, now.population, now.parent)
+
+    @property
+    def participants(self) -> tuple[PeerId, ...]:
+        """The members of the group that led to our state; before the first average the organiser."""
+        origin = self._now.origin
+        return origin.members if origin else (self._manifest.organiser_id,)
 
     # --- the verbs ------------------------------------------------------------------------------------------
 
-    def restore_tokens(self, tokens: int) -> None:
-        """Count on from the tokens of a checkpoint."""
-        self._now = replace(self._now, tokens=tokens)
+    def take_own(self, state: SharedState, before: Position | None = None) -> None:
+        """Begin with the state of our checkpoint, or with one that no other peer has: the founder's.
 
-    def take_own(self, state: SharedState) -> None:
-        """Begin with a state that we had a part in before a restart, or that no other peer has: the
-        founder's."""
-        self._own_roots.append(state_root(state))
+        ``before`` is where we stood when the checkpoint was written.
+        """
+        self._now = before or replace(self._now, is_participant=True)
         self._move(state)
 
     def adopt(self, state: SharedState, head: ChosenHead) -> None:
         """Go on from the state of other peers, whose ``head`` we have chosen."""
-        tokens = max(self._now.tokens, head.tokens)
-        self._now = replace(self._now, tokens=tokens)
+        self._now = replace(self._now, tokens=head.tokens, origin=head.origin, is_participant=False)
         self._move(state, head.population)
         self.same_head = head.donors
 
     def agree(self, head: ChosenHead) -> None:
         """Other peers have the state that we have; join their population."""
         self.same_head = head.donors
-        self._now = replace(self._now, population=head.population)
+        self._now = replace(
+            self._now, population=head.population, tokens=head.tokens, origin=head.origin or self._now.origin
+        )
 
-    def step(self, state: SharedState, tokens: int, population: int, *, is_participant: bool) -> None:
-        """The state after a round: a step by its average, behind which are ``tokens``."""
+    def step(self, state: SharedState, taken: Step) -> None:
+        """The state after a round, by an average."""
         self.passed_roots.append(self._now.state_root)
-        if is_participant:
-            self._own_roots.append(state_root(state))
-        self._now = replace(self._now, tokens=self._now.tokens + tokens)
-        self._move(state, population)
+        self._now = replace(
+            self._now,
+            tokens=self._now.tokens + taken.tokens,
+            origin=taken.origin,
+            is_participant=taken.is_participant,
+        )
+        self._move(state, taken.population)
 
     def skip(self, state: SharedState) -> None:
         """The same model in the next round."""
-        if self._now.is_participant:
-            self._own_roots.append(state_root(state))
         self._move(state)
 
     def _move(self, state: SharedState, population: int | None = None) -> None:
-        root = state_root(state)
+        now = self._now
         self._now = replace(
-            self._now,
+            now,
             round=state.round,
-            state_root=root,
-            population=self._now.population if population is None else population,
-            is_participant=root in self._own_roots,
+            state_root=state_root(state),
+            population=now.population if population is None else population,
         )
         self.has_state = True
         self.same_head = ()

@@ -4,9 +4,10 @@ of fetching the model.
     record / ROOT  ──►  what was decided in the round that began with that state root (`averaging.record`)
     our state      ──►  the next, and the next …  until the state root that the others have, to the last bit
 
-No donor is believed: only a state that has the root on which the run agrees is taken; otherwise the model
-itself is fetched. Records are kept as long as they are smaller than half the model: then several of them are
-still cheaper than the model.
+No donor is believed. A record of the round under way must have a certificate that holds; of replayed rounds
+only the end counts: the state that has the root on which the run agrees, else the model itself is fetched.
+Records are kept as long as they are smaller than half the model: then several of them are still cheaper than
+the model.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import asyncio
 from collections import OrderedDict
 from collections.abc import Sequence
 
-from averaging.record import Record, ReplayRecord, UpdateShape, opened, packed
+from averaging.record import Judge, Record, ReplayRecord, UpdateShape, VerifiedRecord, opened, packed
 from swarm.errors import Busy, Malformed, Refused, SwarmError, TheirFault, Weather
 from swarm.identity import PeerId
 from swarm.machine import Arithmetic, Report
@@ -118,6 +119,26 @@ class RoundLog:
         finally:
             self._wanted = None
 
+    async def decided(
+        self, root: bytes, donors: Sequence[PeerId], judge: Judge, deadline: float
+    ) -> VerifiedRecord | None:
+        """The record of the round that began with ``root``, which ``judge`` believes; None if no donor has
+        one by ``deadline``."""
+        left = list(donors)
+        while left:
+            found = await self.record(root, left, deadline)
+            if found is None:
+                return None
+            record, donor = found
+            left.remove(donor)
+            if record.is_void:
+                continue
+            try:
+                return judge(record)
+            except TheirFault as error:
+                self._report(error, donor)
+        return None
+
     async def _record(
         self, root: bytes, donors: Sequence[PeerId], deadline: float
     ) -> tuple[Record, PeerId] | None:
@@ -173,13 +194,6 @@ class RoundLog:
                 liars.add(donor)
                 self._report(error, donor)
         return state if state_root(state) == head.state_root else None
-
-    async def after(self, record: Record) -> SharedState:
-        """The state after ours by ``record``.
-
-        Raises `Malformed` if no group of the run can have decided it.
-        """
-        return await self.next_state(self._learner.state, record)
 
     async def next_state(self, state: SharedState, record: Record) -> SharedState:
         """The state after ``state`` by ``record``.

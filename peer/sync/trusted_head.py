@@ -6,9 +6,9 @@ for a vote.
 
 (The route is called ``anchor`` on the wire.)
 
-Rule 1: with fewer than `ENOUGH` votes the organiser's own head decides, if it counts, however many peers
-        claim something else. It does not count if the organiser is itself a newcomer to its run: then it has
-        lost its checkpoint, and follows the others.
+Rule 1: with fewer than `ENOUGH` claims the organiser's own head decides, if it counts, however many peers
+        claim something else. It does not count if others have gone on from it since: then the organiser has
+        lost its checkpoint, and follows them.
 Rule 2: if the organiser is not among the answers, what it has signed still counts: heads that contradict it
         or are behind it are not believed. Heads that are ahead of it may be right: a run goes on without its
         organiser.
@@ -28,7 +28,7 @@ from swarm.manifest import RunManifest
 from swarm.transport import Call, Payload, Request, Route, Transport
 from swarm.wire import Signed, open_frame
 
-from .head import ENOUGH, ChosenHead, Head, counting, fork_choice
+from .head import ENOUGH, ChosenHead, Claim, Head, current, fork_choice
 
 TELL_SECONDS = 30.0
 """Between two trusted heads that the organiser sends."""
@@ -37,22 +37,18 @@ PATIENCE = 5.0
 
 
 def choose_for_newcomer(
-    heads: Sequence[Signed[Head]], organiser: PeerId, trusted: Signed[Head] | None
+    claims: Sequence[Claim], organiser: PeerId, trusted: Signed[Head] | None
 ) -> ChosenHead | None:
     """The head that a newcomer takes, by the rules of the module; None if there is none to believe (ask
     again)."""
-    votes = counting(heads)
-    if len(votes) < ENOUGH:
-        decisive = next((signed for signed in votes if signed.signer == organiser), None)
+    counted = current(claims, organiser)
+    if len(counted) < ENOUGH:
+        decisive = next((claim for claim in counted if claim.signer == organiser), None)
         if decisive:
-            heads = [signed for signed in heads if _claim(signed) == _claim(decisive)]
+            counted = [claim for claim in counted if claim.state == decisive.state]
         elif trusted:
-            heads = [signed for signed in heads if not _contradicts(signed, trusted)]
-    return fork_choice(heads, organiser)
-
-
-def _claim(signed: Signed[Head]) -> tuple[int, bytes]:
-    return signed.stamp.round, signed.message.state_root
+            counted = [claim for claim in counted if not _contradicts(claim.signed, trusted)]
+    return fork_choice(counted, organiser)
 
 
 def _contradicts(signed: Signed[Head], trusted: Signed[Head]) -> bool:
@@ -92,16 +88,16 @@ class TrustedHeads:
         if self.newest is None or signed.stamp.round > self.newest.stamp.round:
             self.newest = signed
 
-    async def choose(self, heads: Sequence[Signed[Head]], deadline: float) -> ChosenHead | None:
+    async def choose(self, claims: Sequence[Claim], deadline: float) -> ChosenHead | None:
         """The head that a newcomer takes.
 
         If few heads came, the peers that sent them are asked for the trusted head as well.
         """
-        votes = counting(heads)
-        if len(votes) < ENOUGH and all(signed.signer != self._organiser for signed in votes):
-            others = [signed.signer for signed in heads if signed.signer != self._transport.me]
+        counted = current(claims, self._organiser)
+        if len(counted) < ENOUGH and all(claim.signer != self._organiser for claim in counted):
+            others = [claim.signer for claim in claims if claim.signer != self._transport.me]
             await self._ask(others, deadline)
-        return choose_for_newcomer(heads, self._organiser, self.newest)
+        return choose_for_newcomer(claims, self._organiser, self.newest)
 
     async def _ask(self, peers: Sequence[PeerId], deadline: float) -> None:
         """A peer that has none, or lies, changes nothing: the heads of the others count the same."""
