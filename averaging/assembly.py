@@ -94,6 +94,8 @@ class Assembly:
         """Peers that may lead and have said that too few have come."""
         self._forwarded: set[PeerId] = set()
         """Members of our group that have got its list from us."""
+        self.let_down: set[PeerId] = set()
+        """Peers that have kept us waiting until their time had passed."""
         self._has_proposed = False
         self._complete_since: float | None = None
         self._is_listening = True
@@ -352,6 +354,7 @@ class Assembly:
         """List the peers with the model of the majority."""
         self._has_proposed = True
         plan = self._plan
+        self.let_down |= self._peers.missing | (self._peers.before_us - {plan.me})
         seated = self._list()
         members = set(seated.group.members)
         if not plan.fits(seated):

@@ -135,7 +135,7 @@ class AssemblyPlan:
         if not self.terms.is_lowered or self.terms.electorate.members is None:
             return set()
         with_our_model = {signed.signer for signed in came if self.has_our_model(signed.message)}
-        return with_our_model & self.terms.electorate.members
+        return (with_our_model & self.terms.electorate.members) - self.terms.unawaited
 
     def too_late(self, ready: Ready, certificate: bytes) -> Decline:
         """The answer to ``ready`` of a peer without which the group of ``certificate`` stands."""

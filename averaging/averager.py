@@ -109,6 +109,9 @@ class Averager:
         no following. Calling this invalidates the average that the previous call has returned.
         """
         self._groups.recycle()
+        reliability = self._groups.reliability
+        reliability.begin(update.round)
+        attendance = attendance.without(self._me, reliability.unawaited)
         run = self._manifest.run_id
         group_size = self._manifest.round.group_size
         hierarchy = attendance.hierarchy(run, update.round, group_size)

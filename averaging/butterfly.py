@@ -177,6 +177,19 @@ class Butterfly:
         ]
         return {peer for peer in current.values() if peer}.union(*ours) - {self._state.me}
 
+    def overdue(self, now: float) -> set[PeerId]:
+        """The members whose part we have waited for until its time had passed, and the owners that have not
+        signed a result in theirs."""
+        schedule = self._plan.schedule
+        overdue: set[PeerId] = set()
+        if now >= schedule.parts:
+            ours = (reducer for reducer in self._reducers.values() if not reducer.rank)
+            overdue = set().union(*(reducer.lacking(now) for reducer in ours))
+        if now >= schedule.takeover:
+            signed = self._tally.receipts.keys()
+            overdue |= {part.owner for part in self._plan.parts if (part.index, part.owner) not in signed}
+        return overdue
+
     def _current_reducer(self, part: Part, present: Set[PeerId], now: float) -> PeerId | None:
         """The member that reduces ``part`` as far as we can tell: the first of its chain that is ``present``
         and not late."""

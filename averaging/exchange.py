@@ -125,6 +125,9 @@ class Exchange(Protocol):
     def awaited(self, now: float) -> set[PeerId]:
         """The members whose bytes we are waiting for."""
 
+    def overdue(self, now: float) -> set[PeerId]:
+        """The members whose bytes should have come by now."""
+
     def may_still_come(self, index: int, now: float) -> bool:
         """Whether an item that we do not hold may still come without our asking."""
 

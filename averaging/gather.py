@@ -102,6 +102,10 @@ class Gather:
         """The members whose update is not here."""
         return self._tally.awaited(self._checked | self._unchecked.keys(), now)
 
+    def overdue(self, now: float) -> set[PeerId]:
+        """The members whose update is not here when the time for updates has passed."""
+        return self.awaited(now) if now >= self._plan.schedule.results else set()
+
     # --- items ----------------------------------------------------------------------------------------------
 
     def may_still_come(self, index: int, now: float) -> bool:

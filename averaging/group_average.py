@@ -22,6 +22,7 @@ from .hierarchy import Hierarchy
 from .messages import Ballot, Ready, Vote
 from .outcome import Decided, NoDecision, NoGroup
 from .record import Record, plan_parts, recorded
+from .reliability import Pace, Reliability
 from .round import Round
 from .round_plan import Applied, RoundPlan, Schedule, Scratch
 from .runner import MachineRunner
@@ -85,6 +86,9 @@ class GroupAverage:
         self._manifest = manifest
         self._key = key
         self._runner = runner
+        self.reliability = Reliability()
+        """Our experience with the others."""
+        self._pace = Pace(manifest.round.average_seconds)
         self._last_P: Tensor | None = None
         """The average that the last exchange has made: in use until `recycle`."""
         self._scratch_P: Tensor | None = None
@@ -112,7 +116,7 @@ class GroupAverage:
         assembly_plan = AssemblyPlan(
             run=self._manifest.run_id,
             ready=open_frame(seal(self._key, ready, stamp), Ready, run=self._manifest.run_id),
-            terms=replace(terms, close_at=close_at),
+            terms=replace(terms, close_at=close_at, unawaited=self.reliability.unawaited),
             patience=spec.assemble_seconds,
             first_look=spec.assemble_seconds * FIRST_LOOK,
             group_size=spec.group_size,
@@ -120,7 +124,11 @@ class GroupAverage:
             sign_vote=lambda group_id: self._signed(Vote(), update.round, group_id),
             hierarchy=hierarchy,
         )
-        return await self._runner.run(Assembly(assembly_plan), stamp, assembly_plan.give_up_at)
+        machine = Assembly(assembly_plan)
+        try:
+            return await self._runner.run(machine, stamp, assembly_plan.give_up_at)
+        finally:
+            self.reliability.let_down(machine.let_down)
 
     async def average(
         self, update: Update, assembled: Assembled, vector_P: Tensor, decoded_scratch_P: Tensor | None = None
@@ -137,8 +145,9 @@ class GroupAverage:
                 self._manifest.run_id, spec, group, update.tensors or (update.vector_P.numel(),)
             ),
             codec=spec.codec,
-            schedule=Schedule.within(began, spec.average_seconds),
+            schedule=Schedule.within(began, self._pace.seconds),
             exchange=spec.exchange,
+            unawaited=self.reliability.unawaited.intersection(group.members),
         )
         scratch = Scratch(self._take_scratch(vector_P), decoded_scratch_P)
         machine = Round(round_plan, self._key.peer_id, replace(update, vector_P=vector_P), scratch)
@@ -149,8 +158,18 @@ class GroupAverage:
             machine, stamp, deadline, expect=machine.expect, is_brief=is_brief
         )
         self._last_P = result.average_P if isinstance(result, Applied) else None
+        self._learn(machine, loop.time() - began, is_decided=isinstance(result, Applied))
         certificate = self._decision(assembled.certificate, group, result)
         return GroupResult(round_plan, result, loop.time() - began, certificate)
+
+    def _learn(self, machine: Round, seconds: float, *, is_decided: bool) -> None:
+        """Remember who kept us waiting, and how long an average takes."""
+        self.reliability.let_down(machine.let_down)
+        self.reliability.delivered(machine.delivered)
+        if is_decided:
+            self._pace.took(seconds)
+        else:
+            self._pace.failed()
 
     def _decision(
         self, formed: GroupCertificate, group: Group, result: Applied | NoDecision

@@ -122,6 +122,10 @@ class PartReducer:
             awaited -= {member for member, held in holdings if not held.hashes[self.part.index]}
         return awaited
 
+    def lacking(self, now: float) -> set[PeerId]:
+        """The members that have committed to a part and not sent it."""
+        return self._tally.awaited(self._inputs.keys() | self._checked | self._unchecked.keys(), now)
+
     def publish(self, reduced: Reduced) -> Iterator[Command]:
         """Send our result to all members."""
         index = self.part.index

@@ -84,6 +84,8 @@ class Presence:
 
         Others cost us nothing more.
         """
+        if peer in self._plan.terms.unawaited:
+            return False
         may_lead = peer in self._plan.ordered([*self.leading, peer])[:DEPUTIES]
         if may_lead:
             self.order = self._plan.ordered([*self.order, peer])

@@ -105,6 +105,8 @@ class Round:
         """When to ask the silent members for the next sign of life."""
         self._unobtainable_at = math.inf
         """When to give up an item that was decided and that none of its holders has given us."""
+        self.let_down: set[PeerId] = set()
+        """Members that have kept us waiting until a deadline."""
         self._doubted: dict[PeerId, float] = {}
         """Members that cannot be reached, and when to try once more; infinite once that has been done."""
 
@@ -203,12 +205,29 @@ class Round:
     # --- doing what has become possible ---------------------------------------------------------------------
 
     def _advance(self, now: float) -> Iterator[Command]:
+        self._note_let_down(now)
         yield from self._exchange.advance(now)
         yield from self._ask_the_silent(now)
         yield from self._ask_the_gone(now)
         yield from self._tell_holdings(now)
         yield from self._vote(now)
         yield from self._decide(now)
+
+    def _note_let_down(self, now: float) -> None:
+        """A deadline has passed: who has not sent what was due by then?"""
+        schedule = self._plan.schedule
+        if now < schedule.commits or self._me in self._tally.ballots:
+            return
+        members = set(self._plan.group.members)
+        overdue = self._exchange.overdue(now) | (members - self._tally.commits.keys())
+        if now >= schedule.holdings:
+            overdue |= members - self._tally.holdings.keys()
+        self.let_down |= overdue - self._tally.gone - {self._me}
+
+    @property
+    def delivered(self) -> set[PeerId]:
+        """The members that have done all that was due."""
+        return (self._tally.holdings.keys() & self._tally.ballots.keys()) - self.let_down
 
     def _ask_the_silent(self, now: float) -> Iterator[Command]:
         """Ask the members that keep us waiting for a sign of life: a dead one will not be reached.

@@ -74,6 +74,8 @@ class RoundPlan:
     codec: Codec
     schedule: Schedule
     exchange: Exchange = Exchange.BUTTERFLY
+    unawaited: frozenset[PeerId] = frozenset()
+    """Members for which we do not wait (`reliability`). What they send in time counts as everybody's."""
 
     @property
     def items(self) -> int:

@@ -87,7 +87,7 @@ class Tally:
     def awaited(self, heard: Set[PeerId], now: float) -> set[PeerId]:
         """The members worth waiting for: not in ``heard``, not gone, and, once commits are due, with a
         commit."""
-        waited = set(self.group.members) - heard - self.gone
+        waited = set(self.group.members) - heard - self.gone - self.plan.unawaited
         return waited & self.commits.keys() if now >= self.plan.schedule.commits else waited
 
     def claim(self, member: PeerId, index: int) -> Claim:

@@ -39,6 +39,8 @@ class GroupTerms:
     them that have come."""
     leader: PeerId | None = None
     """The peer that leads if it is there; else a hash decides."""
+    unawaited: frozenset[PeerId] = frozenset()
+    """Peers for which nobody waits, as they have let us down lately (`reliability`): they do not lead."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,12 +63,27 @@ class Attendance:
     participants: Collection[PeerId] = ()
     """Members of the group that led to our state, without those that have said that they leave; before the
     first average the organiser. Empty where nobody knows them."""
-    has_others: bool = False
-    """Whether peers are present that train without us: then an average of our own would split the run."""
+    others: Collection[PeerId] = ()
+    """Present peers that train without us: beside them an average of our own would split the run."""
     missed: int = 0
     """How many attempts in a row have brought this peer neither an average nor news of a group."""
     first_leader: PeerId | None = None
     """The organiser: it leads while the run has no population yet."""
+
+    def without(self, me: PeerId, unawaited: frozenset[PeerId]) -> Attendance:
+        """The same, but nobody waits for the ``unawaited`` peers.
+
+        A peer that is all that is left of the last average goes on alone beside them. Any other would split
+        the run by that.
+        """
+        is_last_one_left = set(self.participants) <= {me}
+        return replace(
+            self,
+            near=[peer for peer in self.near if peer not in unawaited],
+            at_round=[peer for peer in self.at_round if peer not in unawaited],
+            present=[peer for peer in self.present if peer not in unawaited],
+            others=[peer for peer in self.others if not (is_last_one_left and peer in unawaited)],
+        )
 
     def hierarchy(self, run: bytes, round_: int, group_size: int) -> Hierarchy:
         """The groups of this round. A peer that has missed `LOST_AFTER` rounds looks for one group of all."""
@@ -83,7 +100,7 @@ class Attendance:
         return GroupTerms(
             expected=sorted((set(self.near) | set(self.at_round)) - {me}),
             close_at=self.close_at + (self.patience if is_first else 0.0),
-            alone_is_fine=not self.has_others,
+            alone_is_fine=not self.others,
             electorate=self._electorate(),
             is_lowered=self.missed > 0,
             leader=self.first_leader if is_first else None,

@@ -96,7 +96,7 @@ class Coordinator:
             patience=self._activity.spec.assemble_seconds,
             population=position.population,
             participants=[peer for peer in self._position.participants if not self._has_left(peer, now)],
-            has_others=bool(self._others(update, len(departed), now)),
+            others=self._others(update, len(departed), now),
             missed=self._missed,
             first_leader=self._manifest.organiser_id,
         )
