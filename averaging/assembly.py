@@ -220,19 +220,18 @@ class Assembly:
 
         If our vote is given already, say for which group, so that nobody waits for it here.
         """
-        voted = self._voting.seated
-        if voted:
-            yield Send((proposer,), Vote(), voted.group.id)
+        if self._plan.me in self._voting.votes:
+            yield Send((proposer,), Vote(), self._voting.votes[self._plan.me].stamp.group)
         seated = self._plan.seated_by(proposal)
         if seated:  # else the list does not hold, or is without us: we cannot vote on it
             self._voting.offer(proposer, seated, now)
 
     def _vote(self, seated: Seated) -> Iterator[Command]:
-        self._voting.vote(seated)
+        has_vote = self._voting.vote(seated)
         # A listed peer has come after all; our vote shows whether it can be reached.
         self._peers.gone -= set(seated.group.members)
         others = tuple(peer for peer in seated.group.members if peer != self._plan.me)
-        if others:
+        if others and has_vote:
             yield Send(others, Vote(), seated.group.id)
 
     # --- deciding, after every event ------------------------------------------------------------------------

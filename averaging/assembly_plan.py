@@ -40,8 +40,8 @@ class AssemblyPlan:
     """The most members of a group."""
     most_tokens: int
     """The most tokens that one peer can have trained on in a round."""
-    sign_vote: Callable[[bytes], Signed[Vote]]
-    """Our signed vote for the group of this id."""
+    sign_vote: Callable[[bytes], Signed[Vote] | None]
+    """Our signed vote for the group of this id; None if we have voted in this round before."""
     hierarchy: Hierarchy | None = None
     """For a level-2 group: the level-1 groups whose representatives come."""
 

@@ -52,6 +52,7 @@ from .outcome import (
 from .record import Record, RecordResidual, ReplayRecord, UpdateShape, VerifiedRecord, judge_for
 from .round_plan import Applied
 from .runner import MachineRunner, Ports
+from .signed_rounds import SignedRounds
 from .terms import Attendance, GroupTerms
 from .update import Update
 
@@ -78,7 +79,8 @@ class Averager:
         self._manifest = manifest
         self._me = key.peer_id
         self._arithmetic = ports.arithmetic
-        self._groups = GroupAverage(manifest, key, MachineRunner(ports))
+        signed = SignedRounds(ports.signed, ports.arithmetic)
+        self._groups = GroupAverage(manifest, key, MachineRunner(ports), signed)
         self._closed = ClosedRounds(manifest, ports.post)
         self._feedbacks: dict[int, ErrorFeedback] = {}
         """By fragment."""

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import msgspec
 
@@ -29,6 +30,8 @@ from swarm.wire import signature_of as frame_signature
 from . import groups
 from .groups import Group
 from .messages import MAX_MEMBERS, MAX_PARTS, Ballot, Ready, Vote
+
+M = TypeVar("M", bound=Message)
 
 READY_LIMIT = 1024
 """Bytes of the largest `Ready` frame."""
@@ -275,17 +278,29 @@ def unpacked_decision(raw: bytes, run: bytes) -> CertifiedDecision:
     return open_decision(unpack(raw, DecisionCertificate), run)
 
 
+def vote_frames(certificate: GroupCertificate, run: bytes) -> list[Signed[Vote]]:
+    """The votes of a stranger's certificate as their senders signed them. Raises `TheirFault` for a false
+    one."""
+    seated = seated_by(certificate.ready, certificate.unseated, run, certificate.level1_groups)
+    return _frames(Vote(), certificate.votes, seated, run)
+
+
 def _signers(
     message: Message, signatures: Sequence[SeatSignature], seated: Seated, run: bytes
 ) -> frozenset[PeerId]:
     """The members whose signatures under ``message`` hold. Raises `TheirFault` for one that does not."""
+    return frozenset(signed.signer for signed in _frames(message, signatures, seated, run))
+
+
+def _frames(message: M, signatures: Sequence[SeatSignature], seated: Seated, run: bytes) -> list[Signed[M]]:
+    """The frames that belong to ``signatures`` under ``message``. Raises `TheirFault` for a false one."""
     stamp = seated.ready[0].stamp
-    signers = set()
+    frames = []
     for each in signatures:
         if each.seat >= len(seated.ready):
             raise Malformed("a signature of nobody in the group")
         member = seated.ready[each.seat]
         its_stamp = Stamp(run, stamp.round, seated.group.id, each.seq)
         frame = frame_from(message, its_stamp, member.public, each.signature)
-        signers.add(open_frame(frame, type(message), run=run).signer)
-    return frozenset(signers)
+        frames.append(open_frame(frame, type(message), run=run))
+    return frames

@@ -56,6 +56,8 @@ class ExchangeState:
     """
     decoded: dict[tuple[int, bytes], Tensor] = field(default_factory=dict)
     """By item and hash: the numbers, if a check or a reduction has decoded them."""
+    let_down: set[PeerId] = field(default_factory=set)
+    """Members that have kept us waiting until a deadline."""
     pending: Counter[int] = field(default_factory=Counter)
     """By item: how many copies of it are being fetched or checked just now."""
 

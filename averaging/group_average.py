@@ -12,7 +12,7 @@ from torch import Tensor
 
 from swarm.identity import KeyPair
 from swarm.manifest import RunManifest
-from swarm.wire import LEVEL_2, NO_GROUP, Message, Signed, Stamp, open_frame, seal
+from swarm.wire import LEVEL_2, NO_GROUP, Message, Signed, Stamp, level_of, open_frame, seal
 
 from .assembly import Assembled, Assembly
 from .assembly_plan import AssemblyPlan
@@ -20,12 +20,13 @@ from .certificate import DecisionCertificate, GroupCertificate, by_seat, origin_
 from .groups import Group
 from .hierarchy import Hierarchy
 from .messages import Ballot, Ready, Vote
-from .outcome import Decided, NoDecision, NoGroup
+from .outcome import Decided, NoDecision, NoGroup, Unanswered
 from .record import Record, plan_parts, recorded
 from .reliability import Pace, Reliability
 from .round import Round
 from .round_plan import Applied, RoundPlan, Schedule, Scratch
 from .runner import MachineRunner
+from .signed_rounds import SignedRounds
 from .terms import GroupTerms
 from .update import Update
 
@@ -82,8 +83,11 @@ class GroupResult:
 class GroupAverage:
     """Forms groups and averages in them, for one peer."""
 
-    def __init__(self, manifest: RunManifest, key: KeyPair, runner: MachineRunner) -> None:
+    def __init__(
+        self, manifest: RunManifest, key: KeyPair, runner: MachineRunner, signed: SignedRounds
+    ) -> None:
         self._manifest = manifest
+        self._signed_rounds = signed
         self._key = key
         self._runner = runner
         self.reliability = Reliability()
@@ -106,6 +110,8 @@ class GroupAverage:
 
         ``hierarchy``: form the level-2 group.
         """
+        if not await self._signed_rounds.begin(update.round):
+            return Unanswered("this peer may have signed for a group before it was restarted", update.round)
         spec = self._manifest.round
         level = LEVEL_2 if hierarchy else NO_GROUP
         stamp = Stamp(self._manifest.run_id, update.round, level)
@@ -121,7 +127,7 @@ class GroupAverage:
             first_look=spec.assemble_seconds * FIRST_LOOK,
             group_size=spec.group_size,
             most_tokens=self._manifest.most_tokens,
-            sign_vote=lambda group_id: self._signed(Vote(), update.round, group_id),
+            sign_vote=lambda group_id: self._vote(update.round, group_id),
             hierarchy=hierarchy,
         )
         machine = Assembly(assembly_plan)
@@ -179,6 +185,10 @@ class GroupAverage:
             return DecisionCertificate(formed)
         ours = self._signed(Ballot(result.decision), group.round, group.id)
         return DecisionCertificate(formed, result.decision, by_seat(group.members, (*result.ballots, ours)))
+
+    def _vote(self, round_: int, group_id: bytes) -> Signed[Vote] | None:
+        may_vote = self._signed_rounds.may_vote(round_, level_of(group_id))
+        return self._signed(Vote(), round_, group_id) if may_vote else None
 
     def _signed(self, message: M, round_: int, group_id: bytes) -> Signed[M]:
         """Our signed ``message`` for a group."""

@@ -105,8 +105,6 @@ class Round:
         """When to ask the silent members for the next sign of life."""
         self._unobtainable_at = math.inf
         """When to give up an item that was decided and that none of its holders has given us."""
-        self.let_down: set[PeerId] = set()
-        """Members that have kept us waiting until a deadline."""
         self._doubted: dict[PeerId, float] = {}
         """Members that cannot be reached, and when to try once more; infinite once that has been done."""
 
@@ -222,7 +220,12 @@ class Round:
         overdue = self._exchange.overdue(now) | (members - self._tally.commits.keys())
         if now >= schedule.holdings:
             overdue |= members - self._tally.holdings.keys()
-        self.let_down |= overdue - self._tally.gone - {self._me}
+        self._state.let_down |= overdue - self._tally.gone - {self._me}
+
+    @property
+    def let_down(self) -> set[PeerId]:
+        """The members that have kept us waiting until a deadline."""
+        return self._state.let_down
 
     @property
     def delivered(self) -> set[PeerId]:

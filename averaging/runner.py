@@ -14,6 +14,7 @@ from swarm.wire import NO_GROUP, Stamp
 
 from .codecs import Raw
 from .reduce import Checked, CheckResult, EncodedPart, Reduced
+from .signed_rounds import SignedInMemory, SignedStore
 from .whole_update import CheckUpdate, CombineUpdates, EncodeUpdate
 
 T = TypeVar("T")
@@ -29,6 +30,8 @@ class Ports:
     """Owns the arithmetic under way: it may outlive the round that asked for it."""
     report: Callable[[Report], None]
     """Is told what people should know."""
+    signed: SignedStore = field(default_factory=SignedInMemory)
+    """Keeps for which round this peer has signed."""
 
 
 @dataclass(slots=True)

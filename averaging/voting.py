@@ -50,12 +50,18 @@ class Voting:
         elif len(self._rivals) < RIVALS and seated.group.id != self.seated.group.id:
             self._rivals.append(seated)
 
-    def vote(self, seated: Seated) -> None:
-        """``seated`` has our vote; the other offers are its rivals."""
+    def vote(self, seated: Seated) -> bool:
+        """We are for ``seated``; the other offers are its rivals.
+
+        Whether it gets our vote: if we have voted in this round before, it must stand by those of the others.
+        """
         self.seated = seated
-        self.votes[self._plan.me] = self._plan.sign_vote(seated.group.id)
+        vote = self._plan.sign_vote(seated.group.id)
+        if vote:
+            self.votes[self._plan.me] = vote
         for proposer, offer in self.offers.items():
             self.offer(proposer, offer.seated, offer.came_at)
+        return vote is not None
 
     def possible(self, gone: Set[PeerId]) -> Seated | None:
         """The group that we may be in: the one that has our vote, or, where that cannot stand any more,

@@ -14,6 +14,7 @@ from averaging.messages import MESSAGES
 from averaging.record import UpdateShape
 from averaging.runner import Ports as AveragingPorts
 from swarm.errors import SwarmError
+from swarm.identity import PeerId, petname
 from swarm.manifest import RunManifest
 from swarm.membership.progress import Phase, Progress
 from swarm.transport.post import Post
@@ -22,8 +23,9 @@ from .chunks.exchange import ChunkExchange
 from .chunks.resume import ResumeStore
 from .loop import train
 from .models.registry import count
+from .network.bans import Bans
 from .network.lookup import LookupTransport
-from .network.membership import Membership
+from .network.membership import TOLD, Membership
 from .network.uplink import MeteredTransport, Uplink
 from .observe.events import Events
 from .observe.metrics import About, Metrics
@@ -132,6 +134,8 @@ class Peer:
         lookup = LookupTransport(network.transport, network.contacts, self.membership.find)
         metered = MeteredTransport(lookup, self.uplink, asyncio.get_running_loop().time)
         post = Post(metered, me.key, self._manifest.run_id, tasks, MESSAGES)
+        bans = self._watch_for_liars(post, tasks)
+        tasks.create_task(bans.ask(self.membership.some()), name="ask for evidence")
         resume = ResumeStore(me.home / "partial" if me.home else None)
         chunks = ChunkExchange(network.transport, ports.arithmetic, tasks, self._events.note, resume)
         self._position.subscribe(lambda position, state: _serve_state(chunks, position, state))
@@ -139,7 +143,9 @@ class Peer:
             self._manifest, chunks, self.membership, ports.arithmetic, self._events.fetching
         )
         averager = Averager(
-            self._manifest, me.key, AveragingPorts(post, ports.arithmetic, tasks, self._events.note)
+            self._manifest,
+            me.key,
+            AveragingPorts(post, ports.arithmetic, tasks, self._events.note, me.signed),
         )
         watch = PartitionWatch(self._manifest, self.membership, self._heads, self._position)
         interval = min(SELDOM_SECONDS, max(OFTEN_SECONDS, self._manifest.round.seconds))
@@ -169,6 +175,22 @@ class Peer:
             await self._checkpointer.export(learner)
         finally:
             await self._leave(post, stages, is_over=is_over)
+
+    def _watch_for_liars(self, post: Post, tasks: asyncio.TaskGroup) -> Bans:
+        """Compare all that comes in; a peer that is shown to lie has no part in the run any more."""
+        file = self._me.home / "evidence" if self._me.home else None
+        bans = Bans(self._manifest.run_id, self._ports.network.transport, file)
+        bans.subscribe(self.membership.roster.ban)
+        bans.subscribe(self._tell_ban)
+        bans.subscribe(lambda peer: bans.pass_on(peer, self.membership.some(TOLD), tasks))
+        bans.load()
+        post.observe = bans.observe
+        post.is_banned = bans.__contains__
+        return bans
+
+    def _tell_ban(self, peer: PeerId) -> None:
+        fact = f"{petname(peer)} has sent two different things where it may say only one: it is banned"
+        self._events.warn("banned", fact, peer=peer)
 
     async def _make_learner(self, chunks: ChunkExchange, state_sync: StateSync) -> Learner:
         """The model, and the text from which it learns: ours, from before a restart, or the others'."""

@@ -4,9 +4,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
+from averaging.signed_rounds import SignedInMemory, SignedStore
 from swarm.identity import KeyPair
 from swarm.machine import Arithmetic
 
@@ -42,5 +43,7 @@ class LocalPeer:
     """The training text, if it is here already; else other peers are asked for it."""
     founder: bool = False
     """Whether it may begin with the fresh model if no other peer has a state yet."""
+    signed: SignedStore = field(default_factory=SignedInMemory)
+    """Where it keeps for which round it has signed."""
     first_seq: int = 0
     """Where the numbers of its progress records begin: they must grow from one start to the next."""

@@ -44,6 +44,7 @@ from ..ports import LocalPeer, Ports
 from ..storage import ticket_file
 from ..storage.files import replacing
 from ..storage.home import Home, open_home
+from ..storage.signed_file import SignedFile
 from ..training.compute import Compute
 from ..training.jobs import Budget
 from . import malloc
@@ -271,6 +272,7 @@ class _Attempt:
             home=setup.home.path,
             corpus=setup.corpus,
             founder=setup.corpus is not None,
+            signed=SignedFile(setup.home.path / "signed"),
             first_seq=self._seq,
         )
 

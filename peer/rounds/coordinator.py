@@ -89,7 +89,7 @@ class Coordinator:
         departed = [peer for peer in known if not roster.is_present(peer, now)]
         still_here = set(self._position.companions) - set(departed)
         return Attendance(
-            near=still_here | set(self._position.same_head),
+            near=still_here | {peer for peer in self._position.same_head if not roster.is_banned(peer)},
             at_round=roster.at_round(update.round, now),
             present=roster.peers(now),
             close_at=self._activity.train_until + self._activity.spec.assemble_seconds,
@@ -102,9 +102,10 @@ class Coordinator:
         )
 
     def _has_left(self, peer: PeerId, now: float) -> bool:
-        """Whether ``peer`` has said that it leaves, or has not been heard of for long."""
+        """Whether ``peer`` has said that it leaves, has not been heard of for long, or is banned."""
         roster = self._membership.roster
-        return peer != self._membership.me and peer in roster and not roster.is_present(peer, now)
+        is_known = peer in roster and peer != self._membership.me
+        return roster.is_banned(peer) or (is_known and not roster.is_present(peer, now))
 
     def _others(self, update: Update, departed: int, now: float) -> list[PeerId]:
         """Present peers that train, and beside which we must not average alone.

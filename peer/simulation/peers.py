@@ -23,6 +23,7 @@ from types import MappingProxyType
 import msgspec
 
 import swarm
+from averaging.signed_rounds import SignedInMemory
 from swarm.errors import NobodyThere
 from swarm.identity import KeyPair, PeerId
 from swarm.manifest import RunManifest
@@ -198,6 +199,8 @@ class SimulatedPeers:
         self._newest_round = -1
         self._shard_of = {name: n % (1 + len(pipes)) for n, name in enumerate(self._run.keys)}
         here = [name for name, shard in self._shard_of.items() if shard == index]
+        self._signed: dict[str, SignedInMemory] = {}
+        """By peer name: for which round it has signed, which is all that a crash does not take away."""
         self._notebooks = {name: Notebook(partial(self._report_first, name)) for name in here}
 
     def _report_first(self, name: str, report: RoundReport) -> None:
@@ -377,6 +380,7 @@ class SimulatedPeers:
             contact=contact,
             corpus=self._run.corpus,
             founder=name == "p0" and incarnation == 1,
+            signed=self._signed.setdefault(name, SignedInMemory()),
             first_seq=incarnation << 32,
         )
         ports = _simulated_ports(network, surroundings.step_seconds, self._notebooks[name])

@@ -86,6 +86,8 @@ class Roster:
         self.has_begun = False
         """Whether any record has shown that the run has begun."""
         self._rows: dict[PeerId, Row] = {}
+        self._banned: set[PeerId] = set()
+        """Peers that have been shown to lie: they are never present."""
         self._cache: _Present | None = None
 
     def __len__(self) -> int:
@@ -96,7 +98,7 @@ class Roster:
 
     def hear(self, signed: Signed[Progress], now: float) -> bool:
         """Note a record that came at ``now``. False where ours is as new, or the roster is full."""
-        if self.knows(signed):
+        if self.knows(signed) or signed.signer in self._banned:
             return False
         row = Row(signed, now)
         known = self._rows.get(signed.signer)
@@ -139,6 +141,16 @@ class Roster:
         """Whether ``peer`` is present, as the class defines it."""
         row = self._rows.get(peer)
         return row is not None and self._is_present(row, now)
+
+    def ban(self, peer: PeerId) -> None:
+        """``peer`` has been shown to lie: from here on it is not present, whatever it says."""
+        self._banned.add(peer)
+        self._rows.pop(peer, None)
+        self._cache = None
+
+    def is_banned(self, peer: PeerId) -> bool:
+        """Whether ``peer`` has been shown to lie."""
+        return peer in self._banned
 
     def peers(self, now: float) -> list[PeerId]:
         """The present peers, sorted."""

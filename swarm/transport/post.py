@@ -16,7 +16,7 @@ import asyncio
 from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from ..errors import Busy, Refused
 from ..identity import KeyPair, PeerId
@@ -92,6 +92,27 @@ class Backlog:
         return taken
 
 
+class Witness(Protocol):
+    """Compares what peers say, and knows who has been shown to lie."""
+
+    def observe(self, signed: Signed[Message]) -> None:
+        """A message is accepted."""
+
+    def is_banned(self, peer: PeerId) -> bool:
+        """Whether nothing more is accepted from ``peer``."""
+
+
+class _Nobody:
+    """The witness that sees nothing."""
+
+    def observe(self, signed: Signed[Message]) -> None:
+        """Ignore it."""
+
+    def is_banned(self, peer: PeerId) -> bool:
+        """Nobody is."""
+        return False
+
+
 class Post:
     """Connects the machines of one peer with its transport."""
 
@@ -122,6 +143,8 @@ class Post:
         """Items that any peer of the run may fetch, by name."""
         self.stray: Callable[[Signed[Message]], None] = lambda signed: None
         """Called with every message for a topic that is closed, or for a round that is over or far ahead."""
+        self.witness: Witness = _Nobody()
+        """Sees all that is accepted, and says from whom nothing more is."""
         transport.serve(Route(MESSAGE_ROUTE, self._on_message))
         transport.serve(Route(BULK_ROUTE, self._on_bulk, self._admit_bulk))
         transport.serve(Route(ITEM_ROUTE, self._on_item))
@@ -158,6 +181,9 @@ class Post:
         signed = open_frame(bytes(call.body), *self._accepted, run=self._run)
         if signed.signer != call.sender:
             raise Refused("a message is accepted from its signer only")
+        if self.witness.is_banned(call.sender):
+            raise Refused("this peer has been shown to lie")
+        self.witness.observe(signed)
 
         round_ = signed.stamp.round
         forms_group = self._accepted[type(signed.message)]
@@ -174,6 +200,8 @@ class Post:
 
     def _admit_bulk(self, sender: PeerId, argument: str) -> Allowance:
         address = ItemAddress.parse(argument)
+        if self.witness.is_banned(sender):
+            raise Refused("this peer has been shown to lie")
         inbox = self._inbox_of(address.group)
         if inbox is None or inbox.expect is None:
             raise Busy("no round of this group is open here")

@@ -1,0 +1,67 @@
+"""For which rounds this peer has signed: it votes once in a round, also if it crashes and comes back in it.
+
+    before a round   the round is kept on disk      ──►  then the first signature may be sent
+    after a restart  rounds up to the one on disk   ──►  this peer stays out of them: it does not know any more
+                                                         what it has signed
+
+Two votes of one peer in one round prove that it lies (`evidence`), so an honest peer must never send two.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Protocol
+
+from swarm.machine import Arithmetic
+
+REMEMBERED = 256
+"""Votes of this process: a peer that changes sides after a partition may come to a round for a second time."""
+
+
+class SignedStore(Protocol):
+    """Where a peer keeps the last round that it may have signed for."""
+
+    @property
+    def last(self) -> int:
+        """That round, as it was when the process began; -1 if there is none."""
+
+    def keep(self, round_: int) -> None:
+        """Keep ``round_`` so that it survives a crash. May block."""
+
+
+class SignedInMemory:
+    """Keeps the round for as long as the process lives: for tests, and for the peers of a rehearsal."""
+
+    def __init__(self) -> None:
+        self.last = -1
+
+    def keep(self, round_: int) -> None:
+        """Keep ``round_``."""
+        self.last = round_
+
+
+class SignedRounds:
+    """What one peer may still sign."""
+
+    def __init__(self, store: SignedStore, arithmetic: Arithmetic) -> None:
+        self._store = store
+        self._arithmetic = arithmetic
+        self._before = store.last
+        self._kept = store.last
+        self._voted: deque[tuple[int, bytes]] = deque(maxlen=REMEMBERED)
+
+    async def begin(self, round_: int) -> bool:
+        """Whether this peer may take part in ``round_``. If it may, that is kept first."""
+        if round_ <= self._before:
+            return False
+        if round_ > self._kept:
+            self._kept = round_
+            await self._arithmetic.run(lambda: self._store.keep(round_))
+        return True
+
+    def may_vote(self, round_: int, level: bytes) -> bool:
+        """Whether this process has not voted yet in ``round_`` on the ``level``. From here on it has."""
+        if (round_, level) in self._voted:
+            return False
+        self._voted.append((round_, level))
+        return True

@@ -1,0 +1,137 @@
+"""Bans: peers that have been shown to lie, by evidence that everybody can check (`averaging.evidence`).
+
+two frames of one peer  ──►  evidence  ──►  kept on disk, told to the others; the peer has no part any more
+
+evidence / E   I have this evidence (empty: what evidence do you have?)  ──►  some of ours
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import msgspec
+
+from averaging.evidence import LIMIT, Evidence, Watch, culprit
+from swarm.asking import ask_all
+from swarm.bounded import LeastRecentlyUsed
+from swarm.errors import TheirFault
+from swarm.identity import PeerId
+from swarm.transport import Allowance, Call, Payload, Request, Route, Transport
+from swarm.wire import Message, Signed, pack, unpack
+
+KEPT = 256
+"""Peers whose evidence is kept."""
+TOLD_AT_ONCE = 8
+"""Pieces of evidence in one answer, at most ..."""
+ANSWER_BYTES = 1 << 18
+"""... and bytes of it."""
+ASKED = 3
+"""Peers that a newcomer asks."""
+PATIENCE = 5.0
+"""Seconds that telling or asking the others may take."""
+
+
+class Collection(msgspec.Struct, frozen=True, forbid_unknown_fields=True, array_like=True):
+    """Several pieces of evidence."""
+
+    pieces: tuple[Evidence, ...] = ()
+
+
+class Bans:
+    """What one peer knows of liars."""
+
+    def __init__(self, run: bytes, transport: Transport, file: Path | None) -> None:
+        """``file`` keeps the evidence from one start to the next; None keeps nothing."""
+        self._run = run
+        self._transport = transport
+        self._file = file
+        self._watch = Watch(run)
+        self._evidence: LeastRecentlyUsed[PeerId, Evidence] = LeastRecentlyUsed(KEPT)
+        self._subscribers: list[Callable[[PeerId], object]] = []
+        transport.serve(Route("evidence", self._on_evidence, _admit))
+
+    def __contains__(self, peer: object) -> bool:
+        return peer in self._evidence
+
+    def subscribe(self, subscriber: Callable[[PeerId], object]) -> None:
+        """Have ``subscriber`` called with every peer that is shown to lie, once."""
+        self._subscribers.append(subscriber)
+
+    def observe(self, signed: Signed[Message]) -> None:
+        """Compare a message with those before it."""
+        for evidence in self._watch.see(signed):
+            self._learn(evidence)
+
+    async def ask(self, peers: Sequence[PeerId]) -> None:
+        """Learn what some of ``peers`` know: for a newcomer."""
+        deadline = asyncio.get_running_loop().time() + PATIENCE
+
+        async def ask(peer: PeerId) -> None:
+            request = Request("evidence", limit=ANSWER_BYTES + 64)
+            self._learn_all(await self._transport.request(peer, request, deadline=deadline))
+
+        await ask_all(peers[:ASKED], ask, deadline=deadline)
+
+    async def _on_evidence(self, call: Call) -> Payload:
+        if call.body:
+            self._learn(unpack(call.body, Evidence))
+            return b""
+        pieces: list[Evidence] = []
+        size = 0
+        for evidence in list(self._evidence.values())[-TOLD_AT_ONCE:]:
+            size += len(evidence.first) + len(evidence.second)
+            if size <= ANSWER_BYTES:
+                pieces.append(evidence)
+        return pack(Collection(tuple(pieces)))
+
+    def _learn_all(self, raw: bytes) -> None:
+        for evidence in unpack(raw, Collection).pieces:
+            self._learn(evidence)
+
+    def _learn(self, evidence: Evidence) -> None:
+        """Keep and pass on evidence against a peer of which we had none. Raises `TheirFault` if it convicts
+        nobody."""
+        peer = culprit(evidence, self._run)
+        if peer in self._evidence or peer == self._transport.me:
+            return
+        self._evidence[peer] = evidence
+        self._save()
+        for subscriber in self._subscribers:
+            subscriber(peer)
+
+    def pass_on(self, about: PeerId, others: Sequence[PeerId], tasks: asyncio.TaskGroup) -> None:
+        """Tell ``others`` what we have against a peer, in a task of ``tasks``."""
+        tasks.create_task(self._tell(self._evidence[about], others), name="tell evidence")
+
+    async def _tell(self, evidence: Evidence, others: Sequence[PeerId]) -> None:
+        """A peer that is not told now hears of it from the others, or sees for itself."""
+        deadline = asyncio.get_running_loop().time() + PATIENCE
+        raw = pack(evidence)
+
+        async def tell(peer: PeerId) -> None:
+            await self._transport.request(peer, Request("evidence", raw, limit=0), deadline=deadline)
+
+        await ask_all(others, tell, deadline=deadline)
+
+    def load(self) -> None:
+        """Read what the process before has kept. A file that does not hold is as good as none."""
+        if self._file is None or not self._file.exists():
+            return
+        with contextlib.suppress(TheirFault, OSError):
+            for evidence in unpack(self._file.read_bytes(), Collection).pieces:
+                self._learn(evidence)
+
+    def _save(self) -> None:
+        """Evidence is rare, and small."""
+        if self._file is None:
+            return
+        with contextlib.suppress(OSError):
+            self._file.parent.mkdir(parents=True, exist_ok=True)
+            self._file.write_bytes(pack(Collection(tuple(self._evidence.values()))))
+
+
+def _admit(sender: PeerId, argument: str) -> Allowance:
+    return Allowance(at_most=LIMIT)
