@@ -142,11 +142,8 @@ class Peer:
         state_sync = StateSync(
             self._manifest, chunks, self.membership, ports.arithmetic, self._events.fetching
         )
-        averager = Averager(
-            self._manifest,
-            me.key,
-            AveragingPorts(post, ports.arithmetic, tasks, self._events.note, me.signed),
-        )
+        averaging_ports = AveragingPorts(post, ports.arithmetic, tasks, self._events.note, me.signed)
+        averager = Averager(self._manifest, me.key, averaging_ports)
         watch = PartitionWatch(self._manifest, self.membership, self._heads, self._position)
         interval = min(SELDOM_SECONDS, max(OFTEN_SECONDS, self._manifest.round.seconds))
         tasks.create_task(self.membership.publish_and_discover(interval, SELDOM_SECONDS), name="membership")
@@ -184,8 +181,7 @@ class Peer:
         bans.subscribe(self._tell_ban)
         bans.subscribe(lambda peer: bans.pass_on(peer, self.membership.some(TOLD), tasks))
         bans.load()
-        post.observe = bans.observe
-        post.is_banned = bans.__contains__
+        post.witness = bans
         return bans
 
     def _tell_ban(self, peer: PeerId) -> None:
