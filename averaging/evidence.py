@@ -37,9 +37,8 @@ class Evidence(msgspec.Struct, frozen=True, forbid_unknown_fields=True, array_li
 
 def culprit(evidence: Evidence, run: bytes) -> PeerId:
     """The peer that ``evidence`` convicts. Raises `TheirFault` if it convicts nobody."""
-    first, second = (
-        open_frame(raw, Vote, Commit, Ballot, run=run) for raw in (evidence.first, evidence.second)
-    )
+    first = open_frame(evidence.first, Vote, Commit, Ballot, run=run)
+    second = open_frame(evidence.second, Vote, Commit, Ballot, run=run)
     if _slot(first) != _slot(second) or _said(first) == _said(second):
         raise Malformed("an honest peer may send both of these")
     return first.signer

@@ -1,8 +1,8 @@
 """For which rounds this peer has signed: it votes once in a round, also if it crashes and comes back in it.
 
     before a round   the round is kept on disk      ──►  then the first signature may be sent
-    after a restart  rounds up to the one on disk   ──►  this peer stays out of them: it does not know any more
-                                                         what it has signed
+    after a restart  rounds up to the one on disk   ──►  this peer stays out of them: it does not know what
+                                                         it has signed in them
 
 Two votes of one peer in one round prove that it lies (`evidence`), so an honest peer must never send two.
 """
@@ -15,7 +15,7 @@ from typing import Protocol
 from swarm.machine import Arithmetic
 
 REMEMBERED = 256
-"""Votes of this process: a peer that changes sides after a partition may come to a round for a second time."""
+"""Votes of this process: a peer that changes sides after a partition may come to a round a second time."""
 
 
 class SignedStore(Protocol):

@@ -53,7 +53,8 @@ class Bans:
         self._subscribers: list[Callable[[PeerId], object]] = []
         transport.serve(Route("evidence", self._on_evidence, _admit))
 
-    def __contains__(self, peer: object) -> bool:
+    def is_banned(self, peer: PeerId) -> bool:
+        """Whether ``peer`` has been shown to lie."""
         return peer in self._evidence
 
     def subscribe(self, subscriber: Callable[[PeerId], object]) -> None:

@@ -21,6 +21,6 @@ class SignedFile:
             self.last = -1
 
     def keep(self, round_: int) -> None:
-        """Keep ``round_``. Where the disk is full the peer goes on: it is told about that by its checkpoints."""
+        """Keep ``round_``. Where the disk is full the peer goes on: its checkpoints warn about that."""
         with contextlib.suppress(DiskTrouble), replacing(self._path) as draft:
             draft.write_text(f"{round_}\n")
