@@ -29,6 +29,7 @@ from swarm.wire import signature_of as frame_signature
 
 from . import groups
 from .groups import Group
+from .hierarchy import Hierarchy
 from .messages import MAX_MEMBERS, MAX_PARTS, Ballot, Ready, Vote
 
 M = TypeVar("M", bound=Message)
@@ -163,8 +164,8 @@ class Origin:
 class Electorate:
     """Whose votes decide about a peer's next group: those who were in the group that led to its state.
 
-    ``members`` is None where nobody knows all of them (the level-1 groups of a large population, and its
-    level-2 group): then all voters count.
+    ``members`` is None where nobody knows all of them, in a large population. Then all voters count; in a
+    level-2 group (of a ``hierarchy``) one for each level-1 group.
     """
 
     members: frozenset[PeerId] | None = None
@@ -176,6 +177,12 @@ class Electorate:
     ``needed`` falls with every attempt that fails. If this fell as well, a liar that spoils a few attempts
     could then show a certificate of itself alone.
     """
+    hierarchy: Hierarchy | None = None
+
+    @property
+    def level1_groups(self) -> int:
+        """How many representatives could come to a level-2 group; 0 for any other group."""
+        return self.hierarchy.count if self.hierarchy else 0
 
     def elects(self, voters: Iterable[PeerId]) -> bool:
         """Whether the ``voters`` are enough to go on from the state."""
@@ -186,6 +193,8 @@ class Electorate:
         return self._counted(voters) >= max(self.needed, self.floor)
 
     def _counted(self, voters: Iterable[PeerId]) -> int:
+        if self.hierarchy:
+            return len({self.hierarchy.group_index(voter) for voter in voters})
         return len(set(voters) if self.members is None else self.members.intersection(voters))
 
 

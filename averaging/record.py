@@ -170,6 +170,8 @@ def judge_for(run: bytes, shape: UpdateShape, root: bytes, parent: bytes, electo
         decision = checked.decision
         if (decision.group.state_root, decision.parent) != (root, parent):
             raise Malformed("the record goes on from another state")
+        if decision.formed.seated.level1_groups != electorate.level1_groups:
+            raise Malformed("the record is of a group of another level")
         if not electorate.believes(decision.formed.voters):
             raise Malformed("too few of those in the last average have voted for the record's group")
         return checked

@@ -10,6 +10,7 @@ Two votes of one peer in one round prove that it lies (`evidence`), so an honest
 from __future__ import annotations
 
 from collections import deque
+from dataclasses import dataclass
 from typing import Protocol
 
 from swarm.machine import Arithmetic
@@ -40,6 +41,18 @@ class SignedInMemory:
         self.last = round_
 
 
+@dataclass(frozen=True, slots=True)
+class KeepRound:
+    """The job that keeps a round."""
+
+    store: SignedStore
+    round: int
+
+    def run(self) -> None:
+        """Keep it; back when it is safe."""
+        self.store.keep(self.round)
+
+
 class SignedRounds:
     """What one peer may still sign."""
 
@@ -56,7 +69,7 @@ class SignedRounds:
             return False
         if round_ > self._kept:
             self._kept = round_
-            await self._arithmetic.run(lambda: self._store.keep(round_))
+            await self._arithmetic.run(KeepRound(self._store, round_).run)
         return True
 
     def may_vote(self, round_: int, level: bytes) -> bool:

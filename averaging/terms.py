@@ -138,7 +138,7 @@ class Attendance:
             expected=self.other_representatives(me, hierarchy),
             close_at=self.close_at + self.patience + average_seconds,
             least=needed,
-            electorate=Electorate(needed=needed, floor=least(hierarchy.count, 1)),
+            electorate=Electorate(needed=needed, floor=least(hierarchy.count, 1), hierarchy=hierarchy),
         )
 
     def deciding(self, me: PeerId, hierarchy: Hierarchy, average_seconds: float) -> Electorate:

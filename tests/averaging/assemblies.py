@@ -5,11 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import cast
 
 from averaging import groups
-from averaging.assembly import Assembly, AssemblyPlan
+from averaging.assembly import Assembled, Assembly
+from averaging.assembly_plan import AssemblyPlan
+from averaging.certificate import EVERYBODY, Electorate, GroupCertificate, open_group, packed, seated_by
 from averaging.groups import Group
-from averaging.messages import Proposal, Ready, Vote
+from averaging.messages import Decline, DeclineReason, Proposal, Ready, Vote
 from averaging.terms import GroupTerms
 from swarm.identity import KeyPair, PeerId
 from swarm.machine import Finish, Received, Send
@@ -36,12 +39,9 @@ def sent(
     return Received(open_frame(frame, type(message), run=RUN))
 
 
-def ready(
-    peer: PeerId, root: bytes = ROOT, *, round_: int = ROUND, is_participant: bool = True
-) -> Signed[Ready]:
+def ready(peer: PeerId, root: bytes = ROOT, *, round_: int = ROUND) -> Signed[Ready]:
     """The signed `Ready` of ``peer``."""
-    message = Ready(root, is_participant=is_participant)
-    return sent(peer, message, round_=round_).signed  # type: ignore[return-value]
+    return sent(peer, Ready(root), round_=round_).signed  # type: ignore[return-value]
 
 
 def comes(peer: PeerId, root: bytes = ROOT) -> Received:
@@ -49,13 +49,14 @@ def comes(peer: PeerId, root: bytes = ROOT) -> Received:
     return Received(ready(peer, root))
 
 
-def listed(*members: Signed[Ready], unseated: int = 0) -> Proposal:
+def listed(*members: Signed[Ready], unseated: Sequence[PeerId] = ()) -> Proposal:
     """The proposal that lists these `Ready` frames, in the order of their senders' ids."""
     ordered = sorted(members, key=lambda signed: signed.signer)
-    return Proposal(tuple(signed.raw for signed in ordered), unseated)
+    others = tuple(ready(peer).raw for peer in sorted(unseated))
+    return Proposal(tuple(signed.raw for signed in ordered), others)
 
 
-def proposed(*members: PeerId, unseated: int = 0) -> Proposal:
+def proposed(*members: PeerId, unseated: Sequence[PeerId] = ()) -> Proposal:
     """The proposal that lists these peers."""
     return listed(*(ready(peer) for peer in members), unseated=unseated)
 
@@ -63,6 +64,20 @@ def proposed(*members: PeerId, unseated: int = 0) -> Proposal:
 def group(*members: PeerId, unseated: int = 0) -> Group:
     """The group that follows from `proposed`."""
     return groups.form(RUN, ROUND, members, ROOT, unseated=unseated)
+
+
+def certificate(*members: PeerId, voters: Sequence[PeerId] = (), root: bytes = ROOT) -> GroupCertificate:
+    """The certificate of the group of ``members``, by the votes of ``voters``, or of all of them."""
+    proposal = listed(*(ready(peer, root) for peer in members))
+    seated = seated_by(proposal.ready, (), RUN)
+    voted = [sent(peer, Vote(), group=seated.group.id).signed for peer in voters or members]
+    return seated.certificate(voted)  # type: ignore[arg-type]
+
+
+def formed_without(*members: PeerId, voters: Sequence[PeerId] = (), root: bytes = ROOT) -> Decline:
+    """What a member of a group that stands answers a peer that is not in it."""
+    raw = packed(certificate(*members, voters=voters, root=root))
+    return Decline(ROUND, "come with the next", DeclineReason.FORMED, raw)
 
 
 def votes(peer: PeerId, *members: PeerId) -> Received:
@@ -96,6 +111,8 @@ def plan_for(
         patience=PATIENCE,
         first_look=math.inf,
         group_size=16,
+        most_tokens=1000,
+        sign_vote=lambda group_id: cast("Signed[Vote]", sent(me, Vote(), group=group_id).signed),
     )
 
 
@@ -107,14 +124,23 @@ def assembly(
     root: bytes = ROOT,
     least: int = 1,
     first_look: float = math.inf,
+    electorate: Electorate = EVERYBODY,
 ) -> Assembly:
     """The machine of ``me``, which expects these peers."""
-    plan = plan_for(me, replace(terms_for(expected), least=least), root=root)
+    terms = replace(terms_for(expected), least=least, electorate=electorate)
+    plan = plan_for(me, terms, root=root)
     return Assembly(replace(plan, group_size=size, first_look=first_look))
 
 
 def standing(finish: object) -> Group:
     """The group with which an assembly has finished."""
     assert isinstance(finish, Finish)
-    assert isinstance(finish.outcome, Group)
-    return finish.outcome
+    assert isinstance(finish.outcome, Assembled)
+    return finish.outcome.group
+
+
+def voters(finish: object) -> frozenset[PeerId]:
+    """Whose votes prove the group with which an assembly has finished."""
+    assert isinstance(finish, Finish)
+    assert isinstance(finish.outcome, Assembled)
+    return open_group(finish.outcome.certificate, RUN).voters

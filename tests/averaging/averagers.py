@@ -16,11 +16,11 @@ from torch import Tensor
 from averaging.averager import Averager
 from averaging.messages import MESSAGES
 from averaging.outcome import Decided, Outcome
-from averaging.record import Record, UpdateShape
+from averaging.record import Judge, Record, UpdateShape, VerifiedRecord
 from averaging.runner import Ports
 from averaging.terms import Attendance
 from averaging.update import Update
-from swarm.errors import Malformed
+from swarm.errors import TheirFault
 from swarm.identity import KeyPair, PeerId
 from swarm.machine import Report
 from swarm.manifest import Codec, DataSpec, InnerSpec, ModelSpec, OuterSpec, RoundSpec, RunManifest
@@ -51,13 +51,15 @@ MANIFEST = RunManifest(
 )
 """Of a run in which nothing matters but how it averages."""
 SHAPE = UpdateShape(spec=ROUND, tensors=(NUMBERS,))
-NONSENSE = b"nonsense"
-"""An item of a record that `Elsewhere` finds malformed."""
 
 
 def manifest_with(**changes: object) -> RunManifest:
     """`MANIFEST` with changes in its `RoundSpec`."""
     return msgspec.structs.replace(MANIFEST, round=msgspec.structs.replace(ROUND, **changes))
+
+
+OTHERS_ID = KeyPair.from_seed(bytes([9]) * 32).peer_id
+"""A peer that trains without the others."""
 
 
 class Slow:
@@ -83,13 +85,13 @@ class Elsewhere:
     shape: UpdateShape = SHAPE
     heard: Record | None = None
     """The record that the donors have."""
-    tokens: int | None = 8500
-    """What those who decided say of the round; None: the record leads to another state than theirs."""
     asked: list[tuple[PeerId, ...]] = field(default_factory=list)
     """The donors, by question."""
     roots: list[bytes] = field(default_factory=list)
     deadlines: list[float] = field(default_factory=list)
     announced: list[int] = field(default_factory=list)
+    refused: list[str] = field(default_factory=list)
+    """Why records were not believed."""
 
     def donors(self, first: PeerId, among: Sequence[PeerId] | None = None) -> Sequence[PeerId]:
         """``first``, then two of those ``among``."""
@@ -99,19 +101,21 @@ class Elsewhere:
         """Note it."""
         self.announced.append(round_)
 
-    async def record(self, root: bytes, donors: Sequence[PeerId], deadline: float) -> Record | None:
-        """What was ``heard``, after a second."""
+    async def record(
+        self, root: bytes, donors: Sequence[PeerId], judge: Judge, deadline: float
+    ) -> VerifiedRecord | None:
+        """What was ``heard``, after a second, if ``judge`` believes it."""
         self.roots.append(root)
         self.asked.append(tuple(donors))
         self.deadlines.append(deadline)
         await asyncio.sleep(1.0)
-        return self.heard
-
-    async def confirm(self, record: Record, deadline: float) -> int | None:
-        """The ``tokens``. Raises `Malformed` for a record with an item of `NONSENSE`."""
-        if NONSENSE in record.items:
-            raise Malformed("the record does not have one item for each part")
-        return self.tokens
+        if self.heard is None:
+            return None
+        try:
+            return judge(self.heard)
+        except TheirFault as error:
+            self.refused.append(error.fact)
+            return None
 
 
 @dataclass(eq=False)
@@ -144,13 +148,13 @@ class Peer:
         *,
         close_at: float = 5.0,
         elsewhere: Elsewhere | None = None,
-        has_others: bool = False,
+        others: Sequence[PeerId] = (),
         **update: Any,
     ) -> Outcome:
         """Average ``vector_P`` with the peers that it expects."""
         return await self.averager.average(
             update_of(vector_P, round_, **update),
-            self.attendance(close_at, has_others=has_others),
+            self.attendance(close_at, others=others),
             elsewhere,
         )
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import heapq
 import itertools
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -68,9 +68,10 @@ def update_of(vector_P: Tensor, tokens: int, codec: Codec | None = None) -> Upda
     return Update(round=1, vector_P=vector_P, tokens=tokens, seed=bytes(32), state_root=ROOT, codec=codec)
 
 
-def group_of(count: int) -> Group:
-    """A group of ``count`` members that stands."""
-    return groups.form(RUN, 1, (peer(number) for number in range(count)), ROOT)
+def group_of(count: int, tokens: Mapping[PeerId, int] | None = None) -> Group:
+    """A group of ``count`` members that stands. Their updates have one token each, or as many as given."""
+    claims = groups.Claims(tokens=tokens or {})
+    return groups.form(RUN, 1, (peer(number) for number in range(count)), ROOT, claims)
 
 
 def signed(sender: PeerId, message: Message, round_: int = 1, group: bytes = bytes(16)) -> Signed[Any]:
@@ -165,7 +166,8 @@ class Stage:
         self.play = play
         self._events: list[tuple[float, int, PeerId, Event, int]] = []
         self._serials = itertools.count(1)
-        self.group = group_of(count)
+        tokens = {peer(number): 1 + self._chance.randrange(1000) for number in range(count)}
+        self.group = group_of(count, tokens)
         owners = groups.owners(RUN, self.group, 1 if play.exchange is Exchange.GATHER else play.owners)
         self.parts = shaped(plan(count * 300, owners), (200, count * 300 - 200))
         self.reduced: dict[bytes, tuple[ReducePart, Reduced]] = {}
@@ -179,7 +181,7 @@ class Stage:
             self._push(begin, id_, Woken(), alarm=-1)
 
     def _member(self, id_: PeerId, begin: float, vector_P: Tensor) -> Member:
-        tokens = 1 + self._chance.randrange(1000)
+        tokens = dict(zip(self.group.members, self.group.tokens, strict=True))[id_]
         codec = self._chance.choice(allowed(self.play.codec)) if self.play.is_mixed else None
         update = update_of(vector_P, tokens, codec)
         plan_ = self._plan(begin)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from averaging import groups
 from averaging.assembly import Assembly
+from averaging.certificate import Electorate, packed
 from averaging.messages import Decline, DeclineReason, Proposal, Ready, Vote
 from averaging.outcome import TooFew, Unanswered
 from swarm.identity import PeerId
@@ -27,6 +30,7 @@ from tests.averaging.assemblies import (
     E,
     F,
     assembly,
+    certificate,
     comes,
     group,
     listed,
@@ -38,6 +42,7 @@ from tests.averaging.assemblies import (
     standing,
     terms_for,
     vote_of,
+    voters,
     votes,
 )
 from tests.playbook import play
@@ -65,7 +70,7 @@ def test_the_leader_waits_for_all_that_are_expected_and_then_proposes() -> None:
         (2, votes(C, A, B, C, D), [Finish]),
     )
     assert standing(finish).members == group(A, B, C, D).members
-    assert {vote.signer for vote in standing(finish).votes} == {B, C}
+    assert voters(finish) == {A, B, C}
 
 
 def test_a_follower_tells_the_leaders_only_and_votes_for_the_proposal_it_is_in() -> None:
@@ -102,8 +107,8 @@ def test_a_vote_that_comes_before_the_proposal_counts() -> None:
         assembly(D),
         (0, None, [Send, WakeAt]),
         (0, Woken(), [WakeAt]),
-        (1, votes(A, A, B, C, D), [WakeAt]),
-        (1, votes(B, A, B, C, D), [WakeAt]),
+        (1, votes(A, A, B, C, D), [Send((A,), Ready(ROOT)), WakeAt]),
+        (1, votes(B, A, B, C, D), [Send((B,), Ready(ROOT)), WakeAt]),
         (1, sent(A, proposed(A, B, C, D)), [vote_of(D, A, B, C, D), Finish]),
     )
 
@@ -265,18 +270,18 @@ def test_a_peer_that_is_not_among_the_first_never_proposes() -> None:
 
 def test_a_peer_votes_once_per_round() -> None:
     play(
-        assembly(D),
+        assembly(D, (A, B)),
         (0, None, [Send, WakeAt]),
-        (1, sent(A, proposed(A, B, D)), [vote_of(D, A, B, D)]),
-        (1, sent(B, proposed(B, C, D)), [Send((B,), Vote(), group(A, B, D).id)]),
-        (2, votes(B, B, C, D), []),
-        (2, votes(C, B, C, D), []),
-        (2, Woken(), [WakeAt]),
+        (0, Woken(), [WakeAt]),
+        (1, sent(A, proposed(A, B, D)), [vote_of(D, A, B, D), WakeAt]),
+        (1, sent(B, proposed(B, C, D)), [Send((B,), Vote(), group(A, B, D).id), WakeAt]),
+        (2, votes(C, B, C, D), [WakeAt]),
+        (2, votes(B, B, C, D), [Finish(NO_VOTES)]),
     )
 
 
 @pytest.mark.parametrize(
-    "event", [votes(C, C, D), sent(C, Decline(ROUND, LATE)), Unreached(C)], ids=["voted", "over", "gone"]
+    "event", [votes(C, C, D), sent(C, Decline(ROUND, "no")), Unreached(C)], ids=["voted", "over", "gone"]
 )
 def test_a_group_that_cannot_stand_any_more_is_not_waited_for(event: Event) -> None:
     (finish,) = play(
@@ -284,21 +289,24 @@ def test_a_group_that_cannot_stand_any_more_is_not_waited_for(event: Event) -> N
         (0, None, [Send, WakeAt]),
         (0, Woken(), [WakeAt]),
         (1, sent(A, proposed(A, B, C)), [vote_of(B, A, B, C), WakeAt]),
-        (1, Unreached(A), [WakeAt]),
+        (1, votes(A, A, B, C), [WakeAt]),
         (2, event, [Finish]),
     )
     assert finish == Finish(NO_VOTES)
 
 
-def test_a_peer_that_came_too_late_for_the_list_hears_it_from_all_that_it_told() -> None:
-    play(
+def test_a_peer_that_came_too_late_for_the_list_gets_a_proof_from_all_that_it_told() -> None:
+    played = play(
         assembly(B, (A, B, C)),
         (0, None, [Send, WakeAt]),
         (0, Woken(), [WakeAt]),
         (1, sent(A, proposed(A, B, C)), [vote_of(B, A, B, C), WakeAt]),
         (1, comes(D), [WakeAt]),
-        (2, votes(A, A, B, C), [Send((D,), Decline(ROUND, LATE)), Finish]),
+        (2, votes(A, A, B, C), [WakeAt]),
+        (2, votes(C, A, B, C), [Send, Finish]),
     )
+    answer = Decline(ROUND, LATE, DeclineReason.FORMED, packed(certificate(A, B, C)))
+    assert played[0] == Send((D,), answer)
 
 
 def test_of_two_votes_of_one_peer_the_first_counts() -> None:
@@ -306,11 +314,88 @@ def test_of_two_votes_of_one_peer_the_first_counts() -> None:
         assembly(D),
         (0, None, [Send, WakeAt]),
         (0, Woken(), [WakeAt]),
-        (1, votes(A, B, C, D), [WakeAt]),
+        (1, votes(A, B, C, D), [Send((A,), Ready(ROOT)), WakeAt]),
         (1, votes(A, A, B, C, D), [WakeAt]),
+        (1, Unreached(A), [WakeAt]),
         (1, sent(B, proposed(A, B, C, D)), [vote_of(D, A, B, C, D), WakeAt]),
         (2, votes(B, A, B, C, D), [WakeAt]),
         (2, votes(C, A, B, C, D), [Finish]),
+    )
+
+
+def test_a_member_that_has_not_heard_of_our_group_gets_its_list_once() -> None:
+    """Its proposer may have told only some."""
+    play(
+        assembly(B, (A, B, C)),
+        (0, None, [Send, WakeAt]),
+        (0, Woken(), [WakeAt]),
+        (1, sent(A, proposed(A, B, C)), [vote_of(B, A, B, C), WakeAt]),
+        (2, comes(C), [Send((C,), proposed(A, B, C)), WakeAt]),
+        (2, comes(C), [WakeAt]),
+    )
+
+
+# --- whose turn it is, and who is left out ------------------------------------------------------------------
+
+
+def test_a_list_out_of_turn_gets_our_vote_a_quarter_of_the_patience_later() -> None:
+    play(
+        assembly(D, (A, B, C)),
+        (0, None, [Send, WakeAt]),
+        (0, Woken(), [WakeAt]),
+        (1, sent(B, proposed(A, B, C, D)), [Send((A,), Ready(ROOT)), WakeAt(1 + PATIENCE / 4)]),
+        (1 + PATIENCE / 4, Woken(), [vote_of(D, A, B, C, D), WakeAt]),
+    )
+
+
+def test_a_list_out_of_turn_gets_it_at_once_if_those_before_it_are_gone() -> None:
+    play(
+        assembly(D, (A, B, C)),
+        (0, None, [Send, WakeAt]),
+        (0, Woken(), [WakeAt]),
+        (1, sent(B, proposed(B, C, D)), [Send((A,), Ready(ROOT)), WakeAt]),
+        (1.1, Unreached(A), [vote_of(D, B, C, D), WakeAt]),
+    )
+
+
+def test_a_list_that_lacks_a_peer_which_we_expect_waits_for_it_until_close_at() -> None:
+    """A leader that lists only its friends gains nothing by being early."""
+    begin = [(0, None, [Send, WakeAt]), (0, Woken(), [WakeAt])]
+    early = (1, sent(A, proposed(A, B, D)), [Send((C,), Ready(ROOT)), WakeAt(CLOSE)])
+    play(assembly(D, (A, B, C)), *begin, early, (CLOSE, Woken(), [vote_of(D, A, B, D), WakeAt]))
+    play(assembly(D, (A, B, C)), *begin, early, (2, Unreached(C), [vote_of(D, A, B, D), WakeAt]))
+
+
+def test_a_list_that_more_than_a_third_besides_its_proposer_have_voted_for_gets_our_vote() -> None:
+    play(
+        assembly(D, (A, B, C)),
+        (0, None, [Send, WakeAt]),
+        (0, Woken(), [WakeAt]),
+        (1, sent(A, proposed(A, B, D)), [Send((C,), Ready(ROOT)), WakeAt]),
+        (1, votes(A, A, B, D), [WakeAt]),
+        (2, votes(B, A, B, D), [WakeAt]),
+    )
+    play(
+        assembly(E, (A, B, C, D)),
+        (0, None, [Send, WakeAt]),
+        (0, Woken(), [WakeAt]),
+        (1, sent(A, proposed(A, B, C, E)), [Send((D,), Ready(ROOT)), WakeAt]),
+        (2, votes(B, A, B, C, E), [WakeAt]),
+        (2, votes(C, A, B, C, E), [vote_of(E, A, B, C, E), Finish]),
+    )
+
+
+def test_after_a_failed_attempt_a_list_without_somebody_that_has_come_never_gets_our_vote() -> None:
+    electorate = Electorate(members=frozenset({A, B, C}), needed=2)
+    terms = replace(terms_for((A, C)), electorate=electorate, is_lowered=True)
+    play(
+        Assembly(plan_for(B, terms)),
+        (0, None, [Send, WakeAt]),
+        (0, Woken(), [WakeAt]),
+        (1, comes(C), [WakeAt]),
+        (1, sent(A, proposed(A, B)), [WakeAt]),
+        (CLOSE, Woken(), [WakeAt]),
+        (CLOSE + PATIENCE / 4, Woken(), [Send((C,), proposed(B, C)), vote_of(B, B, C), WakeAt]),
     )
 
 
@@ -375,28 +460,13 @@ def test_a_proposal_that_does_not_hold_is_not_signed(proposal: Proposal) -> None
     assert next(iter(machine.handle(sent(A, proposed(A, B, C, D)), 2))) == vote_of(D, A, B, C, D)
 
 
-def test_a_late_peer_with_another_model_hears_only_that_we_are_not_in_its_round() -> None:
-    """It may lead peers on another side of a partition, and must not leave them because of us."""
-    play(
-        assembly(A, (A, B)),
-        (0, None, [Send((B,), Ready(ROOT)), WakeAt(0)]),
-        (0, Woken(), [WakeAt(CLOSE)]),
-        (1, comes(B), [Send((B,), proposed(A, B)), vote_of(A, A, B), WakeAt(END)]),
-        (
-            1,
-            comes(C, OTHER),
-            [Send((C,), Decline(ROUND, "we train from another model", DeclineReason.ABSENT)), WakeAt(END)],
-        ),
-    )
-
-
 def test_the_group_knows_what_each_member_claims_about_its_link() -> None:
     slow = sent(B, Ready(ROOT, 250, False)).signed
     mine = Ready(ROOT, 9000)
     own = sent(A, mine).signed
     machine = Assembly(plan_for(A, terms_for((A, B)), own=own))  # type: ignore[arg-type]
     links = {A: groups.LinkClaim(9000), B: groups.LinkClaim(250, dialable=False)}
-    formed = groups.form(RUN, ROUND, (A, B), ROOT, links)
+    formed = groups.form(RUN, ROUND, (A, B), ROOT, groups.Claims(links))
     proposal = listed(own, slow)  # type: ignore[arg-type]
     (finish,) = play(
         machine,
@@ -412,12 +482,11 @@ def test_the_group_knows_what_each_member_claims_about_its_link() -> None:
 def test_two_claims_about_one_link_make_two_groups_and_votes_for_one_do_not_count_for_the_other() -> None:
     other = sent(A, Ready(ROOT, 77)).signed
     (finish,) = play(
-        assembly(B),
+        assembly(B, (A, C)),
         (0, None, [Send, WakeAt]),
         (0, Woken(), [WakeAt]),
         (1, sent(A, Proposal((other.raw, *(ready(peer).raw for peer in (B, C))))), [Send, WakeAt]),
-        (2, votes(A, A, B, C), [WakeAt]),
-        (2, votes(C, A, B, C), [Finish]),
+        (2, votes(A, A, B, C), [Finish]),
     )
     assert finish == Finish(NO_VOTES)
 
@@ -444,6 +513,8 @@ def test_a_peer_whose_group_cannot_stand_joins_another_group_that_does() -> None
         assembly(D),
         (0, None, [Send, WakeAt]),
         (0, Woken(), [WakeAt]),
+        (1, Unreached(A), [WakeAt]),
+        (1, Unreached(C), [WakeAt]),
         (1, sent(B, proposed(B, D)), [vote_of(D, B, D), WakeAt]),
         (1, sent(A, both), [Send((A,), Vote(), group(B, D).id), WakeAt]),
         (1, votes(A, A, B, C, D), [WakeAt]),

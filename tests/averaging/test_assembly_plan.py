@@ -1,19 +1,22 @@
-"""Decisions of an assembly that need no events: which groups are plausible, who leads, which votes count."""
+"""Decisions of an assembly that need no events: which groups it may sign, who leads, what it believes."""
 
 from __future__ import annotations
 
-import math
 from dataclasses import replace
+from typing import cast
 
 import pytest
 
-from averaging.assembly import DEPUTIES, GROWTH, RIVALS, YOUNG, Presence, SignsOfLife, Voting
+from averaging.assembly_plan import AssemblyPlan
+from averaging.certificate import Electorate, GroupCertificate, Seated, packed, seated_by
 from averaging.hierarchy import Hierarchy
-from averaging.messages import Decline, DeclineReason
-from swarm.wire import Signed
+from averaging.messages import Decline, DeclineReason, Ready
+from swarm.identity import PeerId
+from swarm.wire import LEVEL_2, Signed
 from tests.averaging.assemblies import (
     END,
     OTHER,
+    ROOT,
     ROUND,
     RUN,
     A,
@@ -21,65 +24,55 @@ from tests.averaging.assemblies import (
     C,
     D,
     E,
-    F,
-    group,
+    certificate,
+    listed,
     plan_for,
     proposed,
     ready,
+    sent,
     terms_for,
-    votes,
 )
 
-# --- the plan -----------------------------------------------------------------------------------------------
+
+def seated(*members: PeerId) -> Seated:
+    return seated_by(proposed(*members).ready, (), RUN)
+
+
+def claiming(peer: PeerId, **claims: int) -> Signed[Ready]:
+    return cast("Signed[Ready]", sent(peer, Ready(ROOT, **claims)).signed)
 
 
 @pytest.mark.parametrize(
-    ("population", "present", "believed"),
-    [(1, 1, 2 * YOUNG), (2 * YOUNG, 1, 4 * YOUNG), (1, 2 * YOUNG, 4 * YOUNG)],
-    ids=["young run", "a population of which we know few", "many that have just come"],
+    ("least", "needed", "is_enough"), [(3, 0, True), (4, 0, False), (1, 2, True), (1, 3, False)]
 )
-def test_a_claimed_population_is_believed_if_it_is_not_much_larger_than_what_we_know(
-    population: int, present: int, believed: int
+def test_members_and_those_of_the_last_average_are_counted_separately(
+    least: int, needed: int, is_enough: bool
 ) -> None:
-    plan = plan_for(D, replace(terms_for(), population=population, present=present))
-    seated = [ready(peer) for peer in (A, D)]
-    assert [plan.fits(seated, unseated - 2) for unseated in (believed, believed + 1)] == [True, False]
+    electorate = Electorate(members=frozenset({A, B, E}), needed=needed)
+    plan = plan_for(A, replace(terms_for(), least=least, electorate=electorate))
+    assert plan.suffices([A, B, C]) == is_enough
 
 
-def test_a_leader_claims_no_more_than_any_peer_with_the_model_believes() -> None:
-    """However few peers that one has heard of."""
-    plan = plan_for(A, replace(terms_for(), present=100_000))
-    seated = [ready(peer) for peer in (A, B)]
-    assert [plan.claimed(seated, unseated) for unseated in (0, 7, 100_000)] == [0, 7, GROWTH * YOUNG - 2]
-    newcomer = plan_for(D)
-    assert newcomer.fits([ready(peer) for peer in (A, D)], plan.claimed(seated, 100_000))
-
-
-def test_absent_level1_groups_are_claimed_to_have_the_mean_size_of_those_present() -> None:
-    hierarchy = Hierarchy(RUN, 0, 4)
-    plan = replace(plan_for(A), hierarchy=hierarchy)
-    seated = [ready(peer) for peer in (A, B)]
-    assert plan.claimed(seated, 0) == 2
-    assert plan.claimed(seated, 3) == 5
-
-
-@pytest.mark.parametrize(
-    ("least", "least_participants", "is_enough"),
-    [(3, 0, True), (4, 0, False), (1, 2, True), (1, 3, False)],
-)
-def test_members_and_participants_are_counted_separately(
-    least: int, least_participants: int, is_enough: bool
-) -> None:
-    plan = plan_for(A, replace(terms_for(), least=least, least_participants=least_participants))
-    claims = [ready(A).message, ready(B).message, ready(C, is_participant=False).message]
-    assert plan.suffices(claims) == is_enough
+def test_a_group_stands_by_two_thirds_of_its_own_votes_and_by_those_of_the_last_average() -> None:
+    electorate = Electorate(members=frozenset({A, B, C, D}), needed=3)
+    plan = plan_for(A, replace(terms_for(), electorate=electorate))
+    group = seated(A, B, C, E).group
+    assert plan.stands(group, {A, B, C})
+    assert not plan.stands(group, {A, B, E}), "E is a newcomer"
+    assert not plan.stands(seated(A, B, C, D).group, {A, B})
 
 
 def test_a_group_has_at_most_as_many_members_as_the_run_allows() -> None:
     plan = replace(plan_for(A), group_size=3)
-    seated = [ready(peer) for peer in (A, B, C, D)]
-    assert plan.fits(seated[:3], 1)
-    assert not plan.fits(seated, 0)
+    assert plan.fits(seated(A, B, C))
+    assert not plan.fits(seated(A, B, C, D))
+
+
+def test_nobody_claims_more_tokens_than_a_peer_can_train_on_nor_to_stand_for_others() -> None:
+    plan = plan_for(A)
+    for claims, fits in (({"tokens": 1000}, True), ({"tokens": 1001}, False), ({"peers": 2}, False)):
+        proposal = listed(ready(A), claiming(B, **claims))
+        assert plan.fits(seated_by(proposal.ready, (), RUN)) == fits
 
 
 def test_the_leader_of_the_terms_leads_if_it_comes_and_else_the_drawn_order_holds() -> None:
@@ -88,128 +81,68 @@ def test_the_leader_of_the_terms_leads_if_it_comes_and_else_the_drawn_order_hold
     assert plan.ordered([C, B, A]) == [A, B, C]
 
 
-def test_a_proposal_is_read_only_if_we_are_in_it() -> None:
+def test_a_proposal_is_read_only_if_we_are_in_it_with_our_model() -> None:
     plan = plan_for(D)
-    seated = plan.seated_by(proposed(A, D))
-    assert seated is not None
-    assert {signed.signer for signed in seated} == {A, D}
+    found = plan.seated_by(proposed(A, D))
+    assert found is not None
+    assert set(found.group.members) == {A, D}
     assert plan.seated_by(proposed(A, B)) is None
+    assert plan.seated_by(listed(ready(A, OTHER), ready(D, OTHER))) is None
 
 
-def test_the_answer_to_a_late_peer_depends_on_its_model() -> None:
+def test_a_peer_whose_state_has_another_parent_has_another_model() -> None:
+    """The same numbers, and another group that is said to have led to them."""
+    plan = plan_for(D)
+    assert plan.has_our_model(Ready(ROOT))
+    assert not plan.has_our_model(Ready(ROOT, parent=bytes([1]) * 16))
+
+
+def believed(plan: AssemblyPlan, proof: GroupCertificate) -> bool:
+    return plan.certified(packed(proof)) is not None
+
+
+def test_a_certificate_is_believed_if_enough_of_the_last_average_have_voted() -> None:
+    electorate = Electorate(members=frozenset({A, B, C, D}), needed=1, floor=3)
+    plan = plan_for(E, replace(terms_for(), electorate=electorate))
+    assert believed(plan, certificate(A, B, C))
+    assert believed(plan, certificate(A, B, C, root=OTHER)), "the others train from another model"
+    assert not believed(plan, certificate(A)), "a liar that shows a group of itself"
+    assert not believed(plan, certificate(A, B, E)), "only two of them"
+    assert not believed(plan, certificate(A, B, C, D, voters=(A, B)))
+    assert plan.certified(b"noise") is None
+
+
+def test_after_a_failed_attempt_a_list_must_have_everybody_of_the_last_average_that_has_come() -> None:
+    electorate = Electorate(members=frozenset({A, B, C}), needed=2)
+    came = [ready(A), ready(B, OTHER), ready(C), ready(E)]
+    usual = plan_for(D, replace(terms_for(), electorate=electorate))
+    assert usual.must_list(came) == set()
+    lowered = plan_for(D, replace(terms_for(), electorate=electorate, is_lowered=True))
+    assert lowered.must_list(came) == {A, C}
+    without = replace(lowered, terms=replace(lowered.terms, unawaited=frozenset({C})))
+    assert without.must_list(came) == {A}
+
+
+def test_a_level2_group_has_one_representative_of_each_level1_group() -> None:
+    hierarchy = Hierarchy(RUN, 0, 2)
+    peers = [A, B, C, D, E]
+    first = [peer for peer in peers if hierarchy.group_index(peer) == hierarchy.group_index(A)]
+    other = next(peer for peer in peers if peer not in first)
+
+    def level2(*members: PeerId) -> tuple[bytes, ...]:
+        frames = [sent(peer, Ready(ROOT, peers=16), group=LEVEL_2).signed.raw for peer in sorted(members)]
+        return tuple(frames)
+
+    own = cast("Signed[Ready]", sent(A, Ready(ROOT), group=LEVEL_2).signed)
+    plan = replace(plan_for(A, own=own), hierarchy=hierarchy)
+    assert plan.fits(seated_by(level2(A, other), (), RUN, 2))
+    assert not plan.fits(seated_by(level2(A, first[1]), (), RUN, 2))
+
+
+def test_the_answer_to_a_late_peer_proves_that_the_group_stands() -> None:
     plan = plan_for(A)
     late = "the group of this round is formed; come with the next"
-    assert plan.too_late(ready(E).message) == Decline(ROUND, late)
-    absent = Decline(ROUND, "we train from another model", DeclineReason.ABSENT)
-    assert plan.too_late(ready(E, OTHER).message) == absent
+    assert plan.too_late(ready(E).message, b"proof") == Decline(ROUND, late, DeclineReason.FORMED, b"proof")
+    other = "your model differs from the majority's; fetch theirs"
+    assert plan.too_late(ready(E, OTHER).message, b"").reason == other
     assert plan.give_up_at == END
-
-
-# --- presence -----------------------------------------------------------------------------------------------
-
-
-def test_a_peer_that_may_lead_tells_everybody_and_the_others_tell_the_leaders() -> None:
-    everybody = [A, B, C, D, E]
-    assert Presence(plan_for(B, terms_for(everybody))).audience() == [A, C, D, E]
-    assert Presence(plan_for(E, terms_for(everybody))).audience() == [A, B, C]
-
-
-def test_in_a_level2_group_everybody_tells_everybody() -> None:
-    plan = replace(plan_for(E, terms_for([A, B, C, D])), hierarchy=Hierarchy(RUN, 0, 8))
-    assert Presence(plan).audience() == [A, B, C, D]
-
-
-def test_a_peer_that_is_gone_neither_leads_nor_counts_as_here_or_missing() -> None:
-    peers = Presence(plan_for(D, terms_for([A, B, C, D, E])))
-    peers.ready[B] = ready(B)
-    peers.gone |= {A, B}
-    assert peers.reachable == [C, D, E]
-    assert peers.leading == [C, D, E]
-    assert [signed.signer for signed in peers.here] == [D]
-    assert peers.missing == {C, E}
-    assert peers.before_us == {C}
-    assert peers.others() == ()
-
-
-def test_leaders_are_told_once() -> None:
-    peers = Presence(plan_for(E, terms_for([A, B, C, D])))
-    peers.audience()
-    assert peers.untold_leaders() == ()
-    peers.gone.add(A)
-    assert peers.untold_leaders() == (D,)
-    assert peers.untold_leaders() == ()
-
-
-def test_an_unexpected_peer_is_noted_only_if_it_is_among_the_first() -> None:
-    peers = Presence(plan_for(D, terms_for([B, C])))
-    assert peers.add_if_leading(A)
-    assert peers.order == [A, B, C, D]
-    assert not peers.add_if_leading(F)
-    assert peers.order == [A, B, C, D]
-    assert len(peers.leading) == DEPUTIES
-
-
-# --- votes --------------------------------------------------------------------------------------------------
-
-
-def vote(voting: Voting, peer: str, *members: str) -> None:
-    signed: Signed = votes(peer, *members).signed  # type: ignore[arg-type, type-arg]
-    voting.votes[signed.signer] = signed
-
-
-def test_our_own_vote_counts_for_the_group_that_has_it_and_for_no_other() -> None:
-    voting = Voting(D)
-    voting.group = group(A, B, C, D)
-    rival = group(A, B, D)
-    voting.add_rival(rival)
-    for peer in (A, B):
-        vote(voting, peer, A, B, C, D)
-    assert voting.has_quorum(voting.group)
-    assert not voting.has_quorum(rival)
-
-
-def test_the_group_with_our_vote_is_left_only_when_it_cannot_stand_any_more() -> None:
-    voting = Voting(D)
-    assert voting.possible(set()) is None, "we have not voted"
-    ours = group(B, C, D)
-    rival = group(A, B, C, D)
-    voting.group = ours
-    voting.add_rival(rival)
-    assert voting.possible({A}) is ours
-    vote(voting, C, A, B, C, D)
-    assert voting.possible(set()) is ours, "B and D are two of three"
-    vote(voting, B, A, B, C, D)
-    assert voting.possible(set()) is rival, "A, B and C are three of four without us"
-    assert voting.possible({A}) is None
-
-
-def test_a_peer_that_has_declined_since_we_voted_counts_as_lost_unless_its_vote_is_here() -> None:
-    voting = Voting(A)
-    voting.group = group(A, B, C)
-    voting.withdrawn |= {B, C}
-    assert voting.possible(set()) is None
-    vote(voting, B, A, B, C)
-    assert voting.possible(set()) is voting.group
-
-
-@pytest.mark.parametrize(("kept", "is_remembered"), [(RIVALS - 1, True), (RIVALS, False)])
-def test_only_so_many_rivals_are_kept(kept: int, is_remembered: bool) -> None:
-    """Else a peer that leads again and again could fill our memory."""
-    voting = Voting(A)
-    voting.group = group(A, B)
-    for unseated in range(kept):
-        voting.add_rival(group(A, B, C, unseated=unseated))
-    last = group(A, D, E, F)
-    voting.add_rival(last)
-    assert voting.possible({B, C}) == (last if is_remembered else None)
-
-
-# --- signs of life ------------------------------------------------------------------------------------------
-
-
-def test_each_pause_between_signs_of_life_is_twice_as_long() -> None:
-    signs = SignsOfLife(pause=1.0)
-    assert signs.due_at == math.inf
-    signs.start(10.0)
-    asked = [now for now in range(10, 30) if signs.is_due(now)]
-    assert asked == [11, 13, 17, 25]

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import asyncio
 
+from averaging.certificate import packed, unpacked_group
 from averaging.closed_rounds import REMEMBERED, ClosedRounds
 from averaging.messages import Decline, DeclineReason, Proposal, Ready, Vote
-from averaging.outcome import Alone
+from averaging.outcome import Alone, Unanswered
 from swarm.machine import Received
 from swarm.simulation.network import SimulatedNetwork
 from swarm.transport.post import Inbox
 from swarm.wire import LEVEL_2, NO_GROUP, Message, Stamp, open_frame, seal
-from tests.averaging.averagers import MANIFEST, OTHER, ROOT, Peer, drawn, stage
+from tests.averaging.averagers import KEYS, MANIFEST, OTHER, OTHERS_ID, ROOT, Peer, drawn, stage
+from tests.certificates import Company
 
 
 async def answers(
@@ -36,12 +38,18 @@ def closed(peer: Peer, *rounds: int, root: bytes = ROOT) -> ClosedRounds:
         peer.post.open((round_, NO_GROUP))
         peer.post.close((round_, NO_GROUP))
         closed_rounds.begin(round_)
-        closed_rounds.formed(round_, root)
+        closed_rounds.formed(round_, root, company(round_).group_certificate())
     return closed_rounds
 
 
+def company(round_: int) -> Company:
+    return Company(run=MANIFEST.run_id, keys=KEYS, round=round_)
+
+
 def over(round_: int, now: int) -> Decline:
-    return Decline(now, f"round {round_} is over, the run is at {now}")
+    proof = packed(company(round_).group_certificate())
+    reason = f"round {round_} is over, the run is at {now}"
+    return Decline(now, reason, DeclineReason.FORMED, proof)
 
 
 def test_a_ready_or_a_proposal_for_a_round_that_is_over_is_declined_and_nothing_else_is_answered() -> None:
@@ -59,7 +67,7 @@ def test_a_peer_that_had_no_group_turns_nobody_away() -> None:
     async def scene(network: SimulatedNetwork, peers: list[Peer]) -> None:
         a, b = peers
         a.expects = ()
-        assert isinstance(await a.average(drawn(0), 3, has_others=True), Alone)
+        assert isinstance(await a.average(drawn(0), 3, others=(OTHERS_ID,)), Alone)
         assert await answers(b, a, 3, Ready(ROOT)) == []
 
     stage(scene, 2)
@@ -70,7 +78,9 @@ def test_a_peer_that_had_a_group_turns_others_away() -> None:
         a, b = peers
         a.expects = ()
         await a.average(drawn(0), 3)
-        assert await answers(b, a, 3, Ready(ROOT)) == [over(3, 3)]
+        (answer,) = await answers(b, a, 3, Ready(ROOT))
+        assert isinstance(answer, Decline)
+        assert unpacked_group(answer.certificate, MANIFEST.run_id).voters == {a.id}
 
     stage(scene, 2)
 
@@ -83,7 +93,8 @@ def test_a_peer_that_is_ready_with_another_model_hears_only_that_we_train_from_o
         closed(a, *range(3, 3 + REMEMBERED + 1))
         here = 3 + REMEMBERED
         absent = Decline(here, "we train from another model", DeclineReason.ABSENT)
-        assert await answers(b, a, 3, Ready(OTHER)) == [over(3, here)], "its model is forgotten"
+        forgotten = Decline(here, f"round 3 is over, the run is at {here}", DeclineReason.ABSENT)
+        assert await answers(b, a, 3, Ready(OTHER)) == [forgotten], "there is no proof any more"
         assert await answers(b, a, 4, Ready(OTHER)) == [absent]
         assert await answers(b, a, 4, Ready(ROOT)) == [over(4, here)]
 
@@ -110,11 +121,13 @@ def test_a_peer_that_rejoins_an_earlier_round_turns_nobody_away_from_it() -> Non
         for round_ in (3, 4):
             await a.average(drawn(0), round_)
         a.averager.rejoin(4)
-        assert await answers(b, a, 3, Ready(ROOT)) == [over(3, 4)]
+        assert len(await answers(b, a, 3, Ready(ROOT))) == 1
         assert await answers(b, a, 4, Ready(ROOT)) == [], "it is heard as soon as we are ready"
         a.expects = (b.id,)
         b.expects = (a.id,)
-        group = await asyncio.gather(a.average(drawn(0), 4), b.average(drawn(1), 4))
+        outcomes = await asyncio.gather(a.average(drawn(0), 4), b.average(drawn(1), 4))
+        assert all(isinstance(each, Unanswered) for each in outcomes), "a has voted in this round before"
+        group = await asyncio.gather(a.average(drawn(0), 5), b.average(drawn(1), 5))
         assert [len(each.group.members) for each in group] == [2, 2]  # type: ignore[union-attr]
 
     stage(scene, 2)
@@ -151,6 +164,6 @@ def test_a_member_of_the_level2_group_says_that_the_round_is_over() -> None:
         a.post.open((3, LEVEL_2))
         rounds.formed_level2(3)
         a.post.close((3, LEVEL_2))
-        assert await answers(b, a, 3, Ready(ROOT), level=LEVEL_2) == [over(3, 3)]
+        assert len(await answers(b, a, 3, Ready(ROOT), level=LEVEL_2)) == 1
 
     stage(scene, 2)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+import pytest
 
 from averaging import groups
-from averaging.assembly import Assembly
+from averaging.certificate import Electorate, packed
 from averaging.messages import Decline, DeclineReason, Ready
 from averaging.outcome import Declined, TooFew
-from swarm.identity import PeerId
-from swarm.machine import Finish, Received, Send, Unreached, WakeAt, Woken
+from swarm.machine import Finish, Send, Unreached, WakeAt, Woken
 from tests.averaging.assemblies import (
     CLOSE,
     KEYS,
@@ -24,51 +23,55 @@ from tests.averaging.assemblies import (
     E,
     F,
     assembly,
+    certificate,
     comes,
-    listed,
+    formed_without,
+    group,
     others,
-    plan_for,
     proposed,
     ready,
     sent,
-    terms_for,
+    standing,
     vote_of,
+    voters,
+    votes,
 )
 from tests.playbook import play
 
 LATE = "the group of this round is formed; come with the next"
 
 
-def declined(reason: str = "come with the next", *, by: PeerId) -> Declined:
-    return Declined(reason, 9, by)
+WITHOUT_US = "the group of this round is formed without us"
 
 
-def test_a_peer_that_comes_late_gets_a_reason() -> None:
-    play(
+def test_a_peer_that_comes_late_gets_a_proof_once_the_group_stands() -> None:
+    (answer, finish) = play(
         assembly(A, (A, B)),
         (0, None, [Send, WakeAt]),
         (0, Woken(), [WakeAt]),
         (1, comes(B), [Send, Send, WakeAt]),
-        (2, comes(C), [Send((C,), Decline(ROUND, LATE)), WakeAt]),
+        (2, comes(C), [Send((C,), Ready(ROOT)), WakeAt]),
+        (2, votes(B, A, B), [Send, Finish]),
     )
+    raw = packed(certificate(A, B))
+    assert answer == Send((C,), Decline(ROUND, LATE, DeclineReason.FORMED, raw))
+    assert standing(finish).members == group(A, B).members
 
 
 def test_a_peer_with_another_model_gets_a_reason_even_if_it_leads() -> None:
-    play(
+    (answer, _) = play(
         assembly(A, (A, B, C)),
         (0, None, [Send, WakeAt]),
         (0, Woken(), [WakeAt]),
         (1, comes(B), [WakeAt]),
-        (
-            1,
-            comes(C, OTHER),
-            [
-                Send((B,), proposed(A, B)),
-                Send((C,), Decline(ROUND, "your model differs from the majority's; fetch theirs")),
-                vote_of(A, A, B),
-                WakeAt,
-            ],
-        ),
+        (1, comes(C, OTHER), [Send((B,), proposed(A, B)), vote_of(A, A, B), WakeAt]),
+        (2, votes(B, A, B), [Send, Finish]),
+    )
+    assert isinstance(answer, Send)
+    assert isinstance(answer.message, Decline)
+    assert (answer.to, answer.message.reason) == (
+        (C,),
+        "your model differs from the majority's; fetch theirs",
     )
     proposal, finish = play(
         assembly(A, (A, B, C), root=OTHER),
@@ -81,7 +84,8 @@ def test_a_peer_with_another_model_gets_a_reason_even_if_it_leads() -> None:
     assert finish == Finish(Declined("our model differs from the majority's", ROUND))
 
 
-def test_if_more_come_than_there_are_seats_a_hash_draws_and_the_rest_are_told() -> None:
+def test_if_more_come_than_there_are_seats_a_hash_draws_and_the_rest_are_counted() -> None:
+    """By their own frames: the leader cannot make them more, or fewer than the others have seen."""
     machine = assembly(A, (A, B, C, D, E, F), size=4)
     play(machine, (0, None, [Send, WakeAt]), (0, Woken(), [WakeAt]))
     for peer in (B, C, D, E):
@@ -89,30 +93,55 @@ def test_if_more_come_than_there_are_seats_a_hash_draws_and_the_rest_are_told() 
     commands = list(machine.handle(comes(F), 1))
     seated = [signed.signer for signed in groups.seats(RUN, [ready(peer) for peer in KEYS], 4, A)]
     assert A in seated
-    told = [
-        command.to
-        for command in commands
-        if isinstance(command, Send) and isinstance(command.message, Decline)
-    ]
-    assert told == [(peer,) for peer in sorted(set(KEYS) - set(seated) - {A})]
-    assert commands[0] == Send(others(A, *seated), proposed(*seated, unseated=2))
+    unseated = sorted(set(KEYS) - set(seated))
+    assert commands[0] == Send(others(A, *seated), proposed(*seated, unseated=unseated))
 
 
-def test_a_refusal_counts_if_it_comes_from_a_peer_that_we_follow() -> None:
-    refusal = Decline(9, "come with the next")
-    play(assembly(D), (0, None, [Send, WakeAt]), (1, sent(C, refusal), [Finish(declined(by=C))]))
-    play(assembly(B), (0, None, [Send, WakeAt]), (1, sent(A, refusal), [Finish(declined(by=A))]))
+def test_a_group_that_stands_without_us_turns_us_away_whoever_proves_it() -> None:
+    proof = formed_without(A, B, C)
+    for prover in (A, F):
+        play(
+            assembly(D),
+            (0, None, [Send, WakeAt]),
+            (1, sent(prover, proof), [Finish(Declined(WITHOUT_US, ROUND, prover))]),
+        )
 
 
-def test_two_peers_that_may_lead_are_believed_whomever_we_follow() -> None:
-    """We would lead but come late: the others have long had a group under our deputies."""
+def test_a_group_that_stands_with_another_model_turns_us_away_as_well() -> None:
+    reason = "our model differs from the majority's"
     play(
-        assembly(A),
+        assembly(D),
+        (0, None, [Send, WakeAt]),
+        (1, sent(A, formed_without(A, B, C, root=OTHER)), [Finish(Declined(reason, ROUND, A))]),
+    )
+
+
+def test_a_peer_that_is_in_the_group_that_stands_and_has_not_heard_of_it_joins() -> None:
+    proof = formed_without(A, B, C, D, voters=(A, B, C))
+    (finish,) = play(assembly(D), (0, None, [Send, WakeAt]), (1, sent(C, proof), [Finish]))
+    assert standing(finish).id == group(A, B, C, D).id
+    assert voters(finish) == {A, B, C}
+
+
+@pytest.mark.parametrize(
+    "word",
+    [
+        Decline(9, "come with the next"),
+        Decline(9, "come with the next", DeclineReason.FORMED, b"noise"),
+        formed_without(A, B, C, voters=(A, B)),
+        formed_without(A),
+    ],
+    ids=["no proof", "noise", "too few votes", "of itself alone"],
+)
+def test_without_proof_that_a_group_stands_nobody_is_turned_away(word: Decline) -> None:
+    """A liar that declines costs no more than a peer that is dead."""
+    electorate = Electorate(members=frozenset({A, B, C, D}), needed=3, floor=3)
+    play(
+        assembly(D, electorate=electorate),
         (0, None, [Send, WakeAt]),
         (0, Woken(), [WakeAt]),
-        (1, sent(B, Decline(9, "come with the next")), [WakeAt]),
-        (1, sent(D, Decline(9, "come with the next")), [WakeAt]),
-        (1, sent(C, Decline(9, "come with the next")), [Finish(declined(by=C))]),
+        (1, sent(A, word), [WakeAt]),
+        (2, sent(B, proposed(B, C, D)), [vote_of(D, B, C, D), WakeAt]),
     )
 
 
@@ -128,8 +157,7 @@ def test_an_absent_peer_is_not_waited_for_and_turns_nobody_away() -> None:
     machine = assembly(A, (A, B))
     play(machine, (0, None, [Send, WakeAt]), (0, Woken(), [WakeAt]))
     (finish,) = machine.handle(sent(B, absent), 1)
-    assert isinstance(finish, Finish)
-    assert finish.outcome.members == (A,), "if nobody comes we are alone, not turned away"
+    assert standing(finish).members == (A,), "if nobody comes we are alone, not turned away"
 
 
 def test_a_leader_that_comes_after_all_hears_again_who_is_ready() -> None:
@@ -166,60 +194,38 @@ def test_a_leader_to_which_too_few_have_come_tells_them_and_nobody_goes_on() -> 
         ),
     )
     assert played
-    follower = assembly(B, (A, B, C, D), least=3)
+
+
+def test_two_peers_that_may_lead_are_believed_that_too_few_came_and_one_is_not() -> None:
+    too_few = Decline(ROUND, "my words", DeclineReason.TOO_FEW)
     play(
-        follower,
-        (0, None, [Send, WakeAt]),
-        (3, sent(A, Decline(ROUND, reason, DeclineReason.TOO_FEW)), [Finish(TooFew(reason, ROUND))]),
-    )
-
-
-def test_newcomers_that_hear_that_the_round_is_over_do_not_wait_for_more() -> None:
-    """They have the model of a round that is over meanwhile; the leader tells all of them."""
-    over = Decline(9, "round 5 is over, the run is at 9")
-    played = play(
-        assembly(A, (A, B, C, E), least=4),
+        assembly(D, (A, B, C, D), least=3),
         (0, None, [Send, WakeAt]),
         (0, Woken(), [WakeAt]),
-        (1, comes(B), [WakeAt]),
-        (1, comes(C), [WakeAt]),
-        (
-            1,
-            sent(E, over),
-            [
-                Send(tuple(sorted((B, C))), over),
-                Finish(declined("round 5 is over, the run is at 9", by=E)),
-            ],
-        ),
+        (3, sent(A, too_few), [WakeAt]),
+        (3, sent(A, too_few), [WakeAt]),
+        (4, sent(B, too_few), [Finish(TooFew("too few peers came", ROUND))]),
     )
-    assert played
 
 
 def test_newcomers_form_no_group_beside_the_peers_that_go_on() -> None:
-    """However many they are: more than half of the last average's members must be there."""
-    newcomers = [ready(peer, is_participant=False) for peer in (B, C, D)]
-    terms = replace(terms_for((B, C)), least_participants=1)
-    plan = plan_for(D, terms, own=newcomers[2])
-    proposal = listed(*newcomers)
-    play(Assembly(plan), (0, None, [Send, WakeAt]), (0, Woken(), [WakeAt]), (1, sent(B, proposal), [WakeAt]))
-    with_participant = listed(ready(B), *newcomers[1:])
-    play(
-        Assembly(plan),
-        (0, None, [Send, WakeAt]),
-        (0, Woken(), [WakeAt]),
-        (1, sent(B, with_participant), [Send, WakeAt]),
-    )
+    """However many they are: those of the last average decide."""
+    electorate = Electorate(members=frozenset({A, E}), needed=1)
+    begin = [(0, None, [Send, WakeAt]), (0, Woken(), [WakeAt])]
+    machine = assembly(D, (B, C), electorate=electorate)
+    play(machine, *begin, (1, sent(B, proposed(B, C, D)), [WakeAt]))
+    machine = assembly(D, (A, B, C), electorate=electorate)
+    play(machine, *begin, (1, sent(A, proposed(A, B, C, D)), [vote_of(D, A, B, C, D), WakeAt]))
 
 
 def test_newcomers_that_are_too_few_to_go_on_say_so() -> None:
-    newcomers = {peer: ready(peer, is_participant=False) for peer in (A, B)}
-    plan = plan_for(A, replace(terms_for((B,)), least_participants=2), own=newcomers[A])
+    electorate = Electorate(members=frozenset({C, D, E}), needed=2)
     reason = "only 0 came of those who were in the last average, 2 are needed"
     play(
-        Assembly(plan),
+        assembly(A, (B,), electorate=electorate),
         (0, None, [Send, WakeAt]),
         (0, Woken(), [WakeAt(CLOSE)]),
-        (1, Received(newcomers[B]), [WakeAt(CLOSE)]),
+        (1, comes(B), [WakeAt(CLOSE)]),
         (
             CLOSE,
             Woken(),
@@ -228,23 +234,22 @@ def test_newcomers_that_are_too_few_to_go_on_say_so() -> None:
     )
 
 
-def test_nobody_votes_for_a_group_of_too_few_nor_for_an_implausible_population() -> None:
-    for proposal in (proposed(A, D), proposed(A, B, D, unseated=10_000)):
-        play(assembly(D, least=3), (0, None, [Send, WakeAt]), (1, sent(A, proposal), []))
+def test_nobody_votes_for_a_group_of_too_few() -> None:
+    play(assembly(D, least=3), (0, None, [Send, WakeAt]), (1, sent(A, proposed(A, D)), []))
 
 
-def test_nobody_else_can_turn_us_away_unless_nobody_is_left() -> None:
-    refusal = Decline(9, "come with the next")
-    play(assembly(D), (0, None, [Send, WakeAt]), (0, Woken(), [WakeAt]), (1, sent(F, refusal), [WakeAt]))
-    machine = assembly(A, (A, B, C))
-    play(machine, (0, None, [Send, WakeAt]), (0, Woken(), [WakeAt]), (1, sent(B, refusal), [WakeAt]))
-    assert next(iter(machine.handle(sent(C, refusal), 1))) == Finish(declined(by=C))
+def test_if_nobody_is_left_that_could_come_too_few_have() -> None:
+    refusal = Decline(9, "no", DeclineReason.TOO_FEW)
+    machine = assembly(A, (A, B), least=2)
+    play(machine, (0, None, [Send, WakeAt]), (0, Woken(), [WakeAt]))
+    assert next(iter(machine.handle(sent(B, refusal), 1))) == Finish(TooFew("too few peers came", 9))
 
 
 def test_a_refusal_after_our_vote_changes_nothing() -> None:
     play(
         assembly(D),
         (0, None, [Send, WakeAt]),
-        (1, sent(A, proposed(A, B, C, D)), [vote_of(D, A, B, C, D)]),
-        (1, sent(B, Decline(9, "no")), []),
+        (0, Woken(), [WakeAt]),
+        (1, sent(A, proposed(A, B, C, D)), [vote_of(D, A, B, C, D), WakeAt]),
+        (1, sent(B, Decline(9, "no")), [WakeAt]),
     )

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 
 import msgspec
 import pytest
 import torch
 
+from averaging.certificate import packed
 from averaging.outcome import Decided, Declined, Followed, Outcome
-from averaging.record import Record
+from averaging.record import Judge, VerifiedRecord
 from swarm.identity import PeerId
 from swarm.simulation.network import SimulatedNetwork
 from tests.averaging.averagers import (
-    NONSENSE,
+    KEYS,
+    MANIFEST,
     OTHER,
     ROOT,
     ROUND,
@@ -24,9 +27,9 @@ from tests.averaging.averagers import (
     ids_of,
     stage,
 )
+from tests.certificates import Company
 
-OVER = "round 0 is over, the run is at 0"
-INVALID = "the round's record is invalid: the record does not have one item for each part"
+WITHOUT_US = "the group of this round is formed without us"
 
 
 async def late(peers: list[Peer], elsewhere: Elsewhere) -> tuple[Decided, Outcome]:
@@ -46,7 +49,8 @@ def test_a_late_peer_takes_the_same_step_and_carries_its_update_over() -> None:
         averaged, followed = await late(peers, elsewhere)
         assert isinstance(followed, Followed)
         assert torch.equal(followed.average_P, averaged.average_P)
-        assert (followed.record, followed.tokens, followed.reason) == (averaged.record, 8500, OVER)
+        assert (followed.record, followed.reason) == (averaged.record, WITHOUT_US)
+        assert followed.origin == averaged.origin
         assert 1.0 <= followed.seconds < 2.0
         assert torch.equal(peers[2].residual, drawn(2))
 
@@ -67,22 +71,42 @@ def test_the_peer_that_turned_us_away_is_asked_first_and_the_next_leaders_are_to
     stage(scene)
 
 
+FORGER = Company(run=MANIFEST.run_id, keys=KEYS[2:], tokens=100)
+"""A group of one peer that is in no average of the others."""
+
+
 @pytest.mark.parametrize(
-    ("heard", "tokens", "reason"),
+    ("change", "why"),
     [
-        (Record(0, population=3), 8500, OVER),
-        (Record(0, stops=(1000,), items=(b"x",)), None, OVER),
-        (Record(0, stops=(1000,), items=(NONSENSE,)), 8500, INVALID),
-        (Record(0, stops=(1000,), items=(b"x", b"y")), 8500, INVALID),
+        ({"items": ()}, "the items of the record are not those that were decided"),
+        ({"items": (b"x",)}, "the items of the record are not those that were decided"),
+        ({"tokens": 2}, "the record is not what its certificate says"),
+        ({"population": 9}, "the record is not what its certificate says"),
+        ({"stops": (500, 1000)}, "the record is not what its certificate says"),
+        ({"certificate": b""}, "not a DecisionCertificate"),
+        ({"certificate": packed(FORGER.decision())}, "the items of the record are not those"),
     ],
-    ids=["void", "leads elsewhere", "malformed", "cannot be replayed"],
+    ids=["void", "other items", "tokens", "population", "parts", "no certificate", "of itself alone"],
 )
-def test_a_record_that_does_not_hold_is_not_followed(heard: Record, tokens: int | None, reason: str) -> None:
+def test_a_record_that_is_not_what_its_certificate_says_is_not_followed(
+    change: dict[str, object], why: str
+) -> None:
     async def scene(network: SimulatedNetwork, peers: list[Peer]) -> None:
-        _, outcome = await late(peers, Elsewhere(heard=heard, tokens=tokens))
+        class Lies(Elsewhere):
+            """Changes the record that is heard."""
+
+            async def record(
+                self, root: bytes, donors: Sequence[PeerId], judge: Judge, deadline: float
+            ) -> VerifiedRecord | None:
+                assert self.heard is not None
+                self.heard = msgspec.structs.replace(self.heard, **change)
+                return await super().record(root, donors, judge, deadline)
+
+        elsewhere = Lies()
+        _, outcome = await late(peers, elsewhere)
         assert isinstance(outcome, Declined)
-        assert (outcome.reason, outcome.round) == (reason, 0)
         assert outcome.by in ids_of(peers[:2])
+        assert elsewhere.refused[0].startswith(why)
         assert torch.equal(peers[2].residual, drawn(2))
 
     stage(scene)
@@ -90,13 +114,13 @@ def test_a_record_that_does_not_hold_is_not_followed(heard: Record, tokens: int 
 
 def test_a_record_that_no_donor_has_is_not_followed() -> None:
     class Nobody(Elsewhere):
-        async def record(self, root: bytes, donors: object, deadline: float) -> None:
+        async def record(self, root: bytes, donors: object, judge: object, deadline: float) -> None:
             return None
 
     async def scene(network: SimulatedNetwork, peers: list[Peer]) -> None:
         _, outcome = await late(peers, Nobody())
         assert isinstance(outcome, Declined)
-        assert outcome.reason == OVER
+        assert outcome.reason == WITHOUT_US
 
     stage(scene)
 
@@ -151,7 +175,12 @@ def test_a_follower_has_a_part_in_the_next_round() -> None:
 def test_records_are_equal_on_all_members() -> None:
     async def scene(network: SimulatedNetwork, peers: list[Peer]) -> None:
         outcomes = await asyncio.gather(*(peer.average(drawn(n)) for n, peer in enumerate(peers)))
-        records = {msgspec.msgpack.encode(each.record) for each in decided(outcomes)}
-        assert len(records) == 1
+        records = [each.record for each in decided(outcomes)]
+        bare = {
+            msgspec.msgpack.encode(msgspec.structs.replace(record, certificate=b""))
+            for record in records
+            if record
+        }
+        assert len(bare) == 1, "each has its own two thirds of the signatures"
 
     stage(scene)

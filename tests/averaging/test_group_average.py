@@ -9,21 +9,26 @@ from typing import Any
 import pytest
 import torch
 
-from averaging.assembly import Assembly
+from averaging.assembly import Assembled, Assembly
+from averaging.certificate import origin_of, packed
 from averaging.group_average import FIRST_LOOK, GroupAverage, GroupResult
-from averaging.groups import LinkClaim
+from averaging.groups import Group, LinkClaim
 from averaging.hierarchy import Hierarchy
-from averaging.outcome import Decided, TooFew, Undecided, Void
+from averaging.outcome import Decided, TooFew, Unanswered, Undecided, Void
 from averaging.record import recorded
+from averaging.reliability import AVERAGES
 from averaging.round_plan import Applied, RoundPlan, Schedule
+from averaging.signed_rounds import SignedInMemory, SignedRounds
 from averaging.terms import GroupTerms
 from swarm.manifest import Codec
 from swarm.simulation.clock import simulate
 from swarm.wire import LEVEL_2, NO_GROUP, Stamp
-from tests.averaging.averagers import KEYS, MANIFEST, ROOT, ROUND, drawn, manifest_with, update_of
+from tests.averaging.averagers import KEYS, MANIFEST, ROOT, ROUND, Slow, drawn, manifest_with, update_of
 from tests.averaging.members import group_of
 from tests.averaging.test_round import AT, GROUP, PARTS, PLAN, A, D
+from tests.certificates import Company
 
+PARENT = bytes([4]) * 16
 APPLIED = Applied(
     average_P=torch.ones(1024),
     included=(True,) * 4,
@@ -32,6 +37,7 @@ APPLIED = Applied(
     missing=(D,),
     tokens=70,
     items=(b"one", b"two", b"", b"four"),
+    decision=(bytes([1]) * 32, bytes([2]) * 32, b"", bytes([4]) * 32),
 )
 
 
@@ -50,29 +56,47 @@ class Runner:
 
 def layer(outcome: object, codec: Codec = Codec.INT8) -> tuple[GroupAverage, Runner]:
     runner: Any = Runner(outcome)
-    return GroupAverage(manifest_with(codec=codec), KEYS[0], runner), runner
+    return GroupAverage(manifest_with(codec=codec), KEYS[0], runner, signed()), runner
+
+
+def signed(last: int = -1) -> SignedRounds:
+    store = SignedInMemory()
+    store.keep(last)
+    return SignedRounds(store, Slow())
+
+
+def formed(group: Group) -> Assembled:
+    """A group that stands, with a certificate that this test does not look at."""
+    return Assembled(group, COMPANY.group_certificate())
+
+
+COMPANY = Company(run=MANIFEST.run_id, keys=KEYS)
 
 
 def test_a_decision_becomes_an_outcome_with_the_record_for_others() -> None:
-    found = GroupResult(PLAN, APPLIED, 2.5).decided()
+    certificate = COMPANY.decision()
+    found = GroupResult(PLAN, APPLIED, 2.5, certificate).decided()
     assert isinstance(found, Decided)
     assert found.average_P is APPLIED.average_P
     assert (found.group, found.missing, found.tokens, found.seconds) == (GROUP, (D,), 70, 2.5)
     assert (found.population, found.is_counted) == (4, True)
-    assert found.record == recorded(APPLIED, GROUP, PARTS)
+    assert found.record == recorded(APPLIED, GROUP, PARTS, packed(certificate))
+    assert found.origin == origin_of(GROUP, certificate)
 
 
 @pytest.mark.parametrize("form", [Undecided, Void])
 def test_a_round_without_a_decision_is_an_outcome_with_its_duration(form: type) -> None:
     undecided = form("too few ballots", GROUP, (A,))
-    assert GroupResult(PLAN, undecided, 2.5).decided() == form("too few ballots", GROUP, (A,), 2.5)
+    result = GroupResult(PLAN, undecided, 2.5, COMPANY.decision())
+    assert result.record is None
+    assert result.decided() == form("too few ballots", GROUP, (A,), 2.5)
 
 
 @pytest.mark.parametrize("hierarchy", [None, Hierarchy(MANIFEST.run_id, 0, 4)])
 def test_a_group_is_formed_at_its_level_with_our_claims(hierarchy: Hierarchy | None) -> None:
     too_few = TooFew("only 1 came", 3)
     groups, runner = layer(too_few)
-    update = replace(update_of(drawn(0), 3), link=LinkClaim(250, False, 16), is_participant=False)
+    update = replace(update_of(drawn(0), 3), link=LinkClaim(250, False, 16), parent=PARENT)
     terms = GroupTerms(expected=(), close_at=50.0)
     assert simulate(groups.assemble(update, terms, hierarchy)) is too_few
     ((machine, stamp, deadline, how),) = runner.ran
@@ -83,7 +107,7 @@ def test_a_group_is_formed_at_its_level_with_our_claims(hierarchy: Hierarchy | N
     plan = machine._plan
     ready = plan.ready.message
     assert (ready.state_root, ready.uplink, ready.dialable) == (ROOT, 250, False)
-    assert (ready.peers, ready.is_participant) == (16, False)
+    assert (ready.peers, ready.tokens, ready.parent) == (16, 100, PARENT)
     assert plan.ready.stamp == replace(plan.ready.stamp, round=3, group=stamp.group)
     assert (plan.hierarchy, plan.terms) == (hierarchy, terms)
     assert plan.first_look == ROUND.assemble_seconds * FIRST_LOOK
@@ -92,13 +116,14 @@ def test_a_group_is_formed_at_its_level_with_our_claims(hierarchy: Hierarchy | N
 def test_a_late_leader_waits_a_moment_for_the_others() -> None:
     groups, runner = layer(TooFew("only 1 came", 3))
     simulate(groups.assemble(update_of(drawn(0), 3), GroupTerms(expected=(), close_at=-50.0)))
-    assert runner.ran[0][0]._plan.terms.close_at == ROUND.assemble_seconds / 4
+    waits = runner.ran[0][0]._plan.terms.close_at
+    assert waits == pytest.approx(ROUND.assemble_seconds / 4, abs=0.02)
 
 
 def test_a_round_has_the_time_of_the_manifest_and_accepts_bulk_items() -> None:
     groups, runner = layer(APPLIED)
     group = replace(group_of(3), id=bytes([5]) * 16)
-    found = simulate(groups.average(update_of(drawn(0), 1), group, drawn(0)))
+    found = simulate(groups.average(update_of(drawn(0), 1), formed(group), drawn(0)))
     ((machine, stamp, deadline, how),) = runner.ran
     assert stamp == Stamp(groups._manifest.run_id, 1, group.id)
     assert deadline == ROUND.average_seconds
@@ -113,7 +138,7 @@ def test_the_last_average_is_used_again_once_and_only_if_it_has_the_right_length
     group = group_of(3)
 
     async def scratch(numbers: int) -> object:
-        await groups.average(update_of(drawn(0, numbers), 1), group, drawn(0, numbers))
+        await groups.average(update_of(drawn(0, numbers), 1), formed(group), drawn(0, numbers))
         return runner.ran[-1][0]._state.scratch.average_P
 
     async def scene() -> None:
@@ -137,9 +162,38 @@ def test_the_plan_of_a_round_is_the_same_for_all_members() -> None:
     plans: list[RoundPlan] = []
     for key in KEYS:
         runner: Any = Runner(APPLIED)
-        groups = GroupAverage(MANIFEST, key, runner)
-        found = simulate(groups.average(update_of(drawn(0), 1), group, drawn(0)))
+        groups = GroupAverage(MANIFEST, key, runner, signed())
+        found = simulate(groups.average(update_of(drawn(0), 1), formed(group), drawn(0)))
         plans.append(found.plan)
     assert plans[0] == plans[1] == plans[2]
     assert plans[0].schedule == Schedule.within(0.0, ROUND.average_seconds)
     assert plans[0].schedule != AT
+
+
+def test_a_peer_stays_out_of_rounds_for_which_it_may_have_signed_before_a_restart() -> None:
+    runner: Any = Runner(TooFew("only 1 came", 3))
+    groups = GroupAverage(MANIFEST, KEYS[0], runner, signed(last=3))
+    terms = GroupTerms(expected=(), close_at=50.0)
+    assert isinstance(simulate(groups.assemble(update_of(drawn(0), 3), terms)), Unanswered)
+    assert runner.ran == []
+    assert isinstance(simulate(groups.assemble(update_of(drawn(0), 4), terms)), TooFew)
+
+
+def test_after_some_averages_one_has_a_few_times_as_long_as_they_took_until_one_fails() -> None:
+    groups, runner = layer(APPLIED)
+    group = group_of(3)
+
+    async def seconds() -> float:
+        began = asyncio.get_running_loop().time()
+        found = await groups.average(update_of(drawn(0), 1), formed(group), drawn(0))
+        return found.plan.schedule.fetched - began
+
+    async def scene() -> None:
+        took = [await seconds() for _ in range(AVERAGES)]
+        assert took[:4] == [ROUND.average_seconds] * 4
+        assert took[4:] == [15.0] * 4, "five times the three seconds"
+        runner.outcome = Undecided("too few ballots", group, ())
+        assert await seconds() == 15.0
+        assert await seconds() == ROUND.average_seconds
+
+    simulate(scene())

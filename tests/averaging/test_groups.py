@@ -10,6 +10,7 @@ import pytest
 
 from averaging import groups
 from averaging.messages import Ready
+from swarm.wire import LEVEL_2, NO_GROUP
 from tests.averaging.members import ROOT, RUN, group_of, peer, signed
 
 PEERS = [peer(number) for number in range(20)]
@@ -41,10 +42,10 @@ def test_the_id_of_a_group_commits_to_run_round_model_and_everybody_in_it() -> N
 
 
 @pytest.mark.parametrize("count", range(1, 60))
-def test_two_quorums_share_a_third_of_the_members(count: int) -> None:
+def test_two_quorums_share_more_than_a_third_of_the_members(count: int) -> None:
     quorum = groups.quorum(count)
     assert quorum <= count
-    assert 3 * (2 * quorum - count) >= count
+    assert 3 * (2 * quorum - count) > count
     assert group_of(min(count, 5)).quorum == groups.quorum(min(count, 5))
 
 
@@ -78,10 +79,44 @@ def test_if_more_come_than_there_are_seats_each_peer_is_seated_once_and_others_i
 
 def test_the_model_of_the_majority_counts_and_ours_in_a_tie() -> None:
     other = bytes([9]) * 32
-    assert groups.majority_root([ready(0), ready(1, other), ready(2, other)], ROOT) == other
-    assert groups.majority_root([ready(0), ready(1, other)], ROOT) == ROOT
-    assert groups.majority_root([ready(0), ready(1, other)], other) == other
-    assert groups.majority_root([], ROOT) == ROOT
+    mine = Ready(ROOT)
+    ours = (ROOT, NO_GROUP)
+    theirs = (other, NO_GROUP)
+    assert groups.majority_lineage([ready(0), ready(1, other), ready(2, other)], mine) == theirs
+    assert groups.majority_lineage([ready(0), ready(1, other)], mine) == ours
+    assert groups.majority_lineage([ready(0), ready(1, other)], Ready(other)) == theirs
+    assert groups.majority_lineage([], mine) == ours
+
+
+def counted(*claims: int) -> list[int]:
+    """The tokens that count for each member of a group whose members claim these."""
+    tokens = {peer(number): claim for number, claim in enumerate(claims)}
+    group = groups.form(RUN, 1, tokens, ROOT, groups.Claims(tokens=tokens))
+    return [group.tokens_of([member]) for member in tokens]
+
+
+def test_nobody_counts_for_more_than_twice_the_lower_median_of_all_claims() -> None:
+    assert counted(100, 120, 2**50 - 1) == [100, 120, 240]
+    assert counted(100, 2**50 - 1) == [100, 200], "of two the smaller one is the median"
+    assert counted(7) == [7]
+
+
+def test_the_tokens_of_a_round_are_those_of_the_members_that_count() -> None:
+    tokens = {peer(0): 5, peer(1): 7, peer(2): 9}
+    group = groups.form(RUN, 1, tokens, ROOT, groups.Claims(tokens=tokens))
+    assert group.tokens_of([peer(0), peer(2), peer(9)]) == 14
+
+
+def test_a_representative_stands_for_at_most_twice_as_many_peers_as_the_median() -> None:
+    links = {peer(number): groups.LinkClaim(peers=peers) for number, peers in enumerate((16, 14, 1 << 20))}
+    group = groups.form(RUN, 1, links, ROOT, groups.Claims(links))
+    assert group.population == 16 + 14 + 32
+
+
+def test_absent_level1_groups_are_taken_to_have_the_mean_size_of_those_present() -> None:
+    present = [signed(peer(number), Ready(ROOT, peers=16), group=LEVEL_2) for number in range(3)]
+    assert groups.formed(RUN, present, level1_groups=4).population == 64
+    assert groups.formed(RUN, present, level1_groups=3).population == 48
 
 
 def group_with(links: dict[int, groups.LinkClaim]) -> groups.Group:
@@ -97,6 +132,8 @@ def share_of(group: groups.Group, number: int) -> Fraction:
 def test_the_id_of_a_group_commits_to_its_members_claims_about_their_links() -> None:
     links = [groups.LinkClaim(), groups.LinkClaim(uplink=1), groups.LinkClaim(dialable=False)]
     assert len({group_with({0: link, 1: groups.LinkClaim()}).id for link in links}) == 3
+    tokens = [groups.form(RUN, 1, [peer(0)], ROOT, groups.Claims(tokens={peer(0): n})).id for n in (1, 2)]
+    assert tokens[0] != tokens[1]
     assert group_with({0: groups.LinkClaim(), 1: groups.LinkClaim()}) == groups.form(
         RUN, 1, [peer(1), peer(0)], ROOT
     )

@@ -8,6 +8,7 @@ from typing import get_args
 import pytest
 import torch
 
+from averaging.certificate import Origin
 from averaging.outcome import (
     Alone,
     Decided,
@@ -28,6 +29,7 @@ from tests.averaging.members import group_of
 
 GROUP = group_of(3)
 A, B, C = GROUP.members
+ORIGIN = Origin(GROUP.id, GROUP.round, GROUP.members, b"")
 AVERAGE_P = torch.zeros(4)
 UNDECIDED = Undecided("too few ballots", GROUP, (B,))
 MISSED: list[Missed] = [
@@ -40,8 +42,8 @@ MISSED: list[Missed] = [
     NotMerged(UNDECIDED),
 ]
 OUTCOMES: list[Outcome] = [
-    Decided(average_P=AVERAGE_P, group=GROUP, tokens=10, population=3),
-    Followed(average_P=AVERAGE_P, record=Record(0), tokens=10, seconds=1.0, reason="declined"),
+    Decided(average_P=AVERAGE_P, group=GROUP, tokens=10, population=3, origin=ORIGIN),
+    Followed(average_P=AVERAGE_P, record=Record(0), origin=ORIGIN, seconds=1.0, reason="declined"),
     *MISSED,
 ]
 
@@ -81,7 +83,7 @@ def test_only_a_decision_has_an_average_and_every_other_outcome_has_a_reason(out
 
 
 def test_present_are_the_members_of_which_something_was_applied() -> None:
-    averaged = Decided(average_P=AVERAGE_P, group=GROUP, missing=(B,), tokens=10, population=3)
+    averaged = Decided(average_P=AVERAGE_P, group=GROUP, missing=(B,), tokens=10, population=3, origin=ORIGIN)
     assert averaged.present == (A, C)
 
 

@@ -19,15 +19,17 @@ from averaging.outcome import Decided
 from averaging.record import Record, RecordResidual, ReplayRecord, UpdateShape, opened, packed
 from averaging.whole_update import HEAD, UpdateHeader
 from swarm.errors import Malformed
-from swarm.identity import digest_of
+from swarm.identity import KeyPair, digest_of
 from swarm.manifest import Codec, Exchange, RoundSpec
 from swarm.simulation.network import SimulatedNetwork
-from tests.averaging.averagers import KEYS, NUMBERS, ROUND, Peer, decided, drawn, manifest_with, stage
+from tests.averaging.averagers import NUMBERS, ROUND, Peer, decided, drawn, manifest_with, stage
 
 CODECS = (Codec.FP32, Codec.INT8, Codec.INT4, Codec.SPARSE256)
 TENSORS = (300, 7, 693)
 """Lengths of the tensors of a model: cuts of parts go through the last one."""
 STRANGER = bytes(32)
+FOUR = sorted((KeyPair.from_seed(bytes([n]) * 32) for n in range(4)), key=lambda key: key.peer_id)
+"""Of four members one may vanish, and the others still decide."""
 
 
 def spec_of(exchange: Exchange, codec: Codec) -> RoundSpec:
@@ -42,14 +44,17 @@ def shape_of(exchange: Exchange, codec: Codec) -> UpdateShape:
 def round_of(
     exchange: Exchange, codec: Codec, vanishes_at: float | None = None
 ) -> tuple[list[Decided], list[Tensor]]:
-    """Return the averages of the three members of a round, and their residuals.
+    """Return the averages of the four members of a round, and their residuals.
 
-    If the last member ``vanishes_at`` a moment of the round, return those of the other two.
+    If the last member ``vanishes_at`` a moment of the round, return those of the other three.
     """
     averages: list[Decided] = []
     residuals: list[Tensor] = []
 
     async def scene(network: SimulatedNetwork, peers: list[Peer]) -> None:
+        ids = [peer.id for peer in peers]
+        for peer in peers:
+            peer.expects = ids
         tasks = [
             asyncio.create_task(peer.average(drawn(seat), tensors=TENSORS)) for seat, peer in enumerate(peers)
         ]
@@ -60,7 +65,7 @@ def round_of(
         residuals.extend(peer.residual for peer in stay)
         tasks[-1].cancel()
 
-    stage(scene, 3, manifest_with(exchange=exchange, codec=codec))
+    stage(scene, 4, manifest_with(exchange=exchange, codec=codec), FOUR)
     return averages, residuals
 
 
@@ -98,19 +103,21 @@ def test_a_replayed_record_gives_the_bits_that_the_members_have(
         assert torch.equal(ReplayRecord(record, shape_of(exchange, codec)).run(), averaged.average_P)
         assert (record.round, record.population, record.tokens) == (0, averaged.population, averaged.tokens)
         assert record.members == tuple(digest_of(member) for member in averaged.group.members)
-    assert len({packed(averaged.record) for averaged in averages if averaged.record}) == 1
+    bare = [msgspec.structs.replace(each.record, certificate=b"") for each in averages if each.record]
+    assert len({packed(record) for record in bare}) == 1, "each has its own two thirds of the ballots"
 
 
 @both_exchanges
 def test_a_member_that_vanishes_in_the_round_is_missing_in_its_record(exchange: Exchange) -> None:
     averages, _ = round_of(exchange, Codec.INT8, 0.2)
-    assert averages[0].missing == (KEYS[2].peer_id,)
+    assert averages[0].missing == (FOUR[3].peer_id,)
     record = averages[0].record
     assert record is not None
     if exchange is Exchange.GATHER:
-        assert [bool(item) for item in record.items] == [True, True, False]
+        assert [bool(item) for item in record.items] == [True, True, True, False]
     else:
-        assert {tuple(flags_of(bytes(item[:4]), 3)) for item in record.items if item} == {(True, True, False)}
+        flags = {tuple(flags_of(bytes(item[:4]), 4)) for item in record.items if item}
+        assert flags == {(True, True, True, False)}
 
 
 @every_way
@@ -148,7 +155,7 @@ def test_where_a_representative_was_included_the_residual_is_what_the_encoding_l
     _, residuals = round_of(exchange, codec)
     record = record_of(exchange, codec)
     shape = shape_of(exchange, codec)
-    for seat, key in enumerate(KEYS):
+    for seat, key in enumerate(FOUR):
         residual_P = RecordResidual(record, shape, drawn(seat), key.peer_id).run()
         assert torch.equal(residual_P, residuals[seat])
         assert torch.equal(residual_P, lost_in_encoding(drawn(seat), record, shape))
@@ -166,22 +173,22 @@ def test_where_a_representative_was_not_included_the_residual_is_everything(
     shape = shape_of(exchange, codec)
     update_P = drawn(0)
     other_members = msgspec.structs.replace(record, members=(STRANGER, *record.members[1:]))
-    assert torch.equal(RecordResidual(other_members, shape, update_P, KEYS[0].peer_id).run(), update_P)
+    assert torch.equal(RecordResidual(other_members, shape, update_P, FOUR[0].peer_id).run(), update_P)
     not_included = msgspec.structs.replace(record, items=tuple(b"" for _ in record.items))
-    assert torch.equal(RecordResidual(not_included, shape, update_P, KEYS[0].peer_id).run(), update_P)
+    assert torch.equal(RecordResidual(not_included, shape, update_P, FOUR[0].peer_id).run(), update_P)
     assert not ReplayRecord(not_included, shape).run().any()
 
 
 @pytest.mark.parametrize("codec", CODECS)
 def test_in_a_part_without_the_representative_the_residual_is_everything(codec: Codec) -> None:
-    """The first part was not applied, the second was applied without the share, the third with it."""
+    """The first part was not applied, the second was applied without the share, the others with it."""
     record = record_of(Exchange.BUTTERFLY, codec)
     shape = shape_of(Exchange.BUTTERFLY, codec)
     update_P = drawn(1)
-    _, late, here = shape.parts(record)
-    without_it = bits([True, False, True]) + record.items[1][4:]
-    record = msgspec.structs.replace(record, items=(b"", without_it, record.items[2]))
-    residual_P = RecordResidual(record, shape, update_P, KEYS[1].peer_id).run()
+    _, late, here, *_ = shape.parts(record)
+    without_it = bits([True, False, True, True]) + record.items[1][4:]
+    record = msgspec.structs.replace(record, items=(b"", without_it, *record.items[2:]))
+    residual_P = RecordResidual(record, shape, update_P, FOUR[1].peer_id).run()
     assert torch.equal(residual_P[: late.stop], update_P[: late.stop])
     assert torch.equal(residual_P[here.start :], lost_in_encoding(update_P, record, shape)[here.start :])
 
@@ -194,10 +201,10 @@ def test_the_residual_decays_as_the_manifest_says_and_only_where_something_was_a
     shape = shape_of(exchange, Codec.INT4)
     update_P = drawn(0)
     halved = UpdateShape(spec=msgspec.structs.replace(shape.spec, feedback=0.5), tensors=TENSORS)
-    residual_P = RecordResidual(record, halved, update_P, KEYS[0].peer_id).run()
+    residual_P = RecordResidual(record, halved, update_P, FOUR[0].peer_id).run()
     assert torch.equal(residual_P, lost_in_encoding(update_P, record, shape) * 0.5)
     not_included = msgspec.structs.replace(record, items=tuple(b"" for _ in record.items))
-    assert torch.equal(RecordResidual(not_included, halved, update_P, KEYS[0].peer_id).run(), update_P)
+    assert torch.equal(RecordResidual(not_included, halved, update_P, FOUR[0].peer_id).run(), update_P)
 
 
 # --- bytes from any peer ------------------------------------------------------------------------------------
@@ -230,8 +237,8 @@ def replayed(raw: bytes, shape: UpdateShape) -> Tensor:
         {"stops": [-256, 512, NUMBERS]},
         {"stops": [1 << 63]},
         {"items": [b"x"]},
-        {"items": [b""] * 4},
-        {"items": [None] * 3},
+        {"items": [b""] * 5},
+        {"items": [None] * 4},
     ],
     ids=lambda values: " ".join(f"{name} {value}"[:40] for name, value in values.items()),
 )

@@ -40,8 +40,9 @@ from swarm.manifest import Codec
 from swarm.wire import Message
 from tests.averaging.members import ROOT, applied_items, group_of, heard, update_of
 
-GROUP = group_of(4)
-A, B, C, D = GROUP.members
+A, B, C, D = group_of(4).members
+WEIGHTS = {A: 100, B: 200, C: 300, D: 100}
+GROUP = group_of(4, WEIGHTS)
 PARTS = plan(1024, GROUP.members)
 """Part i belongs to member i and has 256 numbers."""
 AT = Schedule(
@@ -52,7 +53,6 @@ VECTORS = {
     member: torch.randn(1024, generator=torch.Generator().manual_seed(seat))
     for seat, member in enumerate(GROUP.members)
 }
-WEIGHTS = {A: 100, B: 200, C: 300, D: 100}
 NONE = b""
 
 
@@ -366,7 +366,7 @@ def test_the_average_is_that_of_the_decided_results() -> None:
     assert torch.equal(end.average_P, whole_P)
     assert [bytes(item) for item in end.items] == [result(member) for member in GROUP.members]
     assert end.encoded == tuple(part.payload for part in encoded(A))
-    assert (end.missing, end.tokens) == ((), 700)
+    assert (end.missing, end.tokens) == ((), 600)
 
 
 def test_the_members_that_a_result_includes_are_read_from_the_result_itself() -> None:

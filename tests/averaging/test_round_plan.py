@@ -51,7 +51,7 @@ def test_every_part_has_an_owner_and_two_spares() -> None:
 
 def test_a_spare_that_owns_no_part_is_a_member_that_all_others_can_dial() -> None:
     links = {A: LinkClaim(), B: LinkClaim(dialable=False), C: LinkClaim(), D: LinkClaim(dialable=False)}
-    group = groups.form(RUN, 1, GROUP.members, ROOT, links)
+    group = groups.form(RUN, 1, GROUP.members, ROOT, groups.Claims(links))
     (part,) = plan(1024, [A])
     round_plan = RoundPlan(group=group, parts=(part,), codec=Codec.INT8, schedule=AT)
     assert round_plan.chain(part) == (A, C)

@@ -15,8 +15,8 @@ from swarm.manifest import Codec, Exchange
 from swarm.wire import Message
 from tests.averaging.members import ROOT, group_of
 
-GROUP = group_of(4)
-A, B, C, D = GROUP.members
+A, B, C, D = group_of(4).members
+GROUP = group_of(4, {A: 5, B: 7, C: 9, D: 1})
 PARTS = plan(1024, GROUP.members)
 AT = Schedule(
     patience=10.0, commits=1.0, parts=2.0, takeover=2.2, spares=2.6, results=3.0, holdings=4.0, fetched=5.0
@@ -35,7 +35,7 @@ def tally(*messages: tuple[PeerId, Message]) -> Tally:
 
 
 def commit(
-    weight: int = 1,
+    weight: int = 5,
     root: bytes = ROOT,
     parts: int = 4,
     norms: tuple[float, ...] = (3.0, 4.0, 0.0, 0.0),
@@ -50,14 +50,14 @@ def held(*hashes: bytes) -> Holdings:
 
 def test_of_two_messages_of_one_kind_the_first_counts() -> None:
     heard = tally(
-        (A, commit(1)),
-        (A, commit(2)),
+        (A, commit()),
+        (A, commit(norms=(1.0, 4.0, 0.0, 0.0))),
         (A, held(X)),
         (A, held(Y)),
         (A, Ballot((X,) * 4)),
         (A, Ballot((Y,) * 4)),
     )
-    assert heard.commits[A].weight == 1
+    assert heard.commits[A] == commit()
     assert heard.holdings[A] == held(X)
     assert heard.ballots[A].hashes == (X,) * 4
     owner = PARTS[0].owner
@@ -67,6 +67,7 @@ def test_of_two_messages_of_one_kind_the_first_counts() -> None:
 def test_a_message_that_does_not_fit_the_plan_does_not_count() -> None:
     stranger = next(member for member in GROUP.members if member not in PLAN.chain(PARTS[0]))
     heard = tally(
+        (A, commit(4)),
         (A, commit(parts=3)),
         (A, commit(root=X)),
         (A, commit(codec=Codec.FP32)),
@@ -100,7 +101,7 @@ def test_in_a_gather_nobody_owns_anything_and_a_commit_has_one_hash() -> None:
 
 
 def test_nobody_waits_for_members_that_are_gone_nor_for_late_commits() -> None:
-    heard = tally((A, commit()), (B, commit()))
+    heard = tally((A, commit()), (B, commit(7)))
     heard.gone.add(B)
     assert heard.awaited({A}, now=0.5) == {C, D}
     assert heard.awaited(frozenset(), now=1.0) == {A}
@@ -151,5 +152,8 @@ def test_ballots_are_counted_as_wholes_and_a_split_is_known_before_the_end() -> 
     assert tally().leading() == ((), 0)
 
 
-def test_tokens_are_those_of_the_members_that_count() -> None:
-    assert tally((A, commit(5)), (B, commit(7)), (C, commit(9))).tokens({A, C, D}) == 14
+def test_nobody_waits_for_members_that_have_let_us_down_and_what_they_send_counts() -> None:
+    heard = Tally(replace(PLAN, unawaited=frozenset({B})))
+    assert heard.awaited(frozenset(), now=0.5) == {A, C, D}
+    heard.hear(B, commit(7))
+    assert heard.commits[B].weight == 7

@@ -18,11 +18,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from averaging import groups
+from averaging.assembly import Assembled
 from averaging.averager import NOT_HEARD, Averager
 from averaging.codecs import codec_of
 from averaging.group_average import GroupResult
-from averaging.groups import Group, LinkClaim
 from averaging.hierarchy import Hierarchy
 from averaging.messages import Decline, DeclineReason, Ready, bits
 from averaging.outcome import (
@@ -40,18 +39,26 @@ from averaging.outcome import (
     Void,
 )
 from averaging.partition import plan, shaped
-from averaging.record import Record, RecordResidual, ReplayRecord, UpdateShape
+from averaging.record import (
+    Judge,
+    Record,
+    RecordResidual,
+    ReplayRecord,
+    UpdateShape,
+    VerifiedRecord,
+)
+from averaging.reliability import Reliability
 from averaging.round_plan import Applied, RoundPlan, Schedule
 from averaging.terms import GroupTerms
 from averaging.update import Update
-from swarm.identity import KeyPair, PeerId, digest_of
+from swarm.hashing import digest
+from swarm.identity import KeyPair, PeerId
 from swarm.machine import Received
 from swarm.manifest import Codec, Exchange
 from swarm.simulation.network import SimulatedNetwork
 from swarm.transport.post import Inbox
 from swarm.wire import LEVEL_2, Stamp
 from tests.averaging.averagers import (
-    NONSENSE,
     NUMBERS,
     ROOT,
     ROUND,
@@ -64,6 +71,7 @@ from tests.averaging.averagers import (
     update_of,
 )
 from tests.averaging.test_record import record_of, shape_of
+from tests.certificates import Company
 
 MANIFEST = manifest_with(codec=Codec.FP32)
 RUN = MANIFEST.run_id
@@ -81,12 +89,22 @@ OURS_P = torch.full((4,), 2.0)
 """The average of our level-1 group."""
 THEIRS_P = torch.full((4,), 3.0)
 """The average of the level-2 group."""
-LEVEL1 = groups.form(RUN, 0, MEMBERS, ROOT)
-LEVEL2 = groups.form(RUN, 0, [REPRESENTATIVE, *OTHERS], ROOT, {peer: LinkClaim(peers=20) for peer in PEERS})
+LEVEL1_COMPANY = Company(run=RUN, keys=[KEYS[peer] for peer in MEMBERS], tokens=100)
+LEVEL1 = LEVEL1_COMPANY.seated.group
+
+
+def level2_of(*members: PeerId) -> Company:
+    """The representatives of level-1 groups of twenty peers each."""
+    keys = [KEYS[peer] for peer in members]
+    return Company(run=RUN, keys=keys, tokens=2000, peers=20, level1_groups=HIERARCHY.count)
+
+
+LEVEL2_COMPANY = level2_of(REPRESENTATIVE, *OTHERS)
+LEVEL2 = LEVEL2_COMPANY.seated.group
 ITEM = bytes(bits([True] * len(LEVEL2.members))) + bytes(codec_of(Codec.FP32).encode(THEIRS_P))
 """The result of the only part, with all members included."""
-RECORD = Record(0, tuple(digest_of(peer) for peer in LEVEL2.members), 80, 8000, (4,), (ITEM,))
 SHAPE = UpdateShape(spec=MANIFEST.round, tensors=(4,))
+RECORD = LEVEL2_COMPANY.record(SHAPE, (ITEM,))
 UNDECIDED = Undecided("too few ballots", LEVEL2, ())
 
 
@@ -108,21 +126,26 @@ def applied(average_P: Tensor, tokens: int, missing: tuple[PeerId, ...] = (), it
 class Groups:
     """Takes the place of `GroupAverage`: groups come to what the test says. Keeps what it was asked for."""
 
-    group: Group | NoGroup = LEVEL1
-    level2: Group | NoGroup = LEVEL2
+    group: Assembled | NoGroup = field(
+        default_factory=lambda: Assembled(LEVEL1, LEVEL1_COMPANY.group_certificate())
+    )
+    level2: Assembled | NoGroup = field(
+        default_factory=lambda: Assembled(LEVEL2, LEVEL2_COMPANY.group_certificate())
+    )
     result: Applied | NoDecision = field(default_factory=lambda: applied(OURS_P, 2000))
     level2_result: Applied | NoDecision = field(default_factory=lambda: applied(THEIRS_P, 8000, item=ITEM))
     terms: list[GroupTerms] = field(default_factory=list)
     brought: list[Update] = field(default_factory=list)
     """The updates of the level-2 groups."""
     seconds: float = 2.0
+    reliability: Reliability = field(default_factory=Reliability)
 
     def recycle(self) -> None:
         """Nothing is used again."""
 
     async def assemble(
         self, update: Update, terms: GroupTerms, hierarchy: Hierarchy | None = None
-    ) -> Group | NoGroup:
+    ) -> Assembled | NoGroup:
         """One of the two groups."""
         self.terms.append(terms)
         if hierarchy is None:
@@ -132,15 +155,24 @@ class Groups:
         return self.level2
 
     async def average(
-        self, update: Update, group: Group, vector_P: Tensor, decoded_scratch_P: Tensor | None = None
+        self,
+        update: Update,
+        assembled: Assembled,
+        vector_P: Tensor,
+        decoded_scratch_P: Tensor | None = None,
     ) -> GroupResult:
         """One of the two results."""
+        group = assembled.group
         numbers = vector_P.numel()
         parts = shaped(plan(numbers, group.members[:1]), (numbers,))
         schedule = Schedule.within(0.0, ROUND.average_seconds)
         round_plan = RoundPlan(group=group, parts=parts, codec=Codec.FP32, schedule=schedule)
-        result = self.level2_result if group is self.level2 else self.result
-        return GroupResult(round_plan, result, self.seconds)
+        is_level2 = assembled is self.level2
+        result = self.level2_result if is_level2 else self.result
+        company = LEVEL2_COMPANY if is_level2 else LEVEL1_COMPANY
+        items = result.items if isinstance(result, Applied) else ()
+        certificate = company.decision(tuple(digest(item) for item in items))
+        return GroupResult(round_plan, result, self.seconds, certificate)
 
 
 @dataclass(eq=False)
@@ -155,9 +187,9 @@ class Scene:
     """What we have answered another peer that was ready for the level-2 group."""
 
 
-def told(heard: Record | None = RECORD, tokens: int | None = 8500, shape: UpdateShape = SHAPE) -> Elsewhere:
+def told(heard: Record | None = RECORD, shape: UpdateShape = SHAPE) -> Elsewhere:
     """What others have decided."""
-    return Elsewhere(heard=heard, tokens=tokens, shape=shape)
+    return Elsewhere(heard=heard, shape=shape)
 
 
 def round_of(
@@ -240,7 +272,7 @@ def test_if_nothing_comes_of_the_level2_group_the_representative_carries_the_ave
     groups_: Groups,
 ) -> None:
     scene = round_of(REPRESENTATIVE, groups_)
-    cause = groups_.level2_result if isinstance(groups_.level2, Group) else groups_.level2
+    cause = groups_.level2_result if isinstance(groups_.level2, Assembled) else groups_.level2
     assert scene.outcome == NotMerged(cause)  # type: ignore[arg-type]
     assert torch.equal(scene.residual_P, OURS_P)
 
@@ -251,7 +283,7 @@ def test_a_representative_that_the_level2_group_turns_away_follows_it() -> None:
     followed = scene.outcome
     assert isinstance(followed, Followed)
     assert torch.equal(followed.average_P, THEIRS_P)
-    assert (followed.record, followed.tokens, followed.reason) == (RECORD, 8500, "the group is formed")
+    assert (followed.record, followed.reason) == (RECORD, "the group is formed")
     assert [donors[0] for donors in scene.elsewhere.asked] == [OTHERS[1]]
     assert torch.equal(scene.residual_P, OURS_P), "no other group has applied our average"
     assert scene.elsewhere.announced == [], "leaders of a large population wait for nobody"
@@ -273,7 +305,8 @@ def test_a_member_takes_the_record_of_its_representative() -> None:
     assert isinstance(averaged, Decided)
     assert torch.equal(averaged.average_P, THEIRS_P)
     assert (averaged.group, averaged.record, averaged.is_counted) == (LEVEL1, RECORD, True)
-    assert (averaged.tokens, averaged.population) == (8500, 80), "tokens as those who decided count them"
+    assert (averaged.tokens, averaged.population) == (8000, 80)
+    assert averaged.origin.members == LEVEL2.members, "it has decided about the run's state"
     assert averaged.seconds == pytest.approx(3.0, abs=0.1), "two in its group, one for the record"
     assert not scene.residual_P.any()
     assert scene.groups.brought == []
@@ -289,7 +322,7 @@ def test_a_member_waits_as_long_as_the_level2_group_may_take() -> None:
     scene = round_of(MEMBER)
     level1_closes = scene.groups.terms[0].close_at
     level2_closes = level1_closes + ROUND.assemble_seconds + ROUND.average_seconds
-    assert scene.elsewhere.deadlines == [level2_closes + ROUND.assemble_seconds + ROUND.average_seconds]
+    assert scene.elsewhere.deadlines == [level2_closes + 2 * ROUND.assemble_seconds + ROUND.average_seconds]
 
 
 @pytest.mark.parametrize("missing", [(), (REPRESENTATIVE,)])
@@ -307,11 +340,9 @@ def test_a_group_whose_representative_was_not_in_the_level2_group_had_no_part_in
     is_in_it: bool,
 ) -> None:
     """Else more peers would count as participants of the last average than there were."""
-    members = sorted([*[REPRESENTATIVE] * is_in_it, *OTHERS])
-    item = bytes(bits([True] * len(members))) + ITEM[4:]
-    record = msgspec.structs.replace(
-        RECORD, members=tuple(digest_of(peer) for peer in members), items=(item,)
-    )
+    company = level2_of(*[REPRESENTATIVE] * is_in_it, *OTHERS)
+    item = bytes(bits([True] * len(company.keys))) + ITEM[4:]
+    record = company.record(SHAPE, (item,))
     scene = round_of(MEMBER, elsewhere=told(record))
     averaged = scene.outcome
     assert isinstance(averaged, Decided)
@@ -321,29 +352,21 @@ def test_a_group_whose_representative_was_not_in_the_level2_group_had_no_part_in
 
 
 @pytest.mark.parametrize(
-    ("heard", "tokens", "reason"),
+    "heard",
     [
-        (None, 8500, NOT_HEARD),
-        (Record(0, population=80), 8500, NOT_HEARD),
-        (RECORD, None, NOT_HEARD),
-        (
-            Record(0, stops=(4,), items=(NONSENSE,)),
-            8500,
-            "the round's record is invalid: the record does not have one item for each part",
-        ),
-        (
-            msgspec.structs.replace(RECORD, items=(ITEM, ITEM)),
-            8500,
-            "the round's record is invalid: the record does not have one item for each part",
-        ),
+        None,
+        Record(0, population=80),
+        msgspec.structs.replace(RECORD, items=(ITEM, ITEM)),
+        level2_of(*OTHERS[:2]).record(SHAPE, (bytes(bits([True, True])) + ITEM[4:],)),
+        LEVEL1_COMPANY.record(SHAPE, (bytes(bits([True] * len(MEMBERS))) + ITEM[4:],)),
     ],
-    ids=["not heard", "void", "leads elsewhere", "malformed", "cannot be replayed"],
+    ids=["not heard", "void", "other items", "too few level-1 groups", "of a level-1 group"],
 )
 def test_without_a_record_that_holds_all_members_carry_the_average_of_their_group_over(
-    heard: Record | None, tokens: int | None, reason: str
+    heard: Record | None,
 ) -> None:
-    scene = round_of(MEMBER, elsewhere=told(heard, tokens))
-    assert scene.outcome == NotMerged(Undecided(reason, LEVEL1, ()))
+    scene = round_of(MEMBER, elsewhere=told(heard))
+    assert scene.outcome == NotMerged(Undecided(NOT_HEARD, LEVEL1, ()))
     assert torch.equal(scene.residual_P, OURS_P)
 
 
@@ -352,14 +375,14 @@ def test_what_is_carried_over_of_the_level1_average_comes_on_top_of_the_residual
     """Our update was not applied in the level-1 group, and the level-2 codec lost some of its average."""
     ours_P = drawn(0)
     vector_P = drawn(6)
-    decided_record = record_of(exchange, Codec.INT8)
-    record = msgspec.structs.replace(
-        decided_record, members=(digest_of(REPRESENTATIVE), *decided_record.members[1:])
-    )
     shape = shape_of(exchange, Codec.INT8)
+    manifest = manifest_with(exchange=exchange, codec=Codec.INT8)
+    items = opened_items(exchange)
+    record = LEVEL2_COMPANY.record(shape, items)
     result = replace(applied(ours_P, 2000), included=(False,), encoded=(b"",), decoded=(None,))
 
     merged = round_of(MEMBER, Groups(result=result), told(record, shape=shape), vector_P)
+    assert manifest.round.exchange is exchange
     assert isinstance(merged.outcome, Decided)
     assert torch.equal(merged.outcome.average_P, ReplayRecord(record, shape).run())
     left_P = RecordResidual(record, shape, ours_P, REPRESENTATIVE).run()
@@ -370,6 +393,11 @@ def test_what_is_carried_over_of_the_level1_average_comes_on_top_of_the_residual
     failed = round_of(MEMBER, Groups(result=result), told(broken, shape=shape), vector_P)
     assert isinstance(failed.outcome, NotMerged)
     assert torch.equal(failed.residual_P, vector_P + ours_P)
+
+
+def opened_items(exchange: Exchange) -> tuple[bytes, ...]:
+    """The items of a round of four members, as the members of the level-2 group would have decided them."""
+    return tuple(bytes(item) for item in record_of(exchange, Codec.INT8).items)
 
 
 # --- no level-1 average -------------------------------------------------------------------------------------
@@ -385,6 +413,11 @@ def test_a_level1_group_that_applied_nothing_has_no_representative(me: PeerId) -
     assert scene.level2_answers == [NO_REPRESENTATIVE]
 
 
+def alone(me: PeerId) -> Assembled:
+    company = Company(run=RUN, keys=[KEYS[me]])
+    return Assembled(company.seated.group, company.group_certificate())
+
+
 @pytest.mark.parametrize("me", [REPRESENTATIVE, MEMBER])
 def test_a_peer_without_a_level1_average_is_in_no_level2_group(me: PeerId) -> None:
     undecided = Undecided("too few ballots", LEVEL1, ())
@@ -393,7 +426,7 @@ def test_a_peer_without_a_level1_average_is_in_no_level2_group(me: PeerId) -> No
         (Groups(group=Unanswered("too few", 0)), Unanswered("too few", 0)),
         (Groups(result=undecided), replace(undecided, seconds=2.0)),
         (
-            Groups(group=groups.form(RUN, 0, [me], ROOT)),
+            Groups(group=alone(me)),
             Alone("nobody else came, though others are here", 0),
         ),
     ]:
@@ -425,16 +458,18 @@ class Donors(Elsewhere):
     """The records that the peers of this test have decided, asked for again and again."""
 
     def __init__(self, records: dict[PeerId, Record]) -> None:
-        super().__init__(shape=UpdateShape(spec=SMALL.round, tensors=(NUMBERS,)), tokens=1200)
+        super().__init__(shape=UpdateShape(spec=SMALL.round, tensors=(NUMBERS,)))
         self._records = records
 
-    async def record(self, root: bytes, donors: Sequence[PeerId], deadline: float) -> Record | None:
+    async def record(
+        self, root: bytes, donors: Sequence[PeerId], judge: Judge, deadline: float
+    ) -> VerifiedRecord | None:
         """The first that one of the ``donors`` has."""
         self.asked.append(tuple(donors))
         while asyncio.get_running_loop().time() < deadline:
             found = [self._records[donor] for donor in donors if donor in self._records]
             if found:
-                return found[0]
+                return judge(found[0])
             await asyncio.sleep(0.1)
         return None
 
@@ -490,7 +525,9 @@ def test_after_the_round_a_representative_says_that_it_is_over_and_a_member_that
         for asked in peers:
             if asked is not asker:
                 expected = NO_REPRESENTATIVE if asked in members else over
-                assert await answer_of(asker, asked) == expected
+                answer = await answer_of(asker, asked)
+                assert isinstance(answer, Decline)
+                assert msgspec.structs.replace(answer, certificate=b"") == expected
 
     async def answer_of(asker: Peer, asked: Peer) -> object:
         inbox = asker.post.open((0, LEVEL_2))
