@@ -40,10 +40,11 @@ Rule 6: fewer than ``least`` peers are no group, and neither are peers among who
         average (`certificate.Electorate`), whichever peer proposes them: a few peers that do not see the
         others must not go on without them. A level-2 group has at most one representative of each level-1
         group (`hierarchy`).
-Rule 7: no peer alone decides who is left out, or when. A list that lacks a peer which we expect gets our vote
-        only at ``close_at``, or once we know that the peer is gone. A list out of turn gets it a quarter of
-        ``patience`` later, or with those of more than a third of its members. After an attempt that failed,
-        when fewer votes are enough, a list must have everybody of the last average that has come to us.
+Rule 7: no peer alone decides who is left out, or when. A list that lacks a peer of the last average which we
+        expect gets our vote only at ``close_at``, or once that peer is gone. A list out of turn gets it a
+        quarter of ``patience`` later, or with the votes of more than a third of its members. After an attempt
+        that failed, when fewer votes are enough, a list must have everybody of the last average that has come
+        to us.
 """
 
 from __future__ import annotations
@@ -270,9 +271,13 @@ class Assembly:
         peers = self._peers
         rank = peers.reachable.index(self._plan.me)
         may_lead = not self._voting.seated and not self._has_proposed and rank < peers.deputies
+        if may_lead and self._witnesses and self._confirms_too_few(now):
+            yield from self._give_up(len(peers.here))
+            yield from self._decide(now)
+            return
         wake_at = self._wait_until(rank, now)
         if may_lead and now >= wake_at:
-            yield from self._propose()
+            yield from self._propose(now)
             yield from self._decide(now)
             return
         if now >= wake_at:
@@ -284,6 +289,12 @@ class Assembly:
             times = [self._acceptable_at(proposer, offer) for proposer, offer in self._voting.offers.items()]
             wake_at = min([wake_at, *(time for time in times if time > now)])
         yield WakeAt(wake_at)
+
+    def _confirms_too_few(self, now: float) -> bool:
+        """Whether we, to whom everybody has come as well, see that too few have: one peer's word is not
+        enough, and that of a second one should come soon."""
+        is_time = now >= self._plan.terms.close_at
+        return is_time and not self._plan.suffices([signed.signer for signed in self._peers.here])
 
     def _wait_until(self, rank: int, now: float) -> float:
         """When it is our turn to propose: once all are here, or at ``close_at``; a deputy gives those before
@@ -342,18 +353,23 @@ class Assembly:
         return at
 
     def _lacking(self, seated: Seated) -> set[PeerId]:
-        """The peers that we expect, that are not gone, and that a list without room for them lacks."""
-        if seated.unseated or self._plan.hierarchy:
+        """The peers of the last average that we expect, that are not gone, and that a list lacks although it
+        has room for them."""
+        electorate = self._plan.terms.electorate.members
+        if seated.unseated or self._plan.hierarchy or electorate is None:
             return set()
-        return set(self._plan.terms.expected) - set(seated.group.members) - self._peers.gone
+        return (
+            electorate.intersection(self._plan.terms.expected) - set(seated.group.members) - self._peers.gone
+        )
 
     # --- leading --------------------------------------------------------------------------------------------
 
-    def _propose(self) -> Iterator[Command]:
+    def _propose(self, now: float) -> Iterator[Command]:
         """List the peers with the model of the majority."""
         self._has_proposed = True
         plan = self._plan
-        self.let_down |= self._peers.missing | (self._peers.before_us - {plan.me})
+        if now >= plan.terms.close_at:  # before that, a leader may well wait for a peer that is missing
+            self.let_down |= self._peers.missing | self._peers.before_us
         seated = self._list()
         members = set(seated.group.members)
         if not plan.fits(seated):

@@ -45,6 +45,7 @@ from .outcome import (
     NoGroup,
     NotMerged,
     Outcome,
+    Unanswered,
     Undecided,
     Void,
     cause_of,
@@ -111,13 +112,14 @@ class Averager:
         no following. Calling this invalidates the average that the previous call has returned.
         """
         self._groups.recycle()
-        reliability = self._groups.reliability
-        reliability.begin(update.round)
-        attendance = attendance.without(self._me, reliability.unawaited)
+        may_sign = await self._groups.begin(update.round)
+        attendance = attendance.without(self._me, self._groups.reliability.unawaited)
         run = self._manifest.run_id
         group_size = self._manifest.round.group_size
         hierarchy = attendance.hierarchy(run, update.round, group_size)
         self._closed.begin(update.round)
+        if not may_sign:
+            return await self._stay_out(update, attendance, hierarchy, elsewhere)
         if hierarchy.count == 1 or elsewhere is None:
             outcome: Outcome = await self._in_group(update, attendance.one_group(self._me))
         else:
@@ -178,6 +180,27 @@ class Averager:
             result.decoded,
         )
         await self._arithmetic.run(lambda: feedback.settle(settled), is_brief=is_brief)
+
+    async def _stay_out(
+        self,
+        update: Update,
+        attendance: Attendance,
+        hierarchy: Hierarchy,
+        elsewhere: DecidedElsewhere | None,
+    ) -> Followed | Unanswered:
+        """This peer may have signed in this round before: it carries its update over, and follows."""
+        feedback = self._feedbacks.setdefault(update.fragment, ErrorFeedback(update.vector_P.numel()))
+        sent_P = await self._arithmetic.run(lambda: feedback.to_send(update.vector_P))
+        await self._arithmetic.run(lambda: feedback.adopt(sent_P), is_brief=True)
+        unanswered = Unanswered("this peer may have signed for another group of this round", update.round)
+        others = [*attendance.near, *attendance.at_round, *attendance.present]
+        if elsewhere is None or not others:
+            return unanswered
+        spec = self._manifest.round
+        electorate = attendance.deciding(self._me, hierarchy, spec.average_seconds)
+        asking = _Asking(elsewhere, elsewhere.donors(others[0], others), electorate)
+        seconds = spec.assemble_seconds + spec.average_seconds
+        return await self._follow(update, unanswered.reason, asking, seconds) or unanswered
 
     # --- two levels -----------------------------------------------------------------------------------------
 

@@ -152,9 +152,12 @@ class Butterfly:
             receipt = self._tally.receipts[index, sender]
             payload = self._unsigned.pop((index, sender))
             yield from self._check_result(index, receipt.hash, payload, sender)
-        present = self._tally.awaited(frozenset(), now)
-        current = [self._current_reducer(part, present, now) for part in self._plan.parts]
-        for part, peer in zip(self._plan.parts, current, strict=True):
+        awaited = self._tally.awaited(frozenset(), now)
+        current = [self._current_reducer(part, awaited, now) for part in self._plan.parts]
+        # An owner for which we do not wait gets our part all the same: the others may wait for it.
+        present = self._tally.present(now)
+        receivers = [self._current_reducer(part, present, now) for part in self._plan.parts]
+        for part, peer in zip(self._plan.parts, receivers, strict=True):
             # Most events change nothing here.
             if (part.index, peer) not in self._shipped or part.index in self._tally.takeovers:
                 yield from self._ship(part, peer)

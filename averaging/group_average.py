@@ -20,7 +20,7 @@ from .certificate import DecisionCertificate, GroupCertificate, by_seat, origin_
 from .groups import Group
 from .hierarchy import Hierarchy
 from .messages import Ballot, Ready, Vote
-from .outcome import Decided, NoDecision, NoGroup, Unanswered
+from .outcome import Decided, NoDecision, NoGroup
 from .record import Record, plan_parts, recorded
 from .reliability import Pace, Reliability
 from .round import Round
@@ -103,6 +103,11 @@ class GroupAverage:
         self._scratch_P = self._last_P
         self._last_P = None
 
+    async def begin(self, round_: int) -> bool:
+        """Whether this peer may sign anything in ``round_`` (`signed_rounds`)."""
+        self.reliability.begin(round_)
+        return await self._signed_rounds.begin(round_)
+
     async def assemble(
         self, update: Update, terms: GroupTerms, hierarchy: Hierarchy | None = None
     ) -> Assembled | NoGroup:
@@ -110,8 +115,6 @@ class GroupAverage:
 
         ``hierarchy``: form the level-2 group.
         """
-        if not await self._signed_rounds.begin(update.round):
-            return Unanswered("this peer may have signed for a group before it was restarted", update.round)
         spec = self._manifest.round
         level = LEVEL_2 if hierarchy else NO_GROUP
         stamp = Stamp(self._manifest.run_id, update.round, level)

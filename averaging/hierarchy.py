@@ -105,8 +105,13 @@ def least(population: int, missed: int = 0) -> int:
     """How many of the ``population`` of the last group must vote for the next one: more than two thirds.
 
     Then there cannot be two groups, as long as fewer than a third of them lie. If a third of the peers leave
-    at once, nobody could go on. So after one attempt that was ``missed``, more than half are enough, and the
+    at once, nobody could go on. So after one attempt that was ``missed``, half of them are enough, and the
     number halves with every further one, down to 0: then any number is enough. By then the larger part of the
     population, if there is one, has gone on, and the others follow it.
     """
-    return 2 * population // 3 + 1 if missed == 0 else (population // 2 + 1) >> (missed - 1)
+    return 2 * population // 3 + 1 if missed == 0 else (population + 1) // 2 >> (missed - 1)
+
+
+def majority(population: int) -> int:
+    """More than half: so many must have voted for a group that is shown to a peer outside it."""
+    return population // 2 + 1

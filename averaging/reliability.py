@@ -35,10 +35,11 @@ FORGIVEN_AFTER = 8
 
 @dataclass(frozen=True, slots=True)
 class _Record:
-    """How often a peer has let us down, from which round on we wait for it again, and in how many rounds it
-    has delivered since."""
+    """How often a peer has let us down, the rounds in which we do not wait for it because of that (from
+    ``not_in`` up to, and not with, ``again_in``), and in how many rounds it has delivered since."""
 
     times: int
+    not_in: int
     again_in: int
     good: int = 0
 
@@ -57,7 +58,9 @@ class Reliability:
     @property
     def unawaited(self) -> frozenset[PeerId]:
         """The peers for which we do not wait in this round."""
-        return frozenset(peer for peer, record in self._records.items() if self._round < record.again_in)
+        return frozenset(
+            peer for peer, record in self._records.items() if record.not_in <= self._round < record.again_in
+        )
 
     def let_down(self, peers: Iterable[PeerId]) -> None:
         """``peers`` have kept us waiting until a deadline in this round."""
@@ -67,7 +70,8 @@ class Reliability:
                 continue  # once a round is enough, and nobody has waited for it
             times = known.times + 1 if known else 1
             pause = min(LONGEST, 1 << (times - 1))
-            self._records[peer] = _Record(times, self._round + 1 + pause)
+            first = self._round + 1
+            self._records[peer] = _Record(times, first, first + pause)
 
     def delivered(self, peers: Iterable[PeerId]) -> None:
         """``peers`` have sent in this round what was due."""
@@ -78,7 +82,7 @@ class Reliability:
             if known.good + 1 < FORGIVEN_AFTER:
                 self._records[peer] = replace(known, good=known.good + 1)
             elif known.times > 1:
-                self._records[peer] = _Record(known.times - 1, known.again_in)
+                self._records[peer] = _Record(known.times - 1, known.not_in, known.again_in)
             else:
                 del self._records[peer]
 

@@ -64,8 +64,12 @@ class SignedRounds:
         self._voted: deque[tuple[int, bytes]] = deque(maxlen=REMEMBERED)
 
     async def begin(self, round_: int) -> bool:
-        """Whether this peer may take part in ``round_``. If it may, that is kept first."""
-        if round_ <= self._before:
+        """Whether this peer may take part in ``round_``. If it may, that is kept first.
+
+        It may not if it has voted in this round already: it has changed sides after a partition.
+        """
+        has_voted = any(voted == round_ for voted, _ in self._voted)
+        if round_ <= self._before or has_voted:
             return False
         if round_ > self._kept:
             self._kept = round_

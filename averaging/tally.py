@@ -87,8 +87,12 @@ class Tally:
     def awaited(self, heard: Set[PeerId], now: float) -> set[PeerId]:
         """The members worth waiting for: not in ``heard``, not gone, and, once commits are due, with a
         commit."""
-        waited = set(self.group.members) - heard - self.gone - self.plan.unawaited
-        return waited & self.commits.keys() if now >= self.plan.schedule.commits else waited
+        return self.present(now) - heard - self.plan.unawaited
+
+    def present(self, now: float) -> set[PeerId]:
+        """The members that are not gone, and, once commits are due, have committed."""
+        here = set(self.group.members) - self.gone
+        return here & self.commits.keys() if now >= self.plan.schedule.commits else here
 
     def claim(self, member: PeerId, index: int) -> Claim:
         """The weight and the norms that ``member`` has committed to for part ``index``."""

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from swarm.identity import PeerId
 
 from .certificate import EVERYBODY, Electorate
-from .hierarchy import LEVEL1_SIZE, Hierarchy, least
+from .hierarchy import LEVEL1_SIZE, Hierarchy, least, majority
 
 LOST_AFTER = 3
 """After so many missed rounds a peer tries one group of all peers: its level-1 group may have no other member
@@ -79,8 +79,8 @@ class Attendance:
         is_last_one_left = set(self.participants) <= {me}
         return replace(
             self,
-            near=[peer for peer in self.near if peer not in unawaited],
-            at_round=[peer for peer in self.at_round if peer not in unawaited],
+            near=sorted(set(self.near) - unawaited),
+            at_round=sorted(set(self.at_round) - unawaited),
             present=[peer for peer in self.present if peer not in unawaited],
             others=[peer for peer in self.others if not (is_last_one_left and peer in unawaited)],
         )
@@ -112,7 +112,7 @@ class Attendance:
             return EVERYBODY
         count = len(self.participants)
         needed = least(count, self.missed)
-        return Electorate(members=frozenset(self.participants), needed=needed, floor=least(count, 1))
+        return Electorate(members=frozenset(self.participants), needed=needed, floor=majority(count))
 
     def level1(self, me: PeerId, hierarchy: Hierarchy) -> GroupTerms:
         """For the level-1 group of ``me``: half of its usual members are enough, as the level-2 group
@@ -138,7 +138,7 @@ class Attendance:
             expected=self.other_representatives(me, hierarchy),
             close_at=self.close_at + self.patience + average_seconds,
             least=needed,
-            electorate=Electorate(needed=needed, floor=least(hierarchy.count, 1), hierarchy=hierarchy),
+            electorate=Electorate(needed=needed, floor=majority(hierarchy.count), hierarchy=hierarchy),
         )
 
     def deciding(self, me: PeerId, hierarchy: Hierarchy, average_seconds: float) -> Electorate:

@@ -362,13 +362,20 @@ def test_a_list_that_lacks_a_peer_which_we_expect_waits_for_it_until_close_at() 
     """A leader that lists only its friends gains nothing by being early."""
     begin = [(0, None, [Send, WakeAt]), (0, Woken(), [WakeAt])]
     early = (1, sent(A, proposed(A, B, D)), [Send((C,), Ready(ROOT)), WakeAt(CLOSE)])
-    play(assembly(D, (A, B, C)), *begin, early, (CLOSE, Woken(), [vote_of(D, A, B, D), WakeAt]))
-    play(assembly(D, (A, B, C)), *begin, early, (2, Unreached(C), [vote_of(D, A, B, D), WakeAt]))
+    last = Electorate(members=frozenset({A, B, C, D}), needed=2)
+    due = (CLOSE, Woken(), [vote_of(D, A, B, D), WakeAt])
+    play(assembly(D, (A, B, C), electorate=last), *begin, early, due)
+    gone = (2, Unreached(C), [vote_of(D, A, B, D), WakeAt])
+    play(assembly(D, (A, B, C), electorate=last), *begin, early, gone)
+    newcomer = Electorate(members=frozenset({A, B, D}), needed=2)
+    at_once = (1, sent(A, proposed(A, B, D)), [vote_of(D, A, B, D), WakeAt])
+    play(assembly(D, (A, B, C), electorate=newcomer), *begin, at_once)
 
 
 def test_a_list_that_more_than_a_third_besides_its_proposer_have_voted_for_gets_our_vote() -> None:
+    last = Electorate(members=frozenset(KEYS), needed=2)
     play(
-        assembly(D, (A, B, C)),
+        assembly(D, (A, B, C), electorate=last),
         (0, None, [Send, WakeAt]),
         (0, Woken(), [WakeAt]),
         (1, sent(A, proposed(A, B, D)), [Send((C,), Ready(ROOT)), WakeAt]),
@@ -376,7 +383,7 @@ def test_a_list_that_more_than_a_third_besides_its_proposer_have_voted_for_gets_
         (2, votes(B, A, B, D), [WakeAt]),
     )
     play(
-        assembly(E, (A, B, C, D)),
+        assembly(E, (A, B, C, D), electorate=last),
         (0, None, [Send, WakeAt]),
         (0, Woken(), [WakeAt]),
         (1, sent(A, proposed(A, B, C, E)), [Send((D,), Ready(ROOT)), WakeAt]),

@@ -125,8 +125,8 @@ def test_a_peer_that_rejoins_an_earlier_round_turns_nobody_away_from_it() -> Non
         assert await answers(b, a, 4, Ready(ROOT)) == [], "it is heard as soon as we are ready"
         a.expects = (b.id,)
         b.expects = (a.id,)
-        outcomes = await asyncio.gather(a.average(drawn(0), 4), b.average(drawn(1), 4))
-        assert all(isinstance(each, Unanswered) for each in outcomes), "a has voted in this round before"
+        again = await a.average(drawn(0), 4)
+        assert isinstance(again, Unanswered), "it has voted in this round before"
         group = await asyncio.gather(a.average(drawn(0), 5), b.average(drawn(1), 5))
         assert [len(each.group.members) for each in group] == [2, 2]  # type: ignore[union-attr]
 

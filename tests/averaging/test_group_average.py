@@ -14,7 +14,7 @@ from averaging.certificate import origin_of, packed
 from averaging.group_average import FIRST_LOOK, GroupAverage, GroupResult
 from averaging.groups import Group, LinkClaim
 from averaging.hierarchy import Hierarchy
-from averaging.outcome import Decided, TooFew, Unanswered, Undecided, Void
+from averaging.outcome import Decided, TooFew, Undecided, Void
 from averaging.record import recorded
 from averaging.reliability import AVERAGES
 from averaging.round_plan import Applied, RoundPlan, Schedule
@@ -168,15 +168,6 @@ def test_the_plan_of_a_round_is_the_same_for_all_members() -> None:
     assert plans[0] == plans[1] == plans[2]
     assert plans[0].schedule == Schedule.within(0.0, ROUND.average_seconds)
     assert plans[0].schedule != AT
-
-
-def test_a_peer_stays_out_of_rounds_for_which_it_may_have_signed_before_a_restart() -> None:
-    runner: Any = Runner(TooFew("only 1 came", 3))
-    groups = GroupAverage(MANIFEST, KEYS[0], runner, signed(last=3))
-    terms = GroupTerms(expected=(), close_at=50.0)
-    assert isinstance(simulate(groups.assemble(update_of(drawn(0), 3), terms)), Unanswered)
-    assert runner.ran == []
-    assert isinstance(simulate(groups.assemble(update_of(drawn(0), 4), terms)), TooFew)
 
 
 def test_after_some_averages_one_has_a_few_times_as_long_as_they_took_until_one_fails() -> None:

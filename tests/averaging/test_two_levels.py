@@ -143,6 +143,10 @@ class Groups:
     def recycle(self) -> None:
         """Nothing is used again."""
 
+    async def begin(self, round_: int) -> bool:
+        """This peer has signed nothing before."""
+        return True
+
     async def assemble(
         self, update: Update, terms: GroupTerms, hierarchy: Hierarchy | None = None
     ) -> Assembled | NoGroup:
