@@ -13,7 +13,7 @@
                Proposal                    kept until its sender's turn has come (rule 7): voted
                Vote                        of a group that we have not heard of: its sender is asked about it
                Decline with a certificate  finished: the group stands without us
-               Decline (too few)           from two that may lead: no group
+               Decline (too few)           from the leader in time, or from two that may lead: no group
                Decline (absent, no proof)  as Unreached: it may be a lie, and costs no more than a dead peer
                all are here, or close_at   if it is our turn: proposing; else we wait for a proposal
     proposing  (at once)                   Proposal to the members: voted
@@ -133,7 +133,7 @@ class Assembly:
             case Vote():
                 yield from self._hear_vote(cast("Signed[Vote]", signed))
             case Decline():
-                yield from self._hear_decline(signed.signer, signed.message)
+                yield from self._hear_decline(signed.signer, signed.message, now)
 
     def _hear_ready(self, signed: Signed[Ready]) -> Iterator[Command]:
         peer = signed.signer
@@ -184,9 +184,9 @@ class Assembly:
             yield from self._ask({vote.signer})
         self._voting.votes.setdefault(vote.signer, vote)
 
-    def _hear_decline(self, peer: PeerId, decline: Decline) -> Iterator[Command]:
-        """A group stands without us, if the certificate says so; or too few have come, if two that may lead
-        say so, or if nobody is left that could still come."""
+    def _hear_decline(self, peer: PeerId, decline: Decline, now: float) -> Iterator[Command]:
+        """A group stands without us, if the certificate says so; or too few have come, if the leader says so
+        in time, or two that may lead, or if nobody is left that could still come."""
         formed = self._plan.certified(decline.certificate) if decline.certificate else None
         if formed:
             self._ended = self._without_us(formed, peer, decline.round)
@@ -200,12 +200,13 @@ class Assembly:
             has_come_since = peer in peers.ready and peer in peers.told
             yield from self._tell_again(peer) if has_come_since else self._lose(peer)
             return
+        is_leader = peer == peers.reachable[0] and now >= self._plan.terms.close_at
         peers.gone.add(peer)
         if peer in peers.order[:DEPUTIES]:
             self._witnesses.add(peer)
         is_nobody_left = not set(peers.order) - peers.gone - {self._plan.me}
-        if len(self._witnesses) >= WITNESSES or is_nobody_left:
-            self._ended = TooFew("too few peers came", decline.round)
+        if is_leader or len(self._witnesses) >= WITNESSES or is_nobody_left:
+            self._ended = TooFew("too few peers came", self._plan.round)
 
     def _without_us(self, formed: CertifiedGroup, by: PeerId, round_: int) -> Assembled | Declined:
         """What it means for us that a group stands. We may be in it and not have heard of it."""
@@ -221,11 +222,17 @@ class Assembly:
 
         If our vote is given already, say for which group, so that nobody waits for it here.
         """
-        if self._plan.me in self._voting.votes:
-            yield Send((proposer,), Vote(), self._voting.votes[self._plan.me].stamp.group)
+        voted = self._voting.votes.get(self._plan.me)
+        if voted:
+            yield Send((proposer,), Vote(), voted.stamp.group)
         seated = self._plan.seated_by(proposal)
-        if seated:  # else the list does not hold, or is without us: we cannot vote on it
+        if seated is None:
+            return  # the list does not hold, or is without us: we cannot vote on it
+        if self._plan.fits(seated):
             self._voting.offer(proposer, seated, now)
+        elif not voted and now >= self._plan.terms.close_at:
+            # The others try again, with fewer votes, what has failed for us as well by now.
+            self._ended = TooFew("too few peers came", self._plan.round)
 
     def _vote(self, seated: Seated) -> Iterator[Command]:
         has_vote = self._voting.vote(seated)
@@ -277,7 +284,7 @@ class Assembly:
             return
         wake_at = self._wait_until(rank, now)
         if may_lead and now >= wake_at:
-            yield from self._propose(now)
+            yield from self._join_or_propose(now)
             yield from self._decide(now)
             return
         if now >= wake_at:
@@ -330,8 +337,7 @@ class Assembly:
             if now >= self._acceptable_at(proposer, offer):
                 yield from self._vote(offer.seated)
                 return
-            lacking = self._lacking(offer.seated) - self._peers.ready.keys()
-            yield from self._ask(self._peers.before(proposer) | lacking)
+            yield from self._ask(self._peers.before(proposer) | self._lacking(offer.seated))
 
     def _ask(self, peers: Set[PeerId]) -> Iterator[Command]:
         asked = self._peers.to_ask(peers)
@@ -341,7 +347,7 @@ class Assembly:
     def _acceptable_at(self, proposer: PeerId, offer: Offer) -> float:
         """When an offer gets our vote, as far as we know now."""
         seated = offer.seated
-        if self._plan.must_list(self._peers.here) - set(seated.group.members):
+        if not self._lists_all_that_it_must(seated):
             return math.inf
         if self._voting.is_supported(proposer, seated.group):
             return offer.came_at
@@ -351,6 +357,9 @@ class Assembly:
         if self._peers.before(proposer) - {self._plan.me}:
             at += self._plan.patience / 4
         return at
+
+    def _lists_all_that_it_must(self, seated: Seated) -> bool:
+        return not self._plan.must_list(self._peers.here) - set(seated.group.members)
 
     def _lacking(self, seated: Seated) -> set[PeerId]:
         """The peers of the last average that we expect, that are not gone, and that a list lacks although it
@@ -363,6 +372,18 @@ class Assembly:
         )
 
     # --- leading --------------------------------------------------------------------------------------------
+
+    def _join_or_propose(self, now: float) -> Iterator[Command]:
+        """It is our turn: vote for what another peer has proposed, rather than propose something else beside
+        it."""
+        offers = self._voting.offers
+        for proposer in self._plan.ordered(offers):
+            seated = offers[proposer].seated
+            is_due = now >= self._plan.terms.close_at or not self._lacking(seated)
+            if is_due and self._lists_all_that_it_must(seated):
+                yield from self._vote(seated)
+                return
+        yield from self._propose(now)
 
     def _propose(self, now: float) -> Iterator[Command]:
         """List the peers with the model of the majority."""

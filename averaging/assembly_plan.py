@@ -94,8 +94,8 @@ class AssemblyPlan:
         return len(voters) >= group.quorum and self.terms.electorate.elects(voters)
 
     def seated_by(self, proposal: Proposal) -> Seated | None:
-        """The group of a proposal that we may sign: genuine, of this round and level, with our model, and
-        with us among its members."""
+        """The group of a proposal that concerns us: genuine, of this round and level, with our model, and
+        with us among its members. Whether we may sign it, `fits` says."""
         try:
             seated = seated_by(proposal.ready, proposal.unseated, self.run, self.level1_groups)
         except TheirFault:
@@ -103,7 +103,7 @@ class AssemblyPlan:
         first = seated.ready[0]
         is_here = (first.stamp.round, first.stamp.group) == (self.round, self.ready.stamp.group)
         is_ours = is_here and self.me in seated.group.members and self.has_our_model(first.message)
-        return seated if is_ours and self.fits(seated) else None
+        return seated if is_ours else None
 
     def certified(self, certificate: bytes) -> CertifiedGroup | None:
         """The group of this round and level that ``certificate`` proves to stand; None if it proves none."""

@@ -242,7 +242,7 @@ def test_if_nobody_is_left_that_could_come_too_few_have() -> None:
     refusal = Decline(9, "no", DeclineReason.TOO_FEW)
     machine = assembly(A, (A, B), least=2)
     play(machine, (0, None, [Send, WakeAt]), (0, Woken(), [WakeAt]))
-    assert next(iter(machine.handle(sent(B, refusal), 1))) == Finish(TooFew("too few peers came", 9))
+    assert next(iter(machine.handle(sent(B, refusal), 1))) == Finish(TooFew("too few peers came", ROUND))
 
 
 def test_a_refusal_after_our_vote_changes_nothing() -> None:
