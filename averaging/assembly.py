@@ -367,9 +367,7 @@ class Assembly:
         electorate = self._plan.terms.electorate.members
         if seated.unseated or self._plan.hierarchy or electorate is None:
             return set()
-        return (
-            electorate.intersection(self._plan.terms.expected) - set(seated.group.members) - self._peers.gone
-        )
+        return set(electorate & {*self._plan.terms.expected}) - set(seated.group.members) - self._peers.gone
 
     # --- leading --------------------------------------------------------------------------------------------
 

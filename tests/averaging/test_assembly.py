@@ -400,7 +400,7 @@ def test_after_a_failed_attempt_a_list_without_somebody_that_has_come_never_gets
         (0, None, [Send, WakeAt]),
         (0, Woken(), [WakeAt]),
         (1, comes(C), [WakeAt]),
-        (1, sent(A, proposed(A, B)), [WakeAt]),
+        (1, sent(A, proposed(A, B)), [Send((C,), Ready(ROOT)), WakeAt]),
         (CLOSE, Woken(), [WakeAt]),
         (CLOSE + PATIENCE / 4, Woken(), [Send((C,), proposed(B, C)), vote_of(B, B, C), WakeAt]),
     )

@@ -8,13 +8,15 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Coroutine, Iterable
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any, TypeVar
 
+from averaging.certificate import CertifiedDecision, open_decision
 from peer.config.run import RunSettings, manifest_of
 from peer.data import corpus as corpora
 from peer.network.membership import TOPIC, Membership, NetworkPorts, Welcome
 from peer.sync.activity import Activity
-from peer.sync.head import Head
+from peer.sync.head import Claim, Head
 from peer.sync.head_exchange import HeadExchange
 from peer.sync.position import PositionTracker
 from swarm.identity import KeyPair, PeerId
@@ -26,7 +28,8 @@ from swarm.simulation.directory import SharedRecords, SimulatedDirectory
 from swarm.simulation.network import Link, SimulatedNetwork, SimulatedTransport
 from swarm.ticket import Address, Entry
 from swarm.transport import Call, Handler, Route
-from swarm.wire import Signed, Stamp, open_frame, seal
+from swarm.wire import NO_GROUP, Signed, Stamp, open_frame, seal
+from tests.certificates import Company as Signing
 
 C = TypeVar("C")
 
@@ -98,22 +101,40 @@ def head_of(
     tokens: int = 0,
     seconds_left: float = 0.0,
     population: int = 1,
-    is_participant: bool = True,
+    parent: bytes = NO_GROUP,
     run: bytes = RUN,
 ) -> Signed[Head]:
     """The signed head of peer ``number``; 0 is the organiser."""
-    head = Head(root, tokens, seconds_left, population, is_participant)
+    head = Head(root, tokens, seconds_left, population, parent)
     return open_frame(sealed_head(number, round_, head, run), Head, run=run)
 
 
-def heads_of(numbers: Iterable[int], round_: int, root: bytes) -> list[Signed[Head]]:
-    """The heads of peers that are all at the same state, and had a part in it."""
-    return [head_of(number, round_, root) for number in numbers]
+@cache
+def decided_by(numbers: tuple[int, ...], round_: int, level1_groups: int = 0) -> CertifiedDecision:
+    """What these peers have decided in ``round_``, with its certificate."""
+    keys = [key(number) for number in numbers]
+    company = Signing(run=RUN, keys=keys, round=round_, level1_groups=level1_groups)
+    return open_decision(company.decision(), RUN)
 
 
-def heads_of_newcomers(numbers: Iterable[int], round_: int, root: bytes) -> list[Signed[Head]]:
-    """The heads of peers that have merely downloaded their state."""
-    return [head_of(number, round_, root, is_participant=False) for number in numbers]
+def claim_of(
+    number: int, round_: int, root: bytes, group: Iterable[int] | None = None, **fields: Any
+) -> Claim:
+    """The head of peer ``number`` at a state to which ``group`` has led in the round before.
+
+    By default the group is of that peer alone.
+    """
+    decision = decided_by((number,) if group is None else tuple(group), round_ - 1)
+    return Claim(head_of(number, round_, root, parent=decision.group.id, **fields), decision)
+
+
+def claims_of(
+    numbers: Iterable[int], round_: int, root: bytes, group: Iterable[int] | None = None
+) -> list[Claim]:
+    """The heads of peers at one state, to which ``group`` has led, by default these very peers."""
+    claimants = tuple(numbers)
+    members = claimants if group is None else tuple(group)
+    return [claim_of(number, round_, root, members) for number in claimants]
 
 
 @dataclass(eq=False)

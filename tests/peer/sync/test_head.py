@@ -1,4 +1,4 @@
-"""Fork choice as tables: the heads that peers claim on the left, the one that is chosen on the right."""
+"""Fork choice as tables: what peers claim on the left, the head that is chosen on the right."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from peer.sync.head import Head, counting, fork_choice, other_side
+from peer.sync.head import Claim, Head, current, fork_choice, other_side
 from swarm.errors import Malformed
-from swarm.wire import Signed, pack, unpack
-from tests.peer.company import head_of, heads_of, heads_of_newcomers, key
+from swarm.wire import pack, unpack
+from tests.peer.company import claim_of, claims_of, decided_by, head_of, key
 
 ORGANISER = key(0).peer_id
 A = bytes([1]) * 32
@@ -23,156 +23,165 @@ _BY_ID = sorted(range(1, 9), key=lambda number: key(number).peer_id)
 LOW = _BY_ID[:4]
 HIGH = _BY_ID[4:]
 """Two sides of a partition without the organiser: the first has the lower ids."""
+LIAR = 13
+FIVE = range(1, 6)
+
+
+def at_start(number: int, round_: int, root: bytes) -> Claim:
+    """The head of a peer before the run's first average."""
+    return Claim(head_of(number, round_, root))
 
 
 @pytest.mark.parametrize(
-    ("heads", "taken"),
+    ("claims", "taken"),
     [
         pytest.param([], None, id="no peer answers"),
-        pytest.param([head_of(1, 3, A)], (3, A), id="a single peer is believed: a young run has no other"),
+        pytest.param([claim_of(1, 3, A)], (3, A), id="a single peer is believed: a young run has no other"),
         pytest.param(
-            [head_of(1, 3, A), head_of(2, 3, A), head_of(3, 4, B)],
+            [*claims_of([1, 2], 3, A), claim_of(3, 4, B)],
             (3, A),
-            id="the head with more votes, though another is later",
-        ),
-        pytest.param([head_of(1, 3, A), head_of(2, 4, B)], (4, B), id="of two with equal votes the later"),
-        pytest.param(
-            [head_of(1, 3, A), head_of(2, 3, B)],
-            (3, B),
-            id="of two with equal votes in one round always the same",
+            id="the state with more claims, though another is later",
         ),
         pytest.param(
-            heads_of(range(1, 5), 3, A) + heads_of(range(5, 7), 3, B), (3, A), id="four of six are two thirds"
+            claims_of([1, 2, 3], 3, A, FIVE)[:1] + [claim_of(LIAR, 9, B)],
+            (3, A),
+            id="of two with equal claims the one behind which more have voted, though the other is later",
         ),
         pytest.param(
-            heads_of(range(1, 4), 3, A) + heads_of(range(4, 6), 3, B), None, id="three of five are not"
+            [claim_of(1, 3, A), claim_of(LIAR, 9, B)],
+            (9, B),
+            id="of two with equal claims and votes the later",
         ),
         pytest.param(
-            heads_of(range(0, 3), 3, A) + heads_of(range(4, 6), 3, B),
+            claims_of(range(1, 5), 3, A, FIVE) + claims_of(range(6, 8), 3, B),
+            (3, A),
+            id="four of six are two thirds",
+        ),
+        pytest.param(
+            claims_of(range(1, 4), 3, A) + claims_of(range(4, 6), 3, B), None, id="three of five are not"
+        ),
+        pytest.param(
+            claims_of(range(0, 3), 3, A) + claims_of(range(4, 6), 3, B),
             (3, A),
             id="unless the organiser is among them",
         ),
         pytest.param(
-            [*heads_of(range(1, 4), 3, A), head_of(0, 2, C), head_of(5, 3, B)],
+            [*claims_of(range(1, 4), 3, A), claim_of(0, 2, C), claim_of(5, 3, B)],
             (2, C),
-            id="or alone claims another head",
+            id="or alone claims another state",
         ),
         pytest.param(
-            [*heads_of(range(1, 5), 3, A), head_of(0, 9, B)], (3, A), id="two thirds outvote the organiser"
+            [*claims_of(range(1, 5), 3, A), claim_of(0, 9, B)], (3, A), id="two thirds outvote the organiser"
         ),
         pytest.param(
-            [*heads_of(range(1, 5), 3, A), head_of(5, 1 << 31, B)],
-            (3, A),
-            id="an absurd round counts as one vote",
-        ),
-        pytest.param(
-            [head_of(1, 4, B), *heads_of_newcomers(range(2, 5), 3, A)],
+            [claim_of(1, 4, B), *claims_of(range(2, 9), 3, A, [1])],
             (4, B),
-            id="three newcomers at a state from which one has gone on",
+            id="a founder that has gone on, and seven that joined it before",
         ),
         pytest.param(
-            [head_of(1, 4, B), *heads_of_newcomers(range(2, 9), 3, A)],
+            [*claims_of(FIVE, 4, B)[:1], *claims_of(range(6, 9), 3, A, FIVE)],
             (4, B),
-            id="or seven: their claims do not count as votes",
+            id="one of five that have gone on, and three that have not heard of it",
         ),
         pytest.param(
-            [head_of(1, 3, A), *heads_of_newcomers([2], 3, A), head_of(3, 4, B), head_of(4, 4, B)],
-            (4, B),
-            id="the claim of a newcomer adds no weight",
-        ),
-        pytest.param(
-            [*heads_of_newcomers(range(1, 3), 3, A), *heads_of_newcomers([3], 4, B)],
+            [claim_of(LIAR, 9, B), *claims_of(range(6, 9), 3, A, [*FIVE, LIAR])],
             (3, A),
-            id="if all are newcomers the head with more claims",
+            id="a liar does not make a state old alone, though it was in the group",
         ),
         pytest.param(
-            [*heads_of(range(1, 6), 3, A), *heads_of_newcomers([0], 9, B)],
-            (3, A),
-            id="also the organiser may be a newcomer",
+            [claim_of(1, 1, A, [0, 1]), *[at_start(number, 0, B) for number in range(2, 6)]],
+            (1, A),
+            id="the run has begun, and four have not heard of it",
+        ),
+        pytest.param(
+            [at_start(1, 0, A), claim_of(LIAR, 9, B)],
+            (9, B),
+            id="at the start of a run the votes of anybody are more than none",
         ),
     ],
 )
-def test_which_head_is_chosen(heads: list[Signed[Head]], taken: tuple[int, bytes] | None) -> None:
-    for order in (heads, heads[::-1]):
+def test_which_head_is_chosen(claims: list[Claim], taken: tuple[int, bytes] | None) -> None:
+    for order in (claims, claims[::-1]):
         chosen = fork_choice(order, ORGANISER)
         assert (chosen and (chosen.round, chosen.state_root)) == taken
+
+
+def test_a_claim_without_the_certificate_of_an_earlier_group_does_not_count() -> None:
+    known = claim_of(1, 3, A)
+    without = Claim(known.signed)
+    later = Claim(head_of(1, 2, A, parent=decided_by((1,), 2).group.id), decided_by((1,), 2))
+    assert current([known, without, later], ORGANISER) == [known]
+    assert fork_choice([without, later], ORGANISER) is None
 
 
 @pytest.mark.parametrize(
     ("outsiders", "mine", "companions", "changes_to"),
     [
-        pytest.param([], head_of(1, 3, A), (1, 2), None, id="no peer trains without us"),
+        pytest.param([], claim_of(1, 3, A), (1, 2), None, id="no peer trains without us"),
         pytest.param(
-            heads_of(range(3, 6), 3, A), head_of(1, 3, A), (1, 2), None, id="they have the head that we have"
+            claims_of(range(3, 6), 3, A, [1]), claim_of(1, 3, A), (1, 2), None, id="they have our state"
         ),
         pytest.param(
-            heads_of(range(3, 6), 2, B),
-            head_of(1, 3, A),
+            claims_of(range(3, 6), 2, B),
+            claim_of(1, 3, A),
             (1, 2),
             (2, B),
             id="the larger side, though it is behind",
         ),
         pytest.param(
-            heads_of(range(3, 4), 9, B),
-            head_of(1, 3, A),
+            claims_of(range(3, 4), 9, B),
+            claim_of(1, 3, A),
             (1, 2),
             None,
             id="a smaller side, though it is further",
         ),
         pytest.param(
-            heads_of(HIGH, 9, B),
-            head_of(LOW[0], 3, A),
+            claims_of(HIGH, 9, B),
+            claim_of(LOW[0], 3, A),
             LOW,
             None,
             id="of equal sides ours, with the lowest id, however far they are",
         ),
         pytest.param(
-            heads_of(LOW, 2, B),
-            head_of(HIGH[0], 3, A),
+            claims_of(LOW, 2, B),
+            claim_of(HIGH[0], 3, A),
             HIGH,
             (2, B),
             id="of equal sides theirs, with the lowest id",
         ),
         pytest.param(
-            heads_of(HIGH[:3], 3, B),
-            head_of(LOW[0], 3, A),
-            LOW,
-            None,
-            id="of nearly equal sides ours, with the lowest id",
-        ),
-        pytest.param(
-            heads_of(LOW[:3], 3, B),
-            head_of(HIGH[0], 3, A),
+            claims_of(LOW[:3], 3, B),
+            claim_of(HIGH[0], 3, A),
             HIGH,
             (3, B),
             id="of nearly equal sides theirs: one is on its way",
         ),
         pytest.param(
-            heads_of(LOW[:2], 3, B),
-            head_of(HIGH[0], 3, A),
+            claims_of(LOW[:2], 3, B),
+            claim_of(HIGH[0], 3, A),
             HIGH,
             None,
             id="of two and four the four, whatever their ids",
         ),
         pytest.param(
-            [head_of(0, 3, B), *heads_of(HIGH[:2], 3, B)],
-            head_of(LOW[0], 4, A),
+            [claim_of(0, 3, B, [0, *HIGH[:2]]), *claims_of(HIGH[:2], 3, B, [0, *HIGH[:2]])],
+            claim_of(LOW[0], 4, A),
             LOW[:3],
             (3, B),
             id="of equal sides the organiser's",
         ),
         pytest.param(
-            heads_of(LOW[:2], 9, B),
-            head_of(0, 4, A),
-            (0, HIGH[0]),
+            claims_of(range(3, 9), 3, B, [LIAR]),
+            claim_of(1, 3, A),
+            (1, 2, 9),
             None,
-            id="of equal sides ours, with the organiser",
+            id="a side is never larger than its certificate",
         ),
     ],
 )
 def test_when_a_peer_changes_to_the_other_side(
-    outsiders: list[Signed[Head]],
-    mine: Signed[Head],
+    outsiders: list[Claim],
+    mine: Claim,
     companions: Sequence[int],
     changes_to: tuple[int, bytes] | None,
 ) -> None:
@@ -186,56 +195,39 @@ def test_when_a_peer_changes_to_the_other_side(
 def test_of_two_sides_exactly_one_gives_up(numbers: list[int], data: st.DataObject) -> None:
     size = data.draw(st.integers(1, len(numbers) - 1))
     sides = {
-        root: (members, data.draw(st.integers(0, 9)))
+        root: (tuple(members), data.draw(st.integers(1, 9)))
         for root, members in ((A, numbers[:size]), (B, numbers[size:]))
     }
 
     def changes(mine: bytes, other: bytes) -> bool:
         members, round_ = sides[mine]
         others, their_round = sides[other]
-        heads = heads_of(others, their_round, other)
+        claims = claims_of(others, their_round, other)
         companions = {key(number).peer_id for number in members}
-        own = head_of(members[0], round_, mine)
-        return other_side(heads, len(heads), own, companions, ORGANISER) is not None
+        own = claim_of(members[0], round_, mine, members)
+        return other_side(claims, len(claims), own, companions, ORGANISER) is not None
 
     assert changes(A, B) != changes(B, A)
 
 
-def test_a_few_answers_are_a_sample_of_all_peers_that_train_without_us() -> None:
-    ten = {key(number).peer_id for number in range(1, 11)}
-    heads = heads_of(range(11, 16), 3, B)
-    assert other_side(heads, 5, head_of(1, 3, A), ten, ORGANISER) is None
-    assert other_side(heads, 40, head_of(1, 3, A), ten, ORGANISER) is not None
-    with_ours = heads_of(range(11, 14), 3, B) + heads_of(range(14, 16), 3, A)
-    assert other_side(with_ours, 10, head_of(1, 3, A), ten, ORGANISER) is None  # six there, fourteen here
-
-
-def test_the_donors_are_the_peers_that_claim_the_chosen_head() -> None:
-    chosen = fork_choice([head_of(3, 3, A), head_of(1, 3, A), head_of(2, 3, B)], ORGANISER)
+def test_the_donors_are_the_peers_that_claim_the_chosen_head_and_it_carries_the_proof() -> None:
+    claims = [*claims_of([1, 3], 3, A), claim_of(2, 3, B)]
+    chosen = fork_choice(claims, ORGANISER)
     assert chosen is not None
     assert chosen.donors == tuple(sorted(key(n).peer_id for n in (1, 3)))
+    assert chosen.origin == decided_by((1, 3), 2).origin
+    assert chosen.population == 2, "that of the certificate, whatever a claim says"
 
 
-def test_a_newcomer_is_a_donor_all_the_same() -> None:
-    chosen = fork_choice([head_of(3, 3, A), *heads_of_newcomers([1, 2], 3, A)], ORGANISER)
+def test_one_liar_cannot_change_the_time_the_tokens_or_the_population_of_a_head() -> None:
+    honest = [claim_of(n, 3, A, FIVE, tokens=100, seconds_left=5.0) for n in range(1, 4)]
+    liar = claim_of(4, 3, A, FIVE, tokens=1 << 61, seconds_left=1e6, population=9999)
+    chosen = fork_choice([*honest, liar], ORGANISER)
     assert chosen is not None
-    assert chosen.donors == tuple(sorted(key(n).peer_id for n in (1, 2, 3)))
-
-
-def test_one_liar_cannot_change_the_time_or_the_tokens_of_a_head() -> None:
-    honest = [head_of(n, 3, A, tokens=100, seconds_left=5.0) for n in range(1, 4)]
-    chosen = fork_choice([*honest, head_of(4, 3, A, tokens=1 << 61, seconds_left=1e6)], ORGANISER)
-    assert chosen is not None
-    assert chosen.tokens == 100
-    assert chosen.seconds_left == 5.0
-
-
-def test_only_participants_have_votes_if_there_are_any() -> None:
-    participants = heads_of([1, 2], 3, A)
-    newcomers = heads_of_newcomers([3, 4, 5], 2, B)
-    assert counting([*newcomers, *participants]) == participants
-    assert counting(newcomers) == newcomers
-    assert counting([]) == []
+    assert (chosen.tokens, chosen.seconds_left, chosen.population) == (100, 5.0, 5)
+    of_two = fork_choice([honest[0], liar], ORGANISER)
+    assert of_two is not None
+    assert (of_two.tokens, of_two.seconds_left) == (100, 5.0), "of two the smaller one"
 
 
 @pytest.mark.parametrize(
@@ -249,6 +241,7 @@ def test_only_participants_have_votes_if_there_are_any() -> None:
         (bytes(32), 0, float("inf")),
         (bytes(32), 0, 0.0, "more"),
         (bytes(32), 0, 0.0, 0),
+        (bytes(32), 0, 0.0, 1, bytes(15)),
         ("text", 0, 0.0),
     ],
 )

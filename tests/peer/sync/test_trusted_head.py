@@ -6,13 +6,22 @@ import asyncio
 
 import pytest
 
-from peer.sync.head import Head
+from peer.sync.head import Claim, Head
 from peer.sync.trusted_head import TELL_SECONDS, TrustedHeads, choose_for_newcomer
 from swarm.errors import Refused, SwarmError
 from swarm.simulation.clock import simulate
 from swarm.transport import Request
 from swarm.wire import Signed
-from tests.peer.company import MANIFEST, Company, head_of, heads_of_newcomers, key, sealed_head, soon
+from tests.peer.company import (
+    MANIFEST,
+    Company,
+    claim_of,
+    claims_of,
+    head_of,
+    key,
+    sealed_head,
+    soon,
+)
 
 ORGANISER = key(0).peer_id
 A = bytes([1]) * 32
@@ -21,79 +30,73 @@ C = bytes([3]) * 32
 
 
 @pytest.mark.parametrize(
-    ("heads", "trusted", "takes"),
+    ("claims", "trusted", "takes"),
     [
         pytest.param([], None, None, id="no peer answers"),
-        pytest.param([head_of(1, 3, A)], None, (3, A), id="without a trusted head a young run is believed"),
+        pytest.param([claim_of(1, 3, A)], None, (3, A), id="without a trusted head a young run is believed"),
         pytest.param(
-            [head_of(1, 9, B), head_of(2, 9, B), head_of(0, 3, A)],
+            [*claims_of([1, 2], 9, B), claim_of(0, 3, A)],
             None,
             (3, A),
             id="the organiser outweighs any few",
         ),
         pytest.param(
-            [head_of(n, 9, B) for n in range(1, 5)] + [head_of(0, 3, A)],
+            [*claims_of(range(1, 5), 9, B), claim_of(0, 3, A)],
             None,
             (9, B),
             id="but not two thirds of five",
         ),
         pytest.param(
-            [head_of(1, 3, B), head_of(2, 3, B), head_of(3, 3, A)],
+            [*claims_of([1, 2], 3, B), claim_of(3, 3, A)],
             head_of(0, 3, A),
             (3, A),
             id="heads that contradict the trusted head do not count",
         ),
         pytest.param(
-            [head_of(1, 2, B), head_of(2, 2, B), head_of(3, 4, A)],
+            [*claims_of([1, 2], 2, B), claim_of(3, 4, A)],
             head_of(0, 3, C),
             (4, A),
             id="heads that are behind it do not count",
         ),
         pytest.param(
-            [head_of(1, 9, A), head_of(2, 9, A), head_of(3, 8, B)],
+            [*claims_of([1, 2], 9, A), claim_of(3, 8, B)],
             head_of(0, 3, C),
             (9, A),
             id="heads that are ahead of it may be right",
         ),
         pytest.param(
-            [head_of(1, 2, B), head_of(2, 3, B)], head_of(0, 3, A), None, id="no head is left: ask again"
+            [claim_of(1, 2, B), claim_of(2, 3, B)], head_of(0, 3, A), None, id="no head is left: ask again"
         ),
         pytest.param(
-            [head_of(n, 2, B) for n in range(1, 6)],
+            claims_of(range(1, 6), 2, B),
             head_of(0, 3, A),
             (2, B),
             id="five that agree need no trusted head",
         ),
         pytest.param(
-            [head_of(0, 4, B), head_of(1, 4, B)],
+            claims_of([0, 1], 4, B),
             head_of(0, 3, A),
             (4, B),
             id="what the organiser claims now is newer than what it signed",
         ),
         pytest.param(
-            [*heads_of_newcomers([0], 3, A), head_of(1, 4, B)],
+            [claim_of(0, 3, A, [0, 1]), claim_of(1, 4, B, [0, 1])],
             None,
             (4, B),
-            id="an organiser that has lost its checkpoint is a newcomer",
+            id="an organiser that has lost its checkpoint follows what it has decided itself",
         ),
         pytest.param(
-            [*heads_of_newcomers([0], 4, A), *heads_of_newcomers(range(1, 4), 3, B)],
-            None,
-            (4, A),
-            id="among newcomers its own head decides",
-        ),
-        pytest.param(
-            [head_of(0, 4, B), *heads_of_newcomers(range(1, 9), 3, A)],
+            [claim_of(0, 4, B), *claims_of(range(1, 9), 3, A, [0])],
             None,
             (4, B),
-            id="eight newcomers at round 3 are still few votes",
+            id="eight that joined at round 3 do not count against the founder that has gone on",
         ),
     ],
 )
 def test_what_a_newcomer_takes(
-    heads: list[Signed[Head]], trusted: Signed[Head] | None, takes: tuple[int, bytes] | None
+    claims: list[Claim], trusted: Signed[Head] | None, takes: tuple[int, bytes] | None
 ) -> None:
-    for order in (heads, heads[::-1]):
+    for order in (claims, claims[::-1]):
         chosen = choose_for_newcomer(order, ORGANISER, trusted)
         assert (chosen and (chosen.round, chosen.state_root)) == takes
 
@@ -117,10 +120,10 @@ def test_a_trusted_head_goes_from_the_organiser_to_some_peers_and_from_them_to_a
         assert friend.newest is not None
         assert (friend.newest.stamp.round, friend.newest.signer) == (7, ORGANISER)
         company.network.crash(ORGANISER)
-        assert await newcomer.choose([head_of(1, 7, B)], soon()) is None, (
+        assert await newcomer.choose([claim_of(1, 7, B)], soon()) is None, (
             "a peer that contradicts the head that it passes on"
         )
-        chosen = await newcomer.choose([head_of(1, 8, B)], soon())
+        chosen = await newcomer.choose([claim_of(1, 8, B)], soon())
         assert chosen is not None
         assert chosen.state_root == B
 
@@ -166,7 +169,7 @@ def test_a_peer_that_has_none_says_so_and_one_that_hangs_delays_nobody_beyond_th
         trusted_heads(company, 2)
         company.network.freeze(key(2).peer_id)
         began = soon(0)
-        chosen = await newcomer.choose([head_of(1, 3, A), head_of(2, 3, A)], soon(3))
+        chosen = await newcomer.choose(claims_of([1, 2], 3, A), soon(3))
         assert chosen is not None
         assert soon(0) - began <= 3.1
 
