@@ -282,20 +282,23 @@ class Assembly:
             yield from self._give_up(len(peers.here))
             yield from self._decide(now)
             return
-        wake_at = self._wait_until(rank, now)
-        if may_lead and now >= wake_at:
+        turn = self._wait_until(rank, now)
+        if may_lead and now >= turn:
             yield from self._join_or_propose(now)
             yield from self._decide(now)
             return
-        if now >= wake_at:
-            wake_at = self._plan.give_up_at
+        wake_at = [turn if turn > now else self._plan.give_up_at, *self._offers_due(now)]
         if may_lead:
             yield from self._ask_for_signs(peers.before_us if rank else peers.missing, now)
-            wake_at = min(wake_at, self._signs.due_at)
-        if not self._voting.seated:
-            times = [self._acceptable_at(proposer, offer) for proposer, offer in self._voting.offers.items()]
-            wake_at = min([wake_at, *(time for time in times if time > now)])
-        yield WakeAt(wake_at)
+            wake_at.append(self._signs.due_at)
+        yield WakeAt(min(wake_at))
+
+    def _offers_due(self, now: float) -> list[float]:
+        """When we may vote for the offers that we have, if not now."""
+        if self._voting.seated:
+            return []
+        times = [self._acceptable_at(proposer, offer) for proposer, offer in self._voting.offers.items()]
+        return [time for time in times if time > now]
 
     def _confirms_too_few(self, now: float) -> bool:
         """Whether we, to whom everybody has come as well, see that too few have: one peer's word is not

@@ -240,12 +240,12 @@ class Averager:
             return NotMerged(assembled)
         self._closed.formed_level2(update.round)
         averaged = await self._groups.average(brought, assembled, brought.vector_P)
-        decided = averaged.decided()
-        if not isinstance(decided, Decided) or decided.record is None:
+        if not isinstance(averaged.result, Applied):
             self._add_to_residual(update, ours.average_P)
-            return NotMerged(averaged.undecided())
-        average_P = await self._take_over(update, ours, decided.record, self._me, shape)
-        return _merged(ours, average_P, decided.record, decided.origin)
+            return NotMerged(averaged.result)
+        record = averaged.recorded(averaged.result)
+        average_P = await self._take_over(update, ours, record, self._me, shape)
+        return _merged(ours, average_P, record, origin_of(assembled.group, averaged.certificate))
 
     async def _follow_level2(
         self,

@@ -50,17 +50,9 @@ class GroupResult:
     certificate: DecisionCertificate
     """Of an applied result. Else of the group only."""
 
-    @property
-    def record(self) -> Record | None:
-        """What others need to take the same step; None if nothing was applied."""
-        if not isinstance(self.result, Applied):
-            return None
-        return recorded(self.result, self.plan.group, self.plan.parts, packed(self.certificate))
-
-    def undecided(self) -> NoDecision:
-        """Why nothing was applied."""
-        assert not isinstance(self.result, Applied)
-        return self.result
+    def recorded(self, applied: Applied) -> Record:
+        """What others need to take the same step, and to believe it."""
+        return recorded(applied, self.plan.group, self.plan.parts, packed(self.certificate))
 
     def decided(self) -> Decided | NoDecision:
         """The same as an outcome of the peer."""
@@ -76,7 +68,7 @@ class GroupResult:
             population=group.population,
             seconds=self.seconds,
             origin=origin_of(group, self.certificate),
-            record=self.record,
+            record=self.recorded(result),
         )
 
 

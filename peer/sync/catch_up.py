@@ -119,7 +119,7 @@ class CatchUp:
             if head and self._is_ours(head):
                 self._position.agree(head)
                 break
-            if head and await self.adopt(head, asked_at, tries=1 + len(failed)):
+            if head and await self.adopt(head, asked_at):
                 break
             # A state that could not be had is tried again only when no other is left.
             failed = failed | {head.state_root} if head else set()
@@ -183,7 +183,7 @@ class CatchUp:
     def _is_ours(self, head: ChosenHead) -> bool:
         return self._position.has_state and head.state_root == self._position.now.state_root
 
-    async def adopt(self, head: ChosenHead, asked_at: float, tries: int = 1) -> bool:
+    async def adopt(self, head: ChosenHead, asked_at: float) -> bool:
         """Take the state of ``head``; False if it could not be had this time.
 
         What the others had left of their round when we asked has been running since: during the slowest

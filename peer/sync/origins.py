@@ -12,8 +12,9 @@ from collections import Counter
 from collections.abc import Sequence
 
 from averaging.certificate import CertifiedDecision, unpacked_decision
+from swarm.asking import ask_all
 from swarm.bounded import LeastRecentlyUsed
-from swarm.errors import Malformed, Refused, TheirFault, Weather
+from swarm.errors import Malformed, Refused
 from swarm.identity import PeerId
 from swarm.manifest import RunManifest
 from swarm.transport import Call, Payload, Request, Route, Transport
@@ -27,8 +28,8 @@ KEPT = 64
 """Certificates, our own among them."""
 ASKED_FOR = 4
 """Groups that we ask for at a time, those that most heads name: liars may name any number."""
-ASKED = 3
-"""Peers that we ask for one certificate."""
+ASKED = 2
+"""Peers that we ask for one certificate, at once."""
 LIMIT = 128 * 1024
 """Bytes of the largest certificate."""
 
@@ -69,13 +70,11 @@ class Origins:
     async def _learn(self, group_id: bytes, peers: Sequence[PeerId], deadline: float) -> None:
         """A peer that has no certificate of the group, or a false one, changes nothing."""
         request = Request("origin", argument=group_id.hex(), limit=LIMIT)
-        for peer in peers:
-            try:
-                raw = bytes(await self._transport.request(peer, request, deadline=deadline))
-                self._keep(group_id, raw)
-            except (TheirFault, Weather):
-                continue
-            return
+
+        async def ask(peer: PeerId) -> None:
+            self._keep(group_id, bytes(await self._transport.request(peer, request, deadline=deadline)))
+
+        await ask_all(peers, ask, deadline=deadline, enough=1)
 
     def _keep(self, group_id: bytes, raw: bytes) -> None:
         """Check a certificate and keep it. Raises `TheirFault` for one that is not of this group."""

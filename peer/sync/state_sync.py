@@ -20,7 +20,7 @@ from ..data import corpus as corpora
 from ..data.corpus import Corpus
 from ..network.membership import Membership
 from ..observe.snapshot import Fetching
-from ..training.state import CHUNK, SharedState, assemble, blob_length, state_root_from
+from ..training.state import CHUNK, SharedState, assemble, blob_length, is_finite, state_root_from
 from .head import ChosenHead
 
 Tell = Callable[[Fetching], None]
@@ -102,7 +102,12 @@ class StateSync:
         chunks = await self._chunks(content, head.donors, deadline)
         if chunks is None:
             return None
-        return await self._arithmetic.run(lambda: assemble(head.round, chunks, numbers, has_momentum))
+        state = await self._arithmetic.run(lambda: assemble(head.round, chunks, numbers, has_momentum))
+        if not await self._arithmetic.run(lambda: is_finite(state)):
+            fact = "the state that they give has numbers that are not finite"
+            self._chunk_exchange.report(Report("bad-state", fact, head.donors[0] if head.donors else None))
+            return None
+        return state
 
     async def _chunks(
         self, content: _Content, donors: Sequence[PeerId], deadline: float

@@ -18,7 +18,8 @@ from peer.network.membership import TOPIC, Membership, NetworkPorts, Welcome
 from peer.sync.activity import Activity
 from peer.sync.head import Claim, Head
 from peer.sync.head_exchange import HeadExchange
-from peer.sync.position import PositionTracker
+from peer.sync.position import Position, PositionTracker, Step
+from peer.training.state import SharedState
 from swarm.identity import KeyPair, PeerId
 from swarm.manifest import RunManifest
 from swarm.membership.contacts import Contacts, seal_contact
@@ -115,6 +116,18 @@ def decided_by(numbers: tuple[int, ...], round_: int, level1_groups: int = 0) ->
     keys = [key(number) for number in numbers]
     company = Signing(run=RUN, keys=keys, round=round_, level1_groups=level1_groups)
     return open_decision(company.decision(), RUN)
+
+
+def led_to_by(numbers: Iterable[int], state: SharedState) -> Position:
+    """Where a peer stands at ``state``, to which the group of these peers has led, itself among them."""
+    origin = decided_by(tuple(numbers), state.round - 1).origin
+    return Position(origin=origin, is_participant=True, population=len(origin.members))
+
+
+def step_of(tokens: int, population: int, *, is_participant: bool) -> Step:
+    """What an average of the first two peers adds to a position."""
+    origin = decided_by((0, 1), 0).origin
+    return Step(tokens=tokens, population=population, origin=origin, is_participant=is_participant)
 
 
 def claim_of(

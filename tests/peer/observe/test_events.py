@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 
+from averaging.certificate import Origin
 from averaging.groups import Group
 from averaging.outcome import (
     Alone,
@@ -33,8 +34,15 @@ from tests.peer.company import MANIFEST, in_virtual_time, key
 ME = key(1).peer_id
 PEERS = tuple(key(number).peer_id for number in range(1, 5))
 GROUP = Group(bytes(32), 7, PEERS, bytes(32))
+ORIGIN = Origin(GROUP.id, 7, PEERS, b"")
 DECIDED = Decided(
-    average_P=torch.zeros(4), group=GROUP, missing=PEERS[3:], tokens=200, population=4, seconds=1.25
+    average_P=torch.zeros(4),
+    group=GROUP,
+    missing=PEERS[3:],
+    tokens=200,
+    population=4,
+    seconds=1.25,
+    origin=ORIGIN,
 )
 ROOT = bytes([7]) * 32
 
@@ -144,7 +152,14 @@ async def test_it_is_told_once_that_a_slow_link_sends_less() -> None:
 async def test_peers_that_come_and_go_are_told_once_and_never_we_ourselves() -> None:
     here = Told()
     for missing in (PEERS[3:], PEERS[3:], PEERS[1:2], PEERS[1:]):
-        group = Decided(average_P=torch.zeros(4), group=GROUP, missing=missing, tokens=1, population=4)
+        group = Decided(
+            average_P=torch.zeros(4),
+            group=GROUP,
+            missing=missing,
+            tokens=1,
+            population=4,
+            origin=ORIGIN,
+        )
         here.events.members(group)
     said = [(event["event"], event["peer"]) for event in here.notes.events]
     first = sorted(PEERS[1:3])

@@ -21,7 +21,7 @@ from peer.training.compute import Inline
 from peer.training.learner import Assignment, Learner
 from peer.training.state import state_root
 from swarm.simulation.clock import running_loop, simulate
-from tests.peer.company import MANIFEST, TEXT, in_virtual_time, key
+from tests.peer.company import MANIFEST, TEXT, in_virtual_time, key, step_of
 
 ME = key(1).peer_id
 
@@ -64,6 +64,7 @@ class Start:
         events = Events(self.metrics, self.notes, None, ME)  # type: ignore[arg-type]
         self.learner = Learner(MANIFEST, TEXT, ME)
         self.averager = Residual()
+        self.has_part = True
         self.position = PositionTracker(MANIFEST)
         self.position.take_own(self.learner.state)
         arithmetic = Inline(lambda job: 0.0)
@@ -71,7 +72,10 @@ class Start:
 
     async def restore(self) -> bool:
         """Whether a checkpoint was found."""
-        return await self.checkpointer.restore(self.learner, self.averager)  # type: ignore[arg-type]
+        before = await self.checkpointer.restore(self.learner, self.averager)  # type: ignore[arg-type]
+        if before:
+            self.position.take_own(self.learner.state, before)
+        return before is not None
 
     async def save(self, *, now: bool = True) -> None:
         """Save, if it is due or ``now``."""
@@ -84,7 +88,7 @@ class Start:
         state = self.learner.conclude(work.update_N)
         self.averager.kept[self.learner.fragment(self.learner.state.round - 1).index] = work.update_N
         self.metrics.training.given_tokens += work.trained.tokens
-        self.position.step(state, 2 * work.trained.tokens, 2, is_participant=True)
+        self.position.step(state, step_of(2 * work.trained.tokens, 2, is_participant=self.has_part))
 
     @property
     def warnings(self) -> list[str]:
@@ -107,13 +111,28 @@ def test_everything_a_peer_has_comes_back_after_a_restart(tmp_path: Path) -> Non
         assert before.keys() == after.keys()
         assert all(torch.equal(before[name], after[name]) for name in before)
         assert torch.equal(first.averager.kept[0], second.averager.kept[0])
-        assert second.position.now.tokens == first.position.now.tokens > 0
+        assert second.position.now == first.position.now
+        assert second.position.now.tokens > 0
+        assert second.position.now.origin is not None
         assert second.metrics.training.given_tokens == first.metrics.training.given_tokens > 0
         first.train()
         second.train()
         assert state_root(second.learner.state) == state_root(first.learner.state), (
             "the same text, the same steps, the same bits"
         )
+
+    simulate(story())
+
+
+def test_the_checkpoint_of_a_follower_makes_it_no_participant(tmp_path: Path) -> None:
+    async def story() -> None:
+        first = Start(tmp_path)
+        first.has_part = False
+        first.train()
+        await first.save()
+        second = Start(tmp_path)
+        assert await second.restore()
+        assert not second.position.now.is_participant
 
     simulate(story())
 

@@ -13,6 +13,7 @@ import msgspec
 import pytest
 import torch
 
+from averaging.certificate import Origin
 from averaging.groups import Group
 from averaging.hierarchy import Hierarchy
 from averaging.outcome import (
@@ -47,13 +48,18 @@ GONE = PEERS[2]
 HERE = PEERS[3]
 STRANGER = key(99).peer_id
 """Was in the last round, and is not on the roster."""
+LIAR = PEERS[70]
+"""Has been shown to lie."""
 CLOSE_AT = 20.0
 """When local training ends."""
 
 UPDATE = Update(round=0, vector_P=torch.zeros(4), tokens=100, seed=bytes(32), state_root=bytes(32))
 GROUP = Group(bytes(32), 0, (PEERS[1], PEERS[3]), bytes(32))
-DECIDED = Decided(average_P=torch.zeros(4), group=GROUP, tokens=200, population=2)
-FOLLOWED = Followed(average_P=torch.zeros(4), record=Record(0), tokens=200, seconds=1.0, reason="turned away")
+ORIGIN = Origin(GROUP.id, 0, GROUP.members, b"")
+DECIDED = Decided(average_P=torch.zeros(4), group=GROUP, tokens=200, population=2, origin=ORIGIN)
+FOLLOWED = Followed(
+    average_P=torch.zeros(4), record=Record(0), origin=ORIGIN, seconds=1.0, reason="turned away"
+)
 DECLINED = Declined("the group is formed", 0, PEERS[3])
 TOO_FEW = TooFew("too few came", 0)
 UNANSWERED = Unanswered("too few voted", 0)
@@ -77,6 +83,10 @@ class EverybodyTrains:
 
     in_training = peers
 
+    def is_banned(self, peer: PeerId) -> bool:
+        """Only one."""
+        return peer == LIAR
+
     def round_of(self, peer: PeerId) -> int:
         """All are in the first round."""
         return 0
@@ -93,6 +103,7 @@ class Around:
     population: int = 80
     companions: tuple[PeerId, ...] = (*PEERS[:3], STRANGER)
     same_head: tuple[PeerId, ...] = ()
+    is_participant: bool = True
     outcome: Outcome = DECIDED
     roster: Any = field(default_factory=EverybodyTrains)
     attendances: list[Attendance] = field(default_factory=list)
@@ -100,8 +111,9 @@ class Around:
     def coordinator(self, manifest: RunManifest = MANIFEST) -> Coordinator:
         """The coordinator of `ME`."""
         position: Any = SimpleNamespace(
-            now=Position(population=self.population),
+            now=Position(population=self.population, is_participant=self.is_participant),
             companions=self.companions,
+            participants=(*self.companions, LIAR),
             same_head=self.same_head,
             hierarchy=Hierarchy.of(RUN, 0, self.population, MANIFEST.round.group_size),
         )
@@ -141,9 +153,9 @@ class Around:
 
 
 def test_companions_are_expected_unless_they_have_left_and_so_are_peers_with_our_head() -> None:
-    attendance = Around(population=12, same_head=(PEERS[40],)).attendance()
+    attendance = Around(population=12, same_head=(PEERS[40], LIAR)).attendance()
     assert set(attendance.near) == {PEERS[0], ME, STRANGER, PEERS[40]}
-    assert attendance.departed == 1
+    assert set(attendance.participants) == {PEERS[0], ME, STRANGER}, "without the one that is gone"
     assert attendance.population == 12
     assert list(attendance.at_round) == PEERS[3:]
     assert list(attendance.present) == PEERS
@@ -152,9 +164,7 @@ def test_companions_are_expected_unless_they_have_left_and_so_are_peers_with_our
 def test_a_few_form_one_group_of_all_that_should_come() -> None:
     terms = Around(population=12).attendance().one_group(ME)
     assert set(terms.expected) == {*PEERS, STRANGER} - {GONE, ME}
-    assert (terms.least_participants, terms.population, terms.leader) == (6, 12, None), (
-        "of eleven that may still be there"
-    )
+    assert (terms.electorate.needed, terms.leader) == (3, None), "of three that may still be there"
 
 
 def test_the_leader_waits_for_a_while_after_local_training() -> None:
@@ -183,9 +193,9 @@ def test_a_peer_that_is_the_majority_by_itself_waits_for_no_peers_behind_it(
     round_: int, is_participant: bool, others: Sequence[PeerId], is_fine: bool
 ) -> None:
     """All others are in round 0."""
-    around = Around(population=1 + len(others), companions=tuple(others))
-    attendance = around.attendance(replace(UPDATE, round=round_, is_participant=is_participant))
-    assert attendance.has_others != is_fine
+    around = Around(population=1 + len(others), companions=tuple(others), is_participant=is_participant)
+    attendance = around.attendance(replace(UPDATE, round=round_))
+    assert (not attendance.others) == is_fine
     assert attendance.one_group(ME).alone_is_fine == is_fine
 
 
@@ -221,30 +231,30 @@ def test_a_round_is_missed_if_there_was_no_group_with_a_result(outcome: Outcome,
 
 
 def test_after_every_missed_round_half_as_many_are_enough() -> None:
-    around = Around(population=40, companions=())
+    around = Around(population=40, companions=tuple(PEERS[3:43]))
     assert around.missed_after(UNDECIDED, UNDECIDED, UNDECIDED, DECIDED) == [0, 1, 2, 3, 0]
-    assert [least_members(attendance) for attendance in around.attendances] == [21, 10, 5, 2, 21]
+    assert [least_members(attendance) for attendance in around.attendances] == [27, 20, 10, 5, 27]
 
 
 @pytest.mark.parametrize(
     ("population", "missed", "enough"),
-    [(80, [0, 0, 0, 0], [3, 3, 3, 3]), (40, [0, 1, 2, 3], [21, 10, 5, 2])],
+    [(80, [0, 0, 0, 0], [3, 3, 3, 3]), (40, [0, 1, 2, 3], [27, 20, 10, 5])],
 )
 def test_in_a_large_population_rounds_that_only_we_have_missed_do_not_count(
     population: int, missed: list[int], enough: list[int]
 ) -> None:
     """Of a few peers all have missed as many. A level-2 group must not become smaller because we have."""
-    around = Around(population=population, companions=())
+    around = Around(population=population, companions=tuple(PEERS[3:43]))
     assert around.missed_after(UNDECIDED, UNDECIDED, UNDECIDED, they_went_on=True) == missed
     assert [least_members(attendance) for attendance in around.attendances] == enough
 
 
 def least_members(attendance: Attendance) -> int:
-    """The fewest members of the group that decides: of the level-2 group, if there are two levels."""
+    """The fewest votes for the group that decides: the level-2 group, if there are two levels."""
     spec = MANIFEST.round
     hierarchy = attendance.hierarchy(RUN, 0, spec.group_size)
     if hierarchy.count == 1:
-        return attendance.one_group(ME).least_participants
+        return attendance.one_group(ME).electorate.needed
     return attendance.level2(ME, hierarchy, spec.average_seconds).least
 
 

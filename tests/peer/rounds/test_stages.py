@@ -13,6 +13,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from averaging.certificate import Origin
 from averaging.groups import Group
 from averaging.outcome import (
     Alone,
@@ -36,7 +37,7 @@ from peer.rounds.stages import Local, RoundStages, Shared
 from peer.sync.activity import Activity
 from peer.sync.catch_up import Announce, Found, Waiting
 from peer.sync.head import ChosenHead
-from peer.sync.position import PositionTracker
+from peer.sync.position import Position, PositionTracker
 from peer.training.compute import Inline
 from peer.training.inner import Trained
 from peer.training.jobs import Budget, LocalCompute, StepAhead
@@ -64,10 +65,18 @@ WORK = LocalUpdate(Trained(tokens=100, steps=3, loss=2.5), UPDATE.vector_P)
 
 GROUP = Group(bytes(32), 7, (ME, FRIEND, MISSING), ROOT)
 RECORD = Record(7, (digest_of(FRIEND), digest_of(key(99).peer_id)), 9, 800, (4,), (b"something",))
+ORIGIN = Origin(GROUP.id, 7, GROUP.members, b"ours")
+THEIRS = Origin(bytes([5]) * 16, 7, (FRIEND, key(99).peer_id), b"theirs")
 DECIDED = Decided(
-    average_P=AVERAGE_P, group=GROUP, missing=(MISSING,), tokens=200, population=5, record=RECORD
+    average_P=AVERAGE_P,
+    group=GROUP,
+    missing=(MISSING,),
+    tokens=200,
+    population=5,
+    record=RECORD,
+    origin=ORIGIN,
 )
-FOLLOWED = Followed(average_P=AVERAGE_P, record=RECORD, tokens=300, seconds=1.0, reason="turned away")
+FOLLOWED = Followed(average_P=AVERAGE_P, record=RECORD, origin=THEIRS, seconds=1.0, reason="turned away")
 DECLINED = Declined("the group is formed", 7, FRIEND)
 UNDECIDED = Undecided("too few of the group answered", GROUP, (MISSING,))
 STAY: list[Missed] = [DECLINED, TooFew("too few came", 7), Alone("nobody else came", 7)]
@@ -126,7 +135,7 @@ class Around:
             follow=self._called("announcer.follow"),
             train=self._called("announcer.train"),
         )
-        membership: Any = SimpleNamespace(roster={ME, FRIEND, MISSING})
+        membership: Any = SimpleNamespace(roster={ME, FRIEND, MISSING}, me=ME)
         shared = Shared(membership, everything, everything, announcer, everything, everything, everything)
         return RoundStages(self.manifest, local, shared, self.position, self.activity)
 
@@ -157,9 +166,9 @@ class Around:
         assert members == self.position.companions
         return UPDATE
 
-    async def restore(self, learner: Any, averager: Any) -> bool:
-        """Whether there is a checkpoint."""
-        return self.is_resumed
+    async def restore(self, learner: Any, averager: Any) -> Position | None:
+        """Where the peer stood when it wrote its checkpoint, if there is one."""
+        return Position(is_participant=True) if self.is_resumed else None
 
     async def save_if_due(self, learner: Any, averager: Any, *, now: bool) -> None:
         """A checkpoint."""
@@ -263,6 +272,12 @@ def test_an_average_of_our_group_is_the_next_step() -> None:
     assert (around.given_rounds, around.warnings, around.waitings) == (1, [], [])
 
 
+def test_a_peer_whose_group_has_decided_without_its_hearing_it_is_a_participant() -> None:
+    around = Around()
+    around.conclude_with(replace(FOLLOWED, origin=ORIGIN))
+    assert around.position.now.is_participant
+
+
 def test_every_round_of_ours_is_told() -> None:
     around = Around()
     around.conclude_with(DECIDED)
@@ -299,7 +314,8 @@ def test_an_average_that_others_have_decided_without_us_is_the_same_step() -> No
     assert around.calls == ["learner.conclude", "announcer.announce_round"]
     position = around.position
     assert (position.now.round, position.now.state_root) == (8, state_root(AFTER))
-    assert (position.now.tokens, position.now.population) == (300, RECORD.population)
+    assert (position.now.tokens, position.now.population) == (RECORD.tokens, RECORD.population)
+    assert position.now.origin == THEIRS
     assert not position.now.is_participant
     assert position.same_head == (FRIEND,), "of the members of the record we know one"
     assert around.kept == [(ROOT, RECORD)]

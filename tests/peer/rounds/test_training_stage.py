@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 
+from averaging.certificate import Origin
 from averaging.groups import LinkClaim
 from averaging.update import Update
 from peer.rounds.training_stage import TrainingStage
@@ -28,7 +29,8 @@ from tests.peer.company import key
 
 MEMBERS = [key(1).peer_id, key(2).peer_id]
 SPEC = RoundSpec(seconds=10.0, max_steps=8, codec=Codec.INT8)
-HERE = Position(round=5, state_root=bytes([1]) * 32, is_participant=True)
+ORIGIN = Origin(bytes([6]) * 16, 4, (), b"")
+HERE = Position(round=5, state_root=bytes([1]) * 32, origin=ORIGIN)
 CLAIM = LinkClaim(1000, dialable=False)
 SEED = bytes([2]) * 32
 STEP = 1.0
@@ -127,7 +129,7 @@ def test_the_update_says_what_the_others_need_to_know() -> None:
     around = Around()
     update = around.learned()
     assert torch.equal(update.vector_P, torch.full((6,), 3.0))
-    assert (update.round, update.state_root, update.is_participant) == (5, HERE.state_root, True)
+    assert (update.round, update.state_root, update.parent) == (5, HERE.state_root, ORIGIN.group_id)
     assert (update.tokens, update.seed) == (640, SEED)
     assert (update.fragment, update.tensors) == (1, (2, 4))
     assert (update.codec, update.link) == (Codec.INT4, CLAIM)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Collection, Coroutine
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
@@ -40,6 +40,8 @@ class Around:
     """All that a `CatchUp` works with: the others' answers, sources of states, the learner, the events."""
 
     head: ChosenHead | None = None
+    other_head: ChosenHead | None = None
+    """What is chosen without that."""
     answers: int = 0
     can_replay: bool = False
     can_download: bool = True
@@ -83,9 +85,11 @@ class Around:
 
     # --- the other peers ------------------------------------------------------------------------------------
 
-    async def choose(self, deadline: float) -> tuple[ChosenHead | None, int]:
-        """The head of the run."""
+    async def choose(self, deadline: float, without: Collection[bytes] = ()) -> tuple[ChosenHead | None, int]:
+        """The head of the run; another one if that is among those ``without``."""
         self.questions.append(soon(0))
+        if self.head and self.head.state_root in without:
+            return self.other_head, self.answers
         return self.head, self.answers
 
     async def is_news(self, deadline: float) -> bool:

@@ -43,7 +43,7 @@ def at_start(number: int, round_: int, root: bytes) -> Claim:
             id="the state with more claims, though another is later",
         ),
         pytest.param(
-            claims_of([1, 2, 3], 3, A, FIVE)[:1] + [claim_of(LIAR, 9, B)],
+            [*claims_of([1], 3, A, FIVE), claim_of(LIAR, 9, B)],
             (3, A),
             id="of two with equal claims the one behind which more have voted, though the other is later",
         ),

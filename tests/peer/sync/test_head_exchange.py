@@ -19,12 +19,15 @@ from tests.peer.company import (
     RUN,
     Company,
     Member,
+    decided_by,
     in_virtual_time,
     introduce,
     key,
+    led_to_by,
     progress_of,
     sealed_head,
     soon,
+    step_of,
 )
 
 STATES = [SharedState(number, torch.full((4,), float(number))) for number in range(12)]
@@ -67,8 +70,10 @@ async def test_a_peer_tells_where_it_is_now_and_what_is_left_of_its_training() -
     other.activity.enter(Phase.WAITING)
     seconds = other.activity.spec.seconds
     assert await asks(one, other) == Head(ROOTS[3], 0, seconds)
-    other.position.step(STATES[4], 50, 9, is_participant=False)
-    assert await asks(one, other) == Head(ROOTS[4], 50, seconds, population=9, is_participant=False)
+    other.position.step(STATES[4], step_of(50, 9, is_participant=False))
+    assert await asks(one, other) == Head(
+        ROOTS[4], 50, seconds, population=9, parent=decided_by((0, 1), 0).group.id
+    )
     own = other.heads.own()
     assert own is not None
     assert (own.signer, own.stamp.round, own.message.state_root) == (other.id, 4, ROOTS[4])
@@ -151,12 +156,12 @@ async def test_if_no_peer_answers_there_is_no_head_but_our_own() -> None:
 async def test_peers_at_a_state_that_we_have_passed_are_ignored_however_many_they_are() -> None:
     *behind, us = members_of(Company(), 4)
     for other in behind:
-        other.position.take_own(STATES[5])
-    us.position.take_own(ELSEWHERE)
+        other.position.take_own(STATES[5], led_to_by((0, 1, 2), STATES[5]))
+    us.position.take_own(ELSEWHERE, led_to_by((3,), ELSEWHERE))
     head, answers = await us.heads.choose(soon())
     assert (head and head.state_root, answers) == (ROOTS[5], 3), "from another state they are the larger side"
-    us.position.take_own(STATES[5])
-    us.position.step(STATES[6], 0, 1, is_participant=True)
+    us.position.take_own(STATES[5], led_to_by((3,), STATES[5]))
+    us.position.step(STATES[6], step_of(0, 1, is_participant=True))
     head, answers = await us.heads.choose(soon())
     assert (head and head.state_root, answers) == (ROOTS[6], 3)
 

@@ -15,7 +15,7 @@ from peer.sync.head_exchange import SCOUTS
 from peer.sync.partition_watch import PartitionWatch
 from peer.training.state import SharedState, state_root
 from swarm.simulation.clock import simulate
-from tests.peer.company import MANIFEST, Company, Member, in_virtual_time, introduce, key
+from tests.peer.company import MANIFEST, Company, Member, in_virtual_time, introduce, key, led_to_by, step_of
 
 STATES = [SharedState(number, torch.full((4,), float(number))) for number in range(12)]
 ROOTS = [state_root(state) for state in STATES]
@@ -44,23 +44,30 @@ class Partition:
     def __init__(self, outsiders: Sequence[int] = OUTSIDERS) -> None:
         self.company = Company()
         self.us = self.company.member(US)
+        self.numbers = tuple(outsiders)
         self.outsiders: list[Member] = [self.company.member(number) for number in outsiders]
         introduce(self.us, *self.outsiders)
         self.asked: list[str] = []
-        self.company.network.heard = lambda at, sender, receiver, route, call: self.asked.append(receiver)
+        self.company.network.heard = self._hear
         position = self.us.position
-        position.take_own(STATES[7])
+        position.take_own(STATES[7], led_to_by((US, 2), STATES[7]))
         position.companions = (self.us.id, key(2).peer_id)
         self.watch = PartitionWatch(MANIFEST, self.us.membership, self.us.heads, position)
 
+    def _hear(self, at: float, sender: str, receiver: str, route: str, call: object) -> None:
+        """Note which peers are asked for their heads."""
+        if route == "offer":
+            self.asked.append(receiver)
+
     def step(self) -> None:
         """Our group has decided the next round, and we take the step."""
-        self.us.position.step(STATES[8], 0, 2, is_participant=True)
+        self.us.position.step(STATES[8], step_of(0, 2, is_participant=True))
 
     def put_outsiders_at(self, state: SharedState) -> None:
         """All outsiders are at ``state``, and had a part in it."""
+        group = (US, 2) if state is STATES[7] else self.numbers
         for member in self.outsiders:
-            member.position.take_own(state)
+            member.position.take_own(state, led_to_by(group, state))
 
     async def changes_sides(self, catching_up: CatchingUp | None = None) -> bool:
         """Look, and change sides if there is one to change to."""
@@ -148,7 +155,7 @@ def test_without_one_of_the_two_sides_nobody_is_asked(reason: str) -> None:
 @in_virtual_time
 async def test_in_a_large_population_a_peer_that_is_one_round_away_is_on_our_side() -> None:
     partition = Partition()
-    partition.us.position.step(STATES[8], 0, 80, is_participant=True)
+    partition.us.position.step(STATES[8], step_of(0, 80, is_participant=True))
     for round_, is_other_side in ((7, False), (9, False), (8, True), (10, True)):
         partition.put_outsiders_at(SharedState(round_, torch.full((4,), -1.0)))
         assert await partition.changes_sides() == is_other_side, round_
@@ -159,7 +166,7 @@ async def test_in_a_large_population_a_look_asks_a_few_and_a_change_of_sides_mor
     None
 ):
     partition = Partition(outsiders=(0, *range(10, 30)))
-    partition.us.position.step(STATES[8], 0, 80, is_participant=True)
+    partition.us.position.step(STATES[8], step_of(0, 80, is_participant=True))
     partition.put_outsiders_at(ELSEWHERE)
     looks = 10
     for _ in range(looks):
