@@ -1,0 +1,69 @@
+"""For whom nobody waits, and for how long; and how long an average may take."""
+
+from __future__ import annotations
+
+from averaging.reliability import AVERAGES, FEWEST_SECONDS, FORGIVEN_AFTER, LONGEST, Pace, Reliability
+from swarm.identity import PeerId
+
+A = PeerId("a")
+B = PeerId("b")
+
+
+def waits(reliability: Reliability, round_: int) -> bool:
+    """Whether anybody waits for A in ``round_``."""
+    reliability.begin(round_)
+    return A not in reliability.unawaited
+
+
+def test_a_peer_that_lets_us_down_again_and_again_is_waited_for_in_ever_fewer_rounds() -> None:
+    reliability = Reliability()
+    waited = []
+    for round_ in range(150):
+        if waits(reliability, round_):
+            waited.append(round_)
+            reliability.let_down([A])
+            reliability.let_down([A])
+    assert waited == [0, 2, 5, 10, 19, 36, 69, 134]
+    assert len(waited) * 15 < 150
+
+
+def test_nothing_changes_in_the_round_itself_and_nobody_waits_longer_than_so() -> None:
+    reliability = Reliability()
+    reliability.let_down([A])
+    assert waits(reliability, 0)
+    assert not waits(reliability, 1)
+    assert not reliability.unawaited & {B}
+    for round_ in range(400):
+        if waits(reliability, round_):
+            last = round_
+            reliability.let_down([A])
+    assert not waits(reliability, last + LONGEST)
+    assert waits(reliability, last + LONGEST + 1)
+
+
+def test_a_peer_that_delivers_for_some_rounds_is_forgiven() -> None:
+    reliability = Reliability()
+    reliability.let_down([A])
+    for round_ in range(2, 2 + FORGIVEN_AFTER):
+        assert waits(reliability, round_)
+        reliability.delivered([A, B])
+    reliability.let_down([A])
+    assert not waits(reliability, 2 + FORGIVEN_AFTER)
+    assert waits(reliability, 3 + FORGIVEN_AFTER), "as after the first time"
+
+
+def test_an_average_may_take_a_few_times_as_long_as_the_slowest_of_the_last_ones() -> None:
+    pace = Pace(30.0)
+    for seconds in (1.0, 2.0, 1.0):
+        pace.took(seconds)
+        assert pace.seconds == 30.0
+    pace.took(1.0)
+    assert pace.seconds == 10.0
+    for _ in range(AVERAGES):
+        pace.took(0.1)
+    assert pace.seconds == FEWEST_SECONDS
+    pace.failed()
+    assert pace.seconds == 30.0
+    for _ in range(AVERAGES):
+        pace.took(29.0)
+    assert pace.seconds == 30.0
