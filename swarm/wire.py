@@ -25,7 +25,7 @@ import msgspec
 from .errors import BadSignature, Malformed, Oversized, WrongRun
 from .identity import KeyPair, PeerId, peer_id_of, verify
 
-PROTOCOL = 1
+PROTOCOL = 2
 """Version of the whole protocol. The manifest carries it, so that a peer with another version is told so
 instead of failing to decode a message."""
 

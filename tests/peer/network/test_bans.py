@@ -73,9 +73,10 @@ def test_what_proves_nothing_is_refused(raw: bytes) -> None:
     async def story() -> None:
         company = Company()
         _, banned = bans_of(company, 1)
+        request = Request("evidence", raw)
+        stranger = company.transport(8)
         with pytest.raises(Refused):
-            request = Request("evidence", raw)
-            await company.transport(8).request(key(1).peer_id, request, deadline=soon())
+            await stranger.request(key(1).peer_id, request, deadline=soon())
         assert banned == []
 
     story()

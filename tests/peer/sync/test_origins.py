@@ -70,7 +70,8 @@ async def test_liars_that_name_many_groups_cost_a_few_questions() -> None:
 async def test_a_group_that_is_not_known_is_refused() -> None:
     company = Company()
     Origins(MANIFEST, company.transport(1))
+    stranger = company.transport(8)
     for argument in (DECISION.group.id.hex(), "nonsense", ""):
+        request = Request("origin", argument=argument)
         with pytest.raises(Refused):
-            request = Request("origin", argument=argument)
-            await company.transport(8).request(key(1).peer_id, request, deadline=soon())
+            await stranger.request(key(1).peer_id, request, deadline=soon())
