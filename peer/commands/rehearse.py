@@ -31,15 +31,8 @@ from .running import exit_with
     show_default=True,
     help="Seconds that one message may take longer than another.",
 )
-@click.option(
-    "--liars",
-    default=0,
-    show_default=True,
-    type=click.IntRange(0),
-    help="So many of the peers lie in all they send, each in its own way; the seed draws how.",
-)
 @json_option
-def rehearse(peers: int, rounds: int, seed: int, liars: int, json_lines: bool, **network: float) -> None:
+def rehearse(peers: int, rounds: int, seed: int, json_lines: bool, **network: float) -> None:
     """Run a swarm of PEERS simulated peers in this process, on virtual time.
 
     The simulated peers run the code that real peers run.
@@ -51,7 +44,7 @@ def rehearse(peers: int, rounds: int, seed: int, liars: int, json_lines: bool, *
     from ..simulation.scenario import scenario_of
 
     try:
-        scenario = scenario_of(peers, rounds, seed, liars=liars, **network)
+        scenario = scenario_of(peers, rounds, seed, **network)
         rehearse_and_report(scenario, Reporter(sys.stdout, json_lines))
     except SwarmError as error:
         Reporter(sys.stdout if json_lines else sys.stderr, json_lines).error(error)

@@ -24,8 +24,7 @@ import msgspec
 
 import swarm
 from averaging.signed_rounds import SignedInMemory
-from swarm.errors import NobodyThere, SwarmError
-from swarm.hashing import digest
+from swarm.errors import NobodyThere
 from swarm.identity import KeyPair, PeerId
 from swarm.manifest import RunManifest
 from swarm.membership.contacts import Contacts, seal_contact
@@ -37,7 +36,7 @@ from swarm.simulation.directory import Copied, SharedRecords, SimulatedDirectory
 from swarm.simulation.network import SimulatedNetwork, SimulatedTransport
 from swarm.simulation.shards import Pipe, Shards
 from swarm.ticket import Address, Entry
-from swarm.transport import Call, Transport
+from swarm.transport import Call
 from swarm.wire import Kind
 
 from ..config.run import manifest_of
@@ -48,12 +47,9 @@ from ..network.membership import TOPIC, NetworkPorts, greet
 from ..observe.reporter import RoundReport
 from ..peer import Peer
 from ..ports import LocalPeer, Ports
-from ..sync.position import Position
 from ..training.compute import Inline
 from ..training.jobs import Budget, LocalTraining, StepAhead
-from ..training.state import SharedState, bytes_of
-from .liars import LyingTransport
-from .result import Heard, Notebook, RehearsalResult, StateSeen, silent
+from .result import Heard, Notebook, RehearsalResult, silent
 from .scenario import Scenario
 
 JOB_SECONDS = 0.001
@@ -236,10 +232,6 @@ class SimulatedPeers:
             if shards:
                 await asyncio.wait(running)
                 await shards.all_done()
-            if scenario.liars:
-                await asyncio.wait([task for task in running if task.get_name() not in scenario.lying])
-                for name in scenario.lying:
-                    network.crash(self._run.keys[name].peer_id)
         return self._result(network, records, loop.time())
 
     def _start_peers(
@@ -300,7 +292,6 @@ class SimulatedPeers:
             crashes=self._crashes,
             virtual_seconds=virtual_seconds,
             heard=tuple(self._message_log.messages) if self._message_log else (),
-            liars=self._scenario.lying,
         )
 
     async def _run_peer(self, name: str, arrivals: Sequence[float], surroundings: _Surroundings) -> None:
@@ -335,8 +326,7 @@ class SimulatedPeers:
         peer_id = self._run.keys[name].peer_id
         tasks: list[asyncio.Task[None]] = []
         transport = network.attach(peer_id, lambda: [task.cancel() for task in tasks])
-        lies = name in self._scenario.lying
-        composed = self._inhabit_and_run(name, incarnation, surroundings, transport)
+        composed = self._compose_and_run(name, incarnation, surroundings, transport)
         tasks.append(asyncio.create_task(composed, name=f"{name} alive"))
         crashing = None
         if self._churn:
@@ -349,10 +339,8 @@ class SimulatedPeers:
                 raise  # the rehearsal itself is being stopped
             self._crashes += 1
             return True
-        except SwarmError as error:
-            if lies:
-                return False  # its own lies have brought it to nothing
-            if not self._churn or not isinstance(error, NobodyThere):
+        except NobodyThere:
+            if not self._churn:
                 raise
             network.crash(peer_id)
             return True
@@ -361,18 +349,11 @@ class SimulatedPeers:
                 crashing.cancel()
         return False
 
-    async def _inhabit_and_run(
+    async def _compose_and_run(
         self, name: str, incarnation: int, surroundings: _Surroundings, transport: SimulatedTransport
     ) -> None:
-        """Run one peer; all its tasks are its own, and stop if it is frozen."""
-        transport.inhabit()
-        lying = self._lying(name, transport) if name in self._scenario.lying else transport
-        await self._compose_and_run(name, incarnation, surroundings, lying)
-
-    async def _compose_and_run(
-        self, name: str, incarnation: int, surroundings: _Surroundings, transport: Transport
-    ) -> None:
         """Compose one peer as on sockets, with the simulation's ports, and run it."""
+        transport.inhabit()
         loop = asyncio.get_running_loop()
         key = self._run.keys[name]
         manifest = self._run.manifest
@@ -404,21 +385,8 @@ class SimulatedPeers:
         )
         ports = _simulated_ports(network, surroundings.step_seconds, self._notebooks[name])
         peer = Peer(manifest, manifest.seal(self._run.keys["p0"]), me, ports)
-        if self._scenario.liars:
-            states = self._notebooks[name].states
-            peer.subscribe(lambda position, state: states.append(_seen(position, state)))
         peer.membership.learn(welcomes)
         await peer.run()
-
-    def _lying(self, name: str, transport: SimulatedTransport) -> Transport:
-        """The transport of a liar."""
-        seed = derive(b"rehearsed liars", self._scenario.seed, name)
-        return LyingTransport(transport, self._run.keys[name], self._run.manifest.run_id, seed)
-
-
-def _seen(position: Position, state: SharedState) -> StateSeen:
-    content = digest(bytes_of(state.anchor_P))
-    return StateSeen(position.round, position.state_root.hex(), content)
 
 
 def _simulated_ports(network: NetworkPorts, step_seconds: float, notebook: Notebook) -> Ports:

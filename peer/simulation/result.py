@@ -27,16 +27,6 @@ def silent(report: RoundReport) -> None:
     """Ignore ``report``."""
 
 
-@dataclass(frozen=True, slots=True)
-class StateSeen:
-    """A state on which a peer has stood."""
-
-    round: int
-    root: str
-    content: bytes
-    """A hash of the model alone: a round without a decision changes the root, and not the model."""
-
-
 @dataclass(slots=True)
 class Notebook:
     """Everything that one simulated peer has reported: its `EventSink`."""
@@ -49,8 +39,6 @@ class Notebook:
     told_at: list[float] = field(default_factory=list)
     """Virtual seconds at which each of ``rounds`` was over."""
     events: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
-    states: list[StateSeen] = field(default_factory=list)
-    """Every state on which the peer has stood, in order; only noted where there are liars."""
 
     @property
     def missed(self) -> set[int]:
@@ -98,17 +86,10 @@ class RehearsalResult:
     """Names of the tasks that were still there at the end; should be empty."""
     heard: tuple[Heard, ...] = ()
     """All messages in order; empty without ``listen``."""
-    liars: frozenset[str] = frozenset()
-    """The names of the peers that lie; what they report does not count."""
-
-    @property
-    def honest(self) -> dict[str, Notebook]:
-        """The notebooks of the peers that do not lie."""
-        return {name: notebook for name, notebook in self.notebooks.items() if name not in self.liars}
 
     def roots(self, round_: int) -> set[str]:
         """The different state roots that were reported by peers that had an average in ``round_``."""
-        notebooks = [notebook for notebook in self.honest.values() if round_ not in notebook.missed]
+        notebooks = [notebook for notebook in self.notebooks.values() if round_ not in notebook.missed]
         return {
             report.state_root
             for notebook in notebooks
@@ -119,37 +100,5 @@ class RehearsalResult:
     @property
     def state_roots_equal(self) -> bool:
         """Whether all peers that had an average agreed on its result, for every round."""
-        return bool(self._rounds) and self.forks == 0
-
-    @property
-    def forks(self) -> int:
-        """How many models too many honest peers have decided, over all rounds."""
-        return sum(max(0, len(self.roots(round_)) - 1) for round_ in self._rounds)
-
-    @property
-    def rounds_decided(self) -> int:
-        """The rounds of which honest peers have an average of their own."""
-        return sum(bool(self.roots(round_)) for round_ in self._rounds)
-
-    @property
-    def uncertified_states(self) -> int:
-        """How many states honest peers have stood on that no honest peer has decided, and that are not the
-        founder's first model: a liar has made them."""
-        contents = {
-            (state.round, state.root): state.content
-            for notebook in self.honest.values()
-            for state in notebook.states
-        }
-        decided = {
-            contents.get((report.round + 1, report.state_root))
-            for notebook in self.honest.values()
-            for report in notebook.rounds
-            if report.round not in notebook.missed
-        }
-        first = next(iter(self.honest.values())).states[:1]
-        known = decided | {state.content for state in first}
-        return sum(content not in known for content in contents.values())
-
-    @property
-    def _rounds(self) -> set[int]:
-        return {report.round for notebook in self.honest.values() for report in notebook.rounds}
+        rounds = {report.round for notebook in self.notebooks.values() for report in notebook.rounds}
+        return bool(rounds) and all(len(self.roots(round_)) <= 1 for round_ in rounds)

@@ -64,7 +64,6 @@ def rehearse(
         crashes=sum(part.crashes for part in parts),
         virtual_seconds=max(part.virtual_seconds for part in parts),
         leftovers=tuple(itertools.chain.from_iterable(part.leftovers for part in parts)),
-        liars=scenario.lying,
         heard=tuple(
             sorted(
                 itertools.chain.from_iterable(part.heard for part in parts), key=lambda message: message.time
@@ -197,19 +196,6 @@ def rehearse_and_report(scenario: Scenario, reporter: Reporter) -> None:
         messages=result.messages,
         state_roots_equal=result.state_roots_equal,
         crashes=result.crashes,
-        **_about_liars(scenario, result),
         messages_per_peer_per_round=round(result.messages / peer_rounds, 1),
         bytes_per_peer_per_round=round(sum(result.sent.values()) / peer_rounds),
     )
-
-
-def _about_liars(scenario: Scenario, result: RehearsalResult) -> dict[str, int]:
-    """What a rehearsal with liars reports besides."""
-    if not scenario.liars:
-        return {}
-    return {
-        "liars": scenario.liars,
-        "forks": result.forks,
-        "uncertified_states": result.uncertified_states,
-        "rounds_decided": result.rounds_decided,
-    }

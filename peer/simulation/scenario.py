@@ -24,8 +24,6 @@ about learning."""
 SHARDS = 2
 """Processes for a rehearsal of many peers; the same on every computer, so that a seed gives the same
 rehearsal everywhere."""
-LIARS_SECONDS = 600.0
-"""Virtual seconds for each round of a rehearsal with liars: if it takes longer, an honest peer hangs."""
 ENTRIES_WITH_CHURN = 8
 """Peers that the ticket of a rehearsal with churn names: any of them may be away."""
 
@@ -78,49 +76,28 @@ class Scenario(RehearsedComputers):
     churn: float = 0.0
     """Chance that a peer crashes in a round, at any moment of it. It comes back after a while and has kept
     nothing."""
-    liars: int = 0
-    """So many of the peers lie (`liars`): the last ones, never the founder."""
     shards: int = 1
     """Processes. Each number of processes gives another rehearsal for the same seed. More than one allows no
     ``faults``."""
     patience: float = math.inf
     """Virtual seconds after which the rehearsal ends with `TimeoutError`, because some peer hangs."""
 
-    @property
-    def lying(self) -> frozenset[str]:
-        """The names of the liars."""
-        return frozenset(f"p{number}" for number in range(self.peers - self.liars, self.peers))
-
 
 def scenario_of(
-    peers: int,
-    rounds: int,
-    seed: int,
-    *,
-    churn: float = 0.0,
-    loss: float = 0.0,
-    jitter: float = 0.02,
-    liars: int = 0,
+    peers: int, rounds: int, seed: int, *, churn: float = 0.0, loss: float = 0.0, jitter: float = 0.02
 ) -> Scenario:
     """Return the scenario of `swarm rehearse`.
 
     Many peers train less each, so that the rehearsal takes minutes.
 
-    Raises `ConfigError` where ``churn`` or ``loss`` is no chance, ``jitter`` is no time, or a third of the
-    peers or more lie.
+    Raises `ConfigError` where ``churn`` or ``loss`` is no chance, or ``jitter`` is no time.
     """
-    if 3 * liars >= peers and liars:
-        raise ConfigError(
-            "fewer than a third of the peers may lie: no protocol can stand more",
-            f"swarm rehearse {3 * liars + 1} --liars {liars}",
-        )
     if not (0 <= churn < 1 and 0 <= loss < 1 and 0 <= jitter < math.inf):
         raise ConfigError(
             "churn and loss are chances from 0 to below 1, jitter is seconds",
             "swarm rehearse 64 --churn 0.02 --loss 0.01",
         )
     is_large = peers > MANY_PEERS
-    is_small = is_large or bool(liars)
     return Scenario(
         peers=peers,
         rounds=rounds,
@@ -128,12 +105,10 @@ def scenario_of(
         settings=RunSettings(
             model="tiny", max_steps=1 if is_large else 4, round_seconds=5.0, average_seconds=20.0
         ),
-        model=SMALLEST_MODEL if is_small else None,
+        model=SMALLEST_MODEL if is_large else None,
         link=Link(latency=0.04, jitter=jitter, bandwidth=2.5e6, loss=loss),
         churn=churn,
         entries=[f"p{number}" for number in range(min(peers, ENTRIES_WITH_CHURN if churn else 1))],
         owners=4 if is_large else 16,
         shards=SHARDS if is_large else 1,
-        liars=liars,
-        patience=LIARS_SECONDS * rounds if liars else math.inf,
     )
