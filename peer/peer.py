@@ -101,11 +101,8 @@ class Peer:
         """Whether this peer has had a state of the run, its own or the others'."""
         return self._position.has_state
 
-    def on_position(self, subscriber: Subscriber) -> None:
-        """Have ``subscriber`` called with every new position of this peer and its state.
-
-        For the referee of a rehearsal.
-        """
+    def subscribe(self, subscriber: Subscriber) -> None:
+        """Have ``subscriber`` called with every new position and its state."""
         self._position.subscribe(subscriber)
 
     def snapshot(self) -> Snapshot:

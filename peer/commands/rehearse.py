@@ -61,6 +61,8 @@ def rehearse(peers: int, json_lines: bool, **options: Any) -> None:
         swarm rehearse 5 --liars 1                    one liar, one seed
         swarm rehearse 5 --liars 1 --seeds 1000       a thousand, on all cores
         swarm rehearse 8 --liars 2 --churn 0.1        and honest peers that crash
+
+    Fewer than a third of the peers may lie: two thirds decide.
     """
     # A shell that starts a job in the background makes it ignore Ctrl-C: Python's own handlers end that.
     for number in (signal.SIGINT, signal.SIGTERM):

@@ -66,7 +66,7 @@ class Liar:
 
     async def live(self, honest_half: Peer) -> None:
         """Lie until cancelled, also after the honest half is done or has given up."""
-        honest_half.on_position(self._observe)
+        honest_half.subscribe(self._observe)
         async with asyncio.TaskGroup() as tasks:
             self.transport.tasks = tasks
             tasks.create_task(self._speak_up(), name="speaks up")

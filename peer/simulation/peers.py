@@ -423,7 +423,7 @@ class SimulatedPeers:
         )
         ports = _simulated_ports(network, surroundings.step_seconds, notebook)
         peer = Peer(manifest, manifest.seal(self._run.keys["p0"]), me, liar.ports(ports) if liar else ports)
-        peer.on_position(notebook.stood)
+        peer.subscribe(notebook.stood)
         peer.membership.learn(welcomes)
         await (liar.live(peer) if liar else peer.run())
 

@@ -127,14 +127,14 @@ def with_liars(scenario: Scenario, liars: int) -> Scenario:
 
     Peers beside liars train the smallest model: many seeds are rehearsed, and they are about the protocol.
 
-    Raises `ConfigError` where nobody would be honest but the founder.
+    Raises `ConfigError` where a third of the peers or more would lie.
     """
     if not liars:
         return scenario
-    if liars > scenario.peers - 2:
+    if 3 * liars >= scenario.peers:
         raise ConfigError(
-            f"{liars} of {scenario.peers} peers cannot be liars: the founder and one more are honest",
-            "swarm rehearse 5 --liars 1",
+            f"{liars} liars among {scenario.peers} peers: two thirds decide, so fewer than a third may lie",
+            f"swarm rehearse {3 * liars + 1} --liars {liars}",
         )
     candidates = [f"p{number}" for number in range(1, scenario.peers)]
     drawn = shuffled(b"rehearsed liars", candidates, scenario.seed)[:liars]

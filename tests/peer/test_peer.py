@@ -139,7 +139,7 @@ def test_a_watcher_hears_of_every_position_and_its_state() -> None:
 
     async def main() -> None:
         founder = Swarm().peer(0)
-        founder.on_position(
+        founder.subscribe(
             lambda position, state: stood.append((position.round, position.state_root == state_root(state)))
         )
         await founder.run()

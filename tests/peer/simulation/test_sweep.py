@@ -35,7 +35,7 @@ def test_a_sweep_gives_the_same_in_one_process_and_in_several(monkeypatch: pytes
     transcripts = []
     for cores in (1, 2):
         monkeypatch.setattr(os, "cpu_count", lambda cores=cores: cores)
-        _, events = swept(Sweep(peers=3, rounds=1, seed=4, seeds=2, liars=1))
+        _, events = swept(Sweep(peers=4, rounds=1, seed=4, seeds=2, liars=1))
         summaries = [event for event in events if event["event"] == "rehearsal"]
         assert events[0]["processes"] == cores
         assert [summary["seed"] for summary in summaries] == [4, 5]
@@ -49,12 +49,12 @@ def test_what_was_wrong_comes_with_the_command_that_repeats_it(monkeypatch: pyte
     monkeypatch.setattr(sweeps, "judge", lambda scenario, tell: (None, wrong if scenario.seed == 8 else []))
     monkeypatch.setattr(os, "cpu_count", lambda: 1)
     is_fine, events = swept(
-        Sweep(peers=5, rounds=3, seed=7, seeds=2, liars=2, network={"churn": 0.1, "loss": 0.0})
+        Sweep(peers=7, rounds=3, seed=7, seeds=2, liars=2, network={"churn": 0.1, "loss": 0.0})
     )
     (violation,) = [event for event in events if event["event"] == "violation"]
     assert not is_fine
     assert violation["seed"] == 8
-    assert violation["replay"] == "swarm rehearse 5 --liars 2 --churn 0.1 --rounds 3 --seed 8"
+    assert violation["replay"] == "swarm rehearse 7 --liars 2 --churn 0.1 --rounds 3 --seed 8"
     assert len(violation["strategies"]) == 2
     assert (events[-1]["failed"], events[-1]["violations"]) == (1, {"fork": 1})
 
@@ -66,4 +66,4 @@ def test_without_a_violation_all_is_well(monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_impossible_options_are_refused_before_anything_begins() -> None:
     with pytest.raises(ConfigError):
-        swept(Sweep(peers=3, rounds=1, liars=3))
+        swept(Sweep(peers=3, rounds=1, liars=1))
