@@ -42,7 +42,7 @@ from .sync.activity import Activity
 from .sync.catch_up import JOIN_PATIENCE, CatchUp
 from .sync.head_exchange import HeadExchange
 from .sync.partition_watch import PartitionWatch
-from .sync.position import Position, PositionTracker
+from .sync.position import Position, PositionTracker, Subscriber
 from .sync.round_log import RoundLog
 from .sync.state_sync import StateSync
 from .training.jobs import LocalCompute
@@ -102,6 +102,10 @@ class Peer:
     def has_had_state(self) -> bool:
         """Whether this peer has had a state of the run, its own or the others'."""
         return self._position.has_state
+
+    def subscribe(self, subscriber: Subscriber) -> None:
+        """Have ``subscriber`` called with every new position and its state."""
+        self._position.subscribe(subscriber)
 
     def snapshot(self) -> Snapshot:
         """The picture of this moment, for every screen."""

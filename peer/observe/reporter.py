@@ -40,6 +40,11 @@ _SENTENCES: Mapping[str, Sequence[str]] = {
         "all state roots equal: {state_roots_equal}; per peer and round: {messages_per_peer_per_round} "
         "messages, {bytes_per_peer_per_round}; transcript {transcript}",
     ),
+    "violation": ("seed {seed}: {code}: {fact}; to repeat it: {replay}",),
+    "rehearsals": (
+        "rehearsed {seeds} seeds in {seconds} s; seeds that failed: {failed} ({violations})",
+        "rehearsed {seeds} seeds in {seconds} s; nothing was wrong with any of them",
+    ),
     "chaos": ("{fault} process {pid} after {after} s",),
 }
 """What people read for an event: the first sentence whose fields are all there. Other events are lists of
@@ -195,6 +200,8 @@ def _text_of(key: str, value: object) -> str:
     """Return one value as people read it."""
     if isinstance(value, bool):
         return "yes" if value else "no"
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name} {_text_of(str(name), each)}" for name, each in value.items())
     if isinstance(value, int | float) and key == "bytes_per_second":
         return rate(value)
     if isinstance(value, int) and key.startswith("bytes_"):

@@ -17,7 +17,7 @@ import math
 import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import lru_cache, partial
 from types import MappingProxyType
 
 import msgspec
@@ -36,7 +36,7 @@ from swarm.simulation.directory import Copied, SharedRecords, SimulatedDirectory
 from swarm.simulation.network import SimulatedNetwork, SimulatedTransport
 from swarm.simulation.shards import Pipe, Shards
 from swarm.ticket import Address, Entry
-from swarm.transport import Call
+from swarm.transport import Call, Transport
 from swarm.wire import Kind
 
 from ..config.run import manifest_of
@@ -49,8 +49,11 @@ from ..peer import Peer
 from ..ports import LocalPeer, Ports
 from ..training.compute import Inline
 from ..training.jobs import Budget, LocalTraining, StepAhead
+from .liars import Liar
+from .mind import Mind
 from .result import Heard, Notebook, RehearsalResult, silent
 from .scenario import Scenario
+from .strategies import Temper, chance_of
 
 JOB_SECONDS = 0.001
 """Virtual seconds of every piece of arithmetic that is not local training."""
@@ -60,6 +63,13 @@ AWAY_SECONDS = 10.0
 """Virtual seconds until a crashed peer comes back, on average."""
 GREETING_SECONDS = 10.0
 """Virtual seconds that a peer waits for the ticket's entries to greet it."""
+LATE_SECONDS = 60.0
+"""In a rehearsal with liars, virtual seconds from the end of the first honest peer to the end of all: a peer
+that is late even then has only liars left to ask."""
+WATCH = "watch tasks"
+"""The name of the task that counts the others."""
+WATCH_SECONDS = 1.0
+"""Virtual seconds between two counts of the honest peers' tasks, in a rehearsal with liars."""
 START_WITH = 256
 """Peers that the first round waits for, at most: a manifest cannot ask for more."""
 Pipes = Mapping[int, Pipe]
@@ -204,16 +214,21 @@ class SimulatedPeers:
         self._notebooks = {name: Notebook(partial(self._report_first, name)) for name in here}
 
     def _report_first(self, name: str, report: RoundReport) -> None:
-        """Pass on the first report of each round by a peer that had an average of it.
+        """Pass on the first report of each round by an honest peer that had an average of it.
 
         Any peer may be away for a while.
         """
+        if name in self._scenario.liars:
+            return
         if report.round > self._newest_round and report.round not in self._notebooks[name].missed:
             self._newest_round = report.round
             self._report(report)
 
     async def run(self) -> RehearsalResult:
-        """Run all peers of this process from their arrival to the end of the run; return their reports."""
+        """Run all peers of this process from their arrival to the end of the run; return their reports.
+
+        A liar stays until the honest peers are done.
+        """
         scenario = self._scenario
         loop = running_loop()
         network = SimulatedNetwork(scenario.seed + self._index, scenario.link)
@@ -223,27 +238,46 @@ class SimulatedPeers:
         scenario.faults.schedule(network, {name: key.peer_id for name, key in self._run.keys.items()})
         if self._message_log:
             network.heard = self._message_log.add
+        busiest = {name: 0 for name in self._notebooks if name not in scenario.liars}
         async with (
             asyncio.timeout(None if math.isinf(scenario.patience) else scenario.patience),
             asyncio.TaskGroup() as tasks,
         ):
             shards = self._connect_shards(network, records, tasks) if self._pipes else None
             running = self._start_peers(network, records, tasks)
+            honest = [task for name, task in running.items() if name not in scenario.liars]
+            if scenario.liars:
+                running[WATCH] = tasks.create_task(self._watch_tasks(network, busiest), name=WATCH)
+                await _end_the_late(honest)
             if shards:
-                await asyncio.wait(running)
+                await asyncio.wait(honest)
                 await shards.all_done()
-        return self._result(network, records, loop.time())
+            ended_at = loop.time()
+            for name in (*scenario.liars, WATCH):
+                if name in running:
+                    running[name].cancel()  # a liar never ends by itself
+        result = self._result(network, records, ended_at if scenario.liars else loop.time())
+        return replace(result, most_tasks=max(busiest.values(), default=0))
+
+    async def _watch_tasks(self, network: SimulatedNetwork, busiest: dict[str, int]) -> None:
+        """For ever: note in ``busiest`` the most tasks that each honest peer of this process has had."""
+        while True:
+            counts = running_loop().tasks_by_owner()
+            for name, most in busiest.items():
+                host = network.hosts.get(self._run.keys[name].peer_id)
+                busiest[name] = max(most, counts[host])
+            await asyncio.sleep(WATCH_SECONDS)
 
     def _start_peers(
         self, network: SimulatedNetwork, records: SharedRecords, tasks: asyncio.TaskGroup
-    ) -> list[asyncio.Task[None]]:
+    ) -> dict[str, asyncio.Task[None]]:
         """Start one task per peer of this process.
 
         Every process draws for all peers, so that all draw the same.
         """
         scenario = self._scenario
         chance = random.Random(scenario.seed)
-        running = []
+        running = {}
         for name, shard in self._shard_of.items():
             arrival = 0.0 if name == "p0" else 0.2 + chance.random() * ARRIVAL_SECONDS
             slowness = (1.0 + 2.0 * chance.random()) * scenario.slower.get(name, 1.0)
@@ -251,7 +285,7 @@ class SimulatedPeers:
                 surroundings = _Surroundings(network, records, scenario.step_seconds * slowness)
                 arrivals = scenario.arrivals.get(name, (arrival,))
                 peer = self._run_peer(name, arrivals, surroundings)
-                running.append(tasks.create_task(peer, name=name))
+                running[name] = tasks.create_task(peer, name=name)
         return running
 
     def _connect_shards(
@@ -310,10 +344,12 @@ class SimulatedPeers:
             has_crashed = await self._run_incarnation(name, incarnation, surroundings)
 
     def _is_over(self) -> bool:
-        """Whether some peer has reached the end of the run: a peer that arrives now would soon be alone."""
+        """Whether some honest peer has reached the end of the run: a peer that arrives now would soon be
+        alone."""
         return any(
             notebook.rounds and notebook.rounds[-1].round + 1 >= self._scenario.rounds
-            for notebook in self._notebooks.values()
+            for name, notebook in self._notebooks.items()
+            if name not in self._scenario.liars
         )
 
     async def _run_incarnation(self, name: str, incarnation: int, surroundings: _Surroundings) -> bool:
@@ -344,18 +380,24 @@ class SimulatedPeers:
                 raise
             network.crash(peer_id)
             return True
+        except Exception as error:
+            error.add_note(f"while {name} ran")
+            raise
         finally:
             if crashing:
                 crashing.cancel()
         return False
 
     async def _compose_and_run(
-        self, name: str, incarnation: int, surroundings: _Surroundings, transport: SimulatedTransport
+        self, name: str, incarnation: int, surroundings: _Surroundings, host: SimulatedTransport
     ) -> None:
         """Compose one peer as on sockets, with the simulation's ports, and run it."""
-        transport.inhabit()
+        host.inhabit()
         loop = asyncio.get_running_loop()
         key = self._run.keys[name]
+        notebook = self._notebooks[name]
+        liar = self._liar(name, incarnation, host) if name in self._scenario.liars else None
+        transport: Transport = liar.transport if liar else host
         manifest = self._run.manifest
         entries = [
             Entry(self._run.keys[entry].peer_id, Address(entry, 1)) for entry in self._scenario.entries
@@ -383,10 +425,29 @@ class SimulatedPeers:
             signed=self._signed.setdefault(name, SignedInMemory()),
             first_seq=incarnation << 32,
         )
-        ports = _simulated_ports(network, surroundings.step_seconds, self._notebooks[name])
-        peer = Peer(manifest, manifest.seal(self._run.keys["p0"]), me, ports)
+        ports = _simulated_ports(network, surroundings.step_seconds, notebook)
+        peer = Peer(manifest, manifest.seal(self._run.keys["p0"]), me, liar.ports(ports) if liar else ports)
+        peer.subscribe(notebook.stood)
         peer.membership.learn(welcomes)
-        await peer.run()
+        await (liar.live(peer) if liar else peer.run())
+
+    def _liar(self, name: str, incarnation: int, host: SimulatedTransport) -> Liar:
+        """One incarnation of a liar, as the scenario's seed and the liar's strategy make it."""
+        run = self._run
+        chance = chance_of(self._scenario.seed, name, incarnation)
+        temper = Temper(chance, self._scenario.liars[name], self._notebooks[name].lies.append)
+        everybody = sorted(key.peer_id for key in run.keys.values())
+        return Liar(Mind(run.manifest, run.corpus, run.keys[name], everybody, temper), host)
+
+
+async def _end_the_late(honest: Sequence[asyncio.Task[None]]) -> None:
+    """Wait for the first of the ``honest`` peers and a while for the others; then end those that are late."""
+    _, late = await asyncio.wait(honest, return_when=asyncio.FIRST_COMPLETED)
+    if late:
+        _, late = await asyncio.wait(late, timeout=LATE_SECONDS)
+    for task in sorted(late, key=hash):
+        task.cancel()
+    await asyncio.wait(honest)
 
 
 def _simulated_ports(network: NetworkPorts, step_seconds: float, notebook: Notebook) -> Ports:
@@ -405,6 +466,7 @@ def _simulated_ports(network: NetworkPorts, step_seconds: float, notebook: Noteb
     )
 
 
+@lru_cache(maxsize=4)
 def _text(length: int) -> Corpus:
     """The first ``length`` bytes of Python's library: not the same text on every computer."""
     whole = corpora.build(None)

@@ -63,6 +63,7 @@ def rehearse(
         looked=_union(part.looked for part in parts),
         crashes=sum(part.crashes for part in parts),
         virtual_seconds=max(part.virtual_seconds for part in parts),
+        most_tasks=max(part.most_tasks for part in parts),
         leftovers=tuple(itertools.chain.from_iterable(part.leftovers for part in parts)),
         heard=tuple(
             sorted(
@@ -184,18 +185,27 @@ def rehearse_and_report(scenario: Scenario, reporter: Reporter) -> None:
         processes=scenario.shards,
     )
     result = rehearse(scenario, reporter.round_finished)
+    reporter.event("rehearsal", **summary_of(scenario, result, time.perf_counter() - began))
+
+
+def summary_of(scenario: Scenario, result: RehearsalResult, seconds: float) -> dict[str, object]:
+    """The fields of the summary of a rehearsal that took so many real ``seconds``."""
     peer_rounds = scenario.peers * scenario.rounds
-    reporter.event(
-        "rehearsal",
-        peers=scenario.peers,
-        rounds=scenario.rounds,
-        seed=scenario.seed,
-        transcript=result.transcript,
-        seconds=round(time.perf_counter() - began, 2),
-        virtual_seconds=round(result.virtual_seconds, 2),
-        messages=result.messages,
-        state_roots_equal=result.state_roots_equal,
-        crashes=result.crashes,
-        messages_per_peer_per_round=round(result.messages / peer_rounds, 1),
-        bytes_per_peer_per_round=round(sum(result.sent.values()) / peer_rounds),
-    )
+    return {
+        "peers": scenario.peers,
+        "rounds": scenario.rounds,
+        "seed": scenario.seed,
+        "transcript": result.transcript,
+        "seconds": round(seconds, 2),
+        "virtual_seconds": round(result.virtual_seconds, 2),
+        "messages": result.messages,
+        "state_roots_equal": result.state_roots_equal,
+        "crashes": result.crashes,
+        "messages_per_peer_per_round": round(result.messages / peer_rounds, 1),
+        "bytes_per_peer_per_round": round(sum(result.sent.values()) / peer_rounds),
+        "liars": len(scenario.liars),
+        "forks": result.forks,
+        "uncertified_states": len(result.uncertified),
+        "rounds_decided": len(result.decided_rounds),
+        "rounds_decided_per_minute": round(result.rounds_decided_per_minute, 2),
+    }

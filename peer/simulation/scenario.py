@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from swarm.errors import ConfigError
 from swarm.manifest import ModelSpec
+from swarm.seeds import shuffled
 from swarm.simulation.faults import Faults
 from swarm.simulation.network import Link
 
@@ -24,6 +25,10 @@ about learning."""
 SHARDS = 2
 """Processes for a rehearsal of many peers; the same on every computer, so that a seed gives the same
 rehearsal everywhere."""
+PATIENCE_WITH_LIARS = 300.0
+"""Virtual seconds after which a rehearsal with liars is given up: honest peers must come to their end ..."""
+PATIENCE_PER_ROUND = 60.0
+"""... and so many more for each of its rounds."""
 ENTRIES_WITH_CHURN = 8
 """Peers that the ticket of a rehearsal with churn names: any of them may be away."""
 
@@ -81,6 +86,9 @@ class Scenario(RehearsedComputers):
     ``faults``."""
     patience: float = math.inf
     """Virtual seconds after which the rehearsal ends with `TimeoutError`, because some peer hangs."""
+    liars: Mapping[str, str] = field(default_factory=dict)
+    """Strategies (`peer.simulation.strategies`) by the names of the peers that lie; empty: drawn from
+    ``seed``. The founder never lies."""
 
 
 def scenario_of(
@@ -111,4 +119,28 @@ def scenario_of(
         entries=[f"p{number}" for number in range(min(peers, ENTRIES_WITH_CHURN if churn else 1))],
         owners=4 if is_large else 16,
         shards=SHARDS if is_large else 1,
+    )
+
+
+def with_liars(scenario: Scenario, liars: int) -> Scenario:
+    """``scenario``, but so many of its peers lie; which ones, its seed decides. Each draws its own strategy.
+
+    Peers beside liars train the smallest model: many seeds are rehearsed, and they are about the protocol.
+
+    Raises `ConfigError` where a third of the peers or more would lie.
+    """
+    if not liars:
+        return scenario
+    if 3 * liars >= scenario.peers:
+        raise ConfigError(
+            f"{liars} liars among {scenario.peers} peers: two thirds decide, so fewer than a third may lie",
+            f"swarm rehearse {3 * liars + 1} --liars {liars}",
+        )
+    candidates = [f"p{number}" for number in range(1, scenario.peers)]
+    drawn = shuffled(b"rehearsed liars", candidates, scenario.seed)[:liars]
+    return replace(
+        scenario,
+        model=SMALLEST_MODEL,
+        patience=PATIENCE_WITH_LIARS + PATIENCE_PER_ROUND * scenario.rounds,
+        liars=dict.fromkeys(sorted(drawn), ""),
     )

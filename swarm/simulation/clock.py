@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import math
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Executor
 from contextvars import Context, ContextVar
@@ -69,6 +69,8 @@ class SerialTask(asyncio.Task[T]):
         self, coro: Coroutine[Any, Any, T], *, serial: int, name: str | None = None, **options: Any
     ) -> None:
         self.serial = serial
+        self.owner: object = owner.get()
+        """The owner of the task that has started this one, see `owner`."""
         super().__init__(coro, name=name or f"task-{serial}", **options)
 
     def __hash__(self) -> int:
@@ -208,6 +210,10 @@ class VirtualLoop(asyncio.BaseEventLoop):
             ]
         self.run_until_complete(self.shutdown_asyncgens())
         return [task.get_name() for task in left]
+
+    def tasks_by_owner(self) -> Counter[object]:
+        """How many tasks run, by the owner of the task that has started them."""
+        return Counter(task.owner for task in self._tasks() if isinstance(task, SerialTask))
 
     def _tasks(self) -> list[asyncio.Task[Any]]:
         return sorted(asyncio.all_tasks(self), key=hash)

@@ -257,6 +257,7 @@ class SimulatedNetwork:
         except SwarmError as error:
             status, reply = pack_refusal(error)
         except Exception as error:  # noqa: BLE001 - a bug in a handler: `simulate` raises it at the end
+            error.add_note(f"while {target.peer} answered {route!r}")
             running_loop().call_exception_handler(
                 {"message": f"the handler of {route} failed", "exception": error}
             )

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.architecture.source import MODULES, ROOMS, Module, Rule, keep
+from tests.architecture.source import MODULES, ROOMS, Function, Module, Rule, keep
 
 MAY_IMPORT = {"swarm": {"swarm"}, "averaging": {"swarm", "averaging"}, "peer": {"swarm", "averaging", "peer"}}
 
@@ -79,6 +79,7 @@ MAY_READ_A_CLOCK = {
     "peer/app/demo.py": "how long the demonstration took, for the person who watched it",
     "peer/app/node.py": "the edge: gives the peer its clocks, and compares this computer's with others",
     "peer/simulation/run.py": "how much real time a rehearsal took, beside its virtual time",
+    "peer/simulation/sweep.py": "how much real time many rehearsals took",
     "peer/observe/reporter.py": "lines of the log carry the time of day",
 }
 
@@ -88,6 +89,7 @@ MAY_START_THREADS = {
     "swarm/dht/p2p.py": "opening a long bundle is a tenth of a second of signatures",
     "peer/app/demo.py": "reads its children's files while they still run",
     "peer/simulation/run.py": "a population is rehearsed in two processes",
+    "peer/simulation/sweep.py": "many seeds are rehearsed on all cores",
 }
 THREADS = {
     "asyncio.to_thread",
@@ -177,10 +179,16 @@ def chance_has_a_seed(module: Module) -> Iterator[str]:
     seeded = {
         id(node.func) for node in module.nodes if isinstance(node, ast.Call) and (node.args or node.keywords)
     }
+    hints = {
+        id(part)
+        for node in module.nodes
+        if isinstance(node, ast.arg | ast.AnnAssign) and node.annotation
+        for part in ast.walk(node.annotation)
+    } | {id(node.returns) for node in module.nodes if isinstance(node, Function)}
     for node in module.nodes:
         name = module.dotted(node)
         if name.startswith(("random.", "numpy.random.")) and not (
-            name == "random.Random" and id(node) in seeded
+            name == "random.Random" and id(node) in seeded | hints
         ):
             yield f"{module.path}:{node.lineno}: {name} draws without a seed; see swarm/seeds.py"
 
@@ -304,6 +312,7 @@ def test_an_offence_is_found(rule: Rule, path: str, text: str) -> None:
         (hivemind_comes_late, "swarm/dht/node.py", "def f():\n    import hivemind"),
         (time_comes_from_outside, "swarm/a.py", "def f(loop, datetime):\n    loop.time()"),
         (chance_has_a_seed, "swarm/a.py", "import random\nchance = random.Random(7)\nchance.random()"),
+        (chance_has_a_seed, "swarm/a.py", "import random\ndef f(chance: random.Random): ..."),
         (nothing_runs_strangers_bytes, "peer/a.py", "import re\nre.compile('x')\nmodel.eval()"),
     ],
 )

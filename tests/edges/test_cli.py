@@ -305,13 +305,24 @@ def test_a_rehearsal_is_the_same_again_to_the_last_bit(tmp_path: Path) -> None:
         assert (done.returncode, done.stderr) == (0, "")
         summaries.append(events_of(done.stdout)[-1])
     fields = "event peers rounds seed transcript seconds virtual_seconds messages state_roots_equal "
-    fields = (fields + "crashes messages_per_peer_per_round bytes_per_peer_per_round").split()
+    fields += "crashes messages_per_peer_per_round bytes_per_peer_per_round liars forks uncertified_states "
+    fields = (fields + "rounds_decided rounds_decided_per_minute").split()
     assert [list(summary) for summary in summaries] == [fields, fields]
     for summary in summaries:
         summary.pop("seconds")
     assert summaries[0] == summaries[1]
     assert summaries[0]["state_roots_equal"] is True
     assert re.fullmatch(r"[0-9a-f]{64}", summaries[0]["transcript"])
+
+
+def test_a_rehearsal_with_liars_says_what_became_of_the_others(tmp_path: Path) -> None:
+    done = run_swarm("rehearse", "4", "--rounds", "1", "--liars", "1", "--seeds", "2", "--json", cwd=tmp_path)
+    events = events_of(done.stdout)
+    wrong = [event for event in events if event["event"] == "violation"]
+    assert done.returncode == (4 if wrong else 0)
+    assert [event["seed"] for event in events if event["event"] == "rehearsal"] == [0, 1]
+    assert events[-1]["event"] == "rehearsals"
+    assert all(event["replay"].startswith("swarm rehearse 4 --liars 1") for event in wrong)
 
 
 FOUR_ARE_MANY = """

@@ -16,6 +16,7 @@ from peer.ports import LocalPeer, Ports
 from peer.sync.catch_up import JOIN_PATIENCE
 from peer.training.compute import Inline
 from peer.training.jobs import Budget
+from peer.training.state import state_root
 from swarm.errors import NobodyThere
 from swarm.membership.contacts import Contacts, seal_contact
 from swarm.membership.progress import Progress
@@ -131,6 +132,20 @@ def test_a_newcomer_gets_text_and_model_from_the_founder_and_both_end_with_the_s
         assert {report.members for report in swarm.notes[1].rounds} == {2}
 
     simulate(main())
+
+
+def test_a_watcher_hears_of_every_position_and_its_state() -> None:
+    stood: list[tuple[int, bool]] = []
+
+    async def main() -> None:
+        founder = Swarm().peer(0)
+        founder.subscribe(
+            lambda position, state: stood.append((position.round, position.state_root == state_root(state)))
+        )
+        await founder.run()
+
+    simulate(main())
+    assert stood == [(round_, True) for round_ in range(ROUNDS + 1)]
 
 
 def test_a_peer_that_is_told_to_leave_saves_says_goodbye_and_is_gone_in_time(tmp_path: Path) -> None:

@@ -50,6 +50,8 @@ SURFACE: dict[str, dict[str, object]] = {
         "peers": None,
         "--rounds": 5,
         "--seed": 0,
+        "--seeds": 1,
+        "--liars": 0,
         "--churn": 0.0,
         "--loss": 0.0,
         "--jitter": 0.02,

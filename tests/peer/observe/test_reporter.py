@@ -187,3 +187,17 @@ def test_a_reader_that_went_away_silences_the_reporter_only():
     reporter = Reporter(closed)
     reporter.event("joined", peer="heron")
     assert reporter.silenced
+
+
+@pytest.mark.parametrize(
+    ("failed", "violations", "words"),
+    [
+        (2, {"fork": 1, "hang": 1}, "seeds that failed: 2 (fork 1, hang 1)"),
+        (0, {}, "nothing was wrong with any of them"),
+    ],
+)
+def test_a_sweep_ends_with_what_was_wrong_in_words(
+    failed: int, violations: dict[str, int], words: str
+) -> None:
+    line = told("rehearsals", {"seeds": 9, "seconds": 1.5, "failed": failed, "violations": violations})
+    assert line == f"rehearsed 9 seeds in 1.50 s; {words}"

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from swarm.simulation import clock
-from swarm.simulation.clock import Deadlock, VirtualLoop, running_loop, simulate
+from swarm.simulation.clock import Deadlock, VirtualLoop, owner, running_loop, simulate
 
 ROOT = Path(__file__).parents[3]
 
@@ -232,6 +232,24 @@ def test_an_error_of_the_whole_carries_the_unseen_ones_as_notes() -> None:
     with pytest.raises(KeyError) as caught:
         simulate(main())
     assert any("in a callback" in note for note in caught.value.__notes__)
+
+
+def test_tasks_are_counted_by_the_owner_of_the_task_that_started_them() -> None:
+    async def own(name: str, started: int) -> None:
+        owner.set(name)
+        async with asyncio.TaskGroup() as tasks:
+            for _ in range(started):
+                tasks.create_task(asyncio.sleep(2.0))
+
+    async def main() -> tuple[int, int, int]:
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(own("one", 3))
+            tasks.create_task(own("other", 1))
+            await asyncio.sleep(1.0)
+            counts = running_loop().tasks_by_owner()
+        return counts["one"], counts["other"], running_loop().tasks_by_owner()["one"]
+
+    assert simulate(main()) == (3, 1, 0)
 
 
 def test_a_real_loop_is_not_taken_for_a_virtual_one() -> None:

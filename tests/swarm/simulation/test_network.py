@@ -385,9 +385,10 @@ def test_a_bug_in_a_handler_is_a_refusal_to_the_caller_and_a_failure_of_the_rehe
             await a.request(B, Request("bug"), deadline=10)
         seen.append(caught.value)
 
-    with pytest.raises(type(bug)):
+    with pytest.raises(type(bug)) as raised:
         stage(scene)
     assert "a bug" not in seen[0].fact
+    assert raised.value.__notes__[-1] == f"while {B} answered 'bug'"
 
 
 def test_faults_of_a_machine_are_not_described() -> None:
