@@ -212,7 +212,7 @@ class Assembly:
         """What it means for us that a group stands. We may be in it and not have heard of it."""
         if not self._plan.has_our_model(formed.seated.ready[0].message):
             return Declined("our model differs from the majority's", self._plan.round, by)
-        if self._plan.me in formed.group.members:
+        if self._plan.has_us(formed.seated):
             return Assembled(formed.group, formed.certificate)
         round_ = min(round_, self._plan.round + 1)
         return Declined("the group of this round is formed without us", round_, by)

@@ -102,8 +102,17 @@ class AssemblyPlan:
             return None
         first = seated.ready[0]
         is_here = (first.stamp.round, first.stamp.group) == (self.round, self.ready.stamp.group)
-        is_ours = is_here and self.me in seated.group.members and self.has_our_model(first.message)
+        is_ours = is_here and self.has_us(seated) and self.has_our_model(first.message)
         return seated if is_ours else None
+
+    def has_us(self, seated: Seated) -> bool:
+        """Whether a list has us, by what we say now.
+
+        An earlier `Ready` of ours, from an attempt that failed, claims other tokens than we then commit to.
+        """
+        return any(
+            signed.message == self.ready.message for signed in seated.ready if signed.signer == self.me
+        )
 
     def certified(self, certificate: bytes) -> CertifiedGroup | None:
         """The group of this round and level that ``certificate`` proves to stand; None if it proves none."""

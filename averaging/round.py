@@ -98,7 +98,7 @@ class Round:
         self._asked: dict[int, set[tuple[PeerId, int]]] = {}
         """By item: the (holder, size) pairs that have been tried."""
         self._ballots: dict[PeerId, Signed[Ballot]] = {}
-        """The other members' first ballots, as they signed them."""
+        """The other members' ballots that count, as they signed them."""
         self._decision: Decision = ()
         self._is_combining = False
         self._patient_until = 0.0
@@ -126,8 +126,8 @@ class Round:
         match event:
             case Received(signed) if signed.signer in self._plan.group.members:
                 self._tally.hear(signed.signer, signed.message)
-                if isinstance(signed.message, Ballot):
-                    self._ballots.setdefault(signed.signer, cast("Signed[Ballot]", signed))
+                if self._tally.ballots.get(signed.signer) is signed.message:
+                    self._ballots[signed.signer] = cast("Signed[Ballot]", signed)
             case Delivered(sender, item, payload):
                 yield from self._receive(sender, item, payload)
             case Computed():
@@ -163,6 +163,8 @@ class Round:
                 self._state.encoded = encoded
                 self._exchange.begin()
                 yield self._state.tell(self._commit())
+                if self._me not in self._tally.commits:
+                    yield self._give_up("our own commit does not fit the group")
             case job, result:
                 yield from self._exchange.computed(job, result)
 

@@ -12,6 +12,9 @@ import math
 
 import msgspec
 
+from swarm.errors import TicketError
+from swarm.ticket import Ticket
+
 from .text import percent, rate
 
 HISTORY = 2000
@@ -187,8 +190,10 @@ def is_well(snapshot: Snapshot) -> bool:
 def encode(snapshot: Snapshot) -> bytes:
     """Return the JSON of the status page.
 
-    JSON has no NaN: a point that is not finite is left out, any other such number is 0.
+    JSON has no NaN: a point that is not finite is left out, any other such number is 0. The ticket of a run
+    by invitation is left out: every user of the computer can read the page, and the ticket holds the secret.
     """
+    snapshot = msgspec.structs.replace(snapshot, ticket=open_ticket(snapshot.ticket))
     raw = msgspec.json.encode(snapshot)
     # no field may be null, so outside a text it stands for a number that is not finite
     if b"null" not in raw:
@@ -197,6 +202,20 @@ def encode(snapshot: Snapshot) -> bytes:
         snapshot, losses=_finite(snapshot.losses), evaluations=_finite(snapshot.evaluations)
     )
     return msgspec.json.encode(_zero_for_null(msgspec.json.decode(msgspec.json.encode(finite))))
+
+
+def open_ticket(text: str, run: str = "") -> str:
+    """The ticket in ``text``, written anew, if anybody may have it; else nothing.
+
+    ``run``: only a ticket of this run (in hexadecimal). A ticket that comes from another computer is a
+    stranger's text, and a person is asked to copy it into a command line.
+    """
+    try:
+        ticket = Ticket.unpack(text)
+    except TicketError:
+        return ""
+    is_of_run = not run or ticket.run_id.hex().startswith(run)
+    return ticket.pack() if is_of_run and not ticket.secret else ""
 
 
 def _finite(series: tuple[Point, ...]) -> tuple[Point, ...]:
@@ -215,9 +234,11 @@ def _zero_for_null(value: object) -> object:
 def decode(raw: bytes) -> Snapshot:
     """Read the JSON of a status page.
 
-    Raises `msgspec.DecodeError` where it is none, such as `msgspec.ValidationError`.
+    A ticket that is not of the page's own run is left out. Raises `msgspec.DecodeError` where it is none,
+    such as `msgspec.ValidationError`.
     """
-    return msgspec.json.decode(raw, type=Snapshot)
+    snapshot = msgspec.json.decode(raw, type=Snapshot)
+    return msgspec.structs.replace(snapshot, ticket=open_ticket(snapshot.ticket, snapshot.run))
 
 
 def thinned(points: tuple[Point, ...]) -> tuple[Point, ...]:

@@ -7,7 +7,7 @@ import asyncio
 
 from averaging.averager import Averager
 from averaging.following import DecidedElsewhere
-from averaging.outcome import Decided, Declined, Followed, Outcome, cause_of
+from averaging.outcome import Decided, Declined, Followed, Outcome, Unanswered, cause_of
 from averaging.terms import Attendance
 from averaging.update import Update
 from swarm.identity import PeerId
@@ -64,9 +64,26 @@ class Coordinator:
 
     async def average(self, update: Update) -> Outcome:
         """Average ``update`` with the peers that are present."""
+        if self._have_others_finished():
+            return Unanswered("the others have come to the end of the run, and left", update.round)
         outcome = await self._averager.average(update, self._attendance(update), self._elsewhere)
         self._count_missed(outcome)
         return outcome
+
+    def _have_others_finished(self) -> bool:
+        """Whether nobody of the last average is here any more, and more than a third have reached the end.
+
+        A peer that has lost touch with them shortly before must not go on alone, and have a last model of its
+        own.
+        """
+        roster = self._membership.roster
+        now = asyncio.get_running_loop().time()
+        others = [peer for peer in self._position.participants if peer != self._membership.me]
+        if any(roster.is_present(peer, now) for peer in others):
+            return False
+        known = [peer for peer in others if peer in roster]
+        finished = sum(roster.round_of(peer) >= self._manifest.rounds > 0 for peer in known)
+        return 3 * finished > len(self._position.participants)
 
     def others_went_on(self) -> None:
         """We have found the others further than we are.

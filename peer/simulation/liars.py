@@ -18,7 +18,7 @@ What is lied about, complete (a test compares it with the code):
     other frames     head, progress, contact, manifest
     bulk items       part, result, copy, update
     routes           mail, bulk, item, hello, manifest, ping, dial-back, progress, contact, index, chunk,
-                     offer, record, anchor
+                     offer, record, anchor, origin, evidence
 
 A liar signs with its own key, and cannot break TLS: others see who sends what. It cannot act for the founder,
 who never lies.

@@ -323,6 +323,7 @@ class SimulatedPeers:
             messages=network.messages,
             sent={name: network.sent[peer] for name, peer in peer_ids.items()},
             looked={name: records.looked[peer] for name, peer in peer_ids.items()},
+            ids=peer_ids,
             crashes=self._crashes,
             virtual_seconds=virtual_seconds,
             heard=tuple(self._message_log.messages) if self._message_log else (),

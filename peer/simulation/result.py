@@ -7,7 +7,8 @@ Where some of the peers are liars, everything that is counted here is about the 
     void        the state has the content that the peer had before: a round without an average
     fork        two honest peers stand, at the start of the same round, on different states that are not void
     uncertified an honest peer stands on a state that is neither the founder's first one, nor decided by an
-                honest peer, nor one of these after void rounds: so a liar made it
+                honest peer, nor the step by a record for which honest peers have cast ballots, nor one of
+                these after void rounds: so a liar made it
 
 A state root covers the round's number, so void states are found by the hash of the content alone.
 """
@@ -18,6 +19,10 @@ import asyncio
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
+
+from averaging.certificate import DecisionCertificate
+from swarm.identity import PeerId
+from swarm.wire import unpack
 
 from ..chunks.hashes import root_of
 from ..observe.reporter import RoundReport
@@ -55,6 +60,16 @@ class Stand:
     """Hash of the model alone, without the number of the round."""
     is_decided: bool = False
     """Whether the peer's own group has decided it."""
+    ballots: frozenset[PeerId] = frozenset()
+    """Whose ballots are in the certificate of the group that led to it."""
+
+
+def _ballots_of(position: Position) -> frozenset[PeerId]:
+    """Whose ballots have decided the state, as its certificate says."""
+    if position.origin is None:
+        return frozenset()
+    decision = unpack(position.origin.certificate, DecisionCertificate)
+    return frozenset(position.origin.members[ballot.seat] for ballot in decision.ballots)
 
 
 def silent(report: RoundReport) -> None:
@@ -91,7 +106,8 @@ class Notebook:
         """Note a new position of the peer, and its state."""
         content = root_of(chunk_hashes(state), state.length, CONTENT)
         now = asyncio.get_running_loop().time()
-        self.stands.append(Stand(now, position.round, position.state_root.hex(), content))
+        root = position.state_root.hex()
+        self.stands.append(Stand(now, position.round, root, content, ballots=_ballots_of(position)))
 
     def round_finished(self, report: RoundReport) -> None:
         """Keep ``report``, and pass it on.
@@ -142,6 +158,8 @@ class RehearsalResult(RehearsedTraffic):
     """Until the last honest peer was done."""
     leftovers: tuple[str, ...] = ()
     """Names of the tasks that were still there at the end; should be empty."""
+    ids: dict[str, PeerId] = field(default_factory=dict)
+    """The ids of the peers, by name."""
     most_tasks: int = 0
     """The most tasks that one honest peer had at a time; 0 where nobody lies."""
 
@@ -195,6 +213,14 @@ class RehearsalResult(RehearsedTraffic):
     def uncertified(self) -> list[tuple[str, Stand]]:
         """The states that a liar made and on which an honest peer stood: for each the first such peer."""
         certified = {stand.content for _, stand in self._stands() if stand.is_decided}
+        honest_ids = {self.ids[name] for name in self.honest if name in self.ids}
+        for notebook in self.honest.values():
+            downloaded = {fields.get("state_root") for name, fields in notebook.events if name == "synced"}
+            certified |= {
+                stand.content
+                for stand in notebook.stands
+                if stand.state_root not in downloaded and stand.ballots & honest_ids
+            }
         if FOUNDER in self.notebooks:
             certified |= {stand.content for stand in self.notebooks[FOUNDER].stands[:1]}
         first: dict[bytes, tuple[str, Stand]] = {}

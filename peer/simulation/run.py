@@ -61,6 +61,7 @@ def rehearse(
         messages=sum(part.messages for part in parts),
         sent=_union(part.sent for part in parts),
         looked=_union(part.looked for part in parts),
+        ids=_union(part.ids for part in parts),
         crashes=sum(part.crashes for part in parts),
         virtual_seconds=max(part.virtual_seconds for part in parts),
         most_tasks=max(part.most_tasks for part in parts),

@@ -91,7 +91,7 @@ def outdated() -> ssl.SSLContext:
 
 def post(route: str, *lines: str, body: bytes = b"") -> bytes:
     """The bytes of a request."""
-    return "\r\n".join([f"POST /swarm/1/{route}/ HTTP/1.1", "Host: x", *lines, "", ""]).encode() + body
+    return "\r\n".join([f"POST /swarm/2/{route}/ HTTP/1.1", "Host: x", *lines, "", ""]).encode() + body
 
 
 @dataclass(frozen=True)
@@ -147,7 +147,7 @@ STRANGERS = {
         "certificate", post("echo", "Content-Length: 0"), context=lambda: elliptic_context(RUN)
     ),
     "silent TLS": Stranger("silent"),
-    "half a head": Stranger("silent", b"POST /swarm/1/echo/ HTTP/1.1\r\nHost: x\r\nX-"),
+    "half a head": Stranger("silent", b"POST /swarm/2/echo/ HTTP/1.1\r\nHost: x\r\nX-"),
     "random bytes in TLS": Stranger("malformed", b"\x00" + os.urandom(5000)),
     "a long line": Stranger("malformed", b"POST /" + b"a" * 9000),
     "a long header": Stranger("malformed", post("echo", "X: " + "a" * 9000)),

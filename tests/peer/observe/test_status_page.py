@@ -34,7 +34,7 @@ def asking(path="/v1/status", host="127.0.0.1:1", method="GET", more=""):
 
 
 async def test_the_fetched_snapshot_is_the_one_that_was_shown():
-    snapshot = a_snapshot()
+    snapshot = a_snapshot(ticket="")
     async with StatusPage(lambda: snapshot) as page:
         assert await fetch(page.address, soon()) == snapshot
 

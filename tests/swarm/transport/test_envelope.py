@@ -38,14 +38,14 @@ def test_a_name_that_no_path_can_carry_is_our_bug(argument: str) -> None:
 @pytest.mark.parametrize(
     ("method", "path"),
     [
-        ("GET", "/swarm/1/fetch/x"),
+        ("GET", "/swarm/2/fetch/x"),
         ("POST", "/"),
-        ("POST", "/swarm/1/fetch"),
-        ("POST", "/swarm/1/FETCH/"),
-        ("POST", "/swarm/1/fetch/a/b"),
-        ("POST", "/swarm/1/fetch/?q"),
-        ("POST", "https://host/swarm/1/fetch/"),
-        ("POST", "/swarm/1/fetch/.."),
+        ("POST", "/swarm/2/fetch"),
+        ("POST", "/swarm/2/FETCH/"),
+        ("POST", "/swarm/2/fetch/a/b"),
+        ("POST", "/swarm/2/fetch/?q"),
+        ("POST", "https://host/swarm/2/fetch/"),
+        ("POST", "/swarm/2/fetch/.."),
     ],
 )
 def test_any_other_request_is_malformed(method: str, path: str) -> None:
@@ -54,8 +54,8 @@ def test_any_other_request_is_malformed(method: str, path: str) -> None:
 
 
 def test_another_protocol_number_is_told_to_install_another_version() -> None:
-    with pytest.raises(Malformed, match="protocol 1, not 2") as caught:
-        read_path("POST", "/swarm/2/fetch/")
+    with pytest.raises(Malformed, match="protocol 2, not 3") as caught:
+        read_path("POST", "/swarm/3/fetch/")
     assert "version" in caught.value.advice
 
 

@@ -31,7 +31,7 @@ from tests.swarm.loopback import BULK, RUN, Loopback, key, soon
 pytestmark = pytest.mark.asyncio
 BORIS = key(2).peer_id
 LARGE = 300_000
-PATH = b"/swarm/1/bulk/x"
+PATH = b"/swarm/2/bulk/x"
 VERDICT = struct.Struct("<HI")
 TLS_RECORD = 22
 """Bytes around what one write sends: a head of 5, a type, a tag of 16."""
@@ -326,8 +326,8 @@ async def test_a_refused_message_does_not_end_its_lane() -> None:
     {
         "another version": head(LARGE, b"/swarm/9/bulk/x"),
         "no path": head(LARGE, b"GET / HTTP/1.1"),
-        "not ascii": head(LARGE, b"/swarm/1/bulk/\xff"),
-        "no such route": head(LARGE, b"/swarm/1/nothing/"),
+        "not ascii": head(LARGE, b"/swarm/2/bulk/\xff"),
+        "no such route": head(LARGE, b"/swarm/2/nothing/"),
         "a path longer than its room": head(LARGE, size=120),
         "padding that is not zero": head(LARGE, size=3),
         "more bytes than anybody may send": head(1 << 40),
@@ -378,7 +378,7 @@ async def test_a_connection_that_only_begins_like_a_lane_is_refused() -> None:
             writer.write(preface)
             with suppress(ConnectionError, ssl.SSLError):
                 await writer.start_tls(context, server_hostname="x")
-                writer.write(head(0, b"/swarm/1/mail/") + b"\r\n\r\n")
+                writer.write(head(0, b"/swarm/2/mail/") + b"\r\n\r\n")
                 assert await end_of(reader) == b""
             writer.transport.abort()
         await refused(boris, {"handshake": 2, Malformed.code: 1})
@@ -471,9 +471,9 @@ async def test_idle_lanes_are_ended_even_if_no_other_lane_is_opened() -> None:
         return Lane(to, cast(Stream, Silent(to)))
 
     lanes = Lanes(open_lane, parallel=1, idle_seconds=0.2)
-    await lanes.send(BORIS, "/swarm/1/bulk/x", memoryview(bytes(LARGE)))
+    await lanes.send(BORIS, "/swarm/2/bulk/x", memoryview(bytes(LARGE)))
     while not ended.is_set():
-        await lanes.send(key(3).peer_id, "/swarm/1/bulk/x", memoryview(bytes(LARGE)))
+        await lanes.send(key(3).peer_id, "/swarm/2/bulk/x", memoryview(bytes(LARGE)))
         await asyncio.sleep(0.01)
     lanes.close()
 
@@ -504,6 +504,6 @@ async def test_a_server_that_breaks_the_order_of_a_lane_is_disconnected(
                 patch.setattr("swarm.transport.server.serve", partial(send_at_once, sent))
                 lane_of = await anna._dialer.open(BORIS)
                 with pytest.raises(error):
-                    await lane_of.send("/swarm/1/bulk/x", memoryview(bytes(LARGE)))
+                    await lane_of.send("/swarm/2/bulk/x", memoryview(bytes(LARGE)))
             assert not lane_of.is_open or error is Refused
             lane_of.abort()

@@ -36,7 +36,7 @@ async def test_an_answer_has_a_short_head_that_does_not_tell_versions() -> None:
     async with Loopback() as net:
         _, address = await net.peer(2, Route("echo", echo))
         request = (
-            b"POST /swarm/1/echo/ HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: 3\r\n\r\nabc"
+            b"POST /swarm/2/echo/ HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: 3\r\n\r\nabc"
         )
         assert (
             await post(address, request)
@@ -219,7 +219,7 @@ async def test_a_body_that_is_not_what_http_says_is_malformed_and_nothing_is_han
 
     async with Loopback(limits=Limits(timeouts=Timeouts(idle_seconds=0.2))) as net:
         boris, address = await net.peer(2, Route("verb", handler))
-        request = b"POST /swarm/1/verb/ HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n"
+        request = b"POST /swarm/2/verb/ HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n"
         assert not (await post(address, request)).startswith(b"HTTP/1.1 200")
         assert boris.refusals == {Malformed.code: 1}
     assert handled == []
