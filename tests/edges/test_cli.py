@@ -17,6 +17,7 @@ import pytest
 from swarm.identity import KeyPair
 from swarm.manifest import DataSpec, InnerSpec, ModelSpec, OuterSpec, RoundSpec, RunManifest
 from swarm.ticket import Address, Entry, Ticket
+from swarm.wire import PROTOCOL
 from tests.edges.processes import LIMIT_SECONDS, commands_left_in, environment, events_of, run_swarm
 
 pytestmark = pytest.mark.xdist_group("processes")
@@ -180,7 +181,7 @@ def test_a_run_of_a_later_version(tmp_path: Path) -> None:
     key = KeyPair.from_seed(seed)
     data = DataSpec(bytes(32), 5000)
     manifest = RunManifest(
-        2, "later", key.public, 0, ModelSpec(), data, RoundSpec(), InnerSpec(), OuterSpec(), 1
+        PROTOCOL + 1, "later", key.public, 0, ModelSpec(), data, RoundSpec(), InnerSpec(), OuterSpec(), 1
     )  # fmt: skip
     arguments = [seed.hex(), manifest.run_id.hex(), manifest.seal(key).hex()]
     with subprocess.Popen(
