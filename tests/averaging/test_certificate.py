@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import msgspec
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from averaging.assembly import LISTED
 from averaging.certificate import (
     DecisionCertificate,
     Electorate,
-    GroupCertificate,
+    by_seat,
     open_decision,
     open_group,
     packed,
@@ -18,18 +23,37 @@ from averaging.certificate import (
     vote_frames,
 )
 from averaging.hierarchy import Hierarchy
-from averaging.messages import Ready
+from averaging.messages import Ballot, Decline, DeclineReason, Ready, Vote
 from swarm.errors import TheirFault
 from swarm.identity import KeyPair
-from swarm.wire import LEVEL_2
+from swarm.wire import (
+    CONTROL_LIMIT,
+    LEVEL_2,
+    NO_GROUP,
+    Message,
+    Signed,
+    Stamp,
+    level_of,
+    open_frame,
+    seal,
+)
 from tests.certificates import Company, signed
 
 RUN = bytes(range(32))
-KEYS = [KeyPair.from_seed(bytes([number, 7]) * 16) for number in range(64)]
+KEYS = [KeyPair.from_seed(bytes([number, 7]) * 16) for number in range(LISTED)]
 FIVE = Company(run=RUN, keys=KEYS[:5], round=3)
 HASHES = (bytes([1]) * 32, b"", bytes([3]) * 32)
 GROUP = FIVE.group_certificate()
 DECISION = FIVE.decision(HASHES)
+ANOTHER_GROUP = bytes([5]) * 16
+OTHER_VOTES = by_seat(
+    FIVE.seated.group.members, [signed(key, Vote(), RUN, 3, ANOTHER_GROUP) for key in FIVE.keys]
+)
+"""The members' votes for another group."""
+OTHER_BALLOTS = by_seat(
+    FIVE.seated.group.members, [signed(key, Ballot(HASHES), RUN, 3, ANOTHER_GROUP) for key in FIVE.keys]
+)
+"""Their ballots for the same items, cast in another group."""
 
 
 def test_a_certificate_tells_the_group_and_who_has_voted_for_it() -> None:
@@ -82,7 +106,9 @@ def other(index: int, **changes: object) -> tuple[object, ...]:
         {"votes": other(0, signature=bytes(64))},
         {"votes": (GROUP.votes[0],) * 5},
         {"votes": ()},
-        {"ready": GROUP.ready[:4]},
+        {"votes": OTHER_VOTES},
+        {"votes": DECISION.ballots},
+        {"ready": GROUP.ready[:4], "votes": GROUP.votes[:4]},
         {"ready": (*GROUP.ready[:4], GROUP.ready[0])},
         {"ready": (*GROUP.ready[:4], b"noise")},
         {"ready": (*GROUP.ready[:4], signed(KEYS[9], Ready(bytes(32)), RUN, 3).raw)},
@@ -100,6 +126,8 @@ def other(index: int, **changes: object) -> tuple[object, ...]:
         "no signature",
         "one vote five times",
         "no votes",
+        "votes for another group",
+        "ballots instead of votes",
         "a member less",
         "a member twice",
         "noise",
@@ -113,11 +141,12 @@ def other(index: int, **changes: object) -> tuple[object, ...]:
     ],
 )
 def test_a_certificate_in_which_anything_is_changed_does_not_hold(changes: dict[str, object]) -> None:
-    with pytest.raises(TheirFault):
-        open_group(msgspec.structs.replace(GROUP, **changes), RUN)
     changed = msgspec.structs.replace(GROUP, **changes)
     with pytest.raises(TheirFault):
-        open_decision(msgspec.structs.replace(DECISION, group=changed), RUN)
+        open_group(changed, RUN)
+    if len(changed.ready) == len(GROUP.ready):
+        with pytest.raises(TheirFault):
+            open_decision(msgspec.structs.replace(DECISION, group=changed), RUN)
 
 
 @pytest.mark.parametrize(
@@ -127,12 +156,58 @@ def test_a_certificate_in_which_anything_is_changed_does_not_hold(changes: dict[
         {"hashes": ()},
         {"hashes": (bytes([9]) * 32, *HASHES[1:])},
         {"ballots": DECISION.ballots[:3]},
+        {"ballots": (DECISION.ballots[0],) * 5},
         {"ballots": GROUP.votes},
+        {"ballots": OTHER_BALLOTS},
+    ],
+    ids=[
+        "an item less",
+        "no items",
+        "another item",
+        "too few ballots",
+        "one ballot five times",
+        "votes instead of ballots",
+        "ballots of another group",
     ],
 )
 def test_a_decision_in_which_anything_is_changed_does_not_hold(changes: dict[str, object]) -> None:
     with pytest.raises(TheirFault):
         open_decision(msgspec.structs.replace(DECISION, **changes), RUN)
+
+
+def test_a_member_that_has_signed_twice_counts_once() -> None:
+    """A list of votes has one place for each seat; nothing is gained by filling it twice."""
+    votes = (*GROUP.votes[:3], GROUP.votes[0], GROUP.votes[1])
+    with pytest.raises(TheirFault):
+        open_group(msgspec.structs.replace(GROUP, votes=votes), RUN)
+    votes = (*GROUP.votes[:4], GROUP.votes[0])
+    formed = open_group(msgspec.structs.replace(GROUP, votes=votes), RUN)
+    assert len(formed.voters) == 4
+
+
+@given(st.binary(max_size=4), st.floats(0, 1, exclude_max=True), st.integers(0, 4))
+def test_no_change_of_its_bytes_makes_a_certificate_of_another_group_or_decision(
+    inserted: bytes, place: float, removed: int
+) -> None:
+    """The bytes are signed but for their packing: a change is refused, or says the same."""
+    for raw in (packed(GROUP), packed(DECISION)):
+        at = int(place * len(raw))
+        changed = raw[:at] + inserted + raw[at + removed :]
+        try:
+            if raw == packed(GROUP):
+                assert unpacked_group(changed, RUN).group == FIVE.seated.group
+            else:
+                decision = unpacked_decision(changed, RUN)
+                assert (decision.group, decision.hashes) == (FIVE.seated.group, HASHES)
+        except TheirFault:
+            continue
+
+
+@given(st.binary(max_size=200))
+def test_noise_is_no_certificate(noise: bytes) -> None:
+    for unpacked in (unpacked_group, unpacked_decision):
+        with pytest.raises(TheirFault):
+            unpacked(noise, RUN)
 
 
 def test_a_certificate_holds_in_its_own_run_only() -> None:
@@ -151,6 +226,26 @@ def test_a_level2_group_has_no_more_members_than_there_are_level1_groups() -> No
             seated_by(ready, (), RUN, count)
 
 
+LEVEL2 = Company(run=RUN, keys=KEYS[:3], round=3, peers=16, level1_groups=4)
+"""The representatives of three of four level-1 groups."""
+
+
+def test_the_certificate_of_a_level2_group_tells_for_whom_its_members_stand() -> None:
+    formed = unpacked_group(packed(LEVEL2.group_certificate()), RUN)
+    assert level_of(formed.group.id) == LEVEL_2
+    assert formed.seated.level1_groups == 4
+    assert formed.group.population == 4 * 16, "the absent group is taken to have the mean size"
+    assert unpacked_decision(packed(LEVEL2.decision(HASHES)), RUN).group == formed.group
+
+
+@pytest.mark.parametrize("level1_groups", [0, 2, 3, 5])
+def test_a_level2_certificate_for_another_number_of_level1_groups_does_not_hold(level1_groups: int) -> None:
+    """The members' votes name a group whose population follows from that number."""
+    changed = msgspec.structs.replace(LEVEL2.group_certificate(), level1_groups=level1_groups)
+    with pytest.raises(TheirFault):
+        open_group(changed, RUN)
+
+
 def test_of_the_voters_only_those_of_the_last_average_count_or_one_of_each_level1_group() -> None:
     a, b, c, d = (key.peer_id for key in KEYS[:4])
     electorate = Electorate(members=frozenset({a, b, c}), needed=1, floor=2)
@@ -165,12 +260,37 @@ def test_of_the_voters_only_those_of_the_last_average_count_or_one_of_each_level
     assert level2.believes([*one[:1], *(key.peer_id for key in KEYS)])
 
 
-@pytest.mark.parametrize(("members", "kilobytes"), [(4, 2.5), (16, 8), (64, 27)])
-def test_certificates_stay_small(members: int, kilobytes: float) -> None:
-    company = Company(run=RUN, keys=KEYS[:members], tokens=10**5)
-    hashes = tuple(bytes([number]) * 32 for number in range(min(members, 16)))
-    enough = KEYS[: company.seated.group.quorum]
-    decision = company.decision(hashes, enough)
-    group: GroupCertificate = company.group_certificate(enough)
-    size = len(packed(msgspec.structs.replace(decision, group=group)))
-    assert size <= 1000 * kilobytes
+def signed_late(key: KeyPair, message: Message, group: bytes = NO_GROUP) -> Signed[Message]:
+    """``message`` as the millionth that ``key`` signs: numbers take more bytes the larger they are."""
+    return open_frame(seal(key, message, Stamp(RUN, 3, group, 10**6)), type(message), run=RUN)
+
+
+def decision_of(members: int, signers: int, unseated: int = 0) -> DecisionCertificate:
+    """So many ``signers`` of the members have voted, and everybody claims more than a fast machine can do."""
+    ready = Ready(FIVE.root, uplink=10**6, tokens=10**8, parent=bytes([255]) * 16)
+    frames = [signed_late(key, ready).raw for key in KEYS[: members + unseated]]
+    seated = seated_by(frames[:members], frames[members:], RUN)
+    group = seated.group
+    ballot = Ballot(tuple(bytes([number]) * 32 for number in range(min(members, 16))))
+    votes = [signed_late(key, Vote(), group.id) for key in KEYS[:signers]]
+    ballots = [signed_late(key, ballot, group.id) for key in KEYS[:signers]]
+    certificate = seated.certificate(cast("list[Signed[Vote]]", votes))
+    return DecisionCertificate(certificate, ballot.hashes, by_seat(group.members, ballots))
+
+
+@pytest.mark.parametrize(
+    ("members", "signers", "kilobytes"),
+    [(4, 3, 1.5), (16, 11, 6), (64, 43, 22), (64, 64, 25)],
+    ids=["four", "sixteen", "64 by two thirds", "64 by all"],
+)
+def test_certificates_stay_small(members: int, signers: int, kilobytes: float) -> None:
+    """Members finish with the votes and ballots of two thirds, so there are seldom many more in it."""
+    certificate = decision_of(members, signers)
+    assert len(open_decision(certificate, RUN).formed.voters) == signers
+    assert len(packed(certificate)) <= 1000 * kilobytes
+
+
+def test_the_certificate_of_the_longest_list_fits_into_the_message_that_turns_a_peer_away() -> None:
+    raw = packed(decision_of(64, 64, LISTED - 64).group)
+    decline = signed_late(KEYS[0], Decline(3, "come with the next", DeclineReason.FORMED, raw))
+    assert len(decline.raw) <= CONTROL_LIMIT
