@@ -175,11 +175,16 @@ class GroupAverage:
     def _decision(
         self, formed: GroupCertificate, group: Group, result: Applied | NoDecision
     ) -> DecisionCertificate:
-        """The certificate of ``result``: the ballots for it, and ours."""
+        """The certificate of ``result``: the ballots for it, with ours if we have cast it for this.
+
+        A member that the others have outvoted must not sign a second ballot: that would be evidence.
+        """
         if not isinstance(result, Applied):
             return DecisionCertificate(formed)
-        ours = self._signed(Ballot(result.decision), group.round, group.id)
-        return DecisionCertificate(formed, result.decision, by_seat(group.members, (*result.ballots, ours)))
+        ballots = list(result.ballots)
+        if result.is_our_vote:
+            ballots.append(self._signed(Ballot(result.decision), group.round, group.id))
+        return DecisionCertificate(formed, result.decision, by_seat(group.members, ballots))
 
     def _vote(self, round_: int, group_id: bytes) -> Signed[Vote] | None:
         may_vote = self._signed_rounds.may_vote(round_, level_of(group_id))

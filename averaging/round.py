@@ -172,7 +172,8 @@ class Round:
         """The result, with the ballots that prove it to others."""
         applied = self._exchange.applied(self._decision, average_P)
         ballots = (signed for signed in self._ballots.values() if signed.message.hashes == self._decision)
-        return replace(applied, decision=self._decision, ballots=tuple(ballots))
+        is_our_vote = self._tally.ballots[self._me].hashes == self._decision
+        return replace(applied, decision=self._decision, ballots=tuple(ballots), is_our_vote=is_our_vote)
 
     def _commit(self) -> Commit:
         update = self._state.update

@@ -133,3 +133,5 @@ class Applied:
     """Their hashes: what the group's ballots name."""
     ballots: tuple[Signed[Ballot], ...] = ()
     """The other members' ballots that name exactly these."""
+    is_our_vote: bool = True
+    """Whether our own ballot names exactly these as well."""

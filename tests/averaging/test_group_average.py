@@ -14,6 +14,7 @@ from averaging.certificate import origin_of, packed
 from averaging.group_average import FIRST_LOOK, GroupAverage, GroupResult
 from averaging.groups import Group, LinkClaim
 from averaging.hierarchy import Hierarchy
+from averaging.messages import Ballot
 from averaging.outcome import Decided, TooFew, Undecided, Void
 from averaging.record import recorded
 from averaging.reliability import AVERAGES
@@ -27,6 +28,7 @@ from tests.averaging.averagers import KEYS, MANIFEST, ROOT, ROUND, Slow, drawn, 
 from tests.averaging.members import group_of
 from tests.averaging.test_round import AT, GROUP, PARTS, PLAN, A, D
 from tests.certificates import Company
+from tests.certificates import signed as signed_by
 
 PARENT = bytes([4]) * 16
 APPLIED = Applied(
@@ -187,3 +189,19 @@ def test_after_some_averages_one_has_a_few_times_as_long_as_they_took_until_one_
         assert await seconds() == ROUND.average_seconds
 
     simulate(scene())
+
+
+@pytest.mark.parametrize("is_our_vote", [True, False])
+def test_only_a_member_that_has_voted_for_a_decision_signs_its_certificate(is_our_vote: bool) -> None:
+    """Two different ballots of one peer are evidence against it."""
+    group = COMPANY.seated.group
+    others = [
+        signed_by(key, Ballot(APPLIED.decision), MANIFEST.run_id, 0, group.id)
+        for key in COMPANY.keys
+        if key is not KEYS[0]
+    ]
+    groups, _ = layer(replace(APPLIED, ballots=tuple(others), is_our_vote=is_our_vote))
+    found = simulate(groups.average(update_of(drawn(0)), formed(group), drawn(0)))
+    signers = [group.members[each.seat] for each in found.certificate.ballots]
+    assert (KEYS[0].peer_id in signers) == is_our_vote
+    assert len(signers) == 2 + is_our_vote

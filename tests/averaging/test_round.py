@@ -441,6 +441,21 @@ def test_of_two_ballots_of_one_member_the_first_counts() -> None:
     assert applied_items(applied(seat.tell(*ballots(HASHES, C)))) == (True,) * 4
 
 
+def test_a_member_that_is_outvoted_applies_the_decision_and_says_that_its_ballot_is_another() -> None:
+    """Its time for holdings was over before it had heard the others'."""
+    seat = after_exchange()
+    seat.tell(*holdings(HASHES, B))
+    (cast,) = messages(seat.tell(Woken(), now=AT.holdings), Ballot)
+    assert cast == Ballot((NONE,) * 4)
+    outvoted = applied(seat.tell(*ballots(HASHES, B, C, D), now=4.1))
+    assert outvoted.decision == HASHES
+    assert not outvoted.is_our_vote
+    assert {signed.signer for signed in outvoted.ballots} == {B, C, D}
+
+    seat = after_exchange()
+    assert applied(seat.tell(*holdings(HASHES, B, C, D), *ballots(HASHES, B, C))).is_our_vote
+
+
 # --- the end ------------------------------------------------------------------------------------------------
 
 
