@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections.abc import Callable, Sequence
 from functools import lru_cache
+from typing import Any
 
 import msgspec
 import pytest
@@ -13,16 +15,30 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from averaging.certificate import DecisionCertificate, Electorate
 from averaging.codecs import codec_of
+from averaging.hierarchy import Hierarchy
 from averaging.messages import MAX_MEMBERS, MAX_POPULATION, MAX_WEIGHT, bits, flag_bytes, flags_of
 from averaging.outcome import Decided
-from averaging.record import Record, RecordResidual, ReplayRecord, UpdateShape, opened, packed
+from averaging.record import (
+    Record,
+    RecordResidual,
+    ReplayRecord,
+    UpdateShape,
+    judge_for,
+    opened,
+    packed,
+    verified,
+)
 from averaging.whole_update import HEAD, UpdateHeader
-from swarm.errors import Malformed
+from swarm.errors import Malformed, TheirFault
+from swarm.hashing import digest
 from swarm.identity import KeyPair, digest_of
 from swarm.manifest import Codec, Exchange, RoundSpec
 from swarm.simulation.network import SimulatedNetwork
-from tests.averaging.averagers import NUMBERS, ROUND, Peer, decided, drawn, manifest_with, stage
+from swarm.wire import pack
+from tests.averaging.averagers import NUMBERS, ROOT, ROUND, Peer, decided, drawn, manifest_with, stage
+from tests.certificates import Company
 
 CODECS = (Codec.FP32, Codec.INT8, Codec.INT4, Codec.SPARSE256)
 TENSORS = (300, 7, 693)
@@ -205,6 +221,150 @@ def test_the_residual_decays_as_the_manifest_says_and_only_where_something_was_a
     assert torch.equal(residual_P, lost_in_encoding(update_P, record, shape) * 0.5)
     not_included = msgspec.structs.replace(record, items=tuple(b"" for _ in record.items))
     assert torch.equal(RecordResidual(not_included, halved, update_P, FOUR[0].peer_id).run(), update_P)
+
+
+# --- whether to believe it ----------------------------------------------------------------------------------
+
+
+def run_of(exchange: Exchange, codec: Codec = Codec.INT8) -> bytes:
+    return manifest_with(exchange=exchange, codec=codec).run_id
+
+
+def company_of(exchange: Exchange, keys: Sequence[KeyPair] = FOUR, **changes: Any) -> Company:
+    """Peers that could have decided something in such a run, at the state from which its round began."""
+    fields: dict[str, Any] = {"run": run_of(exchange), "keys": keys, "root": ROOT, "tokens": 100}
+    return Company(**(fields | changes))
+
+
+LAST = frozenset(key.peer_id for key in FOUR)
+"""Who was in the last average."""
+PARENT = bytes([4]) * 16
+
+
+def refused(record: Record, exchange: Exchange) -> str:
+    """Why a record is not what its certificate says."""
+    with pytest.raises(TheirFault) as caught:
+        verified(record, run_of(exchange), shape_of(exchange, Codec.INT8))
+    return caught.value.fact
+
+
+@every_way
+@pytest.mark.parametrize("vanishes_at", [None, 0.2])
+def test_the_record_of_every_member_holds_by_its_certificate(
+    exchange: Exchange, codec: Codec, vanishes_at: float | None
+) -> None:
+    averages, _ = round_of(exchange, codec, vanishes_at)
+    for averaged in averages:
+        assert averaged.record is not None
+        record = opened(packed(averaged.record))
+        found = verified(record, run_of(exchange, codec), shape_of(exchange, codec))
+        assert found.record == record
+        assert found.decision.group == averaged.group
+        assert found.decision.origin == averaged.origin
+
+
+def one_more(hashes: tuple[bytes, ...]) -> tuple[bytes, ...]:
+    return (*hashes, STRANGER)
+
+
+Lie = Callable[[Record], dict[str, object]]
+"""record -> the fields about which it lies."""
+NOT_SAID = "the record is not what its certificate says"
+NOT_DECIDED = "the items of the record are not those that were decided"
+LIES: dict[str, tuple[str, Lie]] = {
+    "the next round": (NOT_SAID, lambda it: {"round": it.round + 1}),
+    "a member less": (NOT_SAID, lambda it: {"members": it.members[:-1]}),
+    "a member more": (NOT_SAID, lambda it: {"members": one_more(it.members)}),
+    "another member": (NOT_SAID, lambda it: {"members": one_more(it.members[:-1])}),
+    "members in another order": (NOT_SAID, lambda it: {"members": it.members[::-1]}),
+    "a peer more": (NOT_SAID, lambda it: {"population": it.population + 1}),
+    "a peer less": (NOT_SAID, lambda it: {"population": it.population - 1}),
+    "a token more": (NOT_SAID, lambda it: {"tokens": it.tokens + 1}),
+    "no tokens": (NOT_SAID, lambda it: {"tokens": 0}),
+    "a cut more": (NOT_SAID, lambda it: {"stops": (10, *it.stops)}),
+    "no cuts": (NOT_SAID, lambda it: {"stops": ()}),
+    "no items": (NOT_DECIDED, lambda it: {"items": ()}),
+    "an item less": (NOT_DECIDED, lambda it: {"items": it.items[:-1]}),
+    "an item more": (NOT_DECIDED, lambda it: {"items": (*it.items, b"")}),
+    "an item not applied": (NOT_DECIDED, lambda it: {"items": (b"", *it.items[1:])}),
+    "a changed item": (NOT_DECIDED, lambda it: {"items": (it.items[0] + b"x", *it.items[1:])}),
+    "items in another order": (NOT_DECIDED, lambda it: {"items": it.items[::-1]}),
+    "no certificate": ("not a DecisionCertificate", lambda it: {"certificate": b""}),
+    "half a certificate": ("not a DecisionCertificate", lambda it: {"certificate": it.certificate[:500]}),
+}
+
+
+@both_exchanges
+@pytest.mark.parametrize("lie", LIES)
+def test_a_lie_about_any_field_of_a_record_is_refused(exchange: Exchange, lie: str) -> None:
+    why, changes = LIES[lie]
+    record = record_of(exchange, Codec.INT8)
+    assert refused(msgspec.structs.replace(record, **changes(record)), exchange).startswith(why)
+
+
+def test_no_field_of_a_record_may_be_lied_about() -> None:
+    record = record_of(Exchange.BUTTERFLY, Codec.INT8)
+    changed = {name for _, changes in LIES.values() for name in changes(record)}
+    assert changed == set(Record.__struct_fields__)
+
+
+@both_exchanges
+def test_the_certificate_of_another_decision_proves_nothing_about_a_record(exchange: Exchange) -> None:
+    record = record_of(exchange, Codec.INT8)
+    hashes = tuple(digest(item) for item in record.items)
+    others = company_of(exchange, [*FOUR[:3], KeyPair.from_seed(bytes([9]) * 32)])
+    assert refused(replaced(record, others.decision(hashes)), exchange) == NOT_SAID, "of other members"
+    later = company_of(exchange, round=1)
+    assert refused(replaced(record, later.decision(hashes)), exchange) == NOT_SAID, "of another round"
+    other_items = company_of(exchange).decision((bytes(32), *hashes[1:]))
+    assert refused(replaced(record, other_items), exchange) == NOT_DECIDED
+    foreign = company_of(exchange, run=bytes(32))
+    assert refused(replaced(record, foreign.decision(hashes)), exchange), "of another run"
+    two_of_four = company_of(exchange).decision(hashes, FOUR[:2])
+    assert refused(replaced(record, two_of_four), exchange).startswith("2 ballots decide nothing")
+
+
+def replaced(record: Record, certificate: DecisionCertificate) -> Record:
+    """``record`` with another certificate."""
+    return msgspec.structs.replace(record, certificate=pack(certificate))
+
+
+@pytest.mark.parametrize(
+    ("changes", "fault"),
+    [
+        ({}, ""),
+        ({"root": STRANGER}, "the record goes on from another state"),
+        ({"parent": bytes(16)}, "the record goes on from another state"),
+        ({"electorate": Electorate(members=LAST, needed=4, floor=4)}, "too few of those"),
+        ({"electorate": Electorate(members=LAST - {FOUR[0].peer_id}, needed=3)}, "too few of those"),
+        ({"electorate": Electorate(members=LAST, floor=4)}, "too few of those"),
+        ({"electorate": Electorate(hierarchy=Hierarchy(bytes(32), 0, 4))}, "the record is of a group of"),
+    ],
+    ids=["honest", "another state", "another parent", "needed", "newcomers", "floor", "another level"],
+)
+def test_a_record_is_believed_if_it_goes_on_from_our_state_by_enough_of_the_last_average(
+    changes: dict[str, Any], fault: str
+) -> None:
+    """Three of the four members have voted for the group: all but the last."""
+    shape = shape_of(Exchange.BUTTERFLY, Codec.INT8)
+    company = company_of(Exchange.BUTTERFLY, parent=PARENT)
+    items = record_of(Exchange.BUTTERFLY, Codec.INT8).items
+    honest = company.record(shape, tuple(bytes(item) for item in items))
+    formed = company.group_certificate(FOUR[:3])
+    decision = company.decision(tuple(digest(item) for item in items))
+    record = replaced(honest, msgspec.structs.replace(decision, group=formed))
+    usual: dict[str, Any] = {
+        "root": ROOT,
+        "parent": PARENT,
+        "electorate": Electorate(members=LAST, needed=3, floor=3),
+    }
+    judge = judge_for(run_of(Exchange.BUTTERFLY), shape, **(usual | changes))
+    if not fault:
+        assert judge(record).decision.formed.voters == {key.peer_id for key in FOUR[:3]}
+        return
+    with pytest.raises(TheirFault) as caught:
+        judge(record)
+    assert caught.value.fact.startswith(fault)
 
 
 # --- bytes from any peer ------------------------------------------------------------------------------------
