@@ -187,6 +187,9 @@ def verified(record: Record, run: bytes, shape: UpdateShape) -> VerifiedRecord:
     found = tuple(digest(item) if item else b"" for item in record.items)
     if found != decision.hashes:
         raise Malformed("the items of the record are not those that were decided")
+    is_gather = shape.spec.exchange is Exchange.GATHER
+    if len(found) != len(group.members if is_gather else parts):
+        raise Malformed("a group of the run decides about another number of items")
     expected = Record(
         round=group.round,
         members=tuple(digest_of(member) for member in group.members),

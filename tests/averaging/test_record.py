@@ -324,6 +324,19 @@ def test_the_certificate_of_another_decision_proves_nothing_about_a_record(excha
     assert refused(replaced(record, two_of_four), exchange).startswith("2 ballots decide nothing")
 
 
+@both_exchanges
+@pytest.mark.parametrize("count", [1, 2, 3, 5])
+def test_a_group_of_liars_that_decides_about_another_number_of_items_is_refused(
+    exchange: Exchange, count: int
+) -> None:
+    """Its certificate holds: whoever has some keys can form a group, and decide what they like."""
+    items = tuple(bytes([number]) for number in range(count))
+    certificate = company_of(exchange).decision(tuple(map(digest, items)))
+    record = msgspec.structs.replace(record_of(exchange, Codec.INT8), items=items)
+    fault = refused(replaced(record, certificate), exchange)
+    assert fault == "a group of the run decides about another number of items"
+
+
 def replaced(record: Record, certificate: DecisionCertificate) -> Record:
     """``record`` with another certificate."""
     return msgspec.structs.replace(record, certificate=pack(certificate))
