@@ -5,25 +5,30 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
+from typing import Any
 
 import msgspec
 import pytest
 import torch
+from torch import Tensor
 
-from averaging.averager import _Asking
-from averaging.certificate import EVERYBODY
+from averaging.certificate import packed
 from averaging.codecs import Shape, codec_of, result_codec
-from averaging.group_average import BRIEF
+from averaging.group_average import BRIEF, GroupResult
 from averaging.messages import flag_bytes
-from averaging.outcome import Alone, Decided, Declined, Followed, NoDecision, Undecided
-from averaging.record import Record
+from averaging.outcome import Alone, Decided, Declined, Followed, NoDecision, Outcome, Undecided, Void
+from averaging.record import Record, UpdateShape
 from swarm.identity import KeyPair
 from swarm.manifest import Codec, Exchange
 from swarm.simulation.network import SimulatedNetwork
 from tests.averaging.averagers import (
+    KEYS,
+    MANIFEST,
     NUMBERS,
     OTHER,
     OTHERS_ID,
+    ROOT,
     ROUND,
     Elsewhere,
     Peer,
@@ -33,8 +38,8 @@ from tests.averaging.averagers import (
     manifest_with,
     stage,
     together,
-    update_of,
 )
+from tests.certificates import Company
 
 
 def test_jobs_of_a_short_update_are_brief_except_the_sum_of_whole_updates() -> None:
@@ -187,20 +192,108 @@ def test_of_three_members_each_is_needed_and_without_one_all_carry_their_updates
     stage(scene)
 
 
-def test_a_member_that_has_missed_the_decision_gets_the_record_from_a_member_that_has_it() -> None:
-    """Then what was applied of its update is not carried over a second time."""
+# --- our group may have decided without us ------------------------------------------------------------------
+
+
+def misses_decisions(peer: Peer, form: type[Undecided | Void] = Undecided) -> None:
+    """From here on ``peer`` never hears what its groups decide."""
+    averager: Any = peer.averager
+    average = averager._groups.average
+
+    async def without_decision(*args: Any) -> GroupResult:
+        found: GroupResult = await average(*args)
+        return replace(found, result=form("too few ballots", found.plan.group, ()))
+
+    averager._groups.average = without_decision
+
+
+async def round_with_one_unheard(
+    peers: list[Peer], elsewhere: Elsewhere, round_: int = 0, **update: Any
+) -> tuple[Outcome, list[Decided]]:
+    """What the first peer comes to, which asks ``elsewhere``, and what the others have decided."""
+    late, *others = peers
+    close_at = asyncio.get_running_loop().time() + 5
+    first = asyncio.create_task(
+        late.average(drawn(0), round_, close_at=close_at, elsewhere=elsewhere, **update)
+    )
+    rest = [peer.average(drawn(seat), round_, close_at=close_at) for seat, peer in enumerate(others, 1)]
+    averages = decided(await asyncio.gather(*rest))
+    elsewhere.heard = elsewhere.heard or averages[0].record
+    return await first, averages
+
+
+@pytest.mark.parametrize("form", [Undecided, Void])
+def test_a_member_that_has_missed_the_decision_asks_the_other_members_for_it(
+    form: type[Undecided | Void],
+) -> None:
+    async def scene(network: SimulatedNetwork, peers: list[Peer]) -> None:
+        elsewhere = Elsewhere()
+        misses_decisions(peers[0], form)
+        followed, averages = await round_with_one_unheard(peers, elsewhere)
+        assert isinstance(followed, Followed)
+        assert torch.equal(followed.average_P, averages[0].average_P)
+        assert (followed.record, followed.reason) == (averages[0].record, "too few ballots")
+        assert followed.origin == averages[0].origin
+        assert elsewhere.asked == [tuple(ids_of(peers[1:]))], "and nobody else"
+        assert elsewhere.announced == [], "it has not come late"
+
+    stage(scene)
+
+
+@pytest.mark.parametrize("exchange", list(Exchange))
+@pytest.mark.parametrize("feedback", [1.0, 0.5])
+@pytest.mark.parametrize("codec", [None, Codec.INT4])
+def test_after_the_record_of_its_own_group_a_member_has_the_residual_of_one_that_has_heard_the_decision(
+    exchange: Exchange, feedback: float, codec: Codec | None
+) -> None:
+    """Bit for bit: what was applied of its update is not carried over a second time, and nothing is lost."""
+    manifest = manifest_with(exchange=exchange, feedback=feedback)
+
+    def residual(*, is_heard: bool) -> Tensor:
+        found: list[Tensor] = []
+
+        async def scene(network: SimulatedNetwork, peers: list[Peer]) -> None:
+            shape = UpdateShape(spec=manifest.round, tensors=(NUMBERS,))
+            await round_with_one_unheard(peers, Elsewhere(shape))
+            if not is_heard:
+                misses_decisions(peers[0])
+            outcome, _ = await round_with_one_unheard(peers, Elsewhere(shape), 1, codec=codec)
+            assert isinstance(outcome, Decided if is_heard else Followed)
+            found.append(peers[0].residual.clone())
+
+        stage(scene, manifest=manifest)
+        return found[0]
+
+    assert torch.equal(residual(is_heard=False), residual(is_heard=True))
+
+
+def test_without_a_record_that_holds_a_member_that_has_missed_the_decision_carries_everything_over() -> None:
+    """Also a record that a single member has made up."""
 
     async def scene(network: SimulatedNetwork, peers: list[Peer]) -> None:
-        averaged = decided(await together(peers))[0]
-        late = peers[0]
-        outcome = Undecided("too few ballots", averaged.group, ())
-        late.averager._feedbacks[0].adopt(drawn(0))
-        elsewhere = Elsewhere(heard=averaged.record)
-        asking = _Asking(elsewhere, ids_of(peers[1:]), EVERYBODY)
-        followed = await late.averager._ask_own_group(update_of(drawn(0)), outcome, asking)
-        assert isinstance(followed, Followed)
-        assert torch.equal(followed.average_P, averaged.average_P)
-        assert 0 < late.residual.norm() < 0.02 * drawn(0).norm()
+        misses_decisions(peers[0])
+        forger = Company(run=MANIFEST.run_id, keys=KEYS[2:], root=ROOT, tokens=100)
+        made_up = Record(0, items=(b"x",), certificate=packed(forger.decision()))
+        for round_, heard in enumerate((made_up, Record(0))):
+            elsewhere = Elsewhere(heard=heard)
+            before_P = peers[0].residual.clone() if round_ else torch.zeros(NUMBERS)
+            outcome, averages = await round_with_one_unheard(peers, elsewhere, round_)
+            assert isinstance(outcome, Undecided)
+            assert outcome.group == averages[0].group
+            assert len(elsewhere.refused) == 1
+            assert torch.equal(peers[0].residual, drawn(0) + before_P)
+
+    stage(scene)
+
+
+def test_a_member_asks_for_the_record_of_its_own_group_no_longer_than_forming_a_group_takes() -> None:
+    async def scene(network: SimulatedNetwork, peers: list[Peer]) -> None:
+        elsewhere = Elsewhere()
+        misses_decisions(peers[0])
+        _, averages = await round_with_one_unheard(peers, elsewhere)
+        now = asyncio.get_running_loop().time()
+        assert elsewhere.deadlines == [pytest.approx(now - 1.0 + ROUND.assemble_seconds, abs=0.1)]
+        assert averages
 
     stage(scene)
 
