@@ -238,7 +238,7 @@ class Averager:
         if not isinstance(assembled, Assembled):
             self._add_to_residual(update, ours.average_P)
             return NotMerged(assembled)
-        self._closed.formed_level2(update.round)
+        self._closed.formed_level2(update.round, update.state_root, assembled.certificate)
         averaged = await self._groups.average(brought, assembled, brought.vector_P)
         if not isinstance(averaged.result, Applied):
             self._add_to_residual(update, ours.average_P)

@@ -4,7 +4,6 @@ part in it."""
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 
 from swarm.bounded import LeastRecentlyUsed
 from swarm.manifest import RunManifest
@@ -31,8 +30,8 @@ class ClosedRounds:
         """The last round for which it had a group."""
         self._groups: LeastRecentlyUsed[int, tuple[bytes, bytes]] = LeastRecentlyUsed(REMEMBERED)
         """The state roots and the packed certificates of its groups in the last rounds."""
-        self._level2_rounds: deque[int] = deque(maxlen=REMEMBERED)
-        """Rounds in whose level-2 group it was."""
+        self._level2_groups: LeastRecentlyUsed[int, tuple[bytes, bytes]] = LeastRecentlyUsed(REMEMBERED)
+        """The same of the level-2 groups in which it was."""
         post.stray = self._answer
 
     def begin(self, round_: int) -> None:
@@ -44,9 +43,9 @@ class ClosedRounds:
         self._last_formed = round_
         self._groups[round_] = state_root, packed(certificate)
 
-    def formed_level2(self, round_: int) -> None:
+    def formed_level2(self, round_: int, state_root: bytes, certificate: GroupCertificate) -> None:
         """It is in the level-2 group of ``round_``."""
-        self._level2_rounds.append(round_)
+        self._level2_groups[round_] = state_root, packed(certificate)
 
     def skip_level2(self, round_: int) -> None:
         """It is not in the level-2 group of ``round_``: answer the peers that wait for it there."""
@@ -68,7 +67,7 @@ class ClosedRounds:
         if not isinstance(signed.message, (Ready, Proposal)):
             return
         round_ = signed.stamp.round
-        if signed.stamp.group == LEVEL_2 and round_ not in self._level2_rounds:
+        if signed.stamp.group == LEVEL_2 and round_ not in self._level2_groups:
             self._decline(signed, self._absent("we are no representative now"))
         elif round_ > self._round + 1:
             self._decline(signed, self._absent("still catching up"))
@@ -82,9 +81,10 @@ class ClosedRounds:
         """
         round_ = signed.stamp.round
         message = signed.message
-        if round_ not in self._groups:
+        formed = self._level2_groups if level_of(signed.stamp.group) == LEVEL_2 else self._groups
+        if round_ not in formed:
             return self._absent(f"round {round_} is over, the run is at {self._round}")
-        root, certificate = self._groups[round_]
+        root, certificate = formed[round_]
         if isinstance(message, Ready) and message.state_root != root:
             return self._absent("we train from another model")
         reason = f"round {round_} is over, the run is at {self._round}"

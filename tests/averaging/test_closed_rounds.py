@@ -157,13 +157,20 @@ def test_a_peer_that_is_ready_for_the_level2_group_is_answered_as_soon_as_we_kno
     stage(scene, 2)
 
 
-def test_a_member_of_the_level2_group_says_that_the_round_is_over() -> None:
+def test_a_member_of_the_level2_group_proves_to_a_late_representative_that_this_group_stands() -> None:
+    """The certificate of its level-1 group would prove nothing there."""
+
     async def scene(network: SimulatedNetwork, peers: list[Peer]) -> None:
         a, b = peers
         rounds = closed(a, 3)
+        level2 = Company(run=MANIFEST.run_id, keys=KEYS, round=3, peers=16, level1_groups=4)
         a.post.open((3, LEVEL_2))
-        rounds.formed_level2(3)
+        rounds.formed_level2(3, ROOT, level2.group_certificate())
         a.post.close((3, LEVEL_2))
-        assert len(await answers(b, a, 3, Ready(ROOT), level=LEVEL_2)) == 1
+        proof = packed(level2.group_certificate())
+        late = Decline(3, "round 3 is over, the run is at 3", DeclineReason.FORMED, proof)
+        assert await answers(b, a, 3, Ready(ROOT, peers=16), level=LEVEL_2) == [late]
+        assert unpacked_group(proof, MANIFEST.run_id).seated.level1_groups == 4
+        assert await answers(b, a, 3, Ready(ROOT)) == [over(3, 3)], "on its own level the other one"
 
     stage(scene, 2)

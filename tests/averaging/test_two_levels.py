@@ -20,6 +20,7 @@ from torch import Tensor
 
 from averaging.assembly import Assembled
 from averaging.averager import NOT_HEARD, Averager
+from averaging.certificate import Electorate, unpacked_group
 from averaging.codecs import codec_of
 from averaging.group_average import GroupResult
 from averaging.hierarchy import Hierarchy
@@ -560,6 +561,26 @@ def test_level1_averages_that_were_not_merged_are_in_the_next_average() -> None:
         averages = decided(await all_average(peers, 1, 20))
         mean_P = mean([drawn(number) + drawn(20 + number) for number in range(12)])
         assert likeness(averages[0].average_P, mean_P) > 0.9
+
+    stage(scene, 12, SMALL, TWELVE)
+
+
+def test_a_representative_that_comes_when_the_level2_group_stands_is_shown_a_proof_of_that_group() -> None:
+    electorate = Electorate(needed=2, floor=2, hierarchy=PAIR)
+
+    async def scene(network: SimulatedNetwork, peers: list[Peer]) -> None:
+        decided(await all_average(peers, 0, 0))
+        one, other = (next(each for each in peers if each.id == id_) for id_ in PAIR.representatives(IDS))
+        inbox = one.post.open((0, LEVEL_2))
+        stamp = Stamp(SMALL.run_id, 0, LEVEL_2)
+        one.post.send((other.id,), Ready(ROOT, peers=6), stamp, deadline=1000, failures=Inbox())
+        event = await inbox.events.get()
+        assert isinstance(event, Received)
+        assert isinstance(event.signed.message, Decline)
+        formed = unpacked_group(event.signed.message.certificate, SMALL.run_id)
+        assert set(formed.group.members) == {one.id, other.id}
+        assert formed.seated.level1_groups == PAIR.count
+        assert electorate.believes(formed.voters)
 
     stage(scene, 12, SMALL, TWELVE)
 
