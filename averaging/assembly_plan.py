@@ -124,9 +124,18 @@ class AssemblyPlan:
         is_here = (first.stamp.round, first.stamp.group) == (self.round, self.ready.stamp.group)
         members = formed.group.members
         is_of_a_size = len(members) >= self.terms.least and self._may_represent(members)
-        is_level = formed.seated.level1_groups == self.level1_groups
+        is_level = formed.seated.level1_groups == self.level1_groups and self._is_near(formed.voters)
         holds = is_here and is_level and is_of_a_size and self.terms.electorate.believes(formed.voters)
         return formed if holds else None
+
+    def _is_near(self, voters: Set[PeerId]) -> bool:
+        """Whether most of ``voters`` belong to our level-1 group: anybody can show us the certificate of
+        another one."""
+        hierarchy = self.terms.level1
+        if hierarchy is None:
+            return True
+        ours = [voter for voter in voters if hierarchy.group_index(voter) == hierarchy.group_index(self.me)]
+        return 2 * len(ours) > len(voters)
 
     def has_our_model(self, ready: Ready) -> bool:
         """Whether the sender of ``ready`` trains from the same model as we do."""

@@ -37,6 +37,8 @@ class GroupTerms:
     is_lowered: bool = False
     """Whether fewer of them are enough than usual, after attempts that failed. Then a group must list all of
     them that have come."""
+    level1: Hierarchy | None = None
+    """For a level-1 group: all of them. The others' certificates say nothing about this one."""
     leader: PeerId | None = None
     """The peer that leads if it is there; else a hash decides."""
     unawaited: frozenset[PeerId] = frozenset()
@@ -123,6 +125,7 @@ class Attendance:
             close_at=self.close_at,
             alone_is_fine=False,
             least=max(1, (usual_size // 2) >> self.missed),
+            level1=hierarchy,
         )
 
     def level2(self, me: PeerId, hierarchy: Hierarchy, average_seconds: float) -> GroupTerms:
@@ -138,6 +141,7 @@ class Attendance:
             expected=self.other_representatives(me, hierarchy),
             close_at=self.close_at + self.patience + average_seconds,
             least=needed,
+            level1=None,
             electorate=Electorate(needed=needed, floor=majority(hierarchy.count), hierarchy=hierarchy),
         )
 

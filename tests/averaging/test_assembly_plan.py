@@ -15,6 +15,7 @@ from swarm.identity import PeerId
 from swarm.wire import LEVEL_2, Signed
 from tests.averaging.assemblies import (
     END,
+    KEYS,
     OTHER,
     ROOT,
     ROUND,
@@ -110,6 +111,19 @@ def test_a_certificate_is_believed_if_enough_of_the_last_average_have_voted() ->
     assert not believed(plan, certificate(A, B, E)), "only two of them"
     assert not believed(plan, certificate(A, B, C, D, voters=(A, B)))
     assert plan.certified(b"noise") is None
+
+
+def test_the_certificate_of_another_level1_group_turns_nobody_away() -> None:
+    """It is genuine, and everybody that was in that group can show it to everybody else."""
+    hierarchy = Hierarchy(RUN, 4, 2)
+    ours = [peer for peer in KEYS if hierarchy.group_index(peer) == hierarchy.group_index(A)]
+    theirs = [peer for peer in KEYS if peer not in ours]
+    assert (len(ours), len(theirs)) == (3, 3)
+    plan = plan_for(A, replace(terms_for(), level1=hierarchy))
+    assert not believed(plan, certificate(*theirs))
+    assert not believed(plan, certificate(A, theirs[0])), "as many of one as of the other"
+    assert believed(plan, certificate(*ours[1:]))
+    assert believed(plan, certificate(*ours, theirs[0])), "a lost peer may be in any group"
 
 
 def test_after_a_failed_attempt_a_list_must_have_everybody_of_the_last_average_that_has_come() -> None:

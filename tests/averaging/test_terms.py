@@ -129,6 +129,7 @@ def test_a_level1_group_expects_its_members() -> None:
     assert terms.close_at == CLOSE
     assert not terms.alone_is_fine
     assert terms.leader is None
+    assert terms.level1 == HIERARCHY
 
 
 def test_a_near_peer_is_expected_in_its_level1_group_even_if_it_is_not_present() -> None:
@@ -156,6 +157,7 @@ def test_the_level2_group_expects_the_representatives_of_the_other_groups() -> N
     )
     assert not terms.alone_is_fine
     assert terms.electorate == Electorate(needed=3, floor=3, hierarchy=HIERARCHY)
+    assert terms.level1 is None
 
 
 def test_the_level2_group_waits_for_groups_that_take_all_the_time_they_may() -> None:
