@@ -392,6 +392,19 @@ def test_a_list_that_more_than_a_third_besides_its_proposer_have_voted_for_gets_
     )
 
 
+def test_a_deputy_whose_turn_has_come_votes_for_an_offer_rather_than_propose_beside_it() -> None:
+    """Two lists would split the votes."""
+    play(
+        assembly(B, (A, C, D)),
+        (0, None, [Send, WakeAt]),
+        (0, Woken(), [WakeAt]),
+        (1, sent(C, proposed(B, C, D)), [Send((A,), Ready(ROOT)), WakeAt]),
+        (1, comes(C), [WakeAt]),
+        (1, comes(D), [WakeAt]),
+        (1.5, Unreached(A), [vote_of(B, B, C, D), WakeAt]),
+    )
+
+
 def test_after_a_failed_attempt_a_list_without_somebody_that_has_come_never_gets_our_vote() -> None:
     electorate = Electorate(members=frozenset({A, B, C}), needed=2)
     terms = replace(terms_for((A, C)), electorate=electorate, is_lowered=True)

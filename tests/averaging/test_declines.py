@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from msgspec.structs import replace as replaced
 
 from averaging import groups
 from averaging.certificate import Electorate, packed
@@ -208,6 +209,40 @@ def test_two_peers_that_may_lead_are_believed_that_too_few_came_and_one_is_not()
     )
 
 
+def test_the_leader_is_believed_in_time_that_too_few_came_and_not_earlier() -> None:
+    too_few = Decline(ROUND, "my words", DeclineReason.TOO_FEW)
+    begin = [(0, None, [Send, WakeAt]), (0, Woken(), [WakeAt])]
+    end = Finish(TooFew("too few peers came", ROUND))
+    play(assembly(E, least=3), *begin, (CLOSE, sent(A, too_few), [end]))
+    play(assembly(E, least=3), *begin, (CLOSE - 0.1, sent(A, too_few), [WakeAt]))
+    play(assembly(E, least=3), *begin, (CLOSE, sent(C, too_few), [WakeAt]))
+
+
+def test_a_peer_that_may_lead_and_sees_it_as_well_confirms_that_too_few_came() -> None:
+    """Then the others have two witnesses, and need not wait for more."""
+    reason = "only 2 came, 3 are needed"
+    play(
+        assembly(C, least=3),
+        (0, None, [Send, WakeAt]),
+        (0, Woken(), [WakeAt]),
+        (1, comes(D), [WakeAt]),
+        (3, sent(B, Decline(ROUND, "my words", DeclineReason.TOO_FEW)), [WakeAt]),
+        (
+            CLOSE,
+            Woken(),
+            [Send((D,), Decline(ROUND, reason, DeclineReason.TOO_FEW)), Finish(TooFew(reason, ROUND))],
+        ),
+    )
+
+
+def test_a_leader_that_proposes_what_is_too_few_for_us_has_begun_the_next_attempt() -> None:
+    """It may go on with fewer votes after an attempt that failed, of which we have not heard."""
+    begin = [(0, None, [Send, WakeAt]), (0, Woken(), [WakeAt])]
+    few = sent(A, proposed(A, D))
+    play(assembly(D, least=3), *begin, (CLOSE, few, [Finish(TooFew("too few peers came", ROUND))]))
+    play(assembly(D, least=3), *begin, (CLOSE - 0.1, few, [WakeAt]))
+
+
 def test_newcomers_form_no_group_beside_the_peers_that_go_on() -> None:
     """However many they are: those of the last average decide."""
     electorate = Electorate(members=frozenset({A, E}), needed=1)
@@ -243,6 +278,18 @@ def test_if_nobody_is_left_that_could_come_too_few_have() -> None:
     machine = assembly(A, (A, B), least=2)
     play(machine, (0, None, [Send, WakeAt]), (0, Woken(), [WakeAt]))
     assert next(iter(machine.handle(sent(B, refusal), 1))) == Finish(TooFew("too few peers came", ROUND))
+
+
+def test_a_proof_that_comes_after_our_vote_for_another_group_turns_us_away() -> None:
+    """There is a group, and its result is worth waiting for; how far the run is nobody is believed."""
+    word = formed_without(A, B, C, E, voters=(A, C, E))
+    play(
+        assembly(D, (B,)),
+        (0, None, [Send, WakeAt]),
+        (0, Woken(), [WakeAt]),
+        (1, sent(B, proposed(B, D)), [vote_of(D, B, D), WakeAt]),
+        (2, sent(E, replaced(word, round=99)), [Finish(Declined(WITHOUT_US, ROUND + 1, E))]),
+    )
 
 
 def test_a_refusal_after_our_vote_changes_nothing() -> None:
