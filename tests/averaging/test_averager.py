@@ -17,8 +17,19 @@ from averaging.certificate import packed
 from averaging.codecs import Shape, codec_of, result_codec
 from averaging.group_average import BRIEF, GroupResult
 from averaging.messages import flag_bytes
-from averaging.outcome import Alone, Decided, Declined, Followed, NoDecision, Outcome, Undecided, Void
+from averaging.outcome import (
+    Alone,
+    Decided,
+    Declined,
+    Followed,
+    NoDecision,
+    Outcome,
+    Unanswered,
+    Undecided,
+    Void,
+)
 from averaging.record import Record, UpdateShape
+from averaging.signed_rounds import SignedInMemory, SignedRounds
 from swarm.identity import KeyPair
 from swarm.manifest import Codec, Exchange
 from swarm.simulation.network import SimulatedNetwork
@@ -30,6 +41,7 @@ from tests.averaging.averagers import (
     OTHERS_ID,
     ROOT,
     ROUND,
+    SHAPE,
     Elsewhere,
     Peer,
     decided,
@@ -296,6 +308,58 @@ def test_a_member_asks_for_the_record_of_its_own_group_no_longer_than_forming_a_
         assert averages
 
     stage(scene)
+
+
+# --- rounds that it may have signed for ---------------------------------------------------------------------
+
+
+async def after_restart(peers: list[Peer], elsewhere: Elsewhere | None) -> Outcome:
+    """What the first peer comes to in a round that it may have signed for before it was started again."""
+    first, *rest = peers
+    store = SignedInMemory()
+    store.keep(0)
+    averager: Any = first.averager
+    averager._groups._signed_rounds = SignedRounds(store, first.arithmetic)
+    others = [peer.average(drawn(seat)) for seat, peer in enumerate(rest, 1)]
+    late = asyncio.create_task(first.average(drawn(0), elsewhere=elsewhere))
+    averages = [each for each in await asyncio.gather(*others) if isinstance(each, Decided)]
+    if elsewhere and averages:
+        elsewhere.heard = averages[0].record
+    return await late
+
+
+def test_a_peer_stays_out_of_a_round_that_it_may_have_signed_for_and_follows_the_others() -> None:
+    """A second vote, for another group, would be evidence against it."""
+
+    async def scene(network: SimulatedNetwork, peers: list[Peer]) -> None:
+        for peer in peers[1:]:
+            peer.expects = ids_of(peers[1:])
+        elsewhere = Elsewhere(SHAPE)
+        followed = await after_restart(peers, elsewhere)
+        assert isinstance(followed, Followed)
+        assert followed.reason == "this peer may have signed for another group of this round"
+        assert not {peers[0].id} & set(followed.origin.members)
+        assert set(elsewhere.asked[0]) <= set(ids_of(peers[1:]))
+        assert torch.equal(peers[0].residual, drawn(0)), "its update rides with the next one"
+
+    stage(scene, 3)
+
+
+@pytest.mark.parametrize("asks", [True, False])
+def test_a_peer_that_stays_out_and_hears_of_no_record_carries_its_update_over(asks: bool) -> None:
+    async def scene(network: SimulatedNetwork, peers: list[Peer]) -> None:
+        peers[0].expects = [OTHERS_ID]
+        elsewhere = Elsewhere() if asks else None
+        outcome = await after_restart(peers, elsewhere)
+        assert outcome == Unanswered("this peer may have signed for another group of this round", 0)
+        assert elsewhere is None or OTHERS_ID in elsewhere.asked[0]
+        assert torch.equal(peers[0].residual, drawn(0))
+        peers[0].expects = ()
+        next_one = await peers[0].average(drawn(1), 1)
+        assert isinstance(next_one, Decided), "in that one it may sign"
+        assert torch.equal(next_one.average_P, drawn(1) + drawn(0))
+
+    stage(scene, 1)
 
 
 def test_without_a_decision_the_whole_update_is_carried_over() -> None:

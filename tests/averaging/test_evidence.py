@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from msgspec.structs import replace
 
 from averaging.certificate import packed
 from averaging.evidence import Evidence, Watch, culprit
@@ -10,7 +11,7 @@ from averaging.messages import Ballot, Commit, Decline, DeclineReason, Ready, Vo
 from swarm.errors import TheirFault
 from swarm.identity import KeyPair
 from swarm.manifest import Codec
-from swarm.wire import LEVEL_2, Message, Signed, Stamp, open_frame, seal
+from swarm.wire import LEVEL_2, Message, Signed, Stamp, frame_from, open_frame, seal
 from tests.certificates import Company
 
 RUN = bytes(range(32))
@@ -98,3 +99,29 @@ def test_a_vote_in_a_certificate_is_compared_with_one_that_came_by_itself() -> N
     assert culprit(evidence, RUN) == LIAR.peer_id
     noise = Decline(3, "come again", DeclineReason.FORMED, b"noise")
     assert watch.see(frame(noise, bytes(16), key=OTHER)) == []
+
+
+def test_a_certificate_that_does_not_hold_convicts_nobody() -> None:
+    """Whoever passes it on may have made it up."""
+    company = Company(run=RUN, keys=[LIAR, OTHER, THIRD], round=3)
+    honest = company.group_certificate()
+    changed = replace(honest.votes[0], seq=99)
+    watch = Watch(RUN)
+    watch.see(frame(Vote(), ONE))
+    for votes in ((changed, *honest.votes[1:]), (replace(honest.votes[0], seat=2),)):
+        proof = packed(replace(honest, votes=votes))
+        decline = Decline(3, "come again", DeclineReason.FORMED, proof)
+        assert watch.see(frame(decline, bytes(16), key=OTHER)) == []
+
+
+def test_the_ballot_of_a_decision_convicts_a_member_that_has_cast_another_one() -> None:
+    """A decision is public: everybody can take the ballots out of its certificate."""
+    company = Company(run=RUN, keys=[LIAR, OTHER, THIRD], round=3)
+    group = company.seated.group
+    decision = company.decision((bytes([1]) * 32,))
+    seat = group.members.index(LIAR.peer_id)
+    (signature,) = (each for each in decision.ballots if each.seat == seat)
+    stamp = Stamp(RUN, 3, group.id, signature.seq)
+    cast = frame_from(Ballot(decision.hashes), stamp, LIAR.public, signature.signature)
+    other = frame(Ballot((b"",)), group.id)
+    assert culprit(Evidence(cast, other.raw), RUN) == LIAR.peer_id

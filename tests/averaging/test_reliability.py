@@ -52,6 +52,27 @@ def test_a_peer_that_delivers_for_some_rounds_is_forgiven() -> None:
     assert waits(reliability, 3 + FORGIVEN_AFTER), "as after the first time"
 
 
+def test_each_time_that_a_peer_has_let_us_down_is_forgiven_by_itself() -> None:
+    reliability = Reliability()
+    round_ = 0
+    for _ in range(2):
+        while not waits(reliability, round_):
+            round_ += 1
+        reliability.let_down([A])
+        round_ += 1
+    while not waits(reliability, round_):
+        reliability.delivered([A])
+        round_ += 1
+    for later in range(round_, round_ + FORGIVEN_AFTER):
+        assert waits(reliability, later)
+        reliability.delivered([A])
+    round_ += FORGIVEN_AFTER
+    assert waits(reliability, round_)
+    reliability.let_down([A])
+    waited = [later for later in range(round_ + 1, round_ + 5) if waits(reliability, later)]
+    assert waited[0] == round_ + 3, "two rounds, as after the second time: one was forgiven"
+
+
 def test_an_average_may_take_a_few_times_as_long_as_the_slowest_of_the_last_ones() -> None:
     pace = Pace(30.0)
     for seconds in (1.0, 2.0, 1.0):

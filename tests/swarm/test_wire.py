@@ -10,16 +10,20 @@ from swarm.errors import BadSignature, Malformed, Oversized, TheirFault, WrongRu
 from swarm.identity import KeyPair
 from swarm.wire import (
     CONTROL_LIMIT,
+    LEVEL_2,
     NO_GROUP,
     Kind,
     Message,
     Stamp,
     body_of,
     finite,
+    frame_from,
+    level_of,
     open_frame,
     pack,
     seal,
     seal_body,
+    signature_of,
     sized,
     unpack,
 )
@@ -74,6 +78,19 @@ def test_the_form_of_a_frame_never_changes() -> None:
     )
     body = "93a568656c6c6fcb3ff8000000000000c40431323334"
     assert FRAME.hex() == magic + kind + run + round_ + group + seq + KEY.public.hex() + signature + body
+
+
+def test_a_frame_follows_from_its_message_its_stamp_its_key_and_its_signature() -> None:
+    """So a list of signatures under one message needs the message only once."""
+    assert frame_from(NOTE, STAMP, KEY.public, signature_of(FRAME)) == FRAME
+    other = frame_from(Note("other", 1.5), STAMP, KEY.public, signature_of(FRAME))
+    with pytest.raises(BadSignature):
+        open_frame(other, Note, run=RUN)
+
+
+def test_the_first_bit_of_a_groups_id_tells_its_level() -> None:
+    assert level_of(NO_GROUP) == level_of(bytes([127]) * 16) == NO_GROUP
+    assert level_of(LEVEL_2) == level_of(bytes([128, *range(15)])) == LEVEL_2
 
 
 def test_sealing_is_deterministic_and_a_stamp_has_defaults() -> None:
