@@ -258,7 +258,7 @@ async def _average(manifest: RunManifest, averager: Averager, learner: Learner, 
         fragment=fragment.index,
     )
     close_at = asyncio.get_running_loop().time() + 1.0
-    attendance = Attendance(near=MEMBERS, close_at=close_at, has_others=True)
+    attendance = Attendance(near=MEMBERS, close_at=close_at, others=MEMBERS)
     return await averager.average(update, attendance)
 
 

@@ -159,7 +159,7 @@ class SwarmPeer:
         attendance = Attendance(
             near=MEMBERS,
             close_at=self._loop.time() + 30.0,
-            has_others=True,
+            others=MEMBERS,
         )
         outcome = await self._connection.averager.average(update, attendance)
         fault = _fault_of(outcome)

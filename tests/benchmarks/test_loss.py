@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from benchmarks.loss.curves import Curve, Points, Task
+from benchmarks.loss.curves import Curve, Points, Task, bytes_of_round, draw
 from benchmarks.loss.methods import METHODS, PRESETS, QUICK
 from benchmarks.loss.sweep import CLOSE, HIGHEST, LOWEST, best_of, best_rate, beyond, close_rates
 from benchmarks.loss.table import crossing, fastest, findings, mean_of, rows, seconds, targets_of
@@ -205,6 +205,13 @@ def test_a_sweep_goes_on_beyond_an_edge_until_its_limits() -> None:
     assert beyond([2e-3, 4e-3, 8e-3], 2e-3) == 1e-3
     assert beyond([LOWEST, 2 * LOWEST, 4 * LOWEST], LOWEST) is None
     assert beyond([HIGHEST / 2, HIGHEST], HIGHEST) is None
+
+
+def test_the_peers_of_a_curve_average_as_peers_do() -> None:
+    """All four are in every average, and hold one model after it (the run compares their bits)."""
+    assert bytes_of_round("swarm-int4", rounds=2) < bytes_of_round("swarm-fp16", rounds=2) / 2
+    learned = draw(Task(method="swarm-int4", seed=0, rate=1e-2, steps=20))
+    assert learned.final < learned.points[0][1]
 
 
 def test_every_method_that_is_named_exists() -> None:
