@@ -29,7 +29,6 @@ from __future__ import annotations
 import asyncio
 from dataclasses import replace
 
-from swarm.errors import SwarmError
 from swarm.machine import Arithmetic
 from swarm.transport import Transport
 
@@ -72,8 +71,8 @@ class Liar:
             tasks.create_task(self._speak_up(), name="speaks up")
             try:
                 await honest_half.run()
-            except SwarmError as error:
-                self._mind.temper.tell(f"gave up: {error.code}")
+            except Exception as error:  # noqa: BLE001 - its own lies may bring down the honest half
+                self._mind.temper.tell(f"gave up: {error!r}")
             await asyncio.get_running_loop().create_future()
 
     def _observe(self, position: Position, state: SharedState) -> None:

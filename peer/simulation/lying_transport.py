@@ -101,9 +101,14 @@ class LyingTransport(ForwardingTransport):
         super().serve(Route(route.name, partial(self._on_call, route), route.admit))
 
     async def _on_call(self, route: Route, call: Call) -> Payload:
-        if call.body and route.name != "hello":
-            return await self._hear(route, call)
-        return await self._answer(route, call)
+        try:
+            if call.body and route.name != "hello":
+                return await self._hear(route, call)
+            return await self._answer(route, call)
+        except SwarmError:
+            raise
+        except Exception as error:
+            raise Busy("come again") from error
 
     async def _hear(self, route: Route, call: Call) -> Payload:
         """Something has come that needs no answer."""

@@ -9,6 +9,7 @@ import pytest
 
 from averaging.messages import MESSAGES
 from peer.config.run import RunSettings
+from peer.peer import Peer
 from peer.simulation import liars
 from peer.simulation.lies import FORMS
 from peer.simulation.run import rehearse
@@ -74,6 +75,20 @@ def test_the_same_seed_makes_the_same_liar() -> None:
 def test_a_liar_has_a_part_in_the_rounds_about_which_it_lies() -> None:
     result = rehearse(scenario(p1="two ballots", p3="poisoner"))
     assert result.notebooks["p1"].rounds[0].members == 4, "until it is shown to lie"
+
+
+def test_a_liar_whose_honest_half_fails_lies_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    run = Peer.run
+
+    async def fail(peer: Peer) -> None:
+        if repr(peer).startswith("Peer(p2,"):
+            raise ZeroDivisionError("by its own lies")
+        await run(peer)
+
+    monkeypatch.setattr(Peer, "run", fail)
+    result = rehearse(scenario(p2="chaos"))
+    assert result.notebooks["p2"].lies[1:] == ["gave up: ZeroDivisionError('by its own lies')"]
+    assert len(result.decided_rounds) == 2
 
 
 def test_honest_peers_do_not_wait_for_a_liar_that_never_ends() -> None:
