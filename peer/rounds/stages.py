@@ -16,7 +16,7 @@ from ..network.membership import Membership
 from ..observe.events import Events, RoundSummary
 from ..observe.metrics import Metrics
 from ..sync.activity import Activity
-from ..sync.catch_up import CatchUp, Found
+from ..sync.catch_up import CatchUp, Found, Waiting
 from ..sync.partition_watch import PartitionWatch
 from ..sync.position import PositionTracker, Step
 from ..sync.round_log import RoundLog
@@ -175,7 +175,8 @@ class RoundStages:
     async def _apply_followed(self, update: Update, followed: Followed) -> None:
         """The outer step on an average that others have decided without us.
 
-        They are the peers to expect in the next round.
+        They are the peers to expect in the next round. But the round may be long over: then take the state
+        that they have by now. Round by round, each with its training, we would never come up with them.
         """
         shared = self._shared
         shared.round_log.keep(update.state_root, followed.record)
@@ -188,7 +189,11 @@ class RoundStages:
             is_participant=shared.membership.me in followed.origin.members,
         )
         self._position.step(state, taken)
-        self._position.same_head = known_members(followed.record, shared.membership.roster)
+        found = await shared.catch_up.wait_for_result(Waiting(0.0), shared.announcer.follow)
+        if found is Found.OTHERS:
+            shared.coordinator.others_went_on()
+        else:
+            self._position.same_head = known_members(followed.record, shared.membership.roster)
         shared.announcer.announce_round()
 
     async def _outer_step(self, outcome: Decided | Followed) -> SharedState:

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from averaging.certificate import CertifiedDecision, Origin
-from averaging.groups import quorum
+from averaging.hierarchy import majority
 from averaging.messages import MAX_POPULATION
 from swarm.identity import PeerId
 from swarm.wire import NO_GROUP, Kind, Message, Signed, finite, sized
@@ -89,11 +89,11 @@ class Claim:
 
     @property
     def strength(self) -> int:
-        """How many peers stand behind the decision: its voters, or those that they represent."""
-        if self.decision is None:
-            return 0
-        formed = self.decision.formed
-        return formed.group.population if formed.seated.level1_groups else len(formed.voters)
+        """How many peers stand behind the decision: its voters.
+
+        In a level-2 group each represents others as well. But how many, only it says: that proves nothing.
+        """
+        return len(self.decision.formed.voters) if self.decision else 0
 
     @property
     def population(self) -> int:
@@ -112,8 +112,9 @@ class Claim:
         if self.decision.group.round <= before.round:
             return False
         if other.decision.formed.seated.level1_groups:
-            return self.strength >= quorum(before.population)
-        return len(voters.intersection(before.members)) >= quorum(len(before.members))
+            # Others may represent the same level-1 groups by now.
+            return self.strength >= majority(len(before.members))
+        return len(voters.intersection(before.members)) >= majority(len(before.members))
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ that has named it.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from averaging.certificate import CertifiedDecision, unpacked_decision
 from swarm.asking import ask_all
@@ -20,15 +20,16 @@ from swarm.manifest import RunManifest
 from swarm.transport import Call, Payload, Request, Route, Transport
 from swarm.wire import NO_GROUP, Signed
 
+from ..network.membership import GREETING_SECONDS
 from ..training.state import SharedState
 from .head import Claim, Head
 from .position import Position
 
 KEPT = 64
-"""Certificates, our own among them."""
+"""Certificates, always with that of our own state."""
 ASKED_FOR = 4
 """Groups that we ask for at a time, those that most heads name: liars may name any number."""
-ASKED = 2
+ASKED = 3
 """Peers that we ask for one certificate, at once."""
 LIMIT = 128 * 1024
 """Bytes of the largest certificate."""
@@ -42,6 +43,8 @@ class Origins:
         self._transport = transport
         self._known: LeastRecentlyUsed[bytes, tuple[CertifiedDecision, bytes]] = LeastRecentlyUsed(KEPT)
         """By the id of the group: the decision, and the bytes that we pass on."""
+        self._own = NO_GROUP
+        """The id of the group that led to our own state."""
         transport.serve(Route("origin", self._on_origin))
 
     def observe(self, position: Position, state: SharedState) -> None:
@@ -49,13 +52,16 @@ class Origins:
         origin = position.origin
         if origin and origin.group_id not in self._known:
             self._keep(origin.group_id, origin.certificate)
+        self._own = position.parent
 
     async def claims(self, heads: Sequence[Signed[Head]], deadline: float) -> list[Claim]:
         """``heads`` with the decisions that led to their states; unknown ones are asked for."""
         named = Counter(signed.message.parent for signed in heads if self._is_unknown(signed))
+        wanted: dict[PeerId, bytes] = {}
         for group_id, _ in named.most_common(ASKED_FOR):
             askable = [signed.signer for signed in heads if signed.message.parent == group_id]
-            await self._learn(group_id, askable[:ASKED], deadline)
+            wanted.update(dict.fromkeys(askable[:ASKED], group_id))
+        await self._learn(wanted, deadline)
         return [self.claim(signed) for signed in heads]
 
     def claim(self, signed: Signed[Head]) -> Claim:
@@ -67,14 +73,20 @@ class Origins:
         parent = signed.message.parent
         return parent != NO_GROUP and parent not in self._known
 
-    async def _learn(self, group_id: bytes, peers: Sequence[PeerId], deadline: float) -> None:
-        """A peer that has no certificate of the group, or a false one, changes nothing."""
-        request = Request("origin", argument=group_id.hex(), limit=LIMIT)
+    async def _learn(self, wanted: Mapping[PeerId, bytes], deadline: float) -> None:
+        """Ask peers for the certificates of the groups that they have named, all of them at once.
+
+        A peer that has none, shows a false one or never answers keeps nobody's certificate from us.
+        """
 
         async def ask(peer: PeerId) -> None:
-            self._keep(group_id, bytes(await self._transport.request(peer, request, deadline=deadline)))
+            group_id = wanted[peer]
+            request = Request("origin", argument=group_id.hex(), limit=LIMIT)
+            raw = bytes(await self._transport.request(peer, request, deadline=deadline))
+            if group_id not in self._known:
+                self._keep(group_id, raw)
 
-        await ask_all(peers, ask, deadline=deadline, enough=1)
+        await ask_all(wanted, ask, hurry=GREETING_SECONDS)
 
     def _keep(self, group_id: bytes, raw: bytes) -> None:
         """Check a certificate and keep it. Raises `TheirFault` for one that is not of this group."""
@@ -82,6 +94,8 @@ class Origins:
         if decision.group.id != group_id:
             raise Malformed("the certificate is of another group")
         self._known[group_id] = decision, raw
+        if self._own in self._known:
+            self._known.touch(self._own)  # however many others are shown to us, ours is not the oldest
 
     async def _on_origin(self, call: Call) -> Payload:
         try:

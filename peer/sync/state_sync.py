@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from swarm.errors import DiskTrouble, NobodyThere, TheirFault, Weather
+from swarm.errors import DiskTrouble, NobodyThere, TheirFault, Weather, WrongContent
 from swarm.identity import PeerId
 from swarm.machine import Arithmetic, Report
 from swarm.manifest import RunManifest
@@ -20,7 +20,7 @@ from ..data import corpus as corpora
 from ..data.corpus import Corpus
 from ..network.membership import Membership
 from ..observe.snapshot import Fetching
-from ..training.state import CHUNK, SharedState, assemble, blob_length, is_finite, state_root_from
+from ..training.state import CHUNK, SharedState, assemble, blob_length, state_root_from
 from .head import ChosenHead
 
 Tell = Callable[[Fetching], None]
@@ -90,7 +90,10 @@ class StateSync:
 
     async def state(self, head: ChosenHead, numbers: int, deadline: float) -> SharedState | None:
         """The state of ``head``; None if its donors left or moved on before it was whole (ask again for the
-        head)."""
+        head), or if it is no model that can be trained.
+
+        The latter is reported. It is not the donors' fault: they have what the head says that they have.
+        """
         has_momentum = self._manifest.outer.momentum > 0
         length = blob_length(numbers, has_momentum)
         content = _Content(
@@ -102,12 +105,11 @@ class StateSync:
         chunks = await self._chunks(content, head.donors, deadline)
         if chunks is None:
             return None
-        state = await self._arithmetic.run(lambda: assemble(head.round, chunks, numbers, has_momentum))
-        if not await self._arithmetic.run(lambda: is_finite(state)):
-            fact = "the state that they give has numbers that are not finite"
-            self._chunk_exchange.report(Report("bad-state", fact, head.donors[0] if head.donors else None))
+        try:
+            return await self._arithmetic.run(lambda: assemble(head.round, chunks, numbers, has_momentum))
+        except WrongContent as error:
+            self._chunk_exchange.report(Report("bad-state", error.fact))
             return None
-        return state
 
     async def _chunks(
         self, content: _Content, donors: Sequence[PeerId], deadline: float

@@ -135,9 +135,3 @@ class StateContent:
     def chunk(self, index: int) -> memoryview:
         """The bytes of one chunk. Raises `IndexError`."""
         return chunk(self.state, index)
-
-
-def is_finite(state: SharedState) -> bool:
-    """Whether all numbers of ``state`` are finite: honest peers never have another one."""
-    vectors = [state.anchor_P] if state.momentum_P is None else [state.anchor_P, state.momentum_P]
-    return all(bool(torch.isfinite(vector_P).all()) for vector_P in vectors)

@@ -311,7 +311,7 @@ def test_after_a_change_of_sides_the_others_are_told_where_we_are() -> None:
 def test_an_average_that_others_have_decided_without_us_is_the_same_step() -> None:
     around = Around()
     around.conclude_with(FOLLOWED)
-    assert around.calls == ["learner.conclude", "announcer.announce_round"]
+    assert around.calls == ["learner.conclude", "catch_up.wait_for_result", "announcer.announce_round"]
     position = around.position
     assert (position.now.round, position.now.state_root) == (8, state_root(AFTER))
     assert (position.now.tokens, position.now.population) == (RECORD.tokens, RECORD.population)
@@ -320,7 +320,20 @@ def test_an_average_that_others_have_decided_without_us_is_the_same_step() -> No
     assert position.same_head == (FRIEND,), "of the members of the record we know one"
     assert around.kept == [(ROOT, RECORD)]
     assert around.warnings == [("round-missed", "turned away", 7)]
-    assert (around.given_rounds, around.rounds, around.waitings) == (0, [], [])
+    assert (around.given_rounds, around.rounds) == (0, [])
+    assert around.waitings == [Waiting(0.0)], "one question"
+
+
+def test_if_the_others_are_further_than_the_round_that_we_have_followed_we_take_their_state() -> None:
+    around = Around(found=Found.OTHERS)
+    around.conclude_with(FOLLOWED)
+    assert around.calls == [
+        "learner.conclude",
+        "catch_up.wait_for_result",
+        "coordinator.others_went_on",
+        "announcer.announce_round",
+    ]
+    assert around.position.same_head == (), "whoever else is there has said so"
 
 
 # --- concluding without one ---------------------------------------------------------------------------------

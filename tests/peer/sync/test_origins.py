@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from peer.sync.origins import ASKED, ASKED_FOR, Origins
+from peer.sync.origins import ASKED, ASKED_FOR, KEPT, Origins
 from peer.sync.position import Position
 from peer.training.state import SharedState
 from swarm.errors import Refused
@@ -75,3 +75,29 @@ async def test_a_group_that_is_not_known_is_refused() -> None:
         request = Request("origin", argument=argument)
         with pytest.raises(Refused):
             await stranger.request(key(1).peer_id, request, deadline=soon())
+
+
+@in_virtual_time
+async def test_a_peer_that_never_answers_does_not_keep_us_from_asking_about_another_group() -> None:
+    company = Company()
+    donor = Origins(MANIFEST, company.transport(1))
+    knows(donor)
+    us = Origins(MANIFEST, company.transport(9))
+    company.transport(20)
+    company.network.freeze(key(20).peer_id)
+    silent = head_of(20, 5, ROOT, parent=bytes([20]) * 16)
+    claims = await us.claims([silent, silent, *heads(1)], soon())
+    assert [claim.decision is not None for claim in claims] == [False, False, True]
+
+
+@in_virtual_time
+async def test_certificates_that_liars_show_never_push_out_that_of_our_own_state() -> None:
+    company = Company()
+    us = Origins(MANIFEST, company.transport(9))
+    knows(us)
+    for number in range(20, 20 + KEPT + 1):
+        lie = decided_by((number,), 4)
+        company.stranger(number, {"origin": lambda call, lie=lie: lie.origin.certificate})
+        (claim,) = await us.claims([head_of(number, 5, ROOT, parent=lie.group.id)], soon())
+        assert claim.decision is not None
+    assert us.claim(heads(1)[0]).decision is not None

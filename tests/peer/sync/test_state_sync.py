@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import math
 import os
 from collections.abc import Callable, Coroutine
 from pathlib import Path
@@ -127,6 +128,28 @@ async def test_a_state_comes_whole_from_the_peers_that_have_it(members: list[Syn
 async def test_a_state_of_another_size_than_the_model_is_not_taken(members: list[Syncing]) -> None:
     members[0].serve_state()
     assert await members[1].sync.state(head_of(members[0].member.id), 2000, soon()) is None
+
+
+@pytest.mark.parametrize("number", [math.nan, math.inf, -math.inf])
+def test_a_state_with_a_number_that_is_not_finite_is_refused_and_reported(number: float) -> None:
+    vector_P = torch.arange(1000, dtype=torch.float32)
+    vector_P[500] = number
+    state = SharedState(5, vector_P)
+
+    @among(2)
+    async def story(members: list[Syncing]) -> None:
+        donor, newcomer = members
+        donor.chunks.offer(state_root(state), StateContent(state))
+        head = ChosenHead(5, state_root(state), 70, 1.5, (donor.member.id,))
+        assert await newcomer.sync.state(head, 1000, soon()) is None
+        (report,) = newcomer.reports
+        assert report == Report("bad-state", "the model received has numbers that are not finite")
+        donor.serve_state()
+        assert await newcomer.sync.state(head_of(donor.member.id), 1000, soon()) is not None, (
+            "its donor has not lied: another state of it is taken"
+        )
+
+    story()
 
 
 @among(2)
