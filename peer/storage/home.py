@@ -41,7 +41,9 @@ class Home:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.status_file.unlink(missing_ok=True)
+        # On a disk that has become read-only the file stays; without the lock nobody believes it.
+        with contextlib.suppress(OSError):
+            self.status_file.unlink(missing_ok=True)
         self._lock.close()
 
     @property

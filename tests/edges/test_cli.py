@@ -153,6 +153,29 @@ def test_a_full_disk(tmp_path: Path) -> None:
     assert not list((tmp_path / "h").rglob("*.corpus*"))
 
 
+@pytest.mark.parametrize("options", [[], ["--json"]], ids=["for people", "JSON"])
+def test_a_peer_whose_output_goes_to_a_full_disk_trains_to_the_end(
+    options: list[str], tmp_path: Path
+) -> None:
+    words = "new --data t --model tiny --rounds 2 --steps 3 --round-seconds 1 --listen 127.0.0.1:0 --home h"
+    text_folder(tmp_path)
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "peer", *words.split(), *options],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            cwd=tmp_path,
+            env=environment(),
+            timeout=LIMIT_SECONDS,
+            check=False,
+        )
+    assert done.returncode == 0
+    fact, _ = done.stderr.splitlines()
+    assert fact.endswith("cannot write to standard output any more: No space left on device [disk]")
+    assert (tmp_path / "h" / "model.safetensors").exists()
+
+
 MANIFEST_SERVER = """
 import asyncio, sys
 from swarm.identity import KeyPair

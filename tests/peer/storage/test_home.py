@@ -125,6 +125,13 @@ def test_leaving_a_home_takes_its_status_file_away(tmp_path: Path) -> None:
     assert not home.status_file.exists()
 
 
+def test_a_disk_that_has_become_read_only_does_not_keep_a_peer_from_leaving(tmp_path: Path) -> None:
+    with open_home(tmp_path / "h", RUN) as home:
+        home.status_file.mkdir()  # cannot be removed as a file
+    with open_home(tmp_path / "h", RUN):
+        pass
+
+
 def test_every_start_has_a_higher_number_even_where_the_clock_was_set_back(tmp_path: Path) -> None:
     with open_home(tmp_path / "h", RUN) as home:
         first = home.life(1_700_000_000.0)
