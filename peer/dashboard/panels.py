@@ -9,8 +9,10 @@ from datetime import UTC, datetime, tzinfo
 
 from rich.text import Text
 
-from ..observe.snapshot import LoggedEvent, PeerRow, Point, Snapshot
-from ..observe.text import cells, count, duration, number, percent, rate, shorten, size, wrapped
+from swarm.identity import PeerId, petname
+
+from ..observe.snapshot import BY_INVITATION, LoggedEvent, PeerRow, Point, Snapshot
+from ..observe.text import QUOTE, cells, count, duration, number, percent, rate, shorten, size, wrapped
 from . import plots
 from .frame import Block, Piece, block, fit, flow, line, spread
 from .theme import FRESH, GOOD, HEALTH, QUIET, SEVERITIES, STATES, STRONG, Theme
@@ -406,8 +408,11 @@ def _table_head(layout: TableLayout) -> Text:
 
 def _row(row: PeerRow, layout: TableLayout, theme: Theme) -> Text:
     glyph, style = theme.glyph(STATES, row.state)
-    name = theme.clean(row.name, layout.name) or theme.clean(row.peer, 8)
-    who = line((f"you ({name})", STRONG)) if row.is_me else line(name)
+    if row.is_me:
+        name = theme.clean(row.name, layout.name) or theme.clean(row.peer, 8)
+        who = line((f"you ({name})", STRONG))
+    else:
+        who = line(_name_of(row, layout.name, theme))
     text = line((f"{glyph} {theme.clean(row.state, 11):<11}", style), "  ")
     text.append_text(fit(who, layout.name, theme))
     if layout.device:
@@ -415,6 +420,22 @@ def _row(row: PeerRow, layout: TableLayout, theme: Theme) -> Text:
         text.append("  ").append_text(fit(device, layout.device, theme))
     figures = "".join("  " + _figure(column, row, theme) for column in layout.figures)
     return text.append(figures, QUIET if row.state in _AWAY else None)
+
+
+def _name_of(row: PeerRow, width: int, theme: Theme) -> str:
+    """Return the name of another peer, in at most ``width`` cells.
+
+    That is the animal that follows from its id. A name that it gives itself is a stranger's word: it stands
+    in quotation marks before the end of the animal's name, so that nobody is taken for somebody else.
+    """
+    try:
+        animal = petname(PeerId(row.peer))
+    except ValueError:
+        animal = theme.clean(row.peer, 8)
+    tag = animal[-4:]
+    room = max(0, width - len(tag) - 3)
+    name = "" if row.name == animal else theme.clean(row.name.replace(QUOTE, "'"), room)
+    return f"{QUOTE}{name}{QUOTE} {tag}" if name else animal
 
 
 def _figure(column: Column, row: PeerRow, theme: Theme) -> str:
@@ -465,6 +486,8 @@ def invite(snapshot: Snapshot, width: int, theme: Theme) -> Block:
     """Show the command that lets a friend join. A shell joins lines that end with ``\\``."""
     if not snapshot.ticket:
         return [line(("this run has no ticket to show", QUIET))]
+    if snapshot.ticket == BY_INVITATION:
+        return [line(("this run is by invitation: ask the organiser for a ticket", QUIET))]
     rest = f"swarm join {theme.clean(snapshot.ticket, 4000)}"
     lines = [line(("a friend who runs this command trains with you:", QUIET)), line()]
     while cells(rest) > width > 2:

@@ -190,7 +190,7 @@ def _listed(name: str, texts: Mapping[str, str]) -> str:
     ids = {"run", "state_root"}
     if texts.get("name"):
         ids.add("peer")
-    words = [] if "fact" in texts else [name]
+    words = [] if "fact" in texts else [clean(name, 40)]
     for key, text in texts.items():
         if key in ids or not text:
             continue

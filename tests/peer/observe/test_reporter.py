@@ -178,6 +178,15 @@ def test_a_strangers_text_cannot_make_a_second_line_or_a_colour():
         assert "\u202e" not in out.getvalue()
 
 
+def test_the_name_of_an_event_is_cleaned_too():
+    """`swarm top` writes the health of a peer on another computer as the name of an event."""
+    out = io.StringIO()
+    Reporter(out).event("\x1b[2J\nHEALTHY" + "x" * 500, reason="none")
+    assert out.getvalue().count("\n") == 1
+    assert "\x1b" not in out.getvalue()
+    assert len(out.getvalue()) < 80
+
+
 def test_json_is_ascii_and_on_one_line_for_every_locale():
     assert json_line({"name": "Jürgen 日本"}) == '{"name":"J\\u00fcrgen \\u65e5\\u672c"}'
 
