@@ -25,6 +25,7 @@ from swarm.membership.roster import Row
 from swarm.presets import describe
 
 from .snapshot import Fetching, LoggedEvent, PeerRow, Point, Snapshot, thinned
+from .text import encodable
 
 EVENTS = 60
 """Events kept for the screens."""
@@ -188,7 +189,7 @@ class Metrics:
 
     def note(self, text: str, severity: str = "info") -> None:
         """One line for the list of events."""
-        self._events.append(LoggedEvent(time=time.time(), severity=severity, text=text))
+        self._events.append(LoggedEvent(time=time.time(), severity=severity, text=encodable(text)))
 
     # --- what is read ---------------------------------------------------------------------------------------
 
@@ -250,7 +251,7 @@ class Metrics:
             events=tuple(self._events),
             sample=self.shown.sample,
             ticket=self.shown.ticket,
-            checkpoint=self.shown.checkpoint,
+            checkpoint=encodable(self.shown.checkpoint),
         )
 
     def _rows(self, roster: Sequence[tuple[Row, float, bool]]) -> tuple[PeerRow, ...]:

@@ -67,6 +67,11 @@ def quoted(words: str, at_most: int = 120) -> str:
     return QUOTE + inside + QUOTE
 
 
+def encodable(text: str) -> str:
+    """Return ``text`` with a question mark for each byte that is not UTF-8 (in a path, a surrogate)."""
+    return text.encode(errors="replace").decode()
+
+
 def _selects_a_variant(character: str) -> bool:
     """Whether the character only changes the one before it: a variation selector, or in plane 14."""
     return 0xFE00 <= ord(character) <= 0xFE0F or ord(character) >= 0xE0000

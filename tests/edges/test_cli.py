@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import os
 import re
 import signal
 import socket
@@ -111,6 +112,15 @@ def test_a_listen_option_that_is_no_address(tmp_path: Path) -> None:
     assert done.stdout == ""
     assert "HOST:PORT" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("command", [["join", DEAD], ["new"]], ids=["join", "new"])
+def test_a_name_that_is_not_text(command: list[str], tmp_path: Path) -> None:
+    done = run_swarm(*command, "--name", os.fsdecode(b"J\xfcrgen"), cwd=tmp_path, SWARM_HOME=str(tmp_path))
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "not UTF-8" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_folder_without_text(tmp_path: Path) -> None:

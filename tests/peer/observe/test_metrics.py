@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 
 from peer.observe.metrics import (
@@ -66,6 +68,14 @@ def test_rates_are_what_was_added_since_the_last_sample() -> None:
 
 def test_nothing_sampled_is_nothing_sent() -> None:
     assert WireFigures().recent() == (0.0, 0.0)
+
+
+def test_a_home_whose_path_is_not_text_does_not_break_the_status_page(metrics: Metrics) -> None:
+    path = os.fsdecode(b"/home/J\xfcrgen/round-1")
+    metrics.shown.checkpoint = path
+    metrics.note(f"saved {path}")
+    shown = decode(encode(metrics.snapshot([])))
+    assert (shown.checkpoint, shown.events[0].text) == ("/home/J?rgen/round-1", "saved /home/J?rgen/round-1")
 
 
 def test_the_health_follows_from_the_phase_the_others_and_the_reason(metrics: Metrics, clock: Clock) -> None:
