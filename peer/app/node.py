@@ -36,7 +36,6 @@ from ..data import corpus as corpora
 from ..data.corpus import Corpus
 from ..network.membership import TOPIC, NetworkPorts, Welcome, fetch_manifest, greet
 from ..observe.reporter import Reporter
-from ..observe.snapshot import encode
 from ..observe.status_page import StatusPage
 from ..observe.text import duration
 from ..peer import Peer
@@ -326,12 +325,12 @@ class _Attempt:
 
     async def _run_with_status(self, peer: Peer, transport: HttpTransport) -> None:
         """Run the peer, and beside it its status page and the ticket that names more and more entries."""
-
-        async def status(call: Call) -> Payload:
-            return encode(peer.snapshot())
-
-        transport.serve(Route("status", status))
         async with StatusPage(peer.snapshot) as page, asyncio.TaskGroup() as tasks:
+
+            async def status(call: Call) -> Payload:
+                return page.status()
+
+            transport.serve(Route("status", status))
             try:
                 self._setup.home.announce(page.address, self._setup.run_id)
             except DiskTrouble as error:

@@ -53,7 +53,8 @@ def header(snapshot: Snapshot, width: int, theme: Theme) -> Block:
     """Show the run's name, its health, its peers and the uptime; below them the reason of the health."""
     here = sum(row.state not in _AWAY for row in snapshot.peers)
     syncing = sum(row.state == "syncing" for row in snapshot.peers)
-    present = f"  {here} peer{'s' * (here != 1)}"
+    at_least = "+" if snapshot.more_peers > 0 else ""
+    present = f"  {here}{at_least} peer{'s' * (here != 1)}"
     peers = present + (f" ({syncing} syncing)" if syncing else "")
     up = f"up {duration(snapshot.uptime, whole=True)}"
     facts = [up, f"{count(snapshot.parameters)} parameters", f"v{theme.clean(snapshot.version, 12)}"]
@@ -340,6 +341,8 @@ def peers_title(snapshot: Snapshot, sort: str, page: int, pages: int, theme: The
     states = [row.state for row in snapshot.peers]
     words = [f"peers {sum(state not in _AWAY for state in states)}"]
     words += [f"{states.count(state)} {state}" for state in ("unreachable", "banned") if state in states]
+    if snapshot.more_peers > 0:
+        words.append(f"{count(snapshot.more_peers)} more not listed")
     words.append(f"sorted by {sort}")
     if pages > 1:
         words.append(f"page {page + 1} of {pages} {'(up, down)' if theme.ascii_only else '↑↓'}")

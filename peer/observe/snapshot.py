@@ -21,6 +21,10 @@ from .text import percent, quoted, rate
 HISTORY = 2000
 """Points kept per series. Beyond that every second one is dropped, so a long run still fits into one
 answer."""
+EVENTS = 60
+"""Events kept for the screens."""
+LISTED = 256
+"""Most peers that a snapshot lists, this one included: what strangers can make of it stays small."""
 BY_INVITATION = "invite: ask the organiser"
 """What every screen shows in place of the ticket of a run by invitation: that ticket holds the secret."""
 HEALTHS = frozenset({"HEALTHY", "WAITING", "DEGRADED", "SYNCING", "FINISHED"})
@@ -183,6 +187,8 @@ class Snapshot(ComputerFacts, frozen=True, kw_only=True):
     ticket: str = ""
     """That of an open run; `BY_INVITATION` where the run has a secret."""
     checkpoint: str = ""
+    more_peers: int = 0
+    """Peers that this one knows besides those in ``peers``."""
 
 
 def is_well(snapshot: Snapshot) -> bool:
@@ -246,7 +252,10 @@ def as_told_by(peer: PeerId, ticket: Ticket, told: Snapshot) -> Snapshot:
         peer=peer,
         health=told.health if told.health in HEALTHS else "UNKNOWN",
         reason=said(told.reason),
-        events=tuple(msgspec.structs.replace(event, text=said(event.text)) for event in told.events),
+        peers=told.peers[:LISTED],
+        events=tuple(
+            msgspec.structs.replace(event, text=said(event.text)) for event in told.events[-EVENTS:]
+        ),
         sample=said(told.sample, 2000),
         ticket=open_ticket(ticket.pack(), run),
         checkpoint="",

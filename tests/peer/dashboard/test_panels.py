@@ -109,6 +109,13 @@ def test_every_peer_is_on_exactly_one_page():
     assert sorted(shown) == sorted(f'"{row.name}"' for row in snapshot.peers)
 
 
+def test_peers_that_are_not_listed_are_counted():
+    snapshot = a_snapshot(more_peers=745)
+    assert " 745 more not listed " in panels.peers_title(snapshot, "share", 0, 1, THEME).plain
+    assert "6+ peers" in panels.header(snapshot, 120, THEME)[0].plain
+    assert "more" not in panels.peers_title(a_snapshot(), "share", 0, 1, THEME).plain
+
+
 def test_columns_are_dropped_in_their_order():
     heads = [
         panels.peers_table(a_snapshot(), width, 3, ("share", 0), THEME)[0].plain.split()

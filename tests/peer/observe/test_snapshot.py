@@ -9,7 +9,9 @@ import pytest
 
 from peer.observe.snapshot import (
     BY_INVITATION,
+    EVENTS,
     HISTORY,
+    LISTED,
     Fetching,
     LoggedEvent,
     PeerRow,
@@ -88,6 +90,7 @@ FULL = Snapshot(
     sample="def f",
     ticket=TICKET,
     checkpoint="round-3",
+    more_peers=7,
 )
 JSON = (
     b'{"run":"' + b"f0" * 32 + b'","run_name":"tiny","model":"gpt 2x64","parameters":30000,"version":"0.1.0",'
@@ -102,7 +105,7 @@ JSON = (
     b'"peers":[{"peer":"aaaa","name":"otter-7f3a","state":"training","device":"cpu x 4",'
     b'"round":3,"tokens_per_second":1900.0,"up":10.0,"down":20.0,"share":0.5,"seen_seconds":2.0,"loss":3.25,'
     b'"is_me":true}],"events":[{"time":10.0,"severity":"info","text":"hello"}],"sample":"def f",'
-    b'"ticket":"' + TICKET.encode() + b'","checkpoint":"round-3"}'
+    b'"ticket":"' + TICKET.encode() + b'","checkpoint":"round-3","more_peers":7}'
 )
 
 
@@ -144,6 +147,12 @@ def test_what_a_peer_on_another_computer_says_is_quoted_with_its_name() -> None:
         assert words.count('"') == 2
         assert words.isprintable()
         assert len(words) < 200
+
+
+def test_a_peer_on_another_computer_cannot_fill_the_screen_or_the_memory() -> None:
+    told = msgspec.structs.replace(FULL, peers=FULL.peers * 9999, events=FULL.events * 9999)
+    shown = as_told_by(key(3).peer_id, Ticket.unpack(TICKET), told)
+    assert (len(shown.peers), len(shown.events)) == (LISTED, EVENTS)
 
 
 def test_a_peer_that_says_nothing_is_not_quoted() -> None:
