@@ -109,8 +109,9 @@ class KeyPair:
 
     def _save_new(self, path: Path) -> None:
         """Write the key file as a whole or not at all: a full disk must not leave an empty file behind."""
-        draft = path.with_name(f"{path.name}.draft")
-        descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        draft = path.with_name(f"{path.name}.draft-{os.getpid()}")
+        draft.unlink(missing_ok=True)  # not ours: it may have another mode, or lead elsewhere
+        descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         try:
             with os.fdopen(descriptor, "w") as file:
                 file.write(self.private_bytes().hex() + "\n")

@@ -13,6 +13,7 @@ import base64
 import binascii
 import hashlib
 import ipaddress
+import re
 import struct
 from dataclasses import dataclass
 
@@ -23,6 +24,7 @@ PREFIX = "swarm1"
 MAX_ENTRIES = 8
 """Entries of a ticket; the string stays short enough for a mail or a chat."""
 
+_HOST = re.compile(r"[A-Za-z0-9_.:%-]{1,253}")
 _MAX_BYTES = 4096
 _ADVICE = "copy the whole ticket, from 'swarm1' to its end, or ask the organiser for a fresh one"
 
@@ -46,6 +48,14 @@ class Address:
         if not (separator and is_port and 1 <= len(host) <= 253):
             raise ValueError(f"{text!r} is not HOST:PORT")
         return cls(host, int(port))
+
+
+def is_host(text: str) -> bool:
+    """Whether ``text`` has only characters of IP addresses and DNS names.
+
+    Strangers give addresses, and error messages show them: no other words may travel in them.
+    """
+    return _HOST.fullmatch(text) is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +153,10 @@ def _pack_host(host: str) -> bytes:
 
 def _unpack_host(raw: bytes) -> str:
     if raw[0] == 0:
-        return raw[1:].decode()
+        name = raw[1:].decode()
+        if not is_host(name):
+            raise ValueError("an address is not one")
+        return name
     if (raw[0], len(raw)) not in ((4, 5), (6, 17)):
         raise ValueError("an address has the wrong length")
     return str(ipaddress.ip_address(raw[1:]))

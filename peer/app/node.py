@@ -27,7 +27,7 @@ from swarm.identity import KeyPair, PeerId, petname
 from swarm.manifest import Admission, RunManifest, open_manifest
 from swarm.membership.contacts import Contacts, pack_records, seal_contact, unpack_records
 from swarm.membership.progress import Progress
-from swarm.ticket import Address, Entry, Ticket
+from swarm.ticket import Address, Ticket
 from swarm.transport import Call, Payload, Route
 from swarm.transport.http import HttpTransport
 
@@ -36,26 +36,23 @@ from ..data import corpus as corpora
 from ..data.corpus import Corpus
 from ..network.membership import TOPIC, NetworkPorts, Welcome, fetch_manifest, greet
 from ..observe.reporter import Reporter
-from ..observe.snapshot import encode
 from ..observe.status_page import StatusPage
 from ..observe.text import duration
 from ..peer import Peer
 from ..ports import LocalPeer, Ports
-from ..storage import ticket_file
 from ..storage.files import replacing
 from ..storage.home import Home, open_home
 from ..storage.signed_file import SignedFile
 from ..training.compute import Compute
 from ..training.jobs import Budget
 from . import malloc
+from .invitation import Invitation
 from .supervisor import run_with_restarts
 
 DEFAULT_PORT = 7420
 CONNECT_SECONDS = 20.0
 """Seconds for each step of joining: the manifest, the greetings, the DHT, the check whether this peer can be
 dialled."""
-TICKET_ENTRIES = 4
-"""Entries that a ticket of ours names, at most."""
 REMEMBERED = 16
 """Contacts kept in the home for the next start."""
 TICKET_SECONDS = 2.0
@@ -181,34 +178,6 @@ class _KnownContacts:
         return [peer for peer in dict.fromkeys(known) if peer != self._setup.key.peer_id]
 
 
-class _Invitation:
-    """The ticket that lets newcomers in. It names more entries as more peers can be dialled."""
-
-    def __init__(self, setup: _Setup, contacts: Contacts) -> None:
-        self._setup = setup
-        self._contacts = contacts
-        self._entries: tuple[Entry, ...] = ()
-
-    @property
-    def ticket(self) -> str:
-        """The newest ticket, as text."""
-        return Ticket(self._setup.run_id, self._entries, self._setup.ticket.secret).pack()
-
-    def renew(self) -> None:
-        """Report the ticket whenever it names more entries than before; any of them lets a newcomer in.
-
-        Raises `DiskTrouble` where the ticket's file cannot be written.
-        """
-        entries = self._contacts.entries(self._setup.key.peer_id, TICKET_ENTRIES)
-        if len(entries) <= len(self._entries):
-            return
-        self._entries = entries
-        options = self._setup.options
-        options.reporter.event("ticket", ticket=self.ticket, run=self._setup.run_id.hex())
-        if options.ticket_file:
-            ticket_file.leave(options.ticket_file, self.ticket)
-
-
 class _Attempt:
     """One attempt at being a peer, from the ticket to the end of the run.
 
@@ -224,7 +193,14 @@ class _Attempt:
         self._first_asked = self._known.to_ask()
         """The ticket's entries and the contacts kept from before, without this peer."""
         self._seq = setup.home.life(time.time())
-        self._invitation = _Invitation(setup, self._contacts)
+        self._invitation = Invitation(
+            setup.ticket,
+            setup.key.peer_id,
+            self._contacts,
+            setup.options.reporter,
+            is_founder=setup.corpus is not None,
+            file=setup.options.ticket_file,
+        )
 
     @property
     def has_joined(self) -> bool:
@@ -255,12 +231,20 @@ class _Attempt:
                 malloc.hide_from_collector()
                 if self._reason:
                     peer.metrics.note(f"started again: {self._reason}", "warning")
-                if setup.corpus is not None:
-                    self._invitation.renew()  # not before: newcomers who use the ticket now get an answer
+                if setup.corpus is not None:  # not before: newcomers who use the ticket now get an answer
+                    self._invite()
                 self._report_joined(manifest, bound)
                 peer.membership.learn(welcomes)
                 await self._check_dialable(peer, bound)
                 await self._run_with_status(peer, transport)
+
+    def _invite(self) -> None:
+        """Give out the first ticket. Only at the first start a file that cannot be written ends the peer: a
+        person has just named it. Later a full disk is no reason to leave the run."""
+        if self._reason:
+            self._invitation.renew_or_warn()
+        else:
+            self._invitation.renew()
 
     def _local_peer(self, contact: bytes) -> LocalPeer:
         setup = self._setup
@@ -341,12 +325,12 @@ class _Attempt:
 
     async def _run_with_status(self, peer: Peer, transport: HttpTransport) -> None:
         """Run the peer, and beside it its status page and the ticket that names more and more entries."""
-
-        async def status(call: Call) -> Payload:
-            return encode(peer.snapshot())
-
-        transport.serve(Route("status", status))
         async with StatusPage(peer.snapshot) as page, asyncio.TaskGroup() as tasks:
+
+            async def status(call: Call) -> Payload:
+                return page.status()
+
+            transport.serve(Route("status", status))
             try:
                 self._setup.home.announce(page.address, self._setup.run_id)
             except DiskTrouble as error:
@@ -362,11 +346,8 @@ class _Attempt:
     async def _keep_inviting(self, peer: Peer) -> None:
         """Save contacts and renew the ticket every `TICKET_SECONDS`, until cancelled."""
         while True:
-            try:
-                self._known.save()
-                self._invitation.renew()
-            except DiskTrouble as error:  # the ticket file of before still lets newcomers in
-                self._setup.warn(error.code, error.fact, error.advice)
+            self._known.save()
+            self._invitation.renew_or_warn()
             peer.metrics.shown.ticket = self._invitation.ticket
             await asyncio.sleep(TICKET_SECONDS)
 

@@ -21,7 +21,7 @@ from swarm.transport import Request
 from swarm.transport.http import HttpTransport
 
 from ..dashboard.app import watch
-from ..observe.snapshot import Snapshot, decode
+from ..observe.snapshot import Snapshot, as_told_by, decode
 from ..observe.status_page import fetch
 from ..storage.home import root_folder, running
 
@@ -88,7 +88,10 @@ def _newest(folder: Path) -> Callable[[], Awaitable[Snapshot]]:
 
 
 async def _remote(ticket: Ticket, stack: AsyncExitStack) -> Callable[[], Awaitable[Snapshot]]:
-    """Ask the ticket's entries one after the other, with a fresh key and without joining the run."""
+    """Ask the ticket's entries one after the other, with a fresh key and without joining the run.
+
+    The answer of a peer on another computer is a stranger's: it is shown as what that peer says.
+    """
     contacts = Contacts(ticket.run_id, ticket.entries)
     transport = await stack.enter_async_context(
         HttpTransport(KeyPair.generate(), ticket.run_id, ticket.secret, contacts)
@@ -100,7 +103,8 @@ async def _remote(ticket: Ticket, stack: AsyncExitStack) -> Callable[[], Awaitab
             deadline = asyncio.get_running_loop().time() + ANSWER_SECONDS
             request = Request("status", limit=STATUS_LIMIT)
             try:
-                return decode(await transport.request(entry.peer, request, deadline=deadline))
+                told = decode(await transport.request(entry.peer, request, deadline=deadline))
+                return as_told_by(entry.peer, ticket, told)
             except SwarmError as error:
                 failure = error
             except ValueError as error:

@@ -28,6 +28,20 @@ class ListenAddress(click.ParamType[Address]):
             self.fail(f"{error}; for example 0.0.0.0:7420, or 127.0.0.1:0 for any free port", param, ctx)
 
 
+class PeerName(click.ParamType[str]):
+    """A name in UTF-8. The shell can pass bytes that are none; they could not be sent to anybody."""
+
+    name = "TEXT"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Return the name. Fails where it is not text."""
+        try:
+            str(value).encode()
+        except UnicodeEncodeError:
+            self.fail("the name has bytes that are not UTF-8; choose one of plain letters", param, ctx)
+        return str(value)
+
+
 def combined(*decorators: Callable[[F], F]) -> Callable[[F], F]:
     """Return one decorator that adds several options, in the order given."""
 
@@ -76,7 +90,7 @@ peer_options = combined(
         type=ListenAddress(),
         help="Address that others reach this peer at. Default: port 7420, or any free one.",
     ),
-    click.option("--name", default="", help="Name that others see, instead of an animal's."),
+    click.option("--name", type=PeerName(), default="", help="Name that others see, instead of an animal's."),
     json_option,
 )
 """What a volunteer decides about a peer."""

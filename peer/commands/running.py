@@ -18,7 +18,7 @@ from typing import Any
 
 from swarm.errors import SwarmError
 
-from ..observe.reporter import Reporter
+from ..observe.reporter import Reporter, stop_writing
 
 LEAVE_SECONDS = 3.5
 """Seconds after which a peer that was asked to leave has left, whatever it was doing. People wait five
@@ -72,7 +72,7 @@ def run_guarded(
         except asyncio.CancelledError:
             reporter.event("left", reason="asked to stop")
             if leave_within:
-                sys.stdout.flush()
+                _flush()
                 # Everything is closed and saved; Python's own shutdown would take another second.
                 os._exit(0)
             return 0
@@ -105,6 +105,13 @@ def _report_all(errors: ExceptionGroup[SwarmError], reporter: Reporter) -> int:
 
 
 def exit_with(status: int) -> None:
-    """Flush standard output and end the process with ``status``."""
-    sys.stdout.flush()
+    """Flush standard output and end the process with ``status``, also where nothing can be written there."""
+    _flush()
     raise SystemExit(status)
+
+
+def _flush() -> None:
+    try:
+        sys.stdout.flush()
+    except (OSError, ValueError) as error:
+        stop_writing(sys.stdout, error)

@@ -28,7 +28,7 @@ from rich.live import Live
 
 from swarm.errors import SwarmError
 
-from ..observe.reporter import Reporter, RoundReport, discard_buffered
+from ..observe.reporter import Reporter, RoundReport, stop_writing
 from ..observe.snapshot import Snapshot, encode, is_well
 from ..observe.text import clean
 from .frame import Frame
@@ -68,22 +68,33 @@ async def watch(
 ) -> int:
     """Show the snapshots of ``source`` until the person quits; return the exit status.
 
-    Without a terminal, or with ``json_lines``, it writes lines until the run is finished or the reader of
-    ``out`` has gone. A source that fails is asked again for ever, except with ``once``. ``out`` is standard
-    output where not given.
+    Without a terminal, or with ``json_lines``, it writes lines until the run is finished or ``out`` takes no
+    more: its reader has gone, or its disk is full. A source that fails is asked again for ever, except with
+    ``once``. ``out`` is standard output where not given.
     """
     out = out or sys.stdout
     status = WELL
     try:
         if once:
-            status = await _once(source, out, json_lines, ascii)
+            answer = await _ask(source)
+            status = _status_of(answer)
+            _write_once(answer, out, json_lines, ascii)
         elif json_lines or not out.isatty() or os.environ.get("TERM") == "dumb":
             status = await _lines(source, out, json_lines)
         else:
             status = await _Screen(source, out, fitting(os.environ, out.encoding or "", ascii)).run()
-    except* OSError:  # only writing to `out` raises it here: its reader, or its terminal, has gone
-        discard_buffered(out)
+    except* OSError as errors:  # only writing to `out` raises it here
+        error = _first(errors)
+        stop_writing(out, error)
+        if isinstance(error, BrokenPipeError):
+            status = WELL
     return status
+
+
+def _first(errors: ExceptionGroup[OSError]) -> OSError:
+    """Return the first error of the group."""
+    error = errors.exceptions[0]
+    return _first(error) if isinstance(error, ExceptionGroup) else error
 
 
 async def _ask(source: Source) -> Snapshot | str:
@@ -100,13 +111,18 @@ async def _ask(source: Source) -> Snapshot | str:
 # --- without a screen ---------------------------------------------------------------------------------------
 
 
-async def _once(source: Source, out: TextIO, json_lines: bool, ascii_only: bool) -> int:
-    """Write one picture or one JSON line; return the exit status."""
-    answer = await _ask(source)
+def _status_of(answer: Snapshot | str) -> int:
+    """Return the exit status for scripts."""
+    if isinstance(answer, str):
+        return UNREACHABLE
+    return WELL if is_well(answer) else DEGRADED
+
+
+def _write_once(answer: Snapshot | str, out: TextIO, json_lines: bool, ascii_only: bool) -> None:
+    """Write one picture or one JSON line, or why there is none."""
     if isinstance(answer, str):
         out.write(f"{clean(answer, 1000)}\n")
-        return UNREACHABLE
-    if json_lines:
+    elif json_lines:
         out.write(_as_json(answer))
     else:
         width, height = _size(out)
@@ -115,11 +131,10 @@ async def _once(source: Source, out: TextIO, json_lines: bool, ascii_only: bool)
         # One line less than the terminal has: the shell's prompt needs the last one.
         console.print(view(answer, width, max(1, height - 1), theme=theme), end="")
     out.flush()
-    return WELL if is_well(answer) else DEGRADED
 
 
 async def _lines(source: Source, out: TextIO, json_lines: bool) -> int:
-    """Write what is new in each snapshot, until the run is finished or the reader of ``out`` has gone."""
+    """Write what is new in each snapshot, until the run is finished or ``out`` takes no more."""
     reporter = Reporter(out)
     before: Snapshot | None = None
     is_silent = False

@@ -9,8 +9,10 @@ from datetime import UTC, datetime, tzinfo
 
 from rich.text import Text
 
-from ..observe.snapshot import LoggedEvent, PeerRow, Point, Snapshot
-from ..observe.text import cells, count, duration, number, percent, rate, shorten, size, wrapped
+from swarm.identity import PeerId, petname
+
+from ..observe.snapshot import BY_INVITATION, LoggedEvent, PeerRow, Point, Snapshot
+from ..observe.text import QUOTE, cells, count, duration, number, percent, rate, shorten, size, wrapped
 from . import plots
 from .frame import Block, Piece, block, fit, flow, line, spread
 from .theme import FRESH, GOOD, HEALTH, QUIET, SEVERITIES, STATES, STRONG, Theme
@@ -51,7 +53,8 @@ def header(snapshot: Snapshot, width: int, theme: Theme) -> Block:
     """Show the run's name, its health, its peers and the uptime; below them the reason of the health."""
     here = sum(row.state not in _AWAY for row in snapshot.peers)
     syncing = sum(row.state == "syncing" for row in snapshot.peers)
-    present = f"  {here} peer{'s' * (here != 1)}"
+    at_least = "+" if snapshot.more_peers > 0 else ""
+    present = f"  {here}{at_least} peer{'s' * (here != 1)}"
     peers = present + (f" ({syncing} syncing)" if syncing else "")
     up = f"up {duration(snapshot.uptime, whole=True)}"
     facts = [up, f"{count(snapshot.parameters)} parameters", f"v{theme.clean(snapshot.version, 12)}"]
@@ -338,6 +341,8 @@ def peers_title(snapshot: Snapshot, sort: str, page: int, pages: int, theme: The
     states = [row.state for row in snapshot.peers]
     words = [f"peers {sum(state not in _AWAY for state in states)}"]
     words += [f"{states.count(state)} {state}" for state in ("unreachable", "banned") if state in states]
+    if snapshot.more_peers > 0:
+        words.append(f"{count(snapshot.more_peers)} more not listed")
     words.append(f"sorted by {sort}")
     if pages > 1:
         words.append(f"page {page + 1} of {pages} {'(up, down)' if theme.ascii_only else '↑↓'}")
@@ -406,8 +411,11 @@ def _table_head(layout: TableLayout) -> Text:
 
 def _row(row: PeerRow, layout: TableLayout, theme: Theme) -> Text:
     glyph, style = theme.glyph(STATES, row.state)
-    name = theme.clean(row.name, layout.name) or theme.clean(row.peer, 8)
-    who = line((f"you ({name})", STRONG)) if row.is_me else line(name)
+    if row.is_me:
+        name = theme.clean(row.name, layout.name) or theme.clean(row.peer, 8)
+        who = line((f"you ({name})", STRONG))
+    else:
+        who = line(_name_of(row, layout.name, theme))
     text = line((f"{glyph} {theme.clean(row.state, 11):<11}", style), "  ")
     text.append_text(fit(who, layout.name, theme))
     if layout.device:
@@ -415,6 +423,22 @@ def _row(row: PeerRow, layout: TableLayout, theme: Theme) -> Text:
         text.append("  ").append_text(fit(device, layout.device, theme))
     figures = "".join("  " + _figure(column, row, theme) for column in layout.figures)
     return text.append(figures, QUIET if row.state in _AWAY else None)
+
+
+def _name_of(row: PeerRow, width: int, theme: Theme) -> str:
+    """Return the name of another peer, in at most ``width`` cells.
+
+    That is the animal that follows from its id. A name that it gives itself is a stranger's word: it stands
+    in quotation marks before the end of the animal's name, so that nobody is taken for somebody else.
+    """
+    try:
+        animal = petname(PeerId(row.peer))
+    except ValueError:
+        animal = theme.clean(row.peer, 8)
+    tag = animal[-4:]
+    room = max(0, width - len(tag) - 3)
+    name = "" if row.name == animal else theme.clean(row.name.replace(QUOTE, "'"), room)
+    return f"{QUOTE}{name}{QUOTE} {tag}" if name else animal
 
 
 def _figure(column: Column, row: PeerRow, theme: Theme) -> str:
@@ -465,6 +489,8 @@ def invite(snapshot: Snapshot, width: int, theme: Theme) -> Block:
     """Show the command that lets a friend join. A shell joins lines that end with ``\\``."""
     if not snapshot.ticket:
         return [line(("this run has no ticket to show", QUIET))]
+    if snapshot.ticket == BY_INVITATION:
+        return [line(("this run is by invitation: ask the organiser for a ticket", QUIET))]
     rest = f"swarm join {theme.clean(snapshot.ticket, 4000)}"
     lines = [line(("a friend who runs this command trains with you:", QUIET)), line()]
     while cells(rest) > width > 2:

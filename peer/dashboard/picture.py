@@ -19,6 +19,8 @@ from pathlib import Path
 from rich.cells import cell_len
 from rich.console import Console
 
+from swarm.identity import PeerId, peer_id_from_digest, petname
+
 from ..observe.snapshot import LoggedEvent, PeerRow, Point, Snapshot
 from .view import Look, view
 
@@ -99,7 +101,7 @@ def sample_snapshot() -> Snapshot:
         model="gpt 8x384",
         parameters=10_700_000,
         version="0.1.0",
-        peer="otter-7f3a",
+        peer=peer_called("otter-7f3a"),
         health="HEALTHY",
         uptime=8040.0,
         round=212,
@@ -135,6 +137,13 @@ def sample_snapshot() -> Snapshot:
     )
 
 
+def peer_called(name: str) -> PeerId:
+    """Return the id of an imagined peer whose animal's name is ``name``."""
+    tail = bytes.fromhex(name[-4:]) + bytes(29)
+    ids = (peer_id_from_digest(bytes([first]) + tail) for first in range(256))
+    return next(peer for peer in ids if petname(peer) == name)
+
+
 def _sample_peers() -> tuple[PeerRow, ...]:
     return (
         _sample_peer("otter-7f3a", 1_480.0, 1.0, is_me=True),
@@ -149,7 +158,7 @@ def _sample_peer(
 ) -> PeerRow:
     """Return one row; ``speed`` in tokens per second, of 8,250 in all."""
     return PeerRow(
-        peer=name,
+        peer=peer_called(name),
         name=name,
         state=state,
         device="cpu",

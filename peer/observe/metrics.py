@@ -9,6 +9,7 @@ all of it                        ──►  `Metrics.snapshot`: one immutable `S
 
 from __future__ import annotations
 
+import heapq
 import statistics
 import time
 from collections import deque
@@ -24,10 +25,9 @@ from swarm.membership.progress import Phase, Progress
 from swarm.membership.roster import Row
 from swarm.presets import describe
 
-from .snapshot import Fetching, LoggedEvent, PeerRow, Point, Snapshot, thinned
+from .snapshot import EVENTS, LISTED, Fetching, LoggedEvent, PeerRow, Point, Snapshot, thinned
+from .text import encodable
 
-EVENTS = 60
-"""Events kept for the screens."""
 STRAGGLER = 4
 """A peer is slow if its speed is less than this fraction of the usual."""
 AT_WORK = frozenset({"training", "averaging", "waiting", "following"})
@@ -188,7 +188,7 @@ class Metrics:
 
     def note(self, text: str, severity: str = "info") -> None:
         """One line for the list of events."""
-        self._events.append(LoggedEvent(time=time.time(), severity=severity, text=text))
+        self._events.append(LoggedEvent(time=time.time(), severity=severity, text=encodable(text)))
 
     # --- what is read ---------------------------------------------------------------------------------------
 
@@ -217,6 +217,7 @@ class Metrics:
         now = self._clock()
         place = self._place
         rows = self._rows(roster)
+        more = 1 + len(roster) - len(rows)
         health, reason = self._health(rows)
         return msgspec.structs.replace(
             self._blank,
@@ -250,7 +251,8 @@ class Metrics:
             events=tuple(self._events),
             sample=self.shown.sample,
             ticket=self.shown.ticket,
-            checkpoint=self.shown.checkpoint,
+            checkpoint=encodable(self.shown.checkpoint),
+            more_peers=more,
         )
 
     def _rows(self, roster: Sequence[tuple[Row, float, bool]]) -> tuple[PeerRow, ...]:
@@ -270,8 +272,26 @@ class Metrics:
             loss=self.training.loss,
             is_me=True,
         )
-        others = [self._refreshed(_row(row, seen, is_present, total)) for row, seen, is_present in roster]
+        listed = self._listed(roster)
+        others = [self._refreshed(_row(row, seen, is_present, total)) for row, seen, is_present in listed]
         return (mine, *_with_stragglers([mine, *others])[1:])
+
+    def _listed(self, roster: Sequence[tuple[Row, float, bool]]) -> Sequence[tuple[Row, float, bool]]:
+        """Those of ``roster`` that get a row, in its order, where not all do.
+
+        First come those of the last average, whom nobody can push out by new identities, then those that are
+        present and were heard last.
+        """
+        if len(roster) < LISTED:
+            return roster
+
+        def importance(place: int) -> tuple[bool, bool, float]:
+            row, seen, is_present = roster[place]
+            return row.peer not in self._place.companions, not is_present, seen
+
+        return [
+            roster[place] for place in sorted(heapq.nsmallest(LISTED - 1, range(len(roster)), importance))
+        ]
 
     def _refreshed(self, row: PeerRow) -> PeerRow:
         """``row`` brought up to date for a companion whose record is older than the round that we have just

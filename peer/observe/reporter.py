@@ -9,9 +9,12 @@ at once.
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import os
+import stat
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from string import Formatter
@@ -104,7 +107,8 @@ def round_line(report: RoundReport) -> str:
 class Reporter:
     """Writes what happens to ``out``, for people or as JSON lines.
 
-    When the reader of ``out`` has gone, it stops writing.
+    When the reader of ``out`` has gone, or ``out`` is a file on a full disk, it stops writing, and the peer
+    trains on.
 
     ``clock`` gives seconds since 1970.
     """
@@ -114,7 +118,7 @@ class Reporter:
         self._json = json_lines
         self._clock = clock
         self.silenced = False
-        """True once the reader of ``out`` has gone."""
+        """True once a line could not be written."""
 
     def __repr__(self) -> str:
         form = "JSON lines" if self._json else "lines"
@@ -160,9 +164,9 @@ class Reporter:
         try:
             self._out.write(line.encode(encoding, "replace").decode(encoding) + "\n")
             self._out.flush()
-        except (BrokenPipeError, ValueError):  # ValueError: the stream was closed in this process
+        except (OSError, ValueError) as error:  # ValueError: the stream was closed in this process
             self.silenced = True
-            discard_buffered(self._out)
+            stop_writing(self._out, error)
 
 
 def told(name: str, fields: Mapping[str, object]) -> str:
@@ -186,7 +190,7 @@ def _listed(name: str, texts: Mapping[str, str]) -> str:
     ids = {"run", "state_root"}
     if texts.get("name"):
         ids.add("peer")
-    words = [] if "fact" in texts else [name]
+    words = [] if "fact" in texts else [clean(name, 40)]
     for key, text in texts.items():
         if key in ids or not text:
             continue
@@ -223,6 +227,29 @@ def _cleaned(value: object) -> object:
     return clean(value, _LONGEST) if isinstance(value, str) else value
 
 
+def stop_writing(out: TextIO, error: OSError | ValueError) -> None:
+    """Give ``out`` up after ``error``. A full disk is told on standard error, if that can be written."""
+    is_told = _has_reader(out, error) and out is not sys.stderr
+    discard_buffered(out)
+    if is_told:
+        name = "standard output" if out is sys.stdout else str(getattr(out, "name", "the output"))
+        fact = f"cannot write to {name} any more: {getattr(error, 'strerror', '') or error}"
+        advice = "free some space, and start again where the lines matter; all else goes on without them"
+        Reporter(sys.stderr).event("warning", code="disk", fact=fact, advice=advice)
+
+
+def _has_reader(out: TextIO, error: OSError | ValueError) -> bool:
+    """Whether somebody may still read ``out``: ``error`` is not the end of a pipe or of a terminal."""
+    if isinstance(error, BrokenPipeError | ValueError):
+        return False
+    if error.errno != errno.EIO:
+        return True
+    try:
+        return stat.S_ISREG(os.fstat(out.fileno()).st_mode)  # of all others, a terminal that was closed
+    except (OSError, ValueError):
+        return False
+
+
 def discard_buffered(out: TextIO) -> None:
     """Point ``out`` at the null device.
 
@@ -230,9 +257,9 @@ def discard_buffered(out: TextIO) -> None:
     """
     try:
         descriptor = out.fileno()
+        nowhere = os.open(os.devnull, os.O_WRONLY)
     except (OSError, ValueError):
         return  # not a file of the system: nothing will be flushed later
-    nowhere = os.open(os.devnull, os.O_WRONLY)
     try:
         os.dup2(nowhere, descriptor)
     finally:

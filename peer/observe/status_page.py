@@ -7,7 +7,8 @@ The dashboard, scripts and container health checks read it.
 
 Rule 1: it only reads: every method but GET is refused.
 Rule 2: it listens on 127.0.0.1 alone.
-Rule 3: it answers only requests to 127.0.0.1 or localhost. A hostile web page can point a name of its own at
+Rule 3: its cost does not grow with its readers: a snapshot is made at most every `FRESH_SECONDS`.
+Rule 4: it answers only requests to 127.0.0.1 or localhost. A hostile web page can point a name of its own at
         127.0.0.1 (DNS rebinding), but then the browser sends that name in ``Host``, and the request is
         refused.
 """
@@ -32,6 +33,9 @@ LIMIT = 8 << 20
 """Most bytes of a status page that `fetch` accepts; a run with a thousand peers needs a quarter of a
 megabyte."""
 
+FRESH_SECONDS = 0.25
+"""A snapshot that is younger is given again. A screen asks twice a second."""
+
 _CONNECTIONS = 32
 """Most connections at a time."""
 _HOST = "127.0.0.1"
@@ -52,13 +56,17 @@ class _TooMany(asyncio.Protocol):
 
 
 class StatusPage:
-    """Serves what ``snapshot()`` returns at the moment of each request, while the ``async with`` block runs.
+    """Serves what ``snapshot()`` returns, while the ``async with`` block runs.
 
     ``port`` 0 takes any free one. Raises `PortTaken` on entry where another program has the port.
     """
 
     def __init__(self, snapshot: Callable[[], Snapshot], port: int = 0) -> None:
-        self._snapshot = snapshot
+        self._make_snapshot = snapshot
+        self._latest: Snapshot | None = None
+        self._raw = b""
+        """``_latest`` as JSON; empty where nobody has asked for that yet."""
+        self._made_at = 0.0
         self._port = port
         self._server = web.Server(self._answer, access_log=None, keepalive_timeout=5.0, lingering_time=0.0)
         self._listener: asyncio.Server | None = None
@@ -70,6 +78,21 @@ class StatusPage:
     def address(self) -> str:
         """``127.0.0.1:PORT``, as `fetch` takes it; the port is final inside the block."""
         return f"{_HOST}:{self._port}"
+
+    def snapshot(self) -> Snapshot:
+        """The snapshot of this moment, or of one at most `FRESH_SECONDS` ago."""
+        now = asyncio.get_running_loop().time()
+        if self._latest is None or now >= self._made_at + FRESH_SECONDS:
+            self._latest = self._make_snapshot()
+            self._raw = b""
+            self._made_at = now
+        return self._latest
+
+    def status(self) -> bytes:
+        """The same as JSON, for readers on this computer and elsewhere."""
+        snapshot = self.snapshot()
+        self._raw = self._raw or encode(snapshot)
+        return self._raw
 
     async def __aenter__(self) -> Self:
         loop = asyncio.get_running_loop()
@@ -102,11 +125,9 @@ class StatusPage:
         if request.method != "GET":
             return _text(405, "this page only reads: use GET", Allow="GET")
         if request.path == "/v1/status":
-            return web.Response(
-                body=encode(self._snapshot()), content_type="application/json", headers=_HEADERS
-            )
+            return web.Response(body=self.status(), content_type="application/json", headers=_HEADERS)
         if request.path == "/v1/health":
-            snapshot = self._snapshot()
+            snapshot = self.snapshot()
             return _text(200 if is_well(snapshot) else 503, clean(f"{snapshot.health} {snapshot.reason}"))
         return _text(404, "there are /v1/status and /v1/health")
 

@@ -2,7 +2,8 @@
 
 A peer's name, its errors and a generated sample come from strangers. On a terminal such text can move the
 cursor, recolour the screen, reverse the line or imitate another line. So every text of a stranger passes
-through `clean` before it is shown.
+through `clean` before it is shown, and stands between quotation marks (`quoted`) beside the name of the peer
+that says it: nobody must take it for a word of this program.
 """
 
 from __future__ import annotations
@@ -27,6 +28,8 @@ _DISPUTED = re.compile(
 _DROPPED = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp", "Mc", "Me"})
 """Unicode categories that `clean` removes: controls, formats, surrogates, private and unassigned ones,
 separators, wide marks."""
+QUOTE = '"'
+"""The quotation mark around a stranger's words."""
 _MARKS = 2
 """Combining marks kept on one letter: enough for every living script that stacks them, too few to reach into
 other lines."""
@@ -53,6 +56,20 @@ def clean(text: str, at_most: int = 200) -> str:
             continue
         kept.append(character)
     return shorten("".join(kept).rstrip(), at_most)
+
+
+def quoted(words: str, at_most: int = 120) -> str:
+    """Return a stranger's words, clean, between quotation marks that they cannot leave.
+
+    ``at_most`` is the number of cells, marks included.
+    """
+    inside = clean(words.replace(QUOTE, "'"), max(0, at_most - 2))
+    return QUOTE + inside + QUOTE
+
+
+def encodable(text: str) -> str:
+    """Return ``text`` with a question mark for each byte that is not UTF-8 (in a path, a surrogate)."""
+    return text.encode(errors="replace").decode()
 
 
 def _selects_a_variant(character: str) -> bool:

@@ -42,6 +42,18 @@ def replacing(path: Path) -> Iterator[Path]:
         raise disk_trouble(path, error) from error
 
 
+def write_secret(draft: Path, text: str) -> None:
+    """Write a new file that only this user can read, from its first byte on.
+
+    What is there already is removed, never written to: another process, or another user of the folder, may
+    have put it there, with a mode of its own or as a link to somewhere else.
+    """
+    draft.unlink(missing_ok=True)
+    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "w") as file:
+        file.write(text)
+
+
 def sweep(directory: Path) -> None:
     """Remove the drafts that killed processes have left in ``directory``.
 

@@ -17,7 +17,7 @@ from typing import IO
 from swarm.errors import DiskTrouble, HomeInUse
 from swarm.identity import KeyPair
 
-from .files import disk_trouble, replacing
+from .files import disk_trouble, replacing, write_secret
 
 SLOTS = 64
 """Peers of one run on this computer that get a folder without naming one."""
@@ -41,7 +41,9 @@ class Home:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.status_file.unlink(missing_ok=True)
+        # On a disk that has become read-only the file stays; without the lock nobody believes it.
+        with contextlib.suppress(OSError):
+            self.status_file.unlink(missing_ok=True)
         self._lock.close()
 
     @property
@@ -57,8 +59,7 @@ class Home:
         """
         if not self.identity_file.exists():
             with replacing(self.identity_file) as draft:
-                draft.touch(mode=0o600)
-                draft.write_text(fresh.private_bytes().hex() + "\n")
+                write_secret(draft, fresh.private_bytes().hex() + "\n")
         return KeyPair.load_or_create(self.identity_file)
 
     def life(self, wall: float) -> int:

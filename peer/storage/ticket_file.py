@@ -10,7 +10,7 @@ from pathlib import Path
 
 from swarm.errors import TicketError
 
-from .files import replacing
+from .files import replacing, write_secret
 
 MARK = "@"
 """What begins a file name given in the place of a ticket."""
@@ -26,8 +26,7 @@ def leave(path: Path, ticket: str) -> None:
     Only this user may read the file: a ticket may contain the secret of a run.
     """
     with replacing(path) as draft:
-        draft.touch(mode=0o600)
-        draft.write_text(ticket + "\n")
+        write_secret(draft, ticket + "\n")
 
 
 async def ticket_text(given: str, deadline: float) -> str:

@@ -21,8 +21,10 @@ from typing import ClassVar
 from averaging.certificate import CertifiedDecision, Origin
 from averaging.hierarchy import majority
 from averaging.messages import MAX_POPULATION
+from swarm.errors import Malformed
 from swarm.identity import PeerId
-from swarm.wire import NO_GROUP, Kind, Message, Signed, finite, sized
+from swarm.manifest import RunManifest
+from swarm.wire import NO_GROUP, Kind, Message, Signed, finite, open_frame, sized
 
 ENOUGH = 5
 """From so many claims on two thirds must agree.
@@ -33,6 +35,10 @@ A young run has fewer peers; then the head with the most claims is believed.
 CLEARLY = 1.5
 """A side must be so many times larger to count as larger: some of its peers may be between two rounds, or not
 yet heard of."""
+
+
+LAST_ROUND = (1 << 32) - 2
+"""The last round that a head may name: a frame has 32 bits for its round, and peers sign for the next one."""
 
 
 class Head(Message, frozen=True):
@@ -59,6 +65,19 @@ class Head(Message, frozen=True):
             raise ValueError("head: tokens out of range")
         if not 1 <= self.population <= MAX_POPULATION:
             raise ValueError("head: population out of range")
+
+
+def open_head(raw: bytes, manifest: RunManifest) -> Signed[Head]:
+    """Read the head of another peer. Every head that comes from outside is opened here.
+
+    Raises the errors of `open_frame`, and `Malformed` where its round is beyond the end of the run: whoever
+    took that state would think that the run is over, or could sign nothing more.
+    """
+    signed = open_frame(raw, Head, run=manifest.run_id)
+    last = min(manifest.rounds or LAST_ROUND, LAST_ROUND)
+    if signed.stamp.round > last:
+        raise Malformed(f"a head of round {signed.stamp.round}, where no round comes after {last}")
+    return signed
 
 
 @dataclass(frozen=True, slots=True)

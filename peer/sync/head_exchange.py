@@ -17,7 +17,7 @@ from swarm.wire import Signed, Stamp, open_frame, seal
 
 from ..network.membership import GREETING_SECONDS, MANY, Membership
 from .activity import Activity
-from .head import ChosenHead, Claim, Head, fork_choice
+from .head import ChosenHead, Claim, Head, fork_choice, open_head
 from .origins import Origins
 from .position import PositionTracker
 from .trusted_head import TrustedHeads
@@ -85,7 +85,7 @@ class HeadExchange:
 
         async def ask(peer: PeerId) -> Signed[Head]:
             raw = await self._transport.request(peer, Request("offer"), deadline=deadline)
-            signed = open_frame(raw, Head, run=self._manifest.run_id)
+            signed = open_head(raw, self._manifest)
             if signed.signer != peer:
                 raise Impostor("a head counts for its signer only")
             return signed

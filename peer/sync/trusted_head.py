@@ -26,9 +26,9 @@ from swarm.errors import Impostor, Refused
 from swarm.identity import PeerId
 from swarm.manifest import RunManifest
 from swarm.transport import Call, Payload, Request, Route, Transport
-from swarm.wire import Signed, open_frame
+from swarm.wire import Signed
 
-from .head import ENOUGH, ChosenHead, Claim, Head, current, fork_choice
+from .head import ENOUGH, ChosenHead, Claim, Head, current, fork_choice, open_head
 
 TELL_SECONDS = 30.0
 """Between two trusted heads that the organiser sends."""
@@ -62,7 +62,7 @@ class TrustedHeads:
     """Keeps the newest trusted head, passes it on, and asks others for theirs."""
 
     def __init__(self, manifest: RunManifest, transport: Transport) -> None:
-        self._run = manifest.run_id
+        self._manifest = manifest
         self._organiser = manifest.organiser_id
         self._transport = transport
         self.newest: Signed[Head] | None = None
@@ -80,9 +80,9 @@ class TrustedHeads:
     def learn(self, raw: bytes) -> None:
         """Keep a frame if it is newer than ours.
 
-        Raises the faults of `open_frame`, and `Impostor` if it is not the organiser's.
+        Raises the faults of `open_head`, and `Impostor` if it is not the organiser's.
         """
-        signed = open_frame(raw, Head, run=self._run)
+        signed = open_head(raw, self._manifest)
         if signed.signer != self._organiser:
             raise Impostor("only the organiser's word is an anchor")
         if self.newest is None or signed.stamp.round > self.newest.stamp.round:

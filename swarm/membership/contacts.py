@@ -10,7 +10,7 @@ import msgspec
 from ..bounded import LeastRecentlyUsed
 from ..errors import Malformed, TheirFault
 from ..identity import KeyPair, PeerId
-from ..ticket import Address, Entry
+from ..ticket import Address, Entry, is_host
 from ..wire import Kind, Message, Signed, Stamp, open_frame, pack, seal
 
 CONTACT_BYTES = 2048
@@ -36,7 +36,7 @@ class Contact(Message, frozen=True):
     addresses: tuple[tuple[str, int], ...]
 
     def __post_init__(self) -> None:
-        are_valid = all(1 <= len(host) <= 253 and 1 <= port < 1 << 16 for host, port in self.addresses)
+        are_valid = all(is_host(host) and 1 <= port < 1 << 16 for host, port in self.addresses)
         if not are_valid or len(self.addresses) > ADDRESSES_LIMIT:
             raise ValueError(f"at most {ADDRESSES_LIMIT} addresses, each a host and a port")
 

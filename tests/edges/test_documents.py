@@ -209,6 +209,18 @@ def test_every_python_file_that_a_document_names_exists(document: Path) -> None:
     assert named - known == set()
 
 
+def test_every_test_that_a_document_names_exists() -> None:
+    """The threat model names the tests of what it says."""
+    tests = {
+        name
+        for path in (ROOT / "tests").rglob("test_*.py")
+        for name in re.findall(r"^ *(?:async )?def (test_\w+)", path.read_text(), re.MULTILINE)
+    }
+    named = {name for path in DOCUMENTS for name in re.findall(r"`(test_\w+)`", path.read_text())}
+    assert named
+    assert named - tests == set()
+
+
 @pytest.mark.parametrize("example", sorted((ROOT / "examples").glob("*.py")), ids=lambda path: path.name)
 def test_an_example_can_be_imported(example: Path) -> None:
     assert "main" in runpy.run_path(str(example))

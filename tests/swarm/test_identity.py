@@ -52,6 +52,16 @@ def test_a_new_key_file_is_readable_by_its_owner_only_and_read_back(tmp_path: Pa
     assert KeyPair.load_or_create(tmp_path / "key").peer_id == made.peer_id
 
 
+def test_nobody_can_prepare_a_place_for_the_key(tmp_path: Path) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.write_text("")
+    for name in ("key.draft", f"key.draft-{os.getpid()}"):
+        (tmp_path / name).symlink_to(elsewhere)
+    KeyPair.load_or_create(tmp_path / "key")
+    assert elsewhere.read_text() == ""
+    assert stat.S_IMODE((tmp_path / "key").stat().st_mode) == 0o600
+
+
 def test_a_key_file_that_others_can_read_is_refused_with_the_remedy(tmp_path: Path) -> None:
     path = tmp_path / "key"
     KeyPair.load_or_create(path)

@@ -43,6 +43,13 @@ def test_the_form_of_a_ticket_never_changes() -> None:
     )
 
 
+@pytest.mark.parametrize("host", ["curl evil|sh", "\x1b[2J", "é", "a\n"])
+def test_no_words_travel_as_the_address_of_an_entry(host: str) -> None:
+    """Error messages show the addresses that a ticket names."""
+    with pytest.raises(TicketError, match="form of one"):
+        Ticket.unpack(Ticket(bytes(32), (Entry(PEER, Address(host, 1)),)).pack())
+
+
 def test_line_breaks_and_spaces_of_a_mail_do_not_matter() -> None:
     assert Ticket.unpack(f"  {LINE[:40]}\r\n > {LINE[40:]}\n".replace(">", "")) == TICKET
 

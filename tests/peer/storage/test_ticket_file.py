@@ -1,6 +1,7 @@
 """A ticket passes through a file, whole, and nobody waits for ever for one that does not come."""
 
 import asyncio
+import os
 from pathlib import Path
 
 import pytest
@@ -30,6 +31,19 @@ def test_a_later_ticket_takes_the_place_of_an_earlier_one(tmp_path: Path) -> Non
 def test_only_this_user_may_read_it(tmp_path: Path) -> None:
     invitation.leave(tmp_path / "ticket", "swarm1secret")
     assert (tmp_path / "ticket").stat().st_mode & 0o777 == 0o600
+
+
+def test_nobody_can_prepare_a_place_for_the_secret(tmp_path: Path) -> None:
+    """The ticket may lie in a folder that others can write to."""
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.write_text("")
+    draft = tmp_path / f"ticket.draft-{os.getpid()}"
+    for prepare in (lambda: draft.touch(mode=0o666), lambda: draft.symlink_to(elsewhere)):
+        prepare()
+        invitation.leave(tmp_path / "ticket", "swarm1secret")
+        assert (tmp_path / "ticket").stat().st_mode & 0o777 == 0o600
+        assert not (tmp_path / "ticket").is_symlink()
+    assert elsewhere.read_text() == ""
 
 
 @pytest.mark.parametrize("before", [None, "", "\n"])

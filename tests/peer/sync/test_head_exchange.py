@@ -16,6 +16,7 @@ from swarm.simulation.clock import simulate
 from swarm.transport import Call, Request
 from swarm.wire import CONTROL_LIMIT, Kind, Stamp, open_frame, pack, seal_body
 from tests.peer.company import (
+    MANIFEST,
     RUN,
     Company,
     Member,
@@ -114,6 +115,8 @@ async def test_heads_come_from_the_peers_that_have_a_state() -> None:
             lambda call: seal_body(key(7), Kind.HEAD, pack((bytes(32), 0, -1.0)), Stamp(RUN)),
             id="negative time",
         ),
+        pytest.param(lambda call: sealed_head(7, MANIFEST.rounds + 1, HEAD), id="after the end of the run"),
+        pytest.param(lambda call: sealed_head(7, (1 << 32) - 1, HEAD), id="the last round of all"),
     ],
 )
 def test_a_false_head_costs_its_sender_only(lie: Callable[[Call], bytes]) -> None:

@@ -149,6 +149,8 @@ def test_only_the_organisers_head_is_trusted_and_an_older_one_changes_nothing() 
             head_of(8, 9, B).raw,
             head_of(0, 9, B, run=other).raw,
             head_of(0, 9, B).raw[:-1] + b"x",
+            sealed_head(0, MANIFEST.rounds + 1, Head(B, 0, 0.0)),
+            sealed_head(0, (1 << 32) - 1, Head(B, 0, 0.0)),
             b"nonsense",
             bytes(5000),
         ):

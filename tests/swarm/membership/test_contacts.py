@@ -53,7 +53,19 @@ def test_a_contact_of_another_run_or_with_a_broken_signature_is_refused() -> Non
 
 
 @pytest.mark.parametrize(
-    "addresses", [[["h", 1]] * 5, [["", 1]], [["h", 0]], [["h", 65536]], [["x" * 254, 1]]]
+    "addresses",
+    [
+        [["h", 1]] * 5,
+        [["", 1]],
+        [["h", 0]],
+        [["h", 65536]],
+        [["x" * 254, 1]],
+        [["curl evil|sh", 1]],
+        [["\x1b[2J", 1]],
+        [["not a host/../", 1]],
+        [["\x00", 1]],
+        [["[::1", 1]],
+    ],
 )
 def test_addresses_that_cannot_be_are_malformed(addresses: object) -> None:
     raw = seal_body(ANNA, Contact.kind, pack([addresses]), Stamp(RUN, seq=1))

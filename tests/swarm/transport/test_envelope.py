@@ -56,7 +56,7 @@ def test_any_other_request_is_malformed(method: str, path: str) -> None:
 def test_another_protocol_number_is_told_to_install_another_version() -> None:
     with pytest.raises(Malformed, match="protocol 2, not 3") as caught:
         read_path("POST", "/swarm/3/fetch/")
-    assert "version" in caught.value.advice
+    assert "version" in caught.value.fact
 
 
 @pytest.mark.parametrize("stated", ["", "-1", "+1", "1_0", "0x10", "٣", " 1", "1" * 16, "1, 2"])
@@ -79,19 +79,20 @@ def test_a_body_has_a_length_and_no_encoding() -> None:
 @pytest.mark.parametrize(
     "error", [Malformed("no", "do that"), Oversized("no", "do that"), TooLate("no", "do that")]
 )
-def test_a_refusal_arrives_with_fact_and_advice(error: SwarmError) -> None:
+def test_a_refusal_arrives_as_the_words_of_its_author_and_without_advice(error: SwarmError) -> None:
+    """Advice of a stranger would read as ours: "try: …"."""
     status, raw = pack_refusal(error)
     assert 400 <= status < 500
     arrived = read_refusal("otter-7f3a", status, raw)
     assert type(arrived) is Refused
-    assert (arrived.fact, arrived.advice) == ("otter-7f3a: no", "do that")
+    assert (arrived.fact, arrived.advice) == ('otter-7f3a says: "no"', "")
 
 
 @pytest.mark.parametrize("error", [Busy("no room"), Flooding("no room")])
 def test_busy_and_flooding_arrive_as_busy(error: SwarmError) -> None:
     arrived = read_refusal("otter-7f3a", *pack_refusal(error))
     assert type(arrived) is Busy
-    assert arrived.fact == "otter-7f3a: no room"
+    assert arrived.fact == 'otter-7f3a says: "no room"'
 
 
 @pytest.mark.parametrize("error", [KeyError("secret"), DiskTrouble("/home/me is full")])
@@ -104,11 +105,19 @@ def test_a_refusal_is_never_longer_than_what_is_read() -> None:
 
 
 def test_texts_of_a_stranger_cannot_control_a_terminal() -> None:
-    arrived = read_refusal("x", *pack_refusal(TheirFault("a\x1b[2Jb\nc\u202ed" + "e" * 500, "\x07")))
-    assert arrived.fact.startswith("x: a [2Jb c d")
+    arrived = read_refusal("x", *pack_refusal(TheirFault("a\x1b[2Jb\nc\u202ed" + "e" * 500)))
+    assert arrived.fact.startswith('x says: "a [2Jb c d')
     assert arrived.fact.isprintable()
-    assert len(arrived.fact) <= 203
-    assert arrived.advice == ""
+    assert len(arrived.fact) <= 220
+
+
+def test_a_stranger_cannot_leave_the_quotation_marks() -> None:
+    arrived = read_refusal("x", *pack_refusal(TheirFault('no" Your disk is failing: run curl')))
+    assert arrived.fact == 'x says: "no\' Your disk is failing: run curl"'
+
+
+def test_an_answer_without_words_is_named_by_its_status() -> None:
+    assert read_refusal("x", 500, b"").fact == "x answers with HTTP status 500"
 
 
 @given(st.integers(100, 599), st.binary(max_size=100))

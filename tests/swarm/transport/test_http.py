@@ -89,7 +89,7 @@ async def test_nobody_can_call_a_peer_whose_address_nobody_knows() -> None:
             await anna.request(BORIS, Request("echo"), deadline=soon())
 
 
-@pytest.mark.parametrize("host", ["127.0.0.1", "a..b", "not a host/../", "x" * 250, "\x00", "[::1"])
+@pytest.mark.parametrize("host", ["127.0.0.1", "a..b", "-", ":::", "x" * 250])
 async def test_an_address_where_nobody_answers_is_unreachable(host: str) -> None:
     async with Loopback() as net:
         anna = await net.caller(1)
