@@ -74,6 +74,12 @@ def coefficients(claims: Sequence[Claim]) -> list[float]:
     return _divided(factors, math.fsum(weights))
 
 
+def longest(claims: Sequence[Claim]) -> float:
+    """Return how long the average of one part can be at most: if all updates point in one direction."""
+    shares = zip(coefficients(claims), claims, strict=True)
+    return math.fsum(coefficient * claim.part_norm for coefficient, claim in shares)
+
+
 def _capped_weights(claims: Sequence[Claim]) -> list[float]:
     weights = [claim.weight if claim.norm else 0.0 for claim in claims]
     most = WEIGHT_CAP * _median(weights)
