@@ -144,7 +144,7 @@ class AssemblyPlan:
 
     def ordered(self, candidates: Iterable[PeerId]) -> list[PeerId]:
         """The order in which ``candidates`` lead."""
-        drawn = groups.leaders(self.run, self.round, candidates)
+        drawn = groups.leaders(self.run, self.round, self.ready.message.state_root, candidates)
         first = self.terms.leader
         return [first, *(peer for peer in drawn if peer != first)] if first in drawn else drawn
 

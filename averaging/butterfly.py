@@ -3,7 +3,7 @@ all.
 
     part.j.c    our part j, encoded with codec c, to its owner, once the owner's commit is here
     result.j    the owner reduces in member order, and sends receipt and result to all members
-                result = which members are included (a bit each) ‖ numbers
+                result = which members are included, by which commits (`result_header`) ‖ numbers
     takeover    a spare that has lost the owner asks all members for part j; those with the result send a copy
     copy.j.h    a result that we hold, to a spare that has asked
 
@@ -12,13 +12,16 @@ size of the group.
 
 Rule 1: coefficients come from commits alone; an owner only multiplies and adds. So a spare with the same
         inputs makes the same bits.
-Rule 2: an owner is replaced when it cannot be reached, has not committed in time, or has not signed a result
-        by ``takeover``. Then the first of its spares that is not out gets our part: we still have the encoded
-        bytes.
+Rule 2: an owner is replaced when it cannot be reached, has not committed in time, has not signed a result by
+        ``takeover``, or has sent one that does not hold. Then the first of its spares that is not out gets
+        our part: we still have the encoded bytes.
 Rule 3: an owner that we took for gone and a spare may both come to a result. These are two items, of which
         the round applies at most one. Of those that we hold we name the one whose maker comes first in the
         chain, as all other members do.
-Rule 4: what an average loses in its own encoding is lost: every way of handing it back costs more than it
+Rule 4: a member holds a result only if it is not longer than the commits allow (`result_header`). So an owner
+        cannot end a model with one result. A result that more than two thirds hold, and that we fetch, is
+        not judged again.
+Rule 5: what an average loses in its own encoding is lost: every way of handing it back costs more than it
         brings (decision 12).
 """
 
@@ -27,14 +30,15 @@ Rule 4: what an average loses in its own encoding is lost: every way of handing 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence, Set
+from dataclasses import replace
 from functools import cached_property
 
 import torch
 from torch import Tensor
 
-from swarm.errors import Busy, Refused
+from swarm.errors import Busy, Malformed, Refused
 from swarm.identity import PeerId
-from swarm.machine import Command, Compute, Job, Ship
+from swarm.machine import Command, Compute, Job, Report, Ship
 from swarm.manifest import Codec
 
 from .codec_choice import allowed
@@ -44,6 +48,7 @@ from .messages import flags_of
 from .part_reducer import PartReducer
 from .partition import Part
 from .reduce import Checked, CheckPart, CheckResult, DecodeResults, EncodeParts, Reduced, ReducePart
+from .result_header import ResultHeaders
 from .round_plan import Applied
 
 
@@ -54,8 +59,9 @@ class Butterfly:
         self._state = state
         self._plan = state.plan
         self._tally = state.tally
+        self._headers = ResultHeaders(state.tally)
         self._reducers = {
-            index: PartReducer(state, state.plan.parts[index], chain.index(state.me))
+            index: PartReducer(state, self._headers, state.plan.parts[index], chain.index(state.me))
             for index, chain in enumerate(state.tally.chains)
             if state.me in chain
         }
@@ -67,7 +73,9 @@ class Butterfly:
         }
         self._result_names = {f"result.{part.index}": part for part in self._plan.parts}
         self._unsigned: dict[tuple[int, PeerId], Raw] = {}
-        """Results whose receipt is not here yet, by part and sender."""
+        """Results that wait for their receipt, or until we can judge them, by part and sender."""
+        self._checked: set[tuple[int, PeerId]] = set()
+        """Results that we have checked or are checking, by part and sender."""
         self._shipped: set[tuple[int, PeerId]] = set()
 
     @cached_property
@@ -148,10 +156,7 @@ class Butterfly:
 
     def advance(self, now: float) -> Iterator[Command]:
         """Ship, check, reduce, publish; take over where we must."""
-        for index, sender in sorted(self._unsigned.keys() & self._tally.receipts.keys()):
-            receipt = self._tally.receipts[index, sender]
-            payload = self._unsigned.pop((index, sender))
-            yield from self._check_result(index, receipt.hash, payload, sender)
+        yield from self._check_signed()
         awaited = self._tally.awaited(frozenset(), now)
         current = [self._current_reducer(part, awaited, now) for part in self._plan.parts]
         # An owner for which we do not wait gets our part all the same: the others may wait for it.
@@ -168,6 +173,15 @@ class Butterfly:
                     yield from reducer.pass_on(self.held_hash(index))
             elif current[index] == self._state.me and not self._state.pending[index]:
                 yield from reducer.reduce(now)
+
+    def _check_signed(self) -> Iterator[Command]:
+        """Check the results whose receipts are here."""
+        signed = self._unsigned.keys() & self._tally.receipts.keys()
+        for index, sender in sorted(signed) if self._headers.can_judge else ():
+            receipt = self._tally.receipts[index, sender]
+            payload = self._unsigned.pop((index, sender))
+            self._checked.add((index, sender))
+            yield from self._check_result(index, receipt.hash, payload, sender)
 
     def awaited(self, now: float) -> set[PeerId]:
         """The members whose part we are to reduce, and those that reduce the parts whose results are not
@@ -194,14 +208,21 @@ class Butterfly:
         return overdue
 
     def _current_reducer(self, part: Part, present: Set[PeerId], now: float) -> PeerId | None:
-        """The member that reduces ``part`` as far as we can tell: the first of its chain that is ``present``
-        and not late."""
+        """The member that reduces ``part`` as far as we can tell: the first of its chain that is ``present``,
+        not late, and has not sent a result that does not hold."""
         takeover = self._plan.schedule.takeover
         is_late = now >= takeover and (part.index, part.owner) not in self._tally.receipts
         for peer in self._tally.chains[part.index]:
-            if peer == self._state.me or (peer in present and not (is_late and peer == part.owner)):
+            is_out = (is_late and peer == part.owner) or self._has_failed(part.index, peer)
+            if peer == self._state.me or (peer in present and not is_out):
                 return peer
         return None
+
+    def _has_failed(self, index: int, peer: PeerId) -> bool:
+        """Whether the result of part ``index`` that ``peer`` has signed does not hold."""
+        if (index, peer) not in self._checked or self._state.pending[index]:
+            return False
+        return self._tally.receipts[index, peer].hash not in self._state.held.get(index, ())
 
     def _ship(self, part: Part, current: PeerId | None) -> Iterator[Command]:
         """Send our part to the current reducer and to spares that have asked for it; the spares get the
@@ -221,8 +242,17 @@ class Butterfly:
                 yield Ship(peer, _part_name(part, self._state.codec), self._state.encoded[index].payload)
 
     def _check_result(self, index: int, hash_: bytes, payload: Raw, source: PeerId) -> Iterator[Command]:
-        if hash_ not in self._state.held.get(index, ()):
-            yield self._state.begin_check(index, self.check(index, hash_, payload, source))
+        """Check a result that is not decided yet: also whether it is not longer than the commits allow."""
+        if hash_ in self._state.held.get(index, ()) or not self._headers.can_judge:
+            return
+        try:
+            most = self._headers.most(index, bytes(payload[: self._plan.header_bytes]))
+        except Malformed as error:
+            self._tally.gone.add(source)
+            yield Report("bad-result", f"not taken as the result of part {index}: {error.fact}", source)
+            return
+        job = replace(self.check(index, hash_, payload, source), most=most)
+        yield self._state.begin_check(index, job)
 
     # --- items ----------------------------------------------------------------------------------------------
 
@@ -245,13 +275,13 @@ class Butterfly:
         signed = (receipt.hash for receipt in receipts if receipt and receipt.hash in held)
         return next(signed, next(iter(held)))
 
-    def check(self, index: int, hash_: bytes, payload: Raw, source: PeerId) -> Job:
+    def check(self, index: int, hash_: bytes, payload: Raw, source: PeerId) -> CheckResult:
         """Check hash and form of a result. The first one is decoded into its place in the average."""
         part = self._plan.parts[index]
         is_first = index not in self._state.held and not self._state.pending[index]
         out_N = self._average_P[part.start : part.stop] if is_first else None
         codec = result_codec(self._plan.codec)
-        return CheckResult(part, payload, hash_, codec, self._plan.header_bytes, source, out_N)
+        return CheckResult(part, payload, hash_, codec, self._plan.header_bytes, source, out_N=out_N)
 
     def possible_sizes(self, index: int) -> Sequence[int]:
         """All results of a part have the same length."""

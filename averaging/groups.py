@@ -1,4 +1,9 @@
-"""Who leads, who gets a seat, who owns which part: drawn by hashes that every member computes for itself."""
+"""Who leads, who gets a seat, who owns which part: drawn by hashes that every member computes for itself.
+
+Each draw is over the run, the round and the root of the model from which the round starts, and each peer's
+place in it depends on no other peer. So nobody knows a draw before the round before it is decided, and no
+leader and no claim can try for a better one.
+"""
 
 from __future__ import annotations
 
@@ -170,16 +175,16 @@ def _at_level(digest: bytes, level: bytes) -> bytes:
     return bytes([digest[0] & ~LEVEL_2[0] | level[0]]) + digest[1:16]
 
 
-def leaders(run: bytes, round_: int, candidates: Iterable[PeerId]) -> list[PeerId]:
-    """The order in which ``candidates`` lead a round: the first proposes the group, and the next replace it
-    where it fails."""
-    return [PeerId(peer) for peer in shuffled(run, candidates, "leader", round_)]
+def leaders(run: bytes, round_: int, state_root: bytes, candidates: Iterable[PeerId]) -> list[PeerId]:
+    """The order in which ``candidates`` lead a round that starts from ``state_root``: the first proposes the
+    group, and the next replace it where it fails."""
+    return [PeerId(peer) for peer in shuffled(run, candidates, "leader", round_, state_root)]
 
 
 def seats(
     run: bytes, ready: Sequence[Signed[Ready]], size: int, leader: PeerId | None = None
 ) -> list[Signed[Ready]]:
-    """Up to ``size`` of the peers that are ``ready``, drawn by hash if there are more.
+    """Up to ``size`` of the peers that are ``ready``, all with one model, drawn by hash if there are more.
 
     The others keep their updates.
 
@@ -188,8 +193,8 @@ def seats(
     by_peer = {signed.signer: signed for signed in ready}
     if len(by_peer) <= size:
         return [by_peer[peer] for peer in sorted(by_peer)]
-    round_ = ready[0].stamp.round
-    drawn = shuffled(run, by_peer, "seat", round_)
+    first_ready = ready[0]
+    drawn = shuffled(run, by_peer, "seat", first_ready.stamp.round, first_ready.message.state_root)
     first = [leader] if leader in by_peer else []
     seated = [*dict.fromkeys([*first, *drawn])][:size]
     return [by_peer[PeerId(peer)] for peer in sorted(seated)]
@@ -207,8 +212,13 @@ def one_per_level1_group(hierarchy: Hierarchy, ready: Iterable[Signed[Ready]]) -
 
 def owners(run: bytes, group: Group, at_most: int) -> tuple[PeerId, ...]:
     """The members that own a part in this round, in the order of the parts: drawn from those that all others
-    can dial."""
-    return tuple(PeerId(peer) for peer in shuffled(run, group.dialable, "owner", group.id)[:at_most])
+    can dial.
+
+    The draw is not by the group's id: that follows from claims as well, and from whom a leader has left
+    without a seat, so a leader could try until its friends own most of the parts.
+    """
+    drawn = shuffled(run, group.dialable, "owner", group.round, group.state_root)
+    return tuple(PeerId(peer) for peer in drawn[:at_most])
 
 
 def shares(group: Group, owners: Sequence[PeerId]) -> tuple[Fraction, ...]:

@@ -220,6 +220,11 @@ def flag_bytes(count: int) -> int:
     return -(-count // 32) * 4
 
 
+def header_bytes(members: int) -> int:
+    """The bytes of a result in front of its numbers: a flag for each member, and a hash (`result_header`)."""
+    return flag_bytes(members) + 32
+
+
 def bits(flags: list[bool]) -> bytes:
     """``flags`` as little-endian bits, in `flag_bytes` bytes."""
     return sum(1 << i for i, flag in enumerate(flags) if flag).to_bytes(flag_bytes(len(flags)), "little")

@@ -21,20 +21,22 @@ from swarm.machine import Command, Compute, Report, Ship
 
 from .codecs import Raw, result_codec
 from .exchange import ExchangeState
-from .messages import Receipt, Takeover, bits
+from .messages import Receipt, Takeover
 from .partition import Part
 from .reduce import Checked, CheckPart, Reduced, ReducePart, Share
+from .result_header import ResultHeaders
 from .robust import coefficients
 
 
 class PartReducer:
     """Our work on ``part``; ``rank`` is 0 for the owner, and 1 and up for spares."""
 
-    def __init__(self, state: ExchangeState, part: Part, rank: int) -> None:
+    def __init__(self, state: ExchangeState, headers: ResultHeaders, part: Part, rank: int) -> None:
         self.part = part
         self.rank = rank
         self._state = state
         self._tally = state.tally
+        self._headers = headers
         self._inputs: dict[PeerId, Raw] = {}
         """The checked bytes by member; empty bytes once they are being reduced."""
         self._vectors: dict[PeerId, Tensor | None] = {}
@@ -108,7 +110,7 @@ class PartReducer:
         )
         self._vectors.clear()
         self._inputs = dict.fromkeys(self._inputs, b"")
-        header = bits([member in self._inputs for member in members])
+        header = self._headers.header_of(included)
         return ReducePart(self.part, shares, result_codec(self._state.plan.codec), header)
 
     def awaited(self, now: float) -> set[PeerId]:

@@ -32,7 +32,15 @@ from .codecs import codec_of, result_codec
 from .feedback import Settle
 from .fragments import Fragment, fragment_of
 from .groups import Group
-from .messages import MAX_MEMBERS, MAX_PARTS, MAX_POPULATION, MAX_WEIGHT, flag_bytes, flags_of
+from .messages import (
+    MAX_MEMBERS,
+    MAX_PARTS,
+    MAX_POPULATION,
+    MAX_WEIGHT,
+    flag_bytes,
+    flags_of,
+    header_bytes,
+)
 from .partition import Part, plan, shaped
 from .reduce import EncodedPart, EncodeParts
 from .round_plan import Applied
@@ -243,7 +251,7 @@ class ReplayRecord:
         if len(self.record.items) != len(parts):
             raise Malformed("the record does not have one item for each part")
         codec = result_codec(spec.codec)
-        head_size = flag_bytes(len(self.record.members))
+        head_size = header_bytes(len(self.record.members))
         average_P = torch.zeros(parts[-1].stop, dtype=torch.float32)
         for part, item in zip(parts, self.record.items, strict=True):
             if item:

@@ -13,6 +13,7 @@ Rule 3: Jobs are values. Equal jobs give equal results, so a test of a round can
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
@@ -26,8 +27,15 @@ from swarm.identity import PeerId
 from swarm.manifest import Codec as CodecName
 
 from .codecs import PIECE, LazyVector, Quantised, Raw, codec_of, output_for, pieces, zero_copy_codec
-from .one_pass import HashAndNorm, Vector, hash_and_norm, is_near, norm
+from .one_pass import NORM_TOLERANCE, HashAndNorm, Vector, hash_and_norm, is_near, norm
 from .partition import Part
+
+SUM_TOLERANCE = 2 * NORM_TOLERANCE
+"""How much longer an average may be, relative to what its terms' committed norms allow: these norms are
+confirmed within `NORM_TOLERANCE`, and every product and sum is rounded."""
+
+SMALLEST = 2.0**-140
+"""How far rounding may move one number of a sum of 256 numbers that are almost zero."""
 
 
 def weighted_sum(
@@ -243,7 +251,8 @@ class ReducePart:
 
 @dataclass(frozen=True, slots=True)
 class CheckResult:
-    """Check the average that came for ``part`` against the hash in the receipt of its owner.
+    """Check the average that came for ``part`` against the hash in the receipt of its owner, and against
+    the commits.
 
     ``source`` is the peer that sent it, by default the owner. The hash is that of the whole payload; the
     numbers begin after ``head`` bytes.
@@ -255,6 +264,8 @@ class CheckResult:
     codec: CodecName
     head: int = 0
     source: PeerId | None = None
+    most: float = math.inf
+    """The largest norm that the commits allow; infinite for a result that more than two thirds hold."""
     out_N: Tensor | None = field(default=None, compare=False, repr=False)
     """The slice of the whole average that the numbers may be written into."""
 
@@ -270,7 +281,8 @@ class CheckResult:
     def _decoded(self) -> Tensor:
         """Return the numbers.
 
-        Raises `Malformed` for bytes with another hash, and for bytes that no `ReducePart` can have made.
+        Raises `Malformed` for bytes with another hash, for bytes that no `ReducePart` can have made, and for
+        numbers that are too long.
         """
         numbers = memoryview(self.payload)[self.head :]
         out_N = output_for(self.part.numbers, self.out_N)
@@ -279,10 +291,26 @@ class CheckResult:
             found, measured = hash_and_norm(self.payload, vector_N, out_N)
             require_hash(found, self.hash)
             if measured <= codec.limit:
+                self._require_norm(measured, numbers, out_N)
                 return out_N
         else:
             require_hash(digest(self.payload), self.hash)
-        return codec_of(self.codec, self.part.shape).decode(numbers, self.part.numbers, out_N)
+        vector_N = codec_of(self.codec, self.part.shape).decode(numbers, self.part.numbers, out_N)
+        if self.most < math.inf:
+            self._require_norm(norm(vector_N), numbers, vector_N)
+        return vector_N
+
+    def _require_norm(self, measured: float, numbers: Raw, vector_N: Tensor) -> None:
+        """Raise `Malformed` if the average that was encoded is longer than the commits allow.
+
+        Its rounding may make it a little longer. To find that out takes another pass, which is hardly ever
+        needed.
+        """
+        most = self.most * (1 + SUM_TOLERANCE) + math.sqrt(len(vector_N)) * SMALLEST
+        if measured <= most:
+            return
+        if not codec_of(self.codec, self.part.shape).least_norm(numbers, vector_N) <= most:
+            raise Malformed(f"the norm is {measured:.6g}, the commits allow {self.most:.6g}")
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,7 @@
 """How much each member counts in the average of one part.
 
-    weight_i  = min(claimed tokens, 2 · median)          no member counts much only by claiming many tokens
+    weight_i  = min(claimed tokens, 2 · median)          no member counts much only by claiming many tokens;
+                                                         0 if the whole update is zero
     clipped_i = weight_i · min(1, median norm / norm_i)  no member counts much only by sending a large update
     load_i    = clipped_i · part norm_i
     c_i       = clipped_i · min(1, 1.5 · median load / load_i) / Σ weight
@@ -9,9 +10,11 @@ Rule 1: Coefficients follow only from signed claims, so all members compute the 
 Rule 2: The division is by the weights *before* clipping. So clipping shrinks what it clips and strengthens no
         other member: the influence ``c_i · norm_i`` of a member is at most ``weight_i / Σ weight`` times the
         median norm, whatever it sends.
-Rule 3: A median is the lower one (of an even count the smaller middle value, the cautious choice), over the
-        values that are not zero: an idle member, or a part that few members changed, must not reduce the
-        others to nothing.
+Rule 3: A member whose whole update is zero has no weight, as if it were absent. Otherwise free riders would
+        shorten every average by their share of the weights. A part that a member has not changed does not
+        change its weight.
+Rule 4: A median is the lower one (of an even count the smaller middle value, the cautious choice), over the
+        values that are not zero: a part that few members changed must not reduce the others to nothing.
 """
 
 from __future__ import annotations
@@ -71,9 +74,16 @@ def coefficients(claims: Sequence[Claim]) -> list[float]:
     return _divided(factors, math.fsum(weights))
 
 
+def longest(claims: Sequence[Claim]) -> float:
+    """Return how long the average of one part can be at most: if all updates point in one direction."""
+    shares = zip(coefficients(claims), claims, strict=True)
+    return math.fsum(coefficient * claim.part_norm for coefficient, claim in shares)
+
+
 def _capped_weights(claims: Sequence[Claim]) -> list[float]:
-    most = WEIGHT_CAP * _median(claim.weight for claim in claims)
-    return [min(claim.weight, most) for claim in claims]
+    weights = [claim.weight if claim.norm else 0.0 for claim in claims]
+    most = WEIGHT_CAP * _median(weights)
+    return [min(weight, most) for weight in weights]
 
 
 def _median(values: Iterable[float]) -> float:

@@ -14,7 +14,7 @@ from swarm.wire import Signed
 
 from .codecs import Raw, codec_of, result_codec
 from .groups import Group
-from .messages import Ballot, flag_bytes
+from .messages import Ballot, header_bytes
 from .partition import Part
 
 SPARES = 2
@@ -84,8 +84,8 @@ class RoundPlan:
 
     @property
     def header_bytes(self) -> int:
-        """Bytes before the numbers of a result: one bit per member, set if its update is included."""
-        return flag_bytes(len(self.group.members))
+        """Bytes before the numbers of a result, which say whose updates are in it, and by which commits."""
+        return header_bytes(len(self.group.members))
 
     def result_size(self, part: Part) -> int:
         """The exact bytes of the result of ``part``."""

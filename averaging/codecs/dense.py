@@ -17,7 +17,16 @@ from torch import Tensor
 
 from swarm.errors import Malformed
 
-from .port import Raw, largest_magnitude, output_for, pieces, require_finite, require_length, require_vector
+from .port import (
+    Raw,
+    largest_magnitude,
+    least_norm_of,
+    output_for,
+    pieces,
+    require_finite,
+    require_length,
+    require_vector,
+)
 
 
 class _Dense:
@@ -28,6 +37,10 @@ class _Dense:
     """An integer dtype of the same width: numpy has no bfloat16."""
     _wire: ClassVar[np.dtype[Any]]
     limit: ClassVar[float]
+    _relative: ClassVar[float] = 0.0
+    """How much of a number rounding may add to it ..."""
+    _absolute: ClassVar[float] = 0.0
+    """... or, to a very small one, how much in all."""
 
     def size(self, numbers: int) -> int:
         """Return the exact bytes of ``numbers`` encoded values."""
@@ -61,6 +74,10 @@ class _Dense:
             if not largest_magnitude(piece) <= self.limit:  # also true for NaN
                 raise Malformed("a value is NaN, infinite or out of range")
         return vector_N
+
+    def least_norm(self, payload: Raw, decoded_N: Tensor) -> float:
+        """Return a norm that no vector which `encode` turns into ``payload`` is shorter than."""
+        return least_norm_of(decoded_N, self._relative, self._absolute)
 
 
 class Float32(_Dense):
@@ -108,6 +125,8 @@ class Float16(_Dense):
     _bits = torch.int16
     _wire = np.dtype("<i2")
     limit = 65504.0
+    _relative = 2.0**-11
+    _absolute = 2.0**-25
 
 
 class BFloat16(_Dense):
@@ -117,3 +136,5 @@ class BFloat16(_Dense):
     _bits = torch.int16
     _wire = np.dtype("<i2")
     limit = 2.0**100
+    _relative = 2.0**-8
+    _absolute = 2.0**-134

@@ -57,6 +57,13 @@ class Codec(Protocol):
         ``out`` is undefined.
         """
 
+    def least_norm(self, payload: Raw, decoded_N: Tensor) -> float:
+        """Return a norm that no vector which `encode` turns into ``payload`` is shorter than.
+
+        ``decoded_N`` is what `decode` has read from these bytes. So the rounding of a codec makes no honest
+        vector look too long, and a payload has no room for more than that.
+        """
+
 
 def pieces(numbers: int, piece: int | None = None) -> Iterator[slice]:
     """Return slices that cut ``numbers`` numbers into pieces of ``piece`` (default: `PIECE`), in order."""
@@ -85,6 +92,15 @@ def require_finite(vector_N: Tensor) -> float:
     if not math.isfinite(largest):
         raise ValueError("NaN or infinity must not leave this peer")
     return largest
+
+
+def least_norm_of(decoded_N: Tensor, relative: float, absolute: float) -> float:
+    """Return the least norm of numbers that round to ``decoded_N``.
+
+    Rounding moves each by at most ``relative`` of itself, or by ``absolute`` if that is more.
+    """
+    found = float(torch.linalg.vector_norm(decoded_N, dtype=torch.float64))
+    return max(0.0, found * (1 - relative) - absolute * math.sqrt(len(decoded_N)))
 
 
 def output_for(numbers: int, out: Tensor | None) -> Tensor:

@@ -121,6 +121,17 @@ class Quantised:
             lazy_N.decode_into(here, vector_N[here])
         return vector_N
 
+    def least_norm(self, payload: Raw, decoded_N: Tensor) -> float:
+        """Return a norm that no vector which `encode` turns into ``payload`` is shorter than.
+
+        Every number is at least half a scale nearer to zero than what it decodes to, and not beyond zero.
+        """
+        lazy_N = LazyVector(self, payload, len(decoded_N))
+        squares = (
+            lazy_N.least_squares(here, decoded_N[here]) for here in pieces(len(decoded_N), self._piece)
+        )
+        return math.sqrt(sum(squares))
+
     def subtract(self, payload: Raw, vector_N: Tensor) -> None:
         """Subtract what `decode` reads in ``payload`` from ``vector_N``, in place.
 
@@ -223,6 +234,15 @@ class LazyVector:
         if whole * block < numbers:
             piece_N[whole * block :].mul_(self._scales_B1[first + whole])
         return piece_N
+
+    def least_squares(self, here: slice, piece_N: Tensor) -> float:
+        """Return the least sum of squares of numbers that round to ``piece_N``, the piece ``here``."""
+        block = self._codec.block
+        first = here.start // block
+        scales_B = self._scales_B1[first : first - (-len(piece_N) // block), 0].double()
+        halves_N = (scales_B / 2).repeat_interleave(block)[: len(piece_N)]
+        least_N = (piece_N.double().abs() - halves_N).clamp_(min=0)
+        return float(torch.dot(least_N, least_N))
 
 
 def _scaled(numbers_BK: Floats, scales_B: Floats, out_BK: Floats | None = None) -> Floats:

@@ -16,7 +16,7 @@ import numpy as np
 from torch import Tensor
 
 from .chunks import chunking_of
-from .port import Raw, Shape, output_for, require_length, require_vector
+from .port import Raw, Shape, least_norm_of, output_for, require_length, require_vector
 from .positions import IndexList
 from .select import largest
 from .values import SignMagnitude
@@ -74,3 +74,11 @@ class Sparse:
             numbers_N[run.span] = 0
             numbers_N[positions] = values
         return vector_N
+
+    def least_norm(self, payload: Raw, decoded_N: Tensor) -> float:
+        """Return a norm that no vector which `encode` turns into ``payload`` is shorter than.
+
+        A magnitude is the mean of those that it stands for, and the square of a mean is never more than the
+        mean of the squares. So only its rounding to float16 can add to the norm.
+        """
+        return least_norm_of(decoded_N, 2.0**-11, 2.0**-25)

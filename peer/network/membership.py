@@ -257,19 +257,25 @@ class Membership:
         """
         here = self.roster.peers(asyncio.get_running_loop().time())
         near = here if hierarchy.count == 1 else hierarchy.group_mates(self.me, here)
-        leading = self._leading(self._describe()[0], near)
-        told = TOLD if len(here) <= MANY else TOLD_BY_MANY
         if len(near) > TOLD:
-            near = list(dict.fromkeys([*leading, *self.some(told - LEADERS_TOLD, near)]))
+            round_, progress = self._describe()
+            leading = leaders(self._run, round_, progress.state_root, near)[:LEADERS_TOLD]
+            near = list(dict.fromkeys([*leading, *self.some(self._told - LEADERS_TOLD, near)]))
         await self._tell(near, deadline)
 
     async def announce_to_next(self, deadline: float) -> None:
-        """Tell the peers that may lead the round after ours."""
-        here = self.roster.peers(asyncio.get_running_loop().time())
-        await self._tell(self._leading(self._describe()[0] + 1, here), deadline)
+        """Tell peers of which one may lead the round after ours.
 
-    def _leading(self, round_: int, here: Iterable[PeerId]) -> list[PeerId]:
-        return leaders(self._run, round_, here)[:LEADERS_TOLD]
+        Who leads it follows from a state that is not decided yet. So in a small run we tell everybody, and in
+        a larger one peers by chance.
+        """
+        await self._tell(self.some(self._told), deadline)
+
+    @property
+    def _told(self) -> int:
+        """How many peers to tell at once."""
+        here = self.roster.peers(asyncio.get_running_loop().time())
+        return TOLD if len(here) <= MANY else TOLD_BY_MANY
 
     async def _tell(self, peers: Iterable[PeerId], deadline: float) -> None:
         request = Request("progress", self.sealed_progress())

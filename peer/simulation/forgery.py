@@ -145,7 +145,8 @@ class Forger:
             items = tuple(bytes(update.payload) if member == self._me else b"" for member in members)
         else:
             encoded = encode_part(average_N, whole, result_codec(spec.codec))
-            items = (bits([True] * len(members)) + bytes(encoded.payload),)
+            head = bits([True] * len(members)) + self._chance.randbytes(32)
+            items = (head + bytes(encoded.payload),)
         record = Record(
             round=true.round,
             members=tuple(digest_of(member) for member in members),

@@ -8,6 +8,9 @@ Averages of successive rounds point partly the same way, with an autocorrelation
 along the averages, a step of Nesterov is η (1 + μ/(1−μρ)) averages long. With the published constants that is
 about 2 in a short run, which loses what the swarm gains over a single peer. Where the manifest says how long
 a step should be, η follows from ρ, measured in every round.
+
+No step is capped here. How long an average can be follows from the commits (`averaging/result_header.py`).
+A cap that newcomers compute like all others would stop no more, or honest early steps (decision 29).
 """
 
 # Axes: P parameters of the whole model, N parameters of what a round averages

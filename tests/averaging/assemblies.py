@@ -27,7 +27,7 @@ CLOSE = 10.0
 PATIENCE = 4.0
 END = CLOSE + 2 * PATIENCE
 KEYS = {key.peer_id: key for key in (KeyPair.from_seed(bytes([n]) * 32) for n in range(6))}
-A, B, C, D, E, F = groups.leaders(RUN, ROUND, KEYS)
+A, B, C, D, E, F = groups.leaders(RUN, ROUND, ROOT, KEYS)
 """In the order in which they lead, which is not that of their ids."""
 
 

@@ -16,7 +16,7 @@ from torch import Tensor
 from averaging.certificate import packed
 from averaging.codecs import Shape, codec_of, result_codec
 from averaging.group_average import BRIEF, GroupResult
-from averaging.messages import flag_bytes
+from averaging.messages import header_bytes
 from averaging.outcome import (
     Alone,
     Decided,
@@ -393,7 +393,7 @@ def test_any_codec_of_the_manifest_serves(codec: Codec) -> None:
     async def scene(network: SimulatedNetwork, peers: list[Peer]) -> None:
         decided(await together(peers))
         size = codec_of(result_codec(codec), Shape((512,))).size(512)
-        assert size + flag_bytes(2) in {len(item) for item in peers[0].post.shelf.values()}
+        assert size + header_bytes(2) in {len(item) for item in peers[0].post.shelf.values()}
 
     stage(scene, 2, manifest_with(codec=codec))
 

@@ -74,14 +74,15 @@ def test_a_peer_with_another_model_gets_a_reason_even_if_it_leads() -> None:
         (C,),
         "your model differs from the majority's; fetch theirs",
     )
+    leads, second, third = groups.leaders(RUN, ROUND, OTHER, (A, B, C))
     proposal, finish = play(
-        assembly(A, (A, B, C), root=OTHER),
+        assembly(leads, (A, B, C), root=OTHER),
         (0, None, [Send, WakeAt]),
         (0, Woken(), [WakeAt]),
-        (1, comes(B), [WakeAt]),
-        (1, comes(C), [Send, Finish]),
+        (1, comes(second), [WakeAt]),
+        (1, comes(third), [Send, Finish]),
     )
-    assert proposal == Send(others(A, B, C), proposed(B, C))
+    assert proposal == Send(others(leads, A, B, C), proposed(second, third))
     assert finish == Finish(Declined("our model differs from the majority's", ROUND))
 
 

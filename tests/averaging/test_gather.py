@@ -4,6 +4,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 
@@ -234,6 +236,47 @@ def test_a_header_that_no_member_may_send_is_malformed(raw: bytes) -> None:
 def test_a_fetched_update_must_be_well_formed_even_without_its_commit() -> None:
     for payload, ok in [(BLOBS[D].payload, True), (forged(norm=1.0), False), (forged(Codec.FP32), False)]:
         assert CheckUpdate(B, 3, WHOLE, payload, digest(payload), CODEC).run().ok is ok
+
+
+def verdict(codec: Codec, norm: float, numbers: bytes, signed: float | None = None) -> bool:
+    """Whether an update in ``codec`` is taken whose header says ``norm``, and whose commit says ``signed``.
+
+    Without ``signed`` it was fetched, and is measured all the same.
+    """
+    payload = UpdateHeader(codec, 100, norm).pack() + numbers
+    committed = None if signed is None else UpdateHeader(codec, 100, signed)
+    return CheckUpdate(D, 3, WHOLE, payload, digest(payload), codec, committed).run().ok
+
+
+@pytest.mark.parametrize("codec", list(Codec))
+def test_the_norm_of_an_update_is_what_its_commit_says(codec: Codec) -> None:
+    (encoded,) = EncodeUpdate(VECTORS[D], WHOLE, codec, 100).run()
+    numbers = bytes(encoded.payload[HEAD.size :])
+    huge = bytes(codec_of(codec, WHOLE.shape).encode(1e4 * VECTORS[D]))
+    assert verdict(codec, encoded.norm, numbers)
+    assert verdict(codec, encoded.norm, numbers, signed=encoded.norm)
+    assert not verdict(codec, encoded.norm, numbers, signed=1.5 * encoded.norm)
+    for norm in (0.0, 0.5 * encoded.norm, 0.9998 * encoded.norm, 1.0002 * encoded.norm, 1e30, 1e100):
+        assert not verdict(codec, norm, numbers)
+        assert not verdict(codec, norm, numbers, signed=norm)
+    for norm in (0.0, encoded.norm):
+        assert not verdict(codec, norm, huge)
+        assert not verdict(codec, norm, huge, signed=norm)
+
+
+@pytest.mark.parametrize("norm", [math.nan, math.inf, -math.inf, -1.0, 2e100])
+def test_a_norm_that_is_no_size_is_refused_whoever_has_signed_it(norm: float) -> None:
+    (encoded,) = EncodeUpdate(VECTORS[D], WHOLE, Codec.FP32, 100).run()
+    assert not verdict(Codec.FP32, norm, bytes(encoded.payload[HEAD.size :]))
+
+
+@pytest.mark.parametrize("codec", list(Codec))
+@pytest.mark.parametrize("norm", [0.0, 1.0, math.nan, math.inf])
+def test_numbers_that_are_not_finite_are_refused_whatever_their_norm_is_said_to_be(
+    codec: Codec, norm: float
+) -> None:
+    """All bits are ones: NaN as a number or a scale."""
+    assert not verdict(codec, norm, b"\xff" * codec_of(codec, WHOLE.shape).size(WHOLE.numbers))
 
 
 def test_jobs_are_values() -> None:

@@ -23,7 +23,7 @@ def ready(number: int, root: bytes = ROOT, round_: int = 1):  # type: ignore[no-
 def test_the_order_in_which_peers_are_named_changes_nothing() -> None:
     mixed = random.Random(1).sample(PEERS, len(PEERS))
     assert groups.form(RUN, 3, mixed, ROOT) == groups.form(RUN, 3, [*PEERS, PEERS[0]], ROOT)
-    assert groups.leaders(RUN, 3, mixed) == groups.leaders(RUN, 3, PEERS)
+    assert groups.leaders(RUN, 3, ROOT, mixed) == groups.leaders(RUN, 3, ROOT, PEERS)
     forwards = [ready(number) for number in range(20)]
     backwards = [ready(number) for number in reversed(range(20))]
     assert groups.seats(RUN, forwards, 7) == groups.seats(RUN, backwards, 7)
@@ -50,7 +50,7 @@ def test_two_quorums_share_more_than_a_third_of_the_members(count: int) -> None:
 
 
 def test_every_peer_leads_and_owns_a_part_now_and_then() -> None:
-    led = Counter(groups.leaders(RUN, round_, PEERS)[0] for round_ in range(600))
+    led = Counter(groups.leaders(RUN, round_, ROOT, PEERS)[0] for round_ in range(600))
     assert set(led) == set(PEERS)
     assert max(led.values()) < 3 * 600 / 20
     owned = {
@@ -65,6 +65,30 @@ def test_owners_are_members_once_each_and_no_more_than_wanted() -> None:
     group = group_of(5)
     assert len(groups.owners(RUN, group, 3)) == 3
     assert sorted(groups.owners(RUN, group, 16)) == list(group.members)
+
+
+def test_no_claim_and_no_word_of_a_leader_changes_who_owns_a_part() -> None:
+    """Else a leader tries words, and a member claims, until its friends own most of the parts."""
+    drawn = groups.owners(RUN, groups.form(RUN, 1, PEERS, ROOT), 4)
+    for number in range(50):
+        claims = groups.Claims({PEERS[0]: groups.LinkClaim(uplink=number)}, {PEERS[1]: 1 + number})
+        assert groups.owners(RUN, groups.form(RUN, 1, PEERS, ROOT, claims, unseated=number), 4) == drawn
+
+
+def test_a_member_that_is_left_out_changes_only_its_own_place_among_the_owners() -> None:
+    drawn = groups.owners(RUN, groups.form(RUN, 1, PEERS, ROOT), 20)
+    for gone in PEERS:
+        rest = groups.form(RUN, 1, [peer for peer in PEERS if peer != gone], ROOT)
+        assert groups.owners(RUN, rest, 20) == tuple(owner for owner in drawn if owner != gone)
+
+
+def test_who_leads_sits_and_owns_in_a_round_is_unknown_until_its_model_is_known() -> None:
+    roots = [bytes([n]) * 32 for n in range(60)]
+    assert {groups.leaders(RUN, 1, root, PEERS)[0] for root in roots} == set(PEERS)
+    seated = [groups.seats(RUN, [ready(n, root) for n in range(20)], 4) for root in roots]
+    assert {said.signer for seats in seated for said in seats} == set(PEERS)
+    owned = [groups.owners(RUN, groups.form(RUN, 1, PEERS, root), 4) for root in roots]
+    assert {owner for owners in owned for owner in owners} == set(PEERS)
 
 
 def test_if_more_come_than_there_are_seats_each_peer_is_seated_once_and_others_in_other_rounds() -> None:

@@ -18,7 +18,7 @@ from torch import Tensor
 from averaging.certificate import DecisionCertificate, Electorate
 from averaging.codecs import codec_of
 from averaging.hierarchy import Hierarchy
-from averaging.messages import MAX_MEMBERS, MAX_POPULATION, MAX_WEIGHT, bits, flag_bytes, flags_of
+from averaging.messages import MAX_MEMBERS, MAX_POPULATION, MAX_WEIGHT, bits, flags_of, header_bytes
 from averaging.outcome import Decided
 from averaging.record import (
     Record,
@@ -439,7 +439,7 @@ def test_an_item_whose_bytes_are_no_numbers_is_malformed(exchange: Exchange, cod
     record = record_of(exchange, codec)
     shape = shape_of(exchange, codec)
     first, *rest = record.items
-    head = HEAD.size if exchange is Exchange.GATHER else flag_bytes(3)
+    head = HEAD.size if exchange is Exchange.GATHER else header_bytes(3)
     with pytest.raises(Malformed):
         replayed(raw_of(record, items=[first[:head] + b"\xff" * (len(first) - head), *rest]), shape)
 

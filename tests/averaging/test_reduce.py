@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from averaging.codecs import LazyVector, codec_of, is_sparse
+from averaging.codecs import LazyVector, codec_of, is_sparse, result_codec
 from averaging.one_pass import norm
 from averaging.partition import Part, plan
 from averaging.reduce import (
@@ -30,7 +30,7 @@ from averaging.reduce import (
     digest,
     weighted_sum,
 )
-from averaging.robust import Claim, coefficients
+from averaging.robust import Claim, coefficients, longest
 from swarm.identity import PeerId
 from swarm.manifest import Codec
 
@@ -289,6 +289,91 @@ def test_the_largest_updates_there_are_still_have_a_finite_average() -> None:
     payload = codec_of(Codec.FP32).encode(torch.full((8,), 3e38))
     reduced = ReducePart(part, (Share(payload, Codec.FP32, 1.0),) * 256, Codec.FP32).run()
     assert CheckResult(part, reduced.payload, reduced.hash, Codec.FP32).run().ok
+
+
+# --- how long a result may be -------------------------------------------------------------------------------
+
+HALF_LIMIT = 65504.0
+
+
+def updates_of_a_round(seed: int, members: int, numbers: int, agreement: float, size: float) -> list[Tensor]:
+    """Updates that point partly the same way: not at all for an ``agreement`` of 0, exactly for 1."""
+    noise = torch.Generator().manual_seed(seed)
+    common_N = torch.randn(numbers, generator=noise)
+    common_N[torch.rand(numbers, generator=noise) < 0.3] = 0
+    sizes = torch.rand(members, generator=noise) * 3
+    own = [torch.randn(numbers, generator=noise) for _ in range(members)]
+    mixed = [agreement * common_N + (1 - agreement) * own_N for own_N in own]
+    return [float(its_size) * size * vector_N for its_size, vector_N in zip(sizes, mixed, strict=True)]
+
+
+def checked_result(
+    updates: list[Tensor], codec: Codec, factor: float = 1.0, *, room: float = 1.0
+) -> tuple[Checked, float]:
+    """What a member says of the average of ``updates`` times ``factor``; and its length, relative to what the
+    commits allow."""
+    part = Part(0, 0, len(updates[0]), BOB)
+    sent = [EncodeParts(update_N, (part,), codec).run()[0] for update_N in updates]
+    claims = [Claim(1 + seat, one.norm, one.norm) for seat, one in enumerate(sent)]
+    shares = tuple(
+        Share(one.payload, codec, single(factor * count))
+        for one, count in zip(sent, coefficients(claims), strict=True)
+    )
+    reduced = ReducePart(part, shares, result_codec(codec)).run()
+    most = longest(claims)
+    verdict = CheckResult(part, reduced.payload, reduced.hash, result_codec(codec), most=room * most).run()
+    assert reduced.vector_N is not None
+    return verdict, norm(reduced.vector_N) / most if most else 0.0
+
+
+@ALL
+@settings(max_examples=60)
+@given(
+    seed=st.integers(0, 1 << 30),
+    members=st.integers(1, 9),
+    numbers=st.sampled_from([1, 2, 255, 256, 700, 5000]),
+    agreement=st.sampled_from([0.0, 0.5, 0.9, 1.0]),
+    size=st.sampled_from([0.0, 1e-45, 1e-38, 2.0**-25, 1e-7, 1e-3, 1.0, 1e4, 1e9]),
+)
+def test_an_honest_result_is_never_too_long(
+    codec: Codec, seed: int, members: int, numbers: int, agreement: float, size: float
+) -> None:
+    verdict, _ = checked_result(updates_of_a_round(seed, members, numbers, agreement, size), codec)
+    assert verdict.ok, verdict.reason
+
+
+@ALL
+@pytest.mark.parametrize("factor", [3.0, 100.0, 1e6])
+def test_a_result_that_is_longer_than_the_commits_allow_is_not_taken(codec: Codec, factor: float) -> None:
+    verdict, length = checked_result(updates_of_a_round(1, 5, 5000, 0.9, 1e-3), codec, factor)
+    assert length > 1.5
+    assert not verdict.ok
+    assert "the commits allow" in verdict.reason
+
+
+@ALL
+def test_rounding_leaves_no_room_for_a_lie(codec: Codec) -> None:
+    """All updates are equal, so that the honest average is as long as it may be."""
+    updates = [drawn(5000, 1)] * 5
+    assert checked_result(updates, codec)[0].ok
+    assert not checked_result(updates, codec, 1.25)[0].ok
+
+
+@ALL
+def test_no_payload_that_decodes_makes_a_long_result(codec: Codec) -> None:
+    """Of the largest scales and magnitudes that the codec has, a few numbers in each block."""
+    part = Part(0, 0, 4096, BOB)
+    vector_N = torch.zeros(4096)
+    vector_N[::256] = HALF_LIMIT
+    (encoded,) = EncodeParts(vector_N, (part,), codec).run()
+    job = CheckResult(part, encoded.payload, encoded.hash, codec, most=1.0)
+    assert not job.run().ok
+    assert replace(job, most=math.inf).run().ok, "what more than two thirds hold is not measured"
+
+
+def test_an_average_of_zeros_is_not_too_long() -> None:
+    assert checked_result([torch.zeros(300)] * 3, Codec.INT4)[0].ok
+    assert not checked_result([drawn(300, 1)] * 3, Codec.INT4, room=0.0)[0].ok
 
 
 def test_jobs_are_equal_by_value_and_those_with_tensors_by_identity() -> None:

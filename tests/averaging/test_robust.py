@@ -36,12 +36,12 @@ def is_float32(value: float) -> bool:
 
 def unclipped(claims: list[Claim]) -> list[float]:
     """The mean by capped weights, as float32: what the coefficients are before any norm is clipped."""
-    weights = [claim.weight for claim in claims if claim.weight]
-    if not weights:
+    weights = [claim.weight if claim.norm else 0.0 for claim in claims]
+    if not any(weights):
         return [0.0] * len(claims)
-    most = WEIGHT_CAP * middle(weights)
+    most = WEIGHT_CAP * middle([weight for weight in weights if weight])
     total = math.fsum(min(weight, most) for weight in weights)
-    return [float32(min(claim.weight, most) / total) for claim in claims]
+    return [float32(min(weight, most) / total) for weight in weights]
 
 
 @check
@@ -122,10 +122,20 @@ def test_an_update_within_the_median_norm_is_not_clipped() -> None:
 
 def test_idle_members_do_not_silence_the_others() -> None:
     assert coefficients([Claim(5, 2.0, 1.0), Claim(0, 0.0, 0.0), Claim(0, 0.0, 0.0)]) == [1.0, 0.0, 0.0]
-    assert (
-        coefficients([Claim(5, 2.0, 1.0), Claim(5, 0.0, 0.0), Claim(5, 0.0, 0.0), Claim(5, 2.0, 0.0)])
-        == [0.25] * 4
-    )
+
+
+def test_a_member_that_changed_nothing_in_one_part_keeps_its_weight_there() -> None:
+    claims = [Claim(5, 2.0, 1.0), Claim(5, 2.0, 0.0), Claim(5, 2.0, 0.0), Claim(5, 2.0, 1.0)]
+    assert coefficients(claims) == [0.25] * 4
+
+
+@check
+@given(honest, st.integers(1, 12), st.sampled_from([1.0, 100.0, 1e12]))
+def test_members_that_send_zeros_count_as_if_they_were_absent(
+    claims: list[Claim], idle: int, weight: float
+) -> None:
+    found = coefficients([*claims, *[Claim(weight, 0.0, 0.0)] * idle])
+    assert found == [*coefficients(claims), *[0.0] * idle]
 
 
 def test_weightless_claims_move_no_median() -> None:

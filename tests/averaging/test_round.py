@@ -37,7 +37,7 @@ from swarm.machine import (
     Woken,
 )
 from swarm.manifest import Codec
-from swarm.wire import Message
+from swarm.wire import Message, pack
 from tests.averaging.members import ROOT, applied_items, group_of, heard, update_of
 
 A, B, C, D = group_of(4).members
@@ -89,7 +89,13 @@ def result(owner: PeerId, *included: PeerId) -> bytes:
     codec = codec_of(Codec.INT8)
     decoded = (codec.decode(encoded(member)[index].payload, 256) for member in members)
     sum_N = weighted_sum(decoded, coefficients([claim(member, index) for member in members]))
-    return bits([member in members for member in GROUP.members]) + codec.encode(sum_N)
+    return header(members) + codec.encode(sum_N)
+
+
+def header(included: list[PeerId]) -> bytes:
+    """What stands in front of the numbers of a result of the updates of ``included``."""
+    commits_ = b"".join(digest(pack(commit(member))) for member in included)
+    return bits([member in included for member in GROUP.members]) + digest(commits_)
 
 
 def claim(member: PeerId, index: int) -> Claim:
@@ -323,6 +329,67 @@ def test_of_two_receipts_of_one_owner_the_first_counts() -> None:
     report, *_ = seat.tell(Delivered(D, "result.3", other))
     assert isinstance(report, Report)
     assert (report.code, report.peer) == ("bad-result", D)
+
+
+def too_long(owner: PeerId, *included: PeerId) -> bytes:
+    """A result of the part of ``owner`` in which all numbers are as large as int8 can say."""
+    members = [member for member in GROUP.members if member in (included or GROUP.members)]
+    return header(members) + codec_of(Codec.INT8).encode(torch.full((256,), 127 * 65504.0))
+
+
+@pytest.mark.parametrize("included", [GROUP.members, (D,), (B, D)], ids=["all", "itself", "two"])
+def test_a_result_that_is_longer_than_the_commits_allow_is_not_held(included: tuple[PeerId, ...]) -> None:
+    """Whoever it claims to include, and however long an update its owner has committed to."""
+    seat = Seat()
+    huge = commit(D, norms=(*commit(D).norms[:3], 1e30))
+    seat.tell(*commits(B, C), heard(D, huge), part_of(B), part_of(C), part_of(D))
+    seat.tell(*publishes(B), *publishes(C))
+    report, *told = seat.tell(*publishes(D, too_long(D, *included)))
+    assert isinstance(report, Report)
+    assert (report.code, report.peer) == ("bad-result", D)
+    told += seat.tell(Woken(), now=AT.results)
+    (said,) = messages(told, Holdings)
+    assert isinstance(said, Holdings)
+    assert digest(too_long(D, *included)) not in said.hashes
+
+
+def test_a_result_that_includes_nobody_is_not_held() -> None:
+    seat = Seat()
+    seat.tell(*commits(B, C, D), part_of(B), part_of(C), part_of(D), *publishes(B), *publishes(C))
+    report, *_ = seat.tell(*publishes(D, bytes(PLAN.header_bytes) + result(D)[PLAN.header_bytes :]))
+    assert isinstance(report, Report)
+    assert (report.code, report.peer) == ("bad-result", D)
+
+
+def test_a_result_by_another_commit_than_ours_is_held_all_the_same() -> None:
+    """A member that commits to different things costs nobody a result, and the owner no trust."""
+    seat = Seat()
+    seat.tell(*commits(B, D), heard(C, commit(C, seed=bytes([1]) * 32)))
+    told = seat.tell(*(part_of(member) for member in (B, C, D)), *publishes(B), *publishes(C), *publishes(D))
+    assert not [command for command in told if isinstance(command, Report)]
+    (said,) = messages(told, Holdings)
+    assert isinstance(said, Holdings)
+    assert said.hashes[1:] == HASHES[1:]
+
+
+def test_a_result_waits_until_more_than_half_of_the_members_have_committed() -> None:
+    seat = Seat()
+    seat.tell(*commits(B), *publishes(B), *publishes(D))
+    assert not seat.machine._state.held
+    seat.tell(*commits(C))
+    assert set(seat.machine._state.held) == {1, 3}
+
+
+def test_what_more_than_two_thirds_have_decided_is_fetched_and_not_judged_again() -> None:
+    """All that hold it have judged it, by commits that may be others than ours."""
+    seat = Seat()
+    seat.tell(*commits(B, C, D), part_of(B), part_of(C), part_of(D), *publishes(B), *publishes(C))
+    seat.tell(*publishes(D, too_long(D)), now=AT.results)
+    hashes = (*HASHES[:3], digest(too_long(D)))
+    told = seat.tell(*holdings(hashes, B, C, D), *ballots(hashes, B, C, D), now=3.1)
+    fetch = next(command for command in told if isinstance(command, Fetch))
+    end = applied(seat.tell(Delivered(fetch.source, fetch.item, too_long(D)), now=3.2))
+    assert applied_items(end) == (True,) * 4
 
 
 def test_a_ballot_is_cast_as_soon_as_nothing_can_change_it() -> None:

@@ -32,8 +32,8 @@ def test_no_deadline_comes_after_the_last_one() -> None:
 
 def test_a_plan_knows_the_length_of_every_result() -> None:
     assert PLAN.result_size(PARTS[0]) == len(result(A))
-    assert PLAN.header_bytes == 4
-    assert replace(PLAN, group=group_of(33)).header_bytes == 8
+    assert PLAN.header_bytes == 4 + 32
+    assert replace(PLAN, group=group_of(33)).header_bytes == 8 + 32
 
 
 def test_an_item_is_a_part_or_in_a_gather_exchange_a_member() -> None:

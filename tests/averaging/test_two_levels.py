@@ -102,7 +102,7 @@ def level2_of(*members: PeerId) -> Company:
 
 LEVEL2_COMPANY = level2_of(REPRESENTATIVE, *OTHERS)
 LEVEL2 = LEVEL2_COMPANY.seated.group
-ITEM = bytes(bits([True] * len(LEVEL2.members))) + bytes(codec_of(Codec.FP32).encode(THEIRS_P))
+ITEM = bits([True] * len(LEVEL2.members)) + bytes(32) + bytes(codec_of(Codec.FP32).encode(THEIRS_P))
 """The result of the only part, with all members included."""
 SHAPE = UpdateShape(spec=MANIFEST.round, tensors=(4,))
 RECORD = LEVEL2_COMPANY.record(SHAPE, (ITEM,))

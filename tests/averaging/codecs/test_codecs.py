@@ -96,6 +96,42 @@ def test_what_a_codec_leaves_out_is_never_more_than_what_there_was(
 
 
 @ALL
+@check
+@given(shaped=shaped_vectors())
+def test_no_vector_is_shorter_than_the_least_norm_of_its_payload(
+    name: CodecName, shaped: tuple[Tensor, Shape]
+) -> None:
+    vector_N, shape = shaped
+    codec = codec_of(name, shape)
+    payload = codec.encode(vector_N)
+    decoded_N = codec.decode(payload, len(vector_N))
+    least = codec.least_norm(payload, decoded_N)
+    assert 0 <= least <= float(vector_N.double().norm()) * (1 + 1e-5)
+    assert least <= float(decoded_N.double().norm()) * (1 + 1e-12)
+
+
+@ALL
+def test_the_least_norm_of_a_payload_is_near_what_was_encoded(name: CodecName) -> None:
+    """Nobody hides much in the rounding."""
+    vector_N = drawn(70_001, 3, 1e-3)
+    codec = codec_of(name)
+    payload = codec.encode(vector_N)
+    decoded_N = codec.decode(payload, len(vector_N))
+    room = {CodecName.INT4: 0.25, CodecName.INT8: 0.02}.get(name, 0.005)
+    assert codec.least_norm(payload, decoded_N) >= float(decoded_N.norm()) * (1 - room)
+
+
+@pytest.mark.parametrize(("name", "top"), [(CodecName.INT4, 7), (CodecName.INT8, 127)])
+def test_a_huge_scale_with_few_numbers_in_each_block_is_seen_to_be_huge(name: CodecName, top: int) -> None:
+    """Half a scale for all numbers would be more than such a vector is long."""
+    vector_N = torch.zeros(2560)
+    vector_N[::256] = top * 60000.0
+    codec = codec_of(name)
+    payload = codec.encode(vector_N)
+    assert codec.least_norm(payload, codec.decode(payload, 2560)) > 0.9 * float(vector_N.norm())
+
+
+@ALL
 @pytest.mark.parametrize("numbers", [0, 1, 2, 255, 256, 257, 511, 65536, 65537, 131073])
 def test_every_length_has_its_exact_size(name: CodecName, numbers: int) -> None:
     codec = codec_of(name)

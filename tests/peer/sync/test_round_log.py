@@ -53,7 +53,8 @@ class Replaying:
         (whole,) = self.shape.parts(record)
         update_P = 0.01 * torch.randn(whole.numbers, generator=torch.Generator().manual_seed(seed))
         numbers = codec_of(result_codec(MANIFEST.round.codec), whole.shape).encode(update_P)
-        return Record(record.round, record.members, 2, 100, record.stops, (bits([True, True]) + numbers,))
+        head = bits([True, True]) + bytes(32)
+        return Record(record.round, record.members, 2, 100, record.stops, (head + numbers,))
 
     async def go_on(self, *records: Record) -> SharedState:
         """Take the step of each, and keep it."""
