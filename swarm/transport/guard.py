@@ -18,6 +18,7 @@ from types import MappingProxyType
 
 from ..bounded import LeastRecentlyUsed
 from ..errors import Busy, Flooding, Malformed, Oversized
+from ..hosts import group_of
 from ..identity import PeerId
 from ..wire import CONTROL_LIMIT
 from .throttle import TokenBucket
@@ -57,7 +58,8 @@ class ConnectionLimits:
     """How many TCP connections a transport keeps, and how it tunes them."""
 
     per_host: int = 128
-    """Accepted connections from one IP address, which a university may share. Each costs about 0.3 MiB."""
+    """Accepted connections from one IPv4 address, or from one IPv6 network of 64 bits, which a university may
+    share. Each costs about 0.3 MiB."""
     total: int = 512
     """Accepted connections in all, and opened ones in all; many systems allow a process 1,024 descriptors."""
     per_peer: int = 8
@@ -149,6 +151,7 @@ class Guard:
         Raises `Flooding` where there are too many already.
         """
         limits = self.limits.connections
+        host = group_of(host)
         if self._connections[host] >= limits.per_host or self.connections >= limits.total:
             raise Flooding(f"no more connections from {host}")
         self._connections[host] += 1

@@ -206,6 +206,8 @@ class Server:
             await serve(stream, partial(self._handle_message, sender, host), timeouts)
         except TimeoutError:
             self._guard.refusals.count("silent")
+        except TooLate:
+            self._guard.refusals.count("broken")
         finally:
             stream.abort()
 
