@@ -88,6 +88,10 @@ Admit = Callable[[PeerId, str], Allowance]
 read."""
 
 
+Unsent = Callable[[Call, int], None]
+"""(call, bytes): of the reply to ``call``, so many bytes could not be sent, because its connection ended."""
+
+
 def control(sender: PeerId, argument: str) -> Allowance:
     """The allowance of an ordinary control message: at most 64 KiB, from any peer of the run."""
     return Allowance()
@@ -103,6 +107,7 @@ class Route:
     name: str
     handler: Handler
     admit: Admit = control
+    on_unsent: Unsent | None = None
 
 
 class Transport(Protocol):
