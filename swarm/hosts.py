@@ -5,6 +5,8 @@ from __future__ import annotations
 import ipaddress
 from functools import lru_cache
 
+from .identity import PeerId
+
 IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 _HOST_BITS = 64
@@ -32,6 +34,29 @@ def is_public(host: str) -> bool:
     """Whether ``host`` is an IP address of the internet, and not of this computer or a private network."""
     address = _address(host)
     return address is not None and address.is_global and not address.is_multicast
+
+
+@lru_cache(maxsize=1 << 12)
+def is_private(host: str) -> bool:
+    """Whether ``host`` is an IP address that is not on the internet.
+
+    False for a name: nobody knows before it is looked up.
+    """
+    return _address(host) is not None and not is_public(host)
+
+
+def is_address(host: str) -> bool:
+    """Whether ``host`` is an IP address, and not a name."""
+    return _address(host) is not None
+
+
+def share_of(peer: PeerId, host: str) -> str:
+    """With whom ``peer``, which calls from ``host``, has a share of what costs us something.
+
+    All peers behind one public address have one share, because a key costs nothing. In a private network, or
+    where no address is known, each peer has its own.
+    """
+    return group_of(host) if is_public(host) else peer
 
 
 def _address(host: str) -> IPAddress | None:

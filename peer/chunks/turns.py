@@ -1,4 +1,4 @@
-"""Who may have bytes of this peer next: the share of each of those that fetch from it.
+"""Who may have bytes of this peer next: the share of each of those that fetch from it, its takers.
 
     a request ──► `Busy` if it would wait too long ──► it waits for its turn ──► it is paid ──► it is sent
                                                        what was not sent in the end is given back ◄──┘
@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 
 from swarm.bounded import LeastRecentlyUsed
 from swarm.errors import Busy
-from swarm.hosts import group_of, is_public
+from swarm.hosts import share_of
 from swarm.transport import Call
 from swarm.transport.throttle import TokenBucket
 
@@ -36,11 +36,6 @@ class Serving:
     """Requests that may wait for their turn. Beyond that only a taker of which none waits may ask."""
     patience: float = 2.0
     """Seconds that a request may wait for its turn. If it would have to wait longer, we are `Busy`."""
-
-
-def taker_of(call: Call) -> str:
-    """Who shares a turn: all peers behind one public address, because keys cost nothing; else each peer."""
-    return group_of(call.host) if is_public(call.host) else call.sender
 
 
 @dataclass(eq=False, slots=True)
@@ -70,7 +65,7 @@ class Turns:
     async def take(self, call: Call, size: int) -> None:
         """Wait until ``size`` bytes may leave for ``call``. Raises `Busy` if that would take too long."""
         loop = asyncio.get_running_loop()
-        turn = self._queue(taker_of(call), size, loop.time())
+        turn = self._queue(share_of(call.sender, call.host), size, loop.time())
         try:
             await turn.is_next.wait()
             turn.is_paid = True
@@ -85,7 +80,7 @@ class Turns:
 
     def give_back(self, call: Call, size: int) -> None:
         """Of the bytes that ``call`` has taken, ``size`` could not be sent: its connection has ended."""
-        self._refund(taker_of(call), size, is_paid=True)
+        self._refund(share_of(call.sender, call.host), size, is_paid=True)
 
     def _queue(self, taker: str, size: int, now: float) -> _Turn:
         tag = max(self._tag, self._ends.get(taker, 0.0))

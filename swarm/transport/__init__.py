@@ -6,6 +6,7 @@ Real sockets (`http`) and a simulated network (`swarm.simulation`) implement it.
 
     http        the transport itself: which way a request takes
     dialing     where a peer can be reached; opens lanes to it
+    dials       how often we dial an address that a stranger names
     client      calls by HTTP
     lanes       short and bulk messages, one after the other on a connection of our own format
     server      the listening side of both

@@ -88,12 +88,32 @@ class RequestLimits:
 
 
 @dataclass(frozen=True, slots=True)
+class DialLimits:
+    """How often we dial addresses that have not answered as the peer that names them."""
+
+    tries: float = 4.0
+    """Dials of one address of one peer in a row ..."""
+    tries_per_second: float = 1 / 15
+    """... and after that: four a minute, for a peer whose port is opened late."""
+    host_burst: float = 64.0
+    """Dials to one host at once, whoever is said to be there. In a local run all peers have the same one."""
+    host_rate: float = 1.0
+    """Dials to one host per second after that."""
+    teller_burst: float = 32.0
+    """Dials at once on the word of one teller, or of all behind one public address: a welcome names 40 peers,
+    and those that are there take nothing."""
+    teller_rate: float = 0.5
+    """Dials on that word per second after that."""
+
+
+@dataclass(frozen=True, slots=True)
 class Limits:
     """How much of this machine other peers may use."""
 
     timeouts: Timeouts = Timeouts()
     connections: ConnectionLimits = ConnectionLimits()
     requests: RequestLimits = RequestLimits()
+    dials: DialLimits = DialLimits()
 
 
 class Refusals:

@@ -2,7 +2,8 @@
 
 import pytest
 
-from swarm.hosts import group_of, is_public
+from swarm.hosts import group_of, is_address, is_private, is_public, share_of
+from swarm.identity import PeerId
 
 
 @pytest.mark.parametrize(
@@ -37,3 +38,19 @@ def test_an_address_of_the_internet_is_public(host: str) -> None:
 )  # fmt: skip
 def test_every_other_address_is_not(host: str) -> None:
     assert not is_public(host)
+
+
+def test_a_name_is_neither_public_nor_private_before_it_is_looked_up() -> None:
+    assert not is_public("peer.example.org")
+    assert not is_private("peer.example.org")
+    assert not is_address("peer.example.org")
+    assert is_private("127.0.0.1")
+    assert is_address("::1")
+
+
+def test_a_share_is_that_of_a_public_address_or_of_a_peer_in_a_private_network() -> None:
+    anna = PeerId("anna")
+    boris = PeerId("boris")
+    assert share_of(anna, "2600::1") == share_of(boris, "2600::2")
+    assert share_of(anna, "192.168.0.7") != share_of(boris, "192.168.0.7")
+    assert share_of(anna, "") == share_of(anna, "192.168.0.7") == anna

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from peer.chunks.turns import Serving, Turns, taker_of
+from peer.chunks.turns import Serving, Turns
 from swarm.errors import Busy
 from swarm.identity import PeerId
 from swarm.simulation.clock import simulate
@@ -132,9 +132,3 @@ async def test_a_request_that_would_wait_too_long_is_refused_at_once(queue: Queu
     assert not any(task.done() for task in waiting[1:])
     await queue.turns.take(call("honest"), CHUNK)
     assert sum(task.done() for task in waiting) <= 3, "nor does the crowd keep out a peer that has its share"
-
-
-def test_a_share_is_that_of_a_public_address_or_of_a_peer_in_a_network_of_our_own() -> None:
-    assert taker_of(call("a", "2600::1")) == taker_of(call("b", "2600::2"))
-    assert taker_of(call("a", "192.168.0.7")) != taker_of(call("b", "192.168.0.7"))
-    assert taker_of(call("a")) == taker_of(call("a"))
