@@ -26,7 +26,12 @@ from .wire import (
     pack,
     seal_body,
     sized,
+    unpack,
 )
+
+MOST_CHUNKS = 1 << 20
+"""Chunks of the largest training text. A peer holds the hashes of all of them, 32 MiB, before it fetches the
+first one. In chunks of 4 MiB, the largest that a manifest may name, they are a text of 4 TiB."""
 
 
 class Codec(IntEnum):
@@ -123,6 +128,9 @@ class DataSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, array_li
             1 <= self.length <= 1 << 44 and 1 << 10 <= self.chunk <= 1 << 22 and len(self.description) <= 200
         ):
             raise ValueError("data: sizes out of range")
+        chunks = -(-self.length // self.chunk)
+        if chunks > MOST_CHUNKS:
+            raise ValueError(f"data: the text has {chunks} chunks, at most {MOST_CHUNKS} are allowed")
 
 
 class RoundTiming(msgspec.Struct, frozen=True, forbid_unknown_fields=True, array_like=True):
@@ -311,8 +319,9 @@ def run_id_of(sealed: bytes) -> bytes:
 def open_manifest(raw: bytes, run_id: bytes) -> RunManifest:
     """Read a manifest from a stranger. Its hash must be ``run_id``, which the ticket names.
 
-    Raises `WrongVersion` where the run uses another protocol, `WrongContent` for another hash, `Malformed`
-    where its organiser has not signed it, and the errors of `open_frame`.
+    Raises `WrongVersion` where the run uses another protocol, `ConfigError` where no run can have its values,
+    `WrongContent` for another hash, `Malformed` where its organiser has not signed it, and the errors of
+    `open_frame`.
     """
     if len(raw) > CONTROL_LIMIT:
         raise Oversized(f"{len(raw)} bytes, a manifest has at most {CONTROL_LIMIT}")
@@ -320,6 +329,7 @@ def open_manifest(raw: bytes, run_id: bytes) -> RunManifest:
     if hashlib.sha256(body).digest() != run_id:
         raise WrongContent("this manifest does not belong to the ticket")
     _check_version(body)
+    _check_values(body)
     signed = open_frame(raw, RunManifest, run=run_id)
     if signed.public != signed.message.organiser:
         raise Malformed("the manifest is not signed by its organiser")
@@ -338,3 +348,17 @@ def _check_version(body: bytes) -> None:
             f"this run speaks protocol {protocol}, this program {PROTOCOL}",
             "pip install --upgrade swarm-train" if is_newer else "ask the organiser which version to install",
         )
+
+
+def _check_values(body: bytes) -> None:
+    """Raise `ConfigError` where ``body`` is not a manifest, or has values that none may have.
+
+    The hash of these bytes is the run's id, so every peer of the run has the same ones: it is the run that
+    cannot be joined, and no fault of the peer that sent them.
+    """
+    try:
+        unpack(body, RunManifest)
+    except Malformed as error:
+        raise ConfigError(
+            f"this run is not possible ({error.fact})", "ask the organiser for the ticket of another run"
+        ) from error

@@ -20,6 +20,8 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
+
 import swarm
 from swarm.dht.node import HivemindDirectory
 from swarm.errors import DiskTrouble, Impostor, Malformed, NobodyThere, PortTaken, SwarmError
@@ -31,6 +33,7 @@ from swarm.ticket import Address, Ticket
 from swarm.transport import Call, Payload, Route
 from swarm.transport.http import HttpTransport
 
+from ..config.memory import check_memory
 from ..config.run import RunSettings, manifest_of
 from ..data import corpus as corpora
 from ..data.corpus import Corpus
@@ -82,7 +85,8 @@ async def found_run(settings: RunSettings, data: Path | None, options: Options) 
     Raises the `OurFault` that a person must do something about, or the error of an attempt that no restart
     can help.
     """
-    corpus = corpora.build(data)
+    async with _arithmetic() as arithmetic:  # a large folder takes a while, in which Ctrl-C must work
+        corpus = await arithmetic.run(lambda: corpora.build(data))
     key = KeyPair.generate()
     home = open_home(options.home, manifest_of(settings, corpus.spec, key).run_id)
     with home:
@@ -217,6 +221,7 @@ class _Attempt:
             bound = await _listen(transport, setup.options.listen)
             sealed = setup.sealed or await self._fetch_manifest(transport)
             manifest = open_manifest(sealed, setup.run_id)
+            check_memory(manifest, psutil.virtual_memory().total)
             setup.keep("manifest", sealed)
             contact, welcomes = await self._introduce(transport, bound)
             async with self._directory(transport) as directory, _arithmetic() as arithmetic:

@@ -35,6 +35,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from heapq import heappop, heappush
 from statistics import median
 
 from swarm.errors import Busy, TooLate
@@ -95,7 +96,7 @@ class Wanted:
     """What to fetch: hash and exact length of every chunk, and when to give up (in the clock of ``now``)."""
 
     hashes: tuple[bytes, ...]
-    lengths: tuple[int, ...]
+    lengths: Sequence[int]
     finish_by: float
 
 
@@ -150,6 +151,11 @@ class Download:
         self._wanted = wanted
         self._donors = {donor: _Donor() for donor in donors}
         self._have: dict[int, bytes] = dict(have or {})
+        self._next = 0
+        """The chunks before this one are here, or have been asked for."""
+        self._returned: list[int] = []
+        """A heap of chunks for which a request has failed. Each is asked for again, unless another donor has
+        been asked for it meanwhile."""
         self._liars: set[PeerId] = set()
         self._seconds: deque[float] = deque(maxlen=REMEMBERED)
         self._bytes_before = sum(map(len, self._have.values()))
@@ -199,7 +205,8 @@ class Download:
 
     def _on_checked(self, check: CheckChunk, *, is_good: bool) -> Iterator[Command]:
         if not is_good:
-            if self._donors.pop(check.donor, None):
+            if check.donor in self._donors:
+                self._drop(check.donor)
                 self._liars.add(check.donor)
                 yield Report(
                     "bad-chunk",
@@ -220,37 +227,60 @@ class Download:
     def _on_failure(self, peer: PeerId, index: int, code: str, now: float) -> None:
         """Let a donor rest that was busy or late. Drop it for any other error: it has left or moved on."""
         if code not in (Busy.code, TooLate.code):
-            del self._donors[peer]
+            self._drop(peer)
             return
         donor = self._donors[peer]
-        donor.requests.pop(index, None)
+        if donor.requests.pop(index, None) is not None:
+            heappush(self._returned, index)
         if now >= donor.rests_until:  # requests that were under way together count as one failure
             donor.rests_until = now + min(LONGEST_REST, SHORTEST_REST * 2**donor.failures)
             donor.failures = min(donor.failures + 1, 8)
+
+    def _drop(self, peer: PeerId) -> None:
+        """Ask nothing more of a donor; the chunks that it owes may be asked of the others."""
+        for index in self._donors.pop(peer).requests:
+            heappush(self._returned, index)
 
     # --- asking ---------------------------------------------------------------------------------------------
 
     def _ask(self, now: float) -> Iterator[Command]:
         """`Finish`, or the next requests and the time of the next wake-up."""
-        missing = [index for index in range(len(self._wanted.hashes)) if index not in self._have]
-        if not missing or not self._donors or now >= self._wanted.finish_by:
-            yield Finish(Fetched(self._have, not missing, frozenset(self._liars)))
+        is_complete = len(self._have) == len(self._wanted.hashes)
+        if is_complete or not self._donors or now >= self._wanted.finish_by:
+            yield Finish(Fetched(self._have, is_complete, frozenset(self._liars)))
             return
         awake = {peer: donor for peer, donor in self._donors.items() if donor.rests_until <= now}
-        yield from self._ask_for_new(awake, missing, now)
+        yield from self._ask_for_new(awake, now)
         yield from self._ask_for_overdue(awake, now)
         has_idle_donor = any(not donor.requests for donor in awake.values())
         yield from self._wake(now, has_idle_donor=has_idle_donor)
 
-    def _ask_for_new(
-        self, awake: Mapping[PeerId, _Donor], missing: Sequence[int], now: float
-    ) -> Iterator[Command]:
+    def _ask_for_new(self, awake: Mapping[PeerId, _Donor], now: float) -> Iterator[Command]:
         """Requests for chunks that no donor has been asked for, as many as each donor may have."""
-        asked = self._asked_at()
-        new = deque(index for index in missing if index not in asked)
         for peer, donor in awake.items():
-            while new and len(donor.requests) < self._allowed_requests(donor):
-                yield self._request(peer, donor, new.popleft(), now)
+            while len(donor.requests) < self._allowed_requests(donor):
+                index = self._next_unasked()
+                if index is None:
+                    return
+                yield self._request(peer, donor, index, now)
+
+    def _next_unasked(self) -> int | None:
+        """The first chunk that is neither here nor asked of a donor; None where there is no such chunk.
+
+        Large content has a million chunks, so this does not look at all of them again at each event.
+        """
+        while self._returned or self._next < len(self._wanted.hashes):
+            if self._returned:
+                index = heappop(self._returned)
+            else:
+                index = self._next
+                self._next += 1
+            if index not in self._have and not self._is_under_way(index):
+                return index
+        return None
+
+    def _is_under_way(self, index: int) -> bool:
+        return any(index in donor.requests for donor in self._donors.values())
 
     def _ask_for_overdue(self, awake: Mapping[PeerId, _Donor], now: float) -> Iterator[Command]:
         """One request of each idle donor for a chunk that another donor owes for too long."""

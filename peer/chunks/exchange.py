@@ -1,7 +1,7 @@
 """Content that this peer serves and downloads by its root: lists of hashes, and chunks.
 
 index / ROOT       ──►  the hashes of all chunks, 32 bytes each
-chunk / ROOT.I     ──►  one chunk, at the rate of `Serving`; `Busy` where that would take too long
+chunk / ROOT.I     ──►  one chunk, when it is the caller's turn; `Busy` where that would take too long
 
 A peer that has once sent something that does not match its root is not asked for anything again.
 """
@@ -16,7 +16,7 @@ from typing import Protocol
 
 from swarm.asking import ask_all
 from swarm.bounded import LeastRecentlyUsed
-from swarm.errors import Busy, Malformed, Refused, TheirFault, Weather, WrongContent
+from swarm.errors import Malformed, Refused, TheirFault, Weather, WrongContent
 from swarm.identity import PeerId
 from swarm.machine import (
     Arithmetic,
@@ -31,10 +31,10 @@ from swarm.machine import (
     drive,
 )
 from swarm.transport import Call, Payload, Request, Route, Transport
-from swarm.transport.throttle import TokenBucket
 
 from .download import CheckChunk, Download, DownloadProgress, Fetched, Wanted
 from .resume import ResumeStore
+from .turns import Serving, Turns
 
 INDEX_SECONDS = 10.0
 """Longest wait for a list of hashes. It is small beside the content that it lists."""
@@ -52,20 +52,6 @@ class Content(Protocol):
 
     def chunk(self, index: int) -> Payload:
         """The bytes of one chunk. Raises `IndexError`."""
-
-
-@dataclass(frozen=True, slots=True)
-class Serving:
-    """What newcomers may cost a donor, so that it can still train."""
-
-    rate: float = 16 * 1024 * 1024
-    """Bytes per second, after a burst."""
-    burst: float = 64 * 1024 * 1024
-    """Bytes that may leave at once after a pause."""
-    parallel: int = 32
-    """Chunks being handed out at once."""
-    patience: float = 2.0
-    """Seconds that a chunk may wait for its turn. If it would have to wait longer, we are `Busy`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,14 +81,13 @@ class ChunkExchange:
         self._tasks = tasks
         self.report = report
         self._resume = resume or ResumeStore(None)
-        self._serving = serving or Serving()
-        self._bucket = TokenBucket(self._serving.rate, self._serving.burst)
-        self._being_served = 0
+        self.turns = Turns(serving or Serving())
+        """Of all that this peer sends to those that fetch from it."""
         self._liars: set[PeerId] = set()
         self._permanent: dict[str, Content] = {}
         self._recent: LeastRecentlyUsed[str, Content] = LeastRecentlyUsed(KEPT)
         transport.serve(Route("index", self._on_index))
-        transport.serve(Route("chunk", self._on_chunk))
+        transport.serve(Route("chunk", self._on_chunk, on_unsent=self.turns.give_back))
 
     def offer(self, root: bytes, content: Content, *, always: bool = False) -> None:
         """Serve ``content`` from now on: ``always``, or until `KEPT` newer contents have been offered."""
@@ -122,21 +107,8 @@ class ChunkExchange:
         if not (number.isascii() and number.isdigit() and int(number) < len(content.hashes)):
             raise Malformed(f"there is no chunk {number[:20]!r}")
         chunk = content.chunk(int(number))
-        await self.take_turn(len(chunk))
+        await self.turns.take(call, len(chunk))
         return chunk
-
-    async def take_turn(self, size: int) -> None:
-        """Wait until ``size`` bytes for a newcomer may leave. Raises `Busy` if that would take too long."""
-        now = asyncio.get_running_loop().time()
-        is_full = self._being_served >= self._serving.parallel
-        if is_full or self._bucket.wait(size, now) > self._serving.patience:
-            raise Busy("other newcomers are being served; come again")
-        self._being_served += 1
-        try:
-            if delay := self._bucket.take(size, now):
-                await asyncio.sleep(delay)
-        finally:
-            self._being_served -= 1
 
     def _find(self, root: str) -> Content:
         content = self._permanent.get(root, self._recent.get(root))

@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import overload
 
 from swarm.hashing import digest
 
@@ -27,6 +29,31 @@ def chunk_length(index: int, length: int, chunk: int) -> int:
     if not 0 <= index < chunk_count(length, chunk):
         raise IndexError(f"there is no chunk {index}")
     return min(chunk, length - index * chunk)
+
+
+@dataclass(frozen=True, slots=True)
+class ChunkLengths(Sequence[int]):
+    """The length of every chunk of ``length`` bytes, computed when it is asked for.
+
+    A manifest may name a text of a million chunks, so there is no list of their lengths.
+    """
+
+    length: int
+    chunk: int
+
+    def __len__(self) -> int:
+        return chunk_count(self.length, self.chunk)
+
+    @overload
+    def __getitem__(self, index: int) -> int: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[int]: ...
+
+    def __getitem__(self, index: int | slice) -> int | Sequence[int]:
+        if isinstance(index, slice):
+            return [chunk_length(each, self.length, self.chunk) for each in range(len(self))[index]]
+        return chunk_length(index, self.length, self.chunk)
 
 
 def chunked_hashes(data: Buffer, chunk: int) -> list[bytes]:

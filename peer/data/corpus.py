@@ -17,6 +17,7 @@ import sysconfig
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
 
 import torch
@@ -37,6 +38,9 @@ a file ends, and a sample can still be printed. A null byte cannot, and other ma
 LIMIT = 1 << 30
 """Bytes of the largest corpus that is built from files: it is in memory while it is built."""
 
+MOST_FILES = 1 << 20
+"""Files of the largest folder that is read; the Linux kernel has 90,000."""
+
 SMALLEST = 1 << 10
 """Bytes of the smallest corpus that is built from files."""
 
@@ -45,6 +49,9 @@ SKIPPED_FOLDERS = frozenset(
     + "pydoc_data turtledemo ensurepip".split()
 )
 """Folders of the standard library that are not library code: tests, tables, and packages of others."""
+
+_ADVICE = "give --data a folder of text files (UTF-8), or leave it out to train on Python's standard library"
+_SMALLER = "give --data a smaller text, or a folder with a part of it"
 
 Progress = Callable[[int, int], None]
 """Called after every file with (files read, bytes read)."""
@@ -109,10 +116,13 @@ def build(
 
     The same files give the same corpus anywhere: contents and relative paths count, dates and the folder's
     place do not. Files that are not UTF-8 text without null bytes are skipped and counted. Links and hidden
-    files are left out, so that a corpus never contains what lies outside the folder. Raises `NoData` where
-    less than `SMALLEST` bytes of text are left.
+    files are left out, so that a corpus never contains what lies outside the folder. What does not fit into
+    ``limit`` bytes is skipped, too. Raises `NoData` where less than `SMALLEST` bytes of text are left, where
+    one file alone is larger than ``limit``, and where a folder has more than `MOST_FILES` files.
     """
     root, found, description = _sources(path)
+    if root.is_file() and root.stat().st_size > limit:
+        raise NoData(f"{root} has more than {limit} bytes, the most that a text may have", _SMALLER)
     data = bytearray()
     files = 0
     skipped = 0
@@ -127,8 +137,7 @@ def build(
     if len(data) < SMALLEST:
         raise NoData(
             f"{root} holds {len(data)} bytes of text in {files} files ({skipped} others were skipped)",
-            "give --data a folder of text files (UTF-8), "
-            "or leave it out to train on Python's standard library",
+            _ADVICE,
         )
     return from_bytes(
         data,
@@ -155,7 +164,10 @@ def from_bytes(
 
 
 def _sources(path: Path | None) -> tuple[Path, list[Path], str]:
-    """The folder, its files in the order of the corpus, and a description."""
+    """The folder, its files in the order of the corpus, and a description.
+
+    Raises `NoData` for a device or a pipe, which may never end, and for a folder of too many files.
+    """
 
     def position(file: Path) -> bytes:
         path = file.relative_to(root).as_posix()
@@ -173,7 +185,11 @@ def _sources(path: Path | None) -> tuple[Path, list[Path], str]:
     else:
         root = path.resolve()
         name = root.name
-        found = [root] if root.is_file() else list(_walk(root, frozenset()))
+        if root.exists() and not (root.is_file() or root.is_dir()):
+            raise NoData(f"{root} is neither a file nor a folder: nobody knows where it ends", _ADVICE)
+        found = [root] if root.is_file() else list(islice(_walk(root, frozenset()), MOST_FILES + 1))
+    if len(found) > MOST_FILES:
+        raise NoData(f"{root} has more than {MOST_FILES} files", _SMALLER)
     found.sort(key=position)
     return root, found, name.encode(errors="replace").decode()
 
@@ -185,18 +201,22 @@ def _walk(root: Path, without: frozenset[str]) -> Iterator[Path]:
 
 
 def _read_text(file: Path, at_most: int) -> bytes | None:
-    """The file's bytes; None where it is not a readable regular file of UTF-8 text, or too long."""
+    """The file's bytes; None where it is not a readable regular file of UTF-8 text, or too long.
+
+    A file that grows while it is read counts with what it had.
+    """
     try:
-        about = file.lstat()
-        if not stat.S_ISREG(about.st_mode):  # reading a pipe would block for ever
-            return None
-        if not 0 < about.st_size <= at_most:
-            return None
-        text = file.read_bytes()
+        # Of a pipe that has taken the place of a file, neither the opening nor the reading may wait for ever.
+        opened = os.open(file, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+        with open(opened, "rb") as source:
+            about = os.fstat(opened)
+            if not (stat.S_ISREG(about.st_mode) and 0 < about.st_size <= at_most):
+                return None
+            text = source.read(about.st_size)
         text.decode()
     except (OSError, UnicodeDecodeError):
         return None
-    return None if b"\0" in text or len(text) > at_most else text
+    return None if b"\0" in text else text
 
 
 # --- kept on disk, and received from peers ------------------------------------------------------------------

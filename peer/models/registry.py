@@ -26,6 +26,11 @@ presets: Mapping[str, ModelSpec] = MappingProxyType(
 GPT-2 (124M), on bytes."""
 
 
+MOST_PARAMETERS = 1 << 34
+"""Parameters of the largest model that this program builds. With gradients and the optimiser's moments that
+is 256 GiB, more than a volunteer's computer has; a larger number in a manifest is a mistake or an attack."""
+
+
 def build(spec: ModelSpec, seed: int) -> GPT:
     """The model of ``spec`` on the CPU, the same bits for the same ``seed``.
 
@@ -53,4 +58,10 @@ def _known(spec: ModelSpec) -> ModelSpec:
         )
     if spec.vocabulary < 256:
         raise ConfigError(f"model.vocabulary is {spec.vocabulary}: a model of bytes needs at least 256")
+    parameters = GPT.count(spec)
+    if parameters > MOST_PARAMETERS:
+        raise ConfigError(
+            f"the model has {parameters:,} parameters, at most {MOST_PARAMETERS:,} are possible",
+            "ask the organiser for the ticket of another run",
+        )
     return spec

@@ -16,7 +16,7 @@ from averaging.groups import leaders
 from averaging.hierarchy import Hierarchy
 from swarm.asking import ask_all
 from swarm.dht.directory import Directory
-from swarm.errors import Impostor, Malformed, Refused, SwarmError, TheirFault, Unreachable, WrongVersion
+from swarm.errors import Impostor, Malformed, OurFault, Refused, SwarmError, TheirFault, Unreachable
 from swarm.identity import KeyPair, PeerId
 from swarm.manifest import RunManifest, open_manifest
 from swarm.membership.contacts import Contacts, open_contact
@@ -359,25 +359,26 @@ async def fetch_manifest(
     """The sealed manifest of ``run`` from the first of the ``entries`` that has it; empty if none has.
 
     All are asked at once; with the manifest come the reasons of those that failed. Raises `WrongVersion` if
-    the run uses another version of the protocol. Without ``run`` the caller checks the manifest itself.
+    the run uses another version of the protocol, `ConfigError` if no run can be like this one. Without
+    ``run`` the caller checks the manifest itself.
     """
 
-    async def ask(entry: PeerId) -> tuple[bytes, WrongVersion | None]:
-        """The manifest, and what is wrong with its version: an answer all the same, as no entry of the run
-        has another one."""
+    async def ask(entry: PeerId) -> tuple[bytes, OurFault | None]:
+        """The manifest, and why this peer cannot use it: an answer all the same, as no entry of the run has
+        another one."""
         sealed = await transport.request(entry, Request("manifest"), deadline=deadline)
         try:
             if run:
                 open_manifest(sealed, run)
-        except WrongVersion as error:
+        except OurFault as error:
             return sealed, error
         return sealed, None
 
     answers = await ask_all(entries, ask, enough=1)
     failures = list(answers.failed.values())
-    for sealed, wrong_version in answers.given.values():
-        if wrong_version:
-            raise wrong_version
+    for sealed, trouble in answers.given.values():
+        if trouble:
+            raise trouble
         return sealed, failures
     return b"", failures
 

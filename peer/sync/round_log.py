@@ -59,7 +59,7 @@ class RoundLog:
         """The root whose record we are asking others for: peers that ask us for it must not wait, as we may
         be waiting for them."""
         self._news = asyncio.Event()
-        transport.serve(Route("record", self._on_record))
+        transport.serve(Route("record", self._on_record, on_unsent=chunks.turns.give_back))
 
     def keep(self, root: bytes, record: Record) -> None:
         """``record`` leads on from the state of ``root``.
@@ -94,9 +94,9 @@ class RoundLog:
             raise Busy("that round is not over yet") from None
         if root not in self._kept:
             raise Refused("that round is not known here (any more)")
-        raw = packed(self._kept[root])
-        await self._chunk_exchange.take_turn(len(raw))
-        return raw
+        record = self._kept[root]
+        await self._chunk_exchange.turns.take(call, sum(map(len, record.items)))
+        return packed(record)
 
     def _is_under_way(self, root: bytes) -> bool:
         return root not in self._kept and root == state_root(self._learner.state) and root != self._wanted

@@ -15,7 +15,7 @@ from swarm.manifest import RunManifest
 
 from ..chunks.download import DownloadProgress, Wanted
 from ..chunks.exchange import ChunkExchange, Order
-from ..chunks.hashes import chunk_count, chunk_length
+from ..chunks.hashes import ChunkLengths
 from ..data import corpus as corpora
 from ..data.corpus import Corpus
 from ..network.membership import Membership
@@ -36,7 +36,7 @@ class _Content:
 
     what: str
     root: bytes
-    lengths: tuple[int, ...]
+    lengths: Sequence[int]
     proves: Callable[[tuple[bytes, ...]], bool]
 
 
@@ -73,7 +73,7 @@ class StateSync:
 
     async def _downloaded_corpus(self, kept_in: Path | None, deadline: float) -> Corpus | None:
         spec = self._manifest.data
-        lengths = _chunk_lengths(spec.length, spec.chunk)
+        lengths = ChunkLengths(spec.length, spec.chunk)
         content = _Content(
             "text", spec.root, lengths, lambda hashes: corpora.data_root(hashes, spec.length) == spec.root
         )
@@ -99,7 +99,7 @@ class StateSync:
         content = _Content(
             "model",
             head.state_root,
-            _chunk_lengths(length, CHUNK),
+            ChunkLengths(length, CHUNK),
             lambda hashes: state_root_from(head.round, hashes, length) == head.state_root,
         )
         chunks = await self._chunks(content, head.donors, deadline)
@@ -137,10 +137,6 @@ class StateSync:
             advice = "check that the run is still alive, or ask the organiser for a fresh ticket"
             raise NobodyThere(fact, advice)
         await asyncio.sleep(POLL_SECONDS)
-
-
-def _chunk_lengths(length: int, chunk: int) -> tuple[int, ...]:
-    return tuple(chunk_length(index, length, chunk) for index in range(chunk_count(length, chunk)))
 
 
 def _fetching(what: str, progress: DownloadProgress) -> Fetching:

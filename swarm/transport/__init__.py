@@ -6,6 +6,7 @@ Real sockets (`http`) and a simulated network (`swarm.simulation`) implement it.
 
     http        the transport itself: which way a request takes
     dialing     where a peer can be reached; opens lanes to it
+    dials       how often we dial an address that a stranger names
     client      calls by HTTP
     lanes       short and bulk messages, one after the other on a connection of our own format
     server      the listening side of both
@@ -88,6 +89,10 @@ Admit = Callable[[PeerId, str], Allowance]
 read."""
 
 
+Unsent = Callable[[Call, int], None]
+"""(call, bytes): of the reply to ``call``, so many bytes could not be sent, because its connection ended."""
+
+
 def control(sender: PeerId, argument: str) -> Allowance:
     """The allowance of an ordinary control message: at most 64 KiB, from any peer of the run."""
     return Allowance()
@@ -103,6 +108,7 @@ class Route:
     name: str
     handler: Handler
     admit: Admit = control
+    on_unsent: Unsent | None = None
 
 
 class Transport(Protocol):

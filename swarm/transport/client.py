@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any
@@ -20,7 +20,7 @@ from ..errors import Malformed, Oversized, SwarmError, Unreachable
 from ..identity import PeerId, petname
 from ..ticket import Address
 from ..wire import CONTROL_LIMIT
-from .dialing import Addresses, NoAnswer, impostor
+from .dialing import Addresses, impostor, no_answer
 from .envelope import CHUNK, HOST, NO_REPLY, REFUSAL_LIMIT, body_length, read_refusal
 from .guard import Limits, collect
 from .sockets import Meter, factory
@@ -34,10 +34,10 @@ class PeerPin(aiohttp.Fingerprint):
     Bulk bytes have connections of their own, so that no control message waits behind them.
     """
 
-    def __init__(self, peer: PeerId, bulk: bool, opened: WeakSet[asyncio.Transport]) -> None:
+    def __init__(self, peer: PeerId, bulk: bool, on_proven: Callable[[asyncio.Transport], None]) -> None:
         self.peer = peer
         self.bulk = bulk
-        self._opened = opened
+        self._on_proven = on_proven
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, PeerPin) and (self.peer, self.bulk) == (other.peer, other.bulk)
@@ -47,7 +47,6 @@ class PeerPin(aiohttp.Fingerprint):
 
     def check(self, transport: asyncio.Transport) -> None:
         """Close the connection and raise `aiohttp.ServerFingerprintMismatch` where another peer is there."""
-        self._opened.add(transport)
         try:
             found = peer_of(transport.get_extra_info("ssl_object"))
         except Malformed:
@@ -58,6 +57,7 @@ class PeerPin(aiohttp.Fingerprint):
             # the abort, aiohttp would wait for the other side to close the connection politely.
             asyncio.get_running_loop().call_soon(transport.abort)
             raise aiohttp.ServerFingerprintMismatch(self.peer.encode(), found.encode(), host, port)
+        self._on_proven(transport)
 
 
 class _Connector(aiohttp.TCPConnector):
@@ -111,17 +111,23 @@ class HttpClient:
 
         Raises `Unreachable`, `Impostor`, `Oversized`, `Malformed`, or the refusal of the other side.
         """
-        pin = PeerPin(to, max(len(body), limit) > CONTROL_LIMIT, self._opened)
-        async with await self._addresses.first_answer(to, partial(self._send, pin, path, body)) as response:
+        send = partial(self._send, to, path, body, limit)
+        async with await self._addresses.first_answer(to, send) as response:
             return await self._read(to, response, limit, is_sent=len(body) <= CONTROL_LIMIT)
 
+    def _note_proven(self, to: PeerId, address: Address, transport: asyncio.Transport) -> None:
+        self._opened.add(transport)
+        self._addresses.answered(to, address)
+
     async def _send(
-        self, pin: PeerPin, path: str, body: memoryview, address: Address
+        self, to: PeerId, path: str, body: memoryview, limit: int, address: Address
     ) -> aiohttp.ClientResponse:
         """The head of the reply.
 
         Raises `NoAnswer`, `Impostor`, or `Unreachable` where a connection breaks off.
         """
+        is_bulk = max(len(body), limit) > CONTROL_LIMIT
+        pin = PeerPin(to, is_bulk, partial(self._note_proven, to, address))
         try:
             return await self._session.post(
                 yarl.URL.build(scheme="https", host=address.host, port=address.port, path=path),
@@ -132,11 +138,11 @@ class HttpClient:
                 allow_redirects=False,
             )
         except (aiohttp.ServerFingerprintMismatch, aiohttp.ClientConnectorCertificateError) as error:
-            raise impostor(address, pin.peer) from error
+            raise impostor(address, to) from error
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError, ValueError) as error:
-            raise NoAnswer(error) from error
+            raise no_answer(error) from error
         except (aiohttp.ClientError, OSError) as error:
-            raise Unreachable(f"the connection to {petname(pin.peer)} broke off ({error})") from error
+            raise Unreachable(f"the connection to {petname(to)} broke off ({error})") from error
 
     async def _read(
         self, to: PeerId, response: aiohttp.ClientResponse, limit: int, *, is_sent: bool

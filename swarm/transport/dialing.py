@@ -1,7 +1,7 @@
 """Where a peer can be reached, and how lanes to it are opened.
 
-addresses of the peer, the last good one first ──► connect, handshake ──► is it that peer? ──► remember it
-                                                   no answer: try the next address
+addresses of the peer, the last good one first ──► may we dial it? ──► connect, handshake ──► is it that peer?
+                                                   no answer: try the next address       remember it ◄──┘
 """
 
 from __future__ import annotations
@@ -16,30 +16,26 @@ from typing import TypeVar
 
 from ..bounded import LeastRecentlyUsed
 from ..errors import Impostor, Malformed, SwarmError, Unreachable
+from ..hosts import is_address
 from ..identity import PeerId, petname
 from ..membership.contacts import BOOK_LIMIT, Contacts
 from ..ticket import Address
-from .guard import Limits
+from .dials import Dials, NoAnswer, Target
+from .guard import DialLimits, Limits
 from .lanes import PREFACE, PROTOCOL_NAME, Lane
-from .sockets import Meter, connected, factory
+from .sockets import Meter, connected, factory, resolved
 from .stream import Stream
 from .tls import peer_of
 
 T = TypeVar("T")
 
 
-class NoAnswer(Exception):
-    """No peer of this protocol answers at an address; the text says why."""
-
-    def __init__(self, error: Exception) -> None:
-        super().__init__(_reason_of(error))
-
-
 class Addresses:
     """The addresses of peers as ``contacts`` knows them, and which one of each answered last."""
 
-    def __init__(self, contacts: Contacts) -> None:
+    def __init__(self, contacts: Contacts, limits: DialLimits) -> None:
         self._contacts = contacts
+        self._dials = Dials(limits)
         self._good: LeastRecentlyUsed[PeerId, Address] = LeastRecentlyUsed(BOOK_LIMIT)
 
     def of(self, peer: PeerId) -> list[Address]:
@@ -48,7 +44,7 @@ class Addresses:
         return sorted(self._contacts.addresses(peer), key=lambda address: address != good)
 
     async def first_answer(self, peer: PeerId, attempt: Callable[[Address], Awaitable[T]]) -> T:
-        """The result of ``attempt`` at the first address of ``peer`` where it succeeds.
+        """The result of ``attempt`` at the first IP address of ``peer`` where it succeeds.
 
         Where ``attempt`` raises `NoAnswer` or `Impostor`, the next address is tried; any other error ends the
         search. So nothing is asked twice once a connection stands. Raises `Unreachable` or `Impostor` where
@@ -57,7 +53,7 @@ class Addresses:
         trouble: SwarmError = Unreachable(f"no address of {petname(peer)} is known")
         for address in self.of(peer):
             try:
-                result = await attempt(address)
+                result = await self._first_answer_at(peer, address, attempt)
             except Impostor as error:
                 trouble = error
             except NoAnswer as error:
@@ -66,6 +62,29 @@ class Addresses:
                 self._good[peer] = address
                 return result
         raise trouble
+
+    async def _first_answer_at(
+        self, peer: PeerId, address: Address, attempt: Callable[[Address], Awaitable[T]]
+    ) -> T:
+        """The same at the IP addresses that ``address`` stands for. Raises `NoAnswer` or `Impostor`."""
+        trouble = NoAnswer("the name has no address")
+        for host in await _hosts_of(address):
+            target = Target(peer, Address(host, address.port), self._contacts.share(peer))
+            if not self._contacts.allows(peer, address, host):
+                trouble = NoAnswer("a private address, on the word of a peer that is far away")
+                continue
+            try:
+                if self._contacts.is_entry(peer, address):
+                    return await attempt(target.address)
+                async with self._dials.one(target):
+                    return await attempt(target.address)
+            except NoAnswer as error:
+                trouble = error
+        raise trouble
+
+    def answered(self, peer: PeerId, address: Address) -> None:
+        """``peer`` has proven its key at ``address``, an IP address. Those who dial it need not wait."""
+        self._dials.answered(peer, address)
 
 
 class LaneDialer:
@@ -90,7 +109,7 @@ class LaneDialer:
                 connection = await connected(address, self._open_socket)
                 return await self._handshake(connection, to, address)
         except (OSError, TimeoutError, Malformed, ValueError) as error:
-            raise NoAnswer(error) from error
+            raise no_answer(error) from error
 
     async def _handshake(self, connection: socket.socket, to: PeerId, address: Address) -> Stream:
         """A stream to ``to`` over ``connection``.
@@ -105,6 +124,7 @@ class LaneDialer:
                 raise Malformed("the other side does not offer lanes")
             if peer_of(stream.tls) != to:
                 raise impostor(address, to)
+            self._addresses.answered(to, address)
         except ssl.SSLCertVerificationError as error:
             stream.abort()
             raise impostor(address, to) from error
@@ -119,6 +139,22 @@ def impostor(address: Address, to: PeerId) -> Impostor:
     return Impostor(
         f"{address} does not hold the key of {petname(to)}", "it may have moved: ask others for its address"
     )
+
+
+async def _hosts_of(address: Address) -> list[str]:
+    """The IP addresses that ``address`` stands for. Raises `NoAnswer` for a name that has none."""
+    if is_address(address.host):
+        return [address.host]
+    try:
+        infos = await resolved(address)
+    except (OSError, ValueError) as error:
+        raise no_answer(error) from error
+    return list(dict.fromkeys(info[4][0] for info in infos))
+
+
+def no_answer(error: Exception) -> NoAnswer:
+    """The failure of an attempt because of ``error``."""
+    return NoAnswer(_reason_of(error))
 
 
 def _reason_of(error: Exception) -> str:

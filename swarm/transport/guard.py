@@ -18,6 +18,7 @@ from types import MappingProxyType
 
 from ..bounded import LeastRecentlyUsed
 from ..errors import Busy, Flooding, Malformed, Oversized
+from ..hosts import group_of
 from ..identity import PeerId
 from ..wire import CONTROL_LIMIT
 from .throttle import TokenBucket
@@ -57,7 +58,8 @@ class ConnectionLimits:
     """How many TCP connections a transport keeps, and how it tunes them."""
 
     per_host: int = 128
-    """Accepted connections from one IP address, which a university may share. Each costs about 0.3 MiB."""
+    """Accepted connections from one IPv4 address, or from one IPv6 network of 64 bits, which a university may
+    share. Each costs about 0.3 MiB."""
     total: int = 512
     """Accepted connections in all, and opened ones in all; many systems allow a process 1,024 descriptors."""
     per_peer: int = 8
@@ -86,12 +88,32 @@ class RequestLimits:
 
 
 @dataclass(frozen=True, slots=True)
+class DialLimits:
+    """How often we dial addresses that have not answered as the peer that names them."""
+
+    tries: float = 4.0
+    """Dials of one address of one peer in a row ..."""
+    tries_per_second: float = 1 / 15
+    """... and after that: four a minute, for a peer whose port is opened late."""
+    host_burst: float = 64.0
+    """Dials to one host at once, whoever is said to be there. In a local run all peers have the same one."""
+    host_rate: float = 1.0
+    """Dials to one host per second after that."""
+    teller_burst: float = 32.0
+    """Dials at once on the word of one teller, or of all behind one public address: a welcome names 40 peers,
+    and those that are there take nothing."""
+    teller_rate: float = 0.5
+    """Dials on that word per second after that."""
+
+
+@dataclass(frozen=True, slots=True)
 class Limits:
     """How much of this machine other peers may use."""
 
     timeouts: Timeouts = Timeouts()
     connections: ConnectionLimits = ConnectionLimits()
     requests: RequestLimits = RequestLimits()
+    dials: DialLimits = DialLimits()
 
 
 class Refusals:
@@ -149,6 +171,7 @@ class Guard:
         Raises `Flooding` where there are too many already.
         """
         limits = self.limits.connections
+        host = group_of(host)
         if self._connections[host] >= limits.per_host or self.connections >= limits.total:
             raise Flooding(f"no more connections from {host}")
         self._connections[host] += 1

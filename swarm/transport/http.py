@@ -54,7 +54,7 @@ class HttpTransport:
         )
         self._server = Server(contexts, self._guard, self._meter, self._routes, buffer)
 
-        addresses = Addresses(contacts)
+        addresses = Addresses(contacts, limits.dials)
         self._client = HttpClient(client_context(key, run, secret), addresses, self._meter, limits)
         lane_context = client_context(key, run, secret, PROTOCOL_NAME)
         self._dialer = LaneDialer(lane_context, addresses, self._meter, limits, buffer)

@@ -24,7 +24,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from enum import IntEnum
 
-from ..errors import Malformed, SwarmError
+from ..errors import Malformed, SwarmError, TooLate
 from ..identity import PeerId, petname
 from ..wire import CONTROL_LIMIT
 from . import Payload
@@ -71,7 +71,8 @@ Handle = Callable[[str, int, Body], Awaitable[bytes]]
 async def serve(stream: Stream, handle: Handle, timeouts: Timeouts) -> None:
     """Answer on a lane until the other side closes it, idles too long, or leaves a body unfinished.
 
-    Raises `TimeoutError` where the first message does not come within ``timeouts.first_request_seconds``.
+    Raises `TimeoutError` where the first message does not come within ``timeouts.first_request_seconds``, and
+    `TooLate` where the other side does not read an answer.
     """
     buffer = memoryview(bytearray(_HEAD.size + _READ_WITH_HEAD))
     is_first = True
@@ -79,9 +80,11 @@ async def serve(stream: Stream, handle: Handle, timeouts: Timeouts) -> None:
         while True:
             patience = timeouts.first_request_seconds if is_first else timeouts.idle_seconds
             head, small_body = await _read_message(stream, buffer, patience, timeouts)
-            if not await _answer(stream, handle, head, small_body):
+            if not await _answer(stream, handle, timeouts, head, small_body):
                 return
             is_first = False
+    except TooLate:
+        raise
     except SwarmError:
         return  # the other side has ended the lane, or broken its rules: nobody here waits for it
     except TimeoutError:
@@ -144,8 +147,14 @@ class _LargeBody:
         return payload
 
 
-async def _answer(stream: Stream, handle: Handle, head: bytes, small_body: Payload | None) -> bool:
-    """Answer one message. Returns False where the lane cannot be used afterwards."""
+async def _answer(
+    stream: Stream, handle: Handle, timeouts: Timeouts, head: bytes, small_body: Payload | None
+) -> bool:
+    """Answer one message. Returns False where the lane cannot be used afterwards.
+
+    Raises `TooLate` where the other side does not read the answer in time: a lane and its memory are not held
+    for a peer that only sends.
+    """
     length, size, padded = _HEAD.unpack(head)
     large_body = _LargeBody(stream, length) if small_body is None else None
     body: Body = large_body.read if large_body else small_body or b""
@@ -156,7 +165,11 @@ async def _answer(stream: Stream, handle: Handle, head: bytes, small_body: Paylo
         status = int(_Code.DONE)
     except Exception as error:  # noqa: BLE001 - `handle` has logged a bug; the caller gets what it may know
         status, reply = pack_refusal(error)
-    await stream.write(_VERDICT.pack(status, len(reply)) + reply)
+    try:
+        async with asyncio.timeout(timeouts.transfer(len(reply))):
+            await stream.write(_VERDICT.pack(status, len(reply)) + reply)
+    except TimeoutError as error:
+        raise TooLate("the other side does not read what it is answered") from error
     return large_body is None or not large_body.is_half_read
 
 

@@ -16,6 +16,7 @@ import socket
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple, cast
 
@@ -25,7 +26,7 @@ from ..errors import Flooding, Malformed, Refused, TheirFault, TooLate, Unreacha
 from ..identity import PeerId
 from ..ticket import Address
 from . import Allowance, Call, Payload, Route
-from .envelope import CHUNK, NO_REPLY, body_length, pack_refusal, read_path
+from .envelope import NO_REPLY, body_length, pack_refusal, read_path
 from .guard import Guard, collect
 from .lanes import PREFACE, PROTOCOL_NAME, REPLY_LIMIT, Body, serve
 from .sockets import Meter, adopt, begins_with, listen_on
@@ -34,6 +35,7 @@ from .tls import peer_of
 
 _LOG = logging.getLogger(__name__)
 _ACCEPT_PAUSE = 0.1  # seconds after an accept that failed
+_PIECE = 1 << 18  # bytes of a reply that are handed to a connection at once, and then count as sent
 _READ_AHEAD = 1 << 18  # bytes; aiohttp buffers twice as many per connection before anybody reads them
 
 
@@ -42,6 +44,13 @@ class Contexts(NamedTuple):
 
     http: ssl.SSLContext
     lanes: ssl.SSLContext
+
+
+@dataclass(slots=True)
+class _Sending:
+    """How many bytes of a reply have not been sent yet."""
+
+    left: int
 
 
 class Connection(web.RequestHandler):
@@ -206,6 +215,8 @@ class Server:
             await serve(stream, partial(self._handle_message, sender, host), timeouts)
         except TimeoutError:
             self._guard.refusals.count("silent")
+        except TooLate:
+            self._guard.refusals.count("broken")
         finally:
             stream.abort()
 
@@ -276,8 +287,14 @@ class Server:
         length = body_length(request.headers)
         call = Call(connection.peer, argument, b"", request.remote or "")
         reply = await self._answer(call, name, length, lambda: collect(request.content.iter_any(), length))
-        with self._guard.reserve(connection.peer, len(memoryview(reply).cast("B"))):
-            return await self._send(request, reply)
+        progress = _Sending(len(memoryview(reply).cast("B")))
+        try:
+            with self._guard.reserve(connection.peer, progress.left):
+                return await self._send(request, reply, progress=progress)
+        finally:
+            route = self._routes[name]
+            if progress.left and route.on_unsent:
+                route.on_unsent(call, progress.left)
 
     async def _handle_message(self, sender: PeerId, host: str, path: str, length: int, body: Body) -> bytes:
         """The reply to a message on a lane. Raises the error that the other side gets."""
@@ -325,7 +342,9 @@ class Server:
             self._guard.refusals.count("broken")
             raise
 
-    async def _send(self, request: web.Request, reply: Payload, status: int = 200) -> web.StreamResponse:
+    async def _send(
+        self, request: web.Request, reply: Payload, status: int = 200, progress: _Sending | None = None
+    ) -> web.StreamResponse:
         """Send a reply in time, or abort: a peer that reads slowly must not hold our memory."""
         view = memoryview(reply).cast("B")
         response = web.StreamResponse(status=status if view or status != 200 else NO_REPLY)
@@ -334,8 +353,13 @@ class Server:
         try:
             async with asyncio.timeout(self._guard.limits.timeouts.transfer(len(view))):
                 await response.prepare(request)
-                for start in range(0, len(view), CHUNK):
-                    await response.write(view[start : start + CHUNK])
+                for start in range(0, len(view), _PIECE):
+                    if progress:
+                        progress.left = max(0, len(view) - start - _PIECE)
+                    await response.write(view[start : start + _PIECE])
+                    # The loop must notice a caller that has hung up, which cancels this. Otherwise asyncio
+                    # encrypts all the rest for nobody, and logs a line for each piece.
+                    await asyncio.sleep(0)
                 await response.write_eof()
         except (TimeoutError, ConnectionError):
             self._guard.refusals.count("broken")

@@ -15,7 +15,9 @@ from typing import Any
 from ..errors import PortTaken
 from ..ticket import Address
 
-SocketFactory = Callable[[tuple[Any, ...]], socket.socket]
+AddressInfo = tuple[Any, ...]
+"""An entry of ``getaddrinfo``: family, kind, protocol, name, and the address as the socket wants it."""
+SocketFactory = Callable[[AddressInfo], socket.socket]
 """Opens a socket for an entry of ``getaddrinfo``."""
 
 _BACKLOG = 256  # connections that the system keeps until we accept them
@@ -87,6 +89,22 @@ def factory(meter: Meter, congestion: str) -> SocketFactory:
     return open_socket
 
 
+async def resolved(address: Address, flags: int = 0) -> list[AddressInfo]:
+    """The entries of ``getaddrinfo`` for ``address``.
+
+    Raises `OSError` for a name that has none, `UnicodeError` for a text that cannot be a name.
+
+    An IP address needs no thread. A name does, and there are few: names that a stranger invents may wait for
+    minutes, and the addresses of all other peers must not wait behind them.
+    """
+    kind = socket.SOCK_STREAM
+    try:
+        return socket.getaddrinfo(address.host, address.port, type=kind, flags=flags | socket.AI_NUMERICHOST)
+    except socket.gaierror:
+        loop = asyncio.get_running_loop()
+        return await loop.getaddrinfo(address.host, address.port, type=kind, flags=flags)
+
+
 async def connected(address: Address, make: SocketFactory) -> socket.socket:
     """Connect a socket of ``make`` to ``address``: to the first of its IP addresses that answers.
 
@@ -94,7 +112,7 @@ async def connected(address: Address, make: SocketFactory) -> socket.socket:
     """
     loop = asyncio.get_running_loop()
     trouble = OSError(errno.EADDRNOTAVAIL, "the name has no address")
-    for info in await loop.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM):
+    for info in await resolved(address):
         connection = make(info)
         try:
             await loop.sock_connect(connection, info[4])
@@ -139,9 +157,7 @@ async def begins_with(connection: socket.socket, preface: bytes) -> bool:
 async def listen_on(address: Address) -> socket.socket:
     """A listening socket; port 0 takes any free one. Raises `PortTaken`, with advice for a person."""
     try:
-        found = await asyncio.get_running_loop().getaddrinfo(
-            address.host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )
+        found = await resolved(address, socket.AI_PASSIVE)
         family, _, _, _, where = found[0]
         is_dual = address.host == "::" and socket.has_dualstack_ipv6()
         listener = socket.create_server(where[:2], family=family, backlog=_BACKLOG, dualstack_ipv6=is_dual)

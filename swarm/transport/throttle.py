@@ -37,6 +37,10 @@ class TokenBucket:
         self._tokens -= size
         return max(0.0, -self._tokens / self.rate)
 
+    def give_back(self, size: float) -> None:
+        """Return ``size`` tokens that were taken and not used."""
+        self._tokens = min(self.burst, self._tokens + size)
+
     def _refill(self, now: float) -> None:
         """Add the tokens of the time since the last call. A clock that goes backwards changes nothing."""
         if now > self._time:

@@ -209,13 +209,16 @@ asyncio.run(main())
 """Serves a manifest until its standard input ends. Arguments, in hexadecimal: seed, run, manifest."""
 
 
-def test_a_run_of_a_later_version(tmp_path: Path) -> None:
-    seed = bytes([7]) * 32
+ORGANISER_SEED = bytes([7]) * 32
+
+
+def error_of_joining(protocol: int, data: DataSpec, model: ModelSpec, folder: Path) -> tuple[int, str, str]:
+    """What `only_error` gives for joining a run of these numbers."""
+    seed = ORGANISER_SEED
     key = KeyPair.from_seed(seed)
-    data = DataSpec(bytes(32), 5000)
     manifest = RunManifest(
-        PROTOCOL + 1, "later", key.public, 0, ModelSpec(), data, RoundSpec(), InnerSpec(), OuterSpec(), 1
-    )  # fmt: skip
+        protocol, "odd", key.public, 0, model, data, RoundSpec(), InnerSpec(), OuterSpec(), 1
+    )
     arguments = [seed.hex(), manifest.run_id.hex(), manifest.seal(key).hex()]
     with subprocess.Popen(
         [sys.executable, "-c", MANIFEST_SERVER, *arguments],
@@ -228,13 +231,38 @@ def test_a_run_of_a_later_version(tmp_path: Path) -> None:
             assert server.stdout
             port = int(server.stdout.readline())
             ticket = Ticket(manifest.run_id, (Entry(key.peer_id, Address("127.0.0.1", port)),)).pack()
-            status, code, advice = only_error(
-                ["join", ticket, "--home", "h", "--listen", "127.0.0.1:0"], tmp_path
-            )
+            return only_error(["join", ticket, "--home", "h", "--listen", "127.0.0.1:0"], folder)
         finally:
             server.kill()
+
+
+def test_a_run_of_a_later_version(tmp_path: Path) -> None:
+    data = DataSpec(bytes(32), 5000)
+    status, code, advice = error_of_joining(PROTOCOL + 1, data, ModelSpec(), tmp_path)
     assert (status, code) == (3, "version")
     assert "upgrade" in advice
+
+
+@pytest.mark.parametrize(
+    ("data", "model", "words"),
+    [
+        (DataSpec(bytes(32), 1 << 42, 1 << 22), ModelSpec(), "smaller run"),
+        (DataSpec(bytes(32), 5000), ModelSpec(width=1 << 16, layers=512), "another run"),
+    ],
+    ids=["too large a text", "too large a model"],
+)
+def test_a_run_that_no_computer_can_take_part_in(
+    data: DataSpec, model: ModelSpec, words: str, tmp_path: Path
+) -> None:
+    status, code, advice = error_of_joining(PROTOCOL, data, model, tmp_path)
+    assert (status, code) == (2, "config")
+    assert words in advice
+
+
+def test_a_text_that_never_ends(tmp_path: Path) -> None:
+    status, code, advice = only_error(["new", "--data", "/dev/zero", "--home", "h"], tmp_path)
+    assert (status, code) == (3, "data")
+    assert "--data" in advice
 
 
 # --- quick answers ------------------------------------------------------------------------------------------

@@ -131,7 +131,7 @@ def test_arbitrary_bytes_are_refused(raw: bytes) -> None:
 @given(st.binary(max_size=100))
 def test_an_organiser_who_signs_garbage_is_refused(body: bytes) -> None:
     run = hashlib.sha256(body).digest()
-    with pytest.raises((TheirFault, WrongVersion)):
+    with pytest.raises((TheirFault, WrongVersion, ConfigError)):
         open_manifest(seal_body(KEY, Kind.MANIFEST, body, Stamp(run)), run)
 
 
@@ -147,6 +147,9 @@ def test_an_organiser_who_signs_garbage_is_refused(body: bytes) -> None:
         {"model": {"heads": 3}},
         {"model": {"width": 4}},
         {"model": {"context": 1}},
+        {"model": {"layers": 10**9}},
+        {"data": {"root": bytes(32), "length": 1 << 44, "chunk": 1 << 10}},
+        {"data": {"root": bytes(32), "length": (1 << 42) + 1, "chunk": 1 << 22}},
         {"data": {"root": b"", "length": 1}},
         {"data": {"root": bytes(32), "length": 0}},
         {"round": {"seconds": float("nan")}},
@@ -168,6 +171,22 @@ def test_numbers_out_of_range_are_refused(change: dict[str, object]) -> None:
     ((name, value),) = change.items()
     with pytest.raises(ValueError):  # noqa: PT011 - the rule is that it is refused, the words are for people
         manifest(**{name: specs[name](**value) if isinstance(value, dict) else value}).__post_init__()
+
+
+def test_a_text_may_have_a_terabyte_in_larger_chunks() -> None:
+    assert DataSpec(bytes(32), 1 << 40, 1 << 20).length == 1 << 40
+    assert DataSpec(bytes(32), 1 << 42, 1 << 22).length == 1 << 42
+
+
+def test_a_run_that_is_not_possible_is_named_as_such_and_is_nobodys_lie() -> None:
+    """The hash is the run's id: no other peer of the run has other values."""
+    values = msgspec.msgpack.decode(MANIFEST.body)
+    values[5] = [bytes(32), 1 << 44, 1 << 10, 0.05, ""]
+    body = pack(values)
+    run = hashlib.sha256(body).digest()
+    with pytest.raises(ConfigError, match="17179869184 chunks") as caught:
+        open_manifest(seal_body(KEY, Kind.MANIFEST, body, Stamp(run)), run)
+    assert "another run" in caught.value.advice
 
 
 def test_the_number_of_a_removed_codec_belongs_to_no_other() -> None:

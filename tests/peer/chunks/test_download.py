@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from collections.abc import Iterable, Mapping
 
 import pytest
@@ -18,6 +19,7 @@ from peer.chunks.download import (
     Fetched,
     Wanted,
 )
+from peer.chunks.hashes import ChunkLengths
 from swarm.hashing import digest
 from swarm.identity import PeerId
 from swarm.machine import Compute, Computed, Delivered, Fetch, Finish, Report, Unreached, WakeAt, Woken
@@ -263,3 +265,26 @@ def test_no_donor_ever_has_more_requests_than_its_share(donors: int, each: int) 
 @pytest.mark.parametrize(("payload", "verdict"), [(CHUNKS[0], True), (b"lies", False), (b"", False)])
 def test_a_chunk_is_held_against_its_hash(payload: bytes, verdict: bool) -> None:
     assert check(A, 0, payload).run() is verdict
+
+
+def test_an_event_of_a_large_download_does_not_look_at_all_its_chunks() -> None:
+    """There are a million of them, and each may bring an event."""
+    count = 1 << 20
+    hashes = (digest(CHUNKS[0]),) * count
+    scene = Scene(Download(Wanted(hashes, ChunkLengths(10 * count, 10), END), [A]))
+    scene.gives(1, A, 0)
+    tracemalloc.start()
+    try:
+        scene.gives(2, A, 1).misses(3, A, 2, "busy").wakes(9)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < count
+
+
+def test_a_chunk_that_two_donors_owed_is_asked_for_again_when_both_have_failed() -> None:
+    scene = Scene(download(2, A, B)).gives(1, B, 1).wakes(2.0)
+    assert scene.asks == [(B, 0)], "A is overdue"
+    assert scene.misses(3, A, 0, "busy").asks == [], "B still owes it"
+    assert scene.misses(3, B, 0, "busy").asks == []
+    assert scene.wakes(3 + SHORTEST_REST).asks == [(A, 0)]

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from peer.chunks.download import DownloadProgress, Wanted
-from peer.chunks.exchange import INDEX_SECONDS, KEPT, ChunkExchange, Order, Serving
+from peer.chunks.exchange import INDEX_SECONDS, KEPT, ChunkExchange, Order
 from peer.chunks.resume import ResumeStore
+from peer.chunks.turns import Serving
 from peer.training.compute import Inline
 from swarm.errors import Busy, Refused, TooLate, Unreachable, WrongContent
 from swarm.hashing import digest
@@ -238,6 +240,34 @@ async def test_a_donor_hands_out_few_chunks_at_a_time(readers: Readers) -> None:
 
     answers = await asyncio.gather(*(ask(index) for index in range(6)), return_exceptions=True)
     assert [type(answer) for answer in answers].count(Busy) == 3
+
+
+@in_company
+async def test_requests_that_are_aborted_do_not_hold_up_the_downloads_of_others(readers: Readers) -> None:
+    """200 requests a second, each given up at once: as many as the transport allows one peer."""
+    serving = Serving(rate=20_000.0, burst=2000.0)
+    readers.chunks(1, serving=serving).offer(ROOT, Pieces())
+    greedy = readers.company.transport(8)
+
+    async def ask_and_hang_up() -> None:
+        request = Request("chunk", argument=f"{ROOT.hex()}.0", limit=4000)
+        with contextlib.suppress(TooLate, Busy):
+            await greedy.request(key(1).peer_id, request, deadline=soon(0.03))
+
+    async def crowd() -> None:
+        async with asyncio.TaskGroup() as tasks:
+            while True:
+                tasks.create_task(ask_and_hang_up())
+                await asyncio.sleep(0.005)
+
+    async with asyncio.TaskGroup() as tasks:
+        crowding = tasks.create_task(crowd())
+        await asyncio.sleep(1)
+        began = soon(0)
+        fetched = await readers.chunks(9).download(order(60), peers(1), readers.told.append)
+        crowding.cancel()
+    assert fetched.complete
+    assert soon(0) - began < 2.5, "12,000 bytes at half of the rate take 1.2 seconds"
 
 
 @pytest.mark.parametrize("number", ["6", "-1", "x", "", "1.5", "٣", "00000000000000000000000009"])

@@ -2,7 +2,7 @@
 
 import pytest
 
-from peer.chunks.hashes import chunk_count, chunk_length, chunked_hashes, root_of
+from peer.chunks.hashes import ChunkLengths, chunk_count, chunk_length, chunked_hashes, root_of
 from swarm.hashing import digest
 
 
@@ -33,3 +33,13 @@ def test_the_root_changes_with_every_chunk_their_order_the_length_and_the_domain
     ]
     assert len(set(roots)) == len(roots)
     assert all(len(root) == 32 for root in roots)
+
+
+def test_the_lengths_of_all_chunks_are_there_without_a_list_of_them():
+    lengths = ChunkLengths((1 << 44) + 1, 1 << 10)
+    assert len(lengths) == (1 << 34) + 1
+    assert (lengths[0], lengths[(1 << 34) - 1], lengths[1 << 34]) == (1 << 10, 1 << 10, 1)
+    assert lengths[:2] == [1 << 10, 1 << 10]
+    assert list(ChunkLengths(5, 4)) == [4, 1]
+    with pytest.raises(IndexError):
+        _ = lengths[(1 << 34) + 1]

@@ -1,9 +1,11 @@
 """The training text: the same files give the same corpus, and only text gets in."""
 
 import os
+from pathlib import Path
 
 import pytest
 
+import peer.data.corpus as module
 from peer.data.corpus import (
     SEPARATOR,
     Corpus,
@@ -80,6 +82,46 @@ def test_one_file_is_a_corpus(tmp_path):
 def test_what_is_over_the_limit_is_left_out(tmp_path):
     corpus = build(folder(tmp_path, a=TEXT, b=TEXT), limit=len(TEXT) + 100)
     assert (corpus.files, corpus.skipped, corpus.spec.length) == (1, 1, len(TEXT))
+
+
+def test_one_file_over_the_limit_is_named_with_the_limit(tmp_path):
+    book = folder(tmp_path, book=TEXT) / "book"
+    with pytest.raises(NoData, match="more than 1100 bytes") as caught:
+        build(book, limit=1100)
+    assert str(book) in caught.value.fact
+
+
+def test_a_file_that_grows_while_it_is_read_counts_with_what_it_had(tmp_path, monkeypatch):
+    """Its end may never come: the file may be written faster than it is read."""
+    book = folder(tmp_path, book=TEXT) / "book"
+    look = os.fstat
+
+    def look_and_write(opened):
+        about = look(opened)
+        with book.open("ab") as writer:
+            writer.write(TEXT)
+        return about
+
+    monkeypatch.setattr(os, "fstat", look_and_write)
+    corpus = build(book)
+    assert book.stat().st_size == 2 * len(TEXT)
+    assert bytes(corpus.data) == TEXT
+
+
+def test_what_never_ends_is_no_text(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    for endless in (Path("/dev/zero"), tmp_path / "pipe"):
+        with pytest.raises(NoData, match="neither a file nor a folder") as caught:
+            build(endless)
+        assert "--data" in caught.value.advice
+
+
+def test_a_folder_of_too_many_files_is_named_with_the_limit(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "MOST_FILES", 2)
+    build(folder(tmp_path, a=TEXT, b=TEXT))
+    with pytest.raises(NoData, match="more than 2 files") as caught:
+        build(folder(tmp_path, c=TEXT))
+    assert "smaller" in caught.value.advice
 
 
 @pytest.mark.parametrize("files", [{}, {"short": b"hello"}, {"image": b"\xff" * 5000}])

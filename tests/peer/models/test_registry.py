@@ -48,3 +48,9 @@ def test_a_model_that_this_program_does_not_have_is_refused(spec):
 def test_build_gives_a_gpt_that_knows_its_spec():
     assert isinstance(build(TINY, 0), GPT)
     assert build(TINY, 0).spec == TINY
+
+
+def test_a_model_that_no_computer_holds_is_refused_before_it_is_built():
+    largest = ModelSpec(width=1 << 16, layers=512, heads=1)
+    with pytest.raises(ConfigError, match="26,388,899,889,152 parameters"):
+        build(largest, 0)

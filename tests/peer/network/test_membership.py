@@ -18,7 +18,7 @@ from peer.network.membership import (
     fetch_manifest,
     greet,
 )
-from swarm.errors import Malformed, Refused, WrongVersion
+from swarm.errors import ConfigError, Malformed, Refused, WrongVersion
 from swarm.identity import PeerId
 from swarm.membership.contacts import Contact
 from swarm.membership.progress import Phase
@@ -39,9 +39,9 @@ from tests.peer.company import (
 BROKEN = progress_of(5)[:-1] + bytes([progress_of(5)[-1] ^ 1])
 
 
-def a_manifest_of_another_version() -> tuple[bytes, bytes]:
-    """The sealed manifest, and the id of its run."""
-    body = pack([MANIFEST.protocol + 1, "the rest is anything"])
+def a_manifest_of(*values: object) -> tuple[bytes, bytes]:
+    """A sealed manifest with ``values``, and the id of its run."""
+    body = pack(values)
     run = hashlib.sha256(body).digest()
     return seal_body(key(0), Kind.MANIFEST, body, Stamp(run)), run
 
@@ -192,9 +192,18 @@ async def test_if_no_entry_has_the_manifest_every_reason_is_told() -> None:
 @in_virtual_time
 async def test_a_run_of_another_version_is_told_as_such() -> None:
     company = Company()
-    sealed, run = a_manifest_of_another_version()
+    sealed, run = a_manifest_of(PROTOCOL + 1, "the rest is anything")
     company.stranger(1, {"manifest": lambda call: sealed})
     with pytest.raises(WrongVersion, match=f"protocol {PROTOCOL + 1}"):
+        await fetch_manifest(company.transport(9), [key(1).peer_id], soon(), run)
+
+
+@in_virtual_time
+async def test_a_run_that_is_not_possible_is_told_as_such() -> None:
+    company = Company()
+    sealed, run = a_manifest_of(PROTOCOL, "nothing else")
+    company.stranger(1, {"manifest": lambda call: sealed})
+    with pytest.raises(ConfigError, match="not possible"):
         await fetch_manifest(company.transport(9), [key(1).peer_id], soon(), run)
 
 

@@ -7,13 +7,14 @@ import pytest
 from swarm.errors import Impostor, Unreachable
 from swarm.membership.contacts import Contacts, seal_contact
 from swarm.ticket import Address
-from swarm.transport.dialing import Addresses, NoAnswer, impostor
+from swarm.transport.dialing import Addresses, impostor, no_answer
+from swarm.transport.guard import DialLimits
 from tests.swarm.loopback import RUN, key
 
 pytestmark = pytest.mark.asyncio
 
 BORIS = key(2).peer_id
-HOME, WORK, OLD = (Address(f"{name}.example.org", 1) for name in ("home", "work", "old"))
+HOME, WORK, OLD = (Address(f"192.0.2.{number}", 1) for number in (1, 2, 3))
 
 
 class Network:
@@ -23,7 +24,7 @@ class Network:
         self.contacts = Contacts(RUN)
         self.seq = 0
         self.announce(*known)
-        self.addresses = Addresses(self.contacts)
+        self.addresses = Addresses(self.contacts, DialLimits())
         self.good: set[Address] = set()
         self.wrong: set[Address] = set()
         self.tried: list[Address] = []
@@ -39,7 +40,7 @@ class Network:
         if address in self.wrong:
             raise impostor(address, BORIS)
         if address not in self.good:
-            raise NoAnswer(ConnectionRefusedError(111, "refused"))
+            raise no_answer(ConnectionRefusedError(111, "refused"))
         return f"connected to {address}"
 
     async def call(self) -> str:
@@ -68,7 +69,7 @@ async def test_an_address_that_the_peer_no_longer_announces_is_not_tried() -> No
 
 async def test_where_no_address_answers_the_last_reason_is_raised() -> None:
     network = Network(WORK, HOME)
-    with pytest.raises(Unreachable, match=r"does not answer at home\.example\.org:1 \(Connection refused\)"):
+    with pytest.raises(Unreachable, match=r"does not answer at 192\.0\.2\.1:1 \(Connection refused\)"):
         await network.call()
     network.wrong = {HOME}
     with pytest.raises(Impostor, match="does not hold the key"):

@@ -32,6 +32,20 @@ def test_one_host_gets_so_many_connections_and_no_more() -> None:
     assert repr(guard).startswith("Guard(0 connections")
 
 
+def test_an_ipv6_network_of_one_owner_is_one_host() -> None:
+    """A household has 2^64 addresses, and would have as many shares."""
+    guard = Guard(Limits(connections=ConnectionLimits(per_host=2)))
+    with guard.connection("2001:db8::1"), guard.connection("2001:db8::2"):
+        with pytest.raises(Flooding), guard.connection("2001:db8::3"):
+            pytest.fail("a third connection")
+        with guard.connection("2001:db8:0:1::1"):
+            assert guard.connections == 3
+    old = "192.0.2.1"
+    new = "::ffff:192.0.2.1"
+    with guard.connection(old), guard.connection(new), pytest.raises(Flooding), guard.connection(old):
+        pytest.fail("a third connection of one address in two forms")
+
+
 def test_all_hosts_together_get_so_many_connections_and_no_more() -> None:
     guard = Guard(Limits(connections=ConnectionLimits(total=2)))
     with guard.connection("a"), guard.connection("b"), pytest.raises(Flooding), guard.connection("c"):

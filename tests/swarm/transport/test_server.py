@@ -142,6 +142,40 @@ async def test_a_reply_counts_as_bytes_in_flight_too() -> None:
             await anna.request(BORIS, Request("large", limit=1 << 20), deadline=soon())
 
 
+async def test_a_route_hears_how_much_of_a_reply_could_not_be_sent_and_the_log_hears_nothing(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    length = 64 << 20
+    unsent: list[tuple[PeerId, str, int]] = []
+    hung_up = asyncio.Event()
+
+    async def give(call: Call) -> bytes:
+        return bytes(length)
+
+    def note(call: Call, left: int) -> None:
+        unsent.append((call.sender, call.argument, left))
+        hung_up.set()
+
+    async with Loopback() as net:
+        anna = await net.caller(1)
+        _, address = await net.peer(2, Route("give", give, on_unsent=note))
+        await anna.request(BORIS, Request("give", argument="all", limit=length), deadline=soon())
+        assert unsent == []
+        context = client_context(key(9), RUN)
+        reader, writer = await asyncio.open_connection(
+            address.host, address.port, ssl=context, server_hostname="x", limit=1024
+        )
+        writer.write(b"POST /swarm/2/give/some HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n")
+        await reader.readexactly(1 << 20)
+        writer.transport.abort()
+        async with asyncio.timeout(20):
+            await hung_up.wait()
+    ((sender, argument, left),) = unsent
+    assert (sender, argument) == (key(9).peer_id, "some")
+    assert 0 < left < length - (1 << 20)
+    assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []
+
+
 async def test_a_handler_ends_with_the_connection_of_its_caller() -> None:
     inside = asyncio.Event()
     ended = asyncio.Event()

@@ -6,7 +6,7 @@ import pytest
 
 from swarm.errors import PortTaken
 from swarm.ticket import Address
-from swarm.transport.sockets import Meter, MeteredSocket, adopt, factory, listen_on
+from swarm.transport.sockets import Meter, MeteredSocket, adopt, connected, factory, listen_on, resolved
 
 pytestmark = pytest.mark.asyncio
 
@@ -65,3 +65,22 @@ async def test_both_sides_count_what_tcp_carries() -> None:
 async def test_an_unknown_congestion_control_leaves_the_systems_own() -> None:
     with factory(Meter(), "no such thing")((socket.AF_INET, socket.SOCK_STREAM, 0, "", ())) as connection:
         assert isinstance(connection, MeteredSocket)
+
+
+async def test_an_ip_address_needs_no_thread_and_does_not_wait_behind_names(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked: list[object] = []
+
+    async def in_a_thread(host: object, port: object, **options: object) -> list[object]:
+        asked.append(host)
+        return []
+
+    monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", in_a_thread)
+    with await listen_on(Address("127.0.0.1", 0)) as listener:
+        address = Address("127.0.0.1", listener.getsockname()[1])
+        (await connected(address, factory(Meter(), ""))).close()
+    assert [info[4][:2] for info in await resolved(Address("::1", 5))] == [("::1", 5)]
+    assert asked == []
+    await resolved(Address("peer.example.org", 5))
+    assert asked == ["peer.example.org"]

@@ -56,3 +56,12 @@ def test_a_bucket_shows_how_full_it_is() -> None:
     bucket = TokenBucket(rate=1, burst=3)
     bucket.take(1, 0)
     assert repr(bucket) == "TokenBucket(2 of 3, 1/s)"
+
+
+def test_what_was_not_used_is_there_again_but_never_more_than_the_burst() -> None:
+    bucket = TokenBucket(rate=1, burst=3)
+    bucket.take(5, 0)
+    bucket.give_back(4)
+    assert bucket.wait(2, 0) == 0
+    bucket.give_back(4)
+    assert (bucket.wait(3, 0), bucket.take(4, 0)) == (0, 1)
