@@ -1,11 +1,11 @@
-"""How often we dial the addresses that strangers name: whoever dials on their word could be their port scanner.
+"""How often we dial the addresses that strangers name: who dials on their word may be their port scanner.
 
     a first dial ──► is the same one under way? wait for it ──► is anything left for it? ──► dial
                      it has answered as that peer: from now on it is dialled as often as we like ◄──┘
 
-An address that has not answered as the peer that names it is dialled as `DialLimits` allows: only so often for
-one peer, only so many at one host, only so many on the word of one teller. An answer gives back what its dial
-has taken, so peers that are there take nothing from each other.
+An address that has not answered as the peer that names it is dialled as `DialLimits` allows: only so often
+for one peer, only so many at one host, only so many on the word of one teller. An answer gives back what its
+dial has taken, so peers that are there take nothing from each other.
 """
 
 from __future__ import annotations
