@@ -73,7 +73,7 @@ class Butterfly:
         }
         self._result_names = {f"result.{part.index}": part for part in self._plan.parts}
         self._unsigned: dict[tuple[int, PeerId], Raw] = {}
-        """Results that wait for their receipt, or until we can judge them, by part and sender."""
+        """Results whose hash we do not know yet, or that we cannot judge yet, by part and sender."""
         self._checked: set[tuple[int, PeerId]] = set()
         """Results that we have checked or are checking, by part and sender."""
         self._shipped: set[tuple[int, PeerId]] = set()
@@ -175,13 +175,27 @@ class Butterfly:
                 yield from reducer.reduce(now)
 
     def _check_signed(self) -> Iterator[Command]:
-        """Check the results whose receipts are here."""
-        signed = self._unsigned.keys() & self._tally.receipts.keys()
-        for index, sender in sorted(signed) if self._headers.can_judge else ():
-            receipt = self._tally.receipts[index, sender]
-            payload = self._unsigned.pop((index, sender))
-            self._checked.add((index, sender))
-            yield from self._check_result(index, receipt.hash, payload, sender)
+        """Check the results whose hashes are here."""
+        if not self._headers.can_judge:
+            return
+        for index, sender in sorted(self._unsigned):
+            hash_ = self._signed_hash(index, sender)
+            if hash_:
+                payload = self._unsigned.pop((index, sender))
+                self._checked.add((index, sender))
+                yield from self._check_result(index, hash_, payload, sender)
+
+    def _signed_hash(self, index: int, sender: PeerId) -> bytes:
+        """The hash that ``sender`` has signed for its result of part ``index``; empty if we do not know it.
+
+        If it crashes between the result and the receipt, members that have the receipt name the hash in their
+        holdings.
+        """
+        receipt = self._tally.receipts.get((index, sender))
+        if receipt:
+            return receipt.hash
+        named = self._tally.most_held(index) if sender in self._tally.gone else b""
+        return b"" if named in self._tally.receipts_of(index) else named
 
     def awaited(self, now: float) -> set[PeerId]:
         """The members whose part we are to reduce, and those that reduce the parts whose results are not
@@ -222,7 +236,8 @@ class Butterfly:
         """Whether the result of part ``index`` that ``peer`` has signed does not hold."""
         if (index, peer) not in self._checked or self._state.pending[index]:
             return False
-        return self._tally.receipts[index, peer].hash not in self._state.held.get(index, ())
+        receipt = self._tally.receipts.get((index, peer))
+        return receipt is not None and receipt.hash not in self._state.held.get(index, ())
 
     def _ship(self, part: Part, current: PeerId | None) -> Iterator[Command]:
         """Send our part to the current reducer and to spares that have asked for it; the spares get the

@@ -104,6 +104,10 @@ class Tally:
         hash_, count = self._most_held(index)
         return hash_ if count >= self.group.quorum else b""
 
+    def most_held(self, index: int) -> bytes:
+        """The hash that most members say they hold as item ``index``; empty if nobody holds any."""
+        return self._most_held(index)[0]
+
     def is_settled(self, index: int) -> bool:
         """Whether no message that may still come can change what is `supported`.
 

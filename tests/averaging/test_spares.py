@@ -138,6 +138,15 @@ def test_a_spare_waits_for_copies_that_it_can_check_before_it_reduces() -> None:
     assert messages(spare.tell(Woken(), now=AT.spares), Receipt) == [Receipt(3, digest(result(D, A, B)))]
 
 
+def test_a_result_whose_maker_crashed_before_its_receipt_came_is_checked_by_what_others_hold() -> None:
+    spare = before_d_publishes()
+    _, delivered = publishes(D)
+    assert messages(spare.tell(delivered, *holdings(HASHES, C)), Holdings) == [], "its receipt may come"
+    told = spare.tell(Unreached(D), part_of(B, D))
+    assert Ship(B, "result.3", result(D)) in told
+    assert messages(told, Holdings) == [Holdings(HASHES)]
+
+
 def test_of_two_results_all_members_that_hold_both_name_the_owners() -> None:
     seat = before_d_publishes(B)
     taken = result(D, A, B, C)

@@ -38,6 +38,8 @@ def moments(count: int) -> list[float]:
 
 @pytest.mark.parametrize("victim", ["p0", "p1", "p2", "p3"])
 def test_a_crash_at_any_moment_of_a_round_costs_one_member_and_little_time(victim: str) -> None:
+    """Longest takes a crash while a result is sent: one member has it, and the spare that is to have a copy
+    lacks the receipt to check it by. Then the spare waits as long as the schedule says."""
     offset = int(victim[1]) * 0.045  # each victim crashes at moments of its own
     for moment in moments(10):
         at = moment + offset
@@ -45,7 +47,7 @@ def test_a_crash_at_any_moment_of_a_round_costs_one_member_and_little_time(victi
         assert_agreement(result, 2, gone=[victim])
         others = [notebook for name, notebook in result.notebooks.items() if name != victim]
         assert all(notebook.missed == set() for notebook in others), f"at {at}"
-        longest = 1.5 * without_faults().virtual_seconds + AVERAGE_SECONDS / 2
+        longest = without_faults().virtual_seconds + 0.75 * AVERAGE_SECONDS
         assert result.virtual_seconds < longest, f"at {at}"
 
 

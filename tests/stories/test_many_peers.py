@@ -41,7 +41,7 @@ def test_newcomers_never_form_a_group_of_their_own() -> None:
 
 
 def test_a_rehearsal_in_two_processes_is_one_and_the_same_every_time() -> None:
-    scenario = replace(scenario_of(8, 3, 5, churn=0.1, loss=0.01, jitter=0.1), shards=2)
+    scenario = replace(scenario_of(8, 3, 7, churn=0.1, loss=0.01, jitter=0.1), shards=2)
     one = rehearse(scenario)
     again = rehearse(scenario)
     other = rehearse(replace(scenario, seed=6))
