@@ -179,8 +179,8 @@ class Assembly:
             yield Send(untold, self._plan.ready.message)
 
     def _hear_vote(self, vote: Signed[Vote]) -> Iterator[Command]:
-        """Note it; ask its sender for the list if nobody has proposed that group to us."""
-        if vote.signer not in self._voting.votes and self._voting.is_for_unknown(vote):
+        """Note it; ask its sender for the list if that is worth it."""
+        if vote.signer not in self._voting.votes and self._voting.is_worth_asking(vote):
             yield from self._ask({vote.signer})
         self._voting.votes.setdefault(vote.signer, vote)
 

@@ -1,9 +1,11 @@
 """Evidence: two frames of one peer of which an honest one never sends both. It proves itself to everybody.
 
     two votes of one round and level, for different groups
-    two commits, or two ballots, of one group, with different content
+    two commits, two holdings or two ballots of one group, with different content
 
 `Watch` sees every frame that comes in and keeps the first of its kind; `culprit` judges what others bring.
+A peer that tells different things to different members shows nobody two frames. So after a round without a
+decision the members compare what they have heard (`Watch.heard_in`).
 """
 
 from __future__ import annotations
@@ -18,12 +20,15 @@ from swarm.identity import PeerId
 from swarm.wire import CONTROL_LIMIT, Message, Signed, body_of, level_of, open_frame, unpack
 
 from .certificate import GroupCertificate, vote_frames
-from .messages import Ballot, Commit, Decline, Vote
+from .messages import Ballot, Commit, Decline, Holdings, Vote
 
 WATCHED = 4096
 """Frames that are kept to be compared: those of some rounds."""
 LIMIT = 2 * CONTROL_LIMIT + 64
 """Bytes of the largest evidence."""
+
+KINDS = (Vote, Commit, Holdings, Ballot)
+"""The messages of which an honest peer sends only one."""
 
 _Slot = tuple[PeerId, int, int, bytes]
 
@@ -37,8 +42,8 @@ class Evidence(msgspec.Struct, frozen=True, forbid_unknown_fields=True, array_li
 
 def culprit(evidence: Evidence, run: bytes) -> PeerId:
     """The peer that ``evidence`` convicts. Raises `TheirFault` if it convicts nobody."""
-    first = open_frame(evidence.first, Vote, Commit, Ballot, run=run)
-    second = open_frame(evidence.second, Vote, Commit, Ballot, run=run)
+    first = open_frame(evidence.first, *KINDS, run=run)
+    second = open_frame(evidence.second, *KINDS, run=run)
     if _slot(first) != _slot(second) or _said(first) == _said(second):
         raise Malformed("an honest peer may send both of these")
     return first.signer
@@ -56,11 +61,15 @@ class Watch:
         found = (self._compare(frame) for frame in self._frames(signed))
         return [evidence for evidence in found if evidence]
 
+    def heard_in(self, group: bytes) -> tuple[bytes, ...]:
+        """The frames of a group that we have, without votes: those are in its certificate."""
+        return tuple(raw for (_, _, _, place), raw in self._seen.items() if place == group)
+
     def _frames(self, signed: Signed[Message]) -> Iterable[Signed[Message]]:
         """The frames in a message that must be the only ones of their kind: itself, or the votes that it
         brings."""
         message = signed.message
-        if isinstance(message, Vote | Commit | Ballot):
+        if isinstance(message, KINDS):
             return [signed]
         if isinstance(message, Decline) and message.certificate:
             try:
@@ -75,7 +84,7 @@ class Watch:
         if known is None:
             self._seen[slot] = signed.raw
             return None
-        before = open_frame(known, Vote, Commit, Ballot, run=self._run)
+        before = open_frame(known, *KINDS, run=self._run)
         return Evidence(known, signed.raw) if _said(before) != _said(signed) else None
 
 

@@ -17,6 +17,8 @@ RIVALS = 4
 """Proposals kept besides the one that has our vote: a peer that leads twice cannot fill our memory."""
 OFFERS = 8
 """Peers of which one proposal is kept until their turn has come."""
+ASKED = 2
+"""Voters for a group that nobody has proposed to us, of whom we ask for its list."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,10 +86,13 @@ class Voting:
         voters = {vote.signer for vote in self.votes_for(group)} - {proposer}
         return 3 * len(voters) > len(group.members)
 
-    def is_for_unknown(self, vote: Signed[Vote]) -> bool:
-        """Whether ``vote`` is for a group that nobody has proposed to us."""
+    def is_worth_asking(self, vote: Signed[Vote]) -> bool:
+        """Whether to ask the sender of ``vote`` for the list of its group: nobody has proposed it to us, and
+        we have asked few others. Most often the list is on its way, and in a large group it is long."""
+        group = vote.stamp.group
         known = {offer.seated.group.id for offer in self.offers.values()}
-        return self.seated is None and vote.stamp.group not in known
+        earlier = sum(other.stamp.group == group for other in self.votes.values())
+        return self.seated is None and group not in known and earlier < ASKED
 
     def _voters(self, seated: Seated) -> set[PeerId]:
         return {vote.signer for vote in self.votes_for(seated.group)}

@@ -163,7 +163,7 @@ class Peer:
             round_log = self._round_log(learner, chunks)
             sources = (round_log, state_sync)
             catch_up = CatchUp(learner, self._position, self._activity, self._heads, sources, self._events)
-            announcer = Announcer(tasks, self.membership, averager, self._position, self._activity)
+            announcer = Announcer(tasks, self.membership, averager, bans, self._position, self._activity)
             stages = RoundStages(
                 self._manifest,
                 self._local(learner),
@@ -176,6 +176,7 @@ class Peer:
             await self._checkpointer.export(learner)
         finally:
             await self._leave(post, stages, is_over=is_over)
+            bans.close()
 
     def _watch_for_liars(self, post: Post, tasks: asyncio.TaskGroup) -> Bans:
         """Compare all that comes in; a peer that is shown to lie has no part in the run any more."""

@@ -2,7 +2,7 @@
 
 two frames of one peer  ──►  evidence  ──►  kept on disk, told to the others; the peer has no part any more
 
-evidence / E   I have this evidence (empty: what evidence do you have?)  ──►  some of ours
+evidence / Frames   compare these with what you have heard (empty: what do you know?)  ──►  evidence
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from pathlib import Path
 
 import msgspec
 
-from averaging.evidence import LIMIT, Evidence, Watch, culprit
+from averaging.evidence import KINDS, LIMIT, Evidence, Watch, culprit
 from swarm.asking import ask_all
 from swarm.bounded import LeastRecentlyUsed
 from swarm.errors import TheirFault
 from swarm.identity import PeerId
 from swarm.transport import Allowance, Call, Payload, Request, Route, Transport
-from swarm.wire import Message, Signed, pack, unpack
+from swarm.wire import Message, Signed, open_frame, pack, unpack
 
 KEPT = 256
 """Peers whose evidence is kept."""
@@ -30,6 +30,10 @@ ANSWER_BYTES = 1 << 18
 """... and bytes of it."""
 ASKED = 3
 """Peers that a newcomer asks."""
+COMPARED_WITH = 3
+"""Members to which we tell what we have heard of a group without a decision: one of them is honest."""
+FRAMES = 256
+"""Most frames that we tell, and that we check for another peer at a time."""
 PATIENCE = 5.0
 """Seconds that telling or asking the others may take."""
 
@@ -38,6 +42,12 @@ class Collection(msgspec.Struct, frozen=True, forbid_unknown_fields=True, array_
     """Several pieces of evidence."""
 
     pieces: tuple[Evidence, ...] = ()
+
+
+class Frames(msgspec.Struct, frozen=True, forbid_unknown_fields=True, array_like=True):
+    """Frames as their signers have sent them: two that are evidence, or all that were heard in a group."""
+
+    frames: tuple[bytes, ...]
 
 
 class Bans:
@@ -51,6 +61,7 @@ class Bans:
         self._watch = Watch(run)
         self._evidence: LeastRecentlyUsed[PeerId, Evidence] = LeastRecentlyUsed(KEPT)
         self._subscribers: list[Callable[[PeerId], object]] = []
+        self._is_closed = False
         transport.serve(Route("evidence", self._on_evidence, _admit))
 
     def is_banned(self, peer: PeerId) -> bool:
@@ -78,7 +89,7 @@ class Bans:
 
     async def _on_evidence(self, call: Call) -> Payload:
         if call.body:
-            self._learn(unpack(call.body, Evidence))
+            self._compare(unpack(call.body, Frames).frames)
             return b""
         pieces: list[Evidence] = []
         size = 0
@@ -87,6 +98,11 @@ class Bans:
             if size <= ANSWER_BYTES:
                 pieces.append(evidence)
         return pack(Collection(tuple(pieces)))
+
+    def _compare(self, frames: Sequence[bytes]) -> None:
+        """Compare what another peer has heard with what we have. Raises `TheirFault` for what is no frame."""
+        for raw in frames[:FRAMES]:
+            self.observe(open_frame(raw, *KINDS, run=self._run))
 
     def _learn_all(self, raw: bytes) -> None:
         for evidence in unpack(raw, Collection).pieces:
@@ -105,12 +121,26 @@ class Bans:
 
     def pass_on(self, about: PeerId, others: Sequence[PeerId], tasks: asyncio.TaskGroup) -> None:
         """Tell ``others`` what we have against a peer, in a task of ``tasks``."""
-        tasks.create_task(self._tell(self._evidence[about], others), name="tell evidence")
+        evidence = self._evidence[about]
+        if not self._is_closed:
+            telling = self._tell((evidence.first, evidence.second), others)
+            tasks.create_task(telling, name="tell evidence")
 
-    async def _tell(self, evidence: Evidence, others: Sequence[PeerId]) -> None:
+    async def compare_notes(self, group: bytes, others: Sequence[PeerId]) -> None:
+        """Tell some of the ``others`` in a group that came to no decision what we have heard in it.
+
+        If a member has told us something else than them, one of us two sees it now.
+        """
+        await self._tell(self._watch.heard_in(group)[:FRAMES], others[:COMPARED_WITH])
+
+    def close(self) -> None:
+        """From now on nobody is told anything: the tasks' owner is about to end."""
+        self._is_closed = True
+
+    async def _tell(self, frames: tuple[bytes, ...], others: Sequence[PeerId]) -> None:
         """A peer that is not told now hears of it from the others, or sees for itself."""
         deadline = asyncio.get_running_loop().time() + PATIENCE
-        raw = pack(evidence)
+        raw = pack(Frames(frames))
 
         async def tell(peer: PeerId) -> None:
             await self._transport.request(peer, Request("evidence", raw, limit=0), deadline=deadline)

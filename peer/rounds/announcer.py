@@ -6,8 +6,10 @@ import asyncio
 from collections.abc import Coroutine
 
 from averaging.averager import Averager
+from averaging.groups import Group
 from swarm.membership.progress import Phase
 
+from ..network.bans import Bans
 from ..network.membership import Membership
 from ..sync.activity import Activity
 from ..sync.position import PositionTracker
@@ -24,12 +26,14 @@ class Announcer:
         tasks: asyncio.TaskGroup,
         membership: Membership,
         averager: Averager,
+        bans: Bans,
         position: PositionTracker,
         activity: Activity,
     ) -> None:
         self._tasks = tasks
         self._membership = membership
         self._averager = averager
+        self._bans = bans
         self._position = position
         self._activity = activity
 
@@ -52,6 +56,12 @@ class Announcer:
         """
         self._activity.enter(Phase.FOLLOWING)
         self._start(self._membership.announce_to_next(self._deadline()))
+
+    def compare_notes(self, group: Group) -> None:
+        """Our group stood and came to no decision: tell some of its members what we have heard in it, since a
+        liar may have told us something else than them."""
+        others = [peer for peer in group.members if peer != self._membership.me]
+        self._start(self._bans.compare_notes(group.id, self._membership.some(len(others), others)))
 
     def _tell_all(self) -> None:
         self._start(self._membership.announce(self._deadline(), self._position.hierarchy))

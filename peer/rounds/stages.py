@@ -6,7 +6,7 @@ import asyncio
 from dataclasses import dataclass
 
 from averaging.averager import Averager
-from averaging.outcome import Decided, Declined, Followed, Missed, Outcome
+from averaging.outcome import Decided, Declined, Followed, Missed, Outcome, Undecided, Void, cause_of
 from averaging.record import Record
 from averaging.update import Update
 from swarm.manifest import RunManifest
@@ -205,6 +205,9 @@ class RoundStages:
         shared = self._shared
         step = next_step(missed, self._position.now, self._manifest.round)
         self._local.events.warn("round-missed", step.reason, round=update.round)
+        cause = cause_of(missed)
+        if isinstance(cause, Undecided | Void):
+            shared.announcer.compare_notes(cause.group)
         found = await shared.catch_up.wait_for_result(step.waiting, shared.announcer.follow)
         if found is Found.OTHERS:
             shared.coordinator.others_went_on()

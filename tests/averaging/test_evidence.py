@@ -7,7 +7,7 @@ from msgspec.structs import replace
 
 from averaging.certificate import packed
 from averaging.evidence import Evidence, Watch, culprit
-from averaging.messages import Ballot, Commit, Decline, DeclineReason, Ready, Vote
+from averaging.messages import Ballot, Commit, Decline, DeclineReason, Holdings, Ready, Vote
 from swarm.errors import TheirFault
 from swarm.identity import KeyPair
 from swarm.manifest import Codec
@@ -35,6 +35,7 @@ def commit(weight: int) -> Commit:
 LIES = [
     (frame(Vote(), ONE), frame(Vote(), TWO)),
     (frame(commit(1), ONE), frame(commit(2), ONE, seq=2)),
+    (frame(Holdings((bytes(32),)), ONE), frame(Holdings((b"",)), ONE)),
     (frame(Ballot((bytes(32),)), ONE), frame(Ballot((b"",)), ONE)),
 ]
 HONEST = [
@@ -57,7 +58,7 @@ IDS = [
 ]
 
 
-@pytest.mark.parametrize(("first", "second"), LIES, ids=["votes", "commits", "ballots"])
+@pytest.mark.parametrize(("first", "second"), LIES, ids=["votes", "commits", "holdings", "ballots"])
 def test_two_different_frames_where_an_honest_peer_sends_one_convict_it(
     first: Signed[Message], second: Signed[Message]
 ) -> None:

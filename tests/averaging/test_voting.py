@@ -108,12 +108,16 @@ def test_a_group_is_supported_if_more_than_a_third_besides_its_proposer_have_vot
         assert voting.is_supported(A, five.group) == is_supported
 
 
-def test_a_vote_for_a_group_that_nobody_has_proposed_to_us_is_noticed() -> None:
+def test_the_first_that_vote_for_a_group_that_nobody_has_proposed_to_us_are_asked_about_it() -> None:
     voting = Voting(plan_for(D))
     signed = cast("Signed[Vote]", votes(B, A, B, C).signed)
-    assert voting.is_for_unknown(signed)
+    assert voting.is_worth_asking(signed)
+    for voter in (A, C):
+        vote(voting, voter, A, B, C)
+    assert not voting.is_worth_asking(signed), "two were asked"
+    voting.votes.clear()
     voting.offer(A, seated(A, B, C), 0.0)
-    assert not voting.is_for_unknown(signed)
+    assert not voting.is_worth_asking(signed)
     voting.vote(seated(A, D))
     assert len(KEYS) == 6
-    assert not voting.is_for_unknown(signed)
+    assert not voting.is_worth_asking(signed)

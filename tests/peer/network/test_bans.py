@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from averaging.evidence import Evidence
-from averaging.messages import Vote
-from peer.network.bans import Bans, Collection
+from averaging.messages import Holdings, Ready, Vote
+from peer.network.bans import COMPARED_WITH, Bans, Collection, Frames
 from swarm.errors import Refused
 from swarm.transport import Request
 from swarm.wire import Stamp, open_frame, pack, seal, unpack
@@ -58,15 +58,54 @@ async def test_evidence_is_passed_on_to_others_and_asked_for_by_newcomers() -> N
     assert learned == [LIAR]
 
 
+@in_virtual_time
+async def test_members_that_compare_what_they_have_heard_see_two_faces() -> None:
+    """The liar tells each of two members something else, and nobody two things."""
+    company = Company()
+    first, banned = bans_of(company, 1)
+    second, told = bans_of(company, 2)
+    group = bytes([5]) * 16
+    for bans, hash_ in ((first, bytes(32)), (second, b"")):
+        raw = seal(key(7), Holdings((hash_,)), Stamp(RUN, 3, group))
+        bans.observe(open_frame(raw, Holdings, run=RUN))
+    await first.compare_notes(bytes([6]) * 16, [key(2).peer_id])
+    assert (banned, told) == ([], []), "of another group nothing is told"
+    await first.compare_notes(group, [key(40).peer_id, key(2).peer_id])
+    assert (banned, told) == ([], [LIAR])
+
+
+@in_virtual_time
+async def test_what_is_heard_in_a_group_is_told_to_a_few() -> None:
+    company = Company()
+    bans, _ = bans_of(company, 1)
+    asked: list[str] = []
+    company.network.heard = lambda at, sender, receiver, route, call: asked.append(receiver)
+    for number in range(20, 30):
+        bans_of(company, number)
+    await bans.compare_notes(bytes(16), [key(number).peer_id for number in range(20, 30)])
+    assert len(asked) == COMPARED_WITH
+
+
+@in_virtual_time
+async def test_a_peer_that_ends_tells_nobody_any_more() -> None:
+    bans, banned = bans_of(Company(), 1)
+    async with asyncio.TaskGroup() as tasks:
+        bans.subscribe(lambda peer: bans.pass_on(peer, [], tasks))
+    bans.close()
+    for raw in (vote(1), vote(2)):
+        bans.observe(open_frame(raw, Vote, run=RUN))
+    assert banned == [LIAR]
+
+
 @pytest.mark.parametrize(
     "raw",
     [
         b"noise",
-        pack(Evidence(vote(1), vote(1))),
-        pack(Evidence(vote(1), vote(2)[:-1] + b"x")),
+        pack(Frames((vote(1), vote(2)[:-1] + b"x"))),
+        pack(Frames((seal(key(7), Ready(bytes(32)), Stamp(RUN, 3)),))),
         bytes(200_000),
     ],
-    ids=["noise", "no lie", "a broken seal", "too much"],
+    ids=["noise", "a broken seal", "a kind of which there may be many", "too much"],
 )
 def test_what_proves_nothing_is_refused(raw: bytes) -> None:
     @in_virtual_time
@@ -86,7 +125,7 @@ def test_what_proves_nothing_is_refused(raw: bytes) -> None:
 async def test_nobody_bans_itself() -> None:
     company = Company()
     bans, banned = bans_of(company, 7)
-    request = Request("evidence", pack(EVIDENCE))
+    request = Request("evidence", pack(Frames((EVIDENCE.first, EVIDENCE.second))))
     await company.transport(8).request(LIAR, request, deadline=soon())
     assert banned == []
     assert not bans.is_banned(LIAR)

@@ -9,10 +9,12 @@ from typing import Any
 
 import pytest
 
+from averaging.groups import Group
 from averaging.hierarchy import Hierarchy
 from peer.rounds.announcer import Announcer
 from peer.sync.activity import Activity
 from peer.sync.position import Position
+from swarm.identity import PeerId
 from swarm.membership.progress import Phase
 from swarm.simulation.clock import simulate
 from tests.peer.company import MANIFEST, RUN, soon
@@ -69,7 +71,8 @@ def test_announcements(
         averager: Any = told
         position: Any = SimpleNamespace(now=Position(round=4), hierarchy=GROUPS)
         async with asyncio.TaskGroup() as tasks:
-            act(Announcer(tasks, membership, averager, position, activity))
+            nobody: Any = None
+            act(Announcer(tasks, membership, averager, nobody, position, activity))
             assert activity.phase is phase
             assert told.rejoined == rejoined
             assert soon(0) == 0, "a silent peer makes nobody late"
@@ -77,3 +80,22 @@ def test_announcements(
     simulate(main())
     assert told.told == [(peers, SPEC.assemble_seconds)]
     assert told.finished_at == [SILENT_SECONDS]
+
+
+def test_members_of_a_group_without_a_decision_are_told_what_we_have_heard_in_it() -> None:
+    me, anna, boris = (PeerId(name) for name in ("me", "anna", "boris"))
+    group = Group(RUN, 4, (anna, boris, me), bytes(32))
+    compared: list[tuple[bytes, list[PeerId]]] = []
+
+    async def compare_notes(group_id: bytes, others: list[PeerId]) -> None:
+        compared.append((group_id, others))
+
+    async def main() -> None:
+        membership: Any = SimpleNamespace(me=me, some=lambda at_most, among: among[::-1])
+        bans: Any = SimpleNamespace(compare_notes=compare_notes)
+        nobody: Any = None
+        async with asyncio.TaskGroup() as tasks:
+            Announcer(tasks, membership, nobody, bans, nobody, nobody).compare_notes(group)
+
+    simulate(main())
+    assert compared == [(group.id, [boris, anna])]

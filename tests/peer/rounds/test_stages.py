@@ -27,6 +27,7 @@ from averaging.outcome import (
     Unanswered,
     Undecided,
     Void,
+    cause_of,
 )
 from averaging.record import Record
 from averaging.update import Update
@@ -111,6 +112,8 @@ class Around:
     kept: list[tuple[bytes, Record]] = field(default_factory=list)
     warnings: list[tuple[str, str, int]] = field(default_factory=list)
     rounds: list[tuple[RoundSummary, Outcome]] = field(default_factory=list)
+    compared: list[Group] = field(default_factory=list)
+    """The groups of which the members compare what they have heard."""
     saved: list[bool] = field(default_factory=list)
     alone_is_fine: bool | None = None
     is_stopping: bool = False
@@ -134,6 +137,7 @@ class Around:
             announce_round=self._called("announcer.announce_round"),
             follow=self._called("announcer.follow"),
             train=self._called("announcer.train"),
+            compare_notes=self.compared.append,
         )
         membership: Any = SimpleNamespace(roster={ME, FRIEND, MISSING}, me=ME)
         shared = Shared(membership, everything, everything, announcer, everything, everything, everything)
@@ -343,6 +347,14 @@ def name_of(outcome: Outcome) -> str:
     """For the names of the tests."""
     cause = f" {type(outcome.cause).__name__}" if isinstance(outcome, NotMerged) else ""
     return type(outcome).__name__ + cause
+
+
+@pytest.mark.parametrize("outcome", [*STAY, *SKIP], ids=name_of)
+def test_after_a_group_without_a_decision_its_members_compare_what_they_have_heard(outcome: Missed) -> None:
+    around = Around()
+    around.conclude_with(outcome)
+    has_group = isinstance(cause_of(outcome), Undecided | Void)
+    assert around.compared == ([GROUP] if has_group else [])
 
 
 @pytest.mark.parametrize("outcome", [*STAY, *SKIP], ids=name_of)
