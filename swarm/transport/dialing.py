@@ -71,16 +71,27 @@ class Addresses:
         for host in await _hosts_of(address):
             target = Target(peer, Address(host, address.port), self._contacts.share(peer))
             if not self._contacts.allows(peer, address, host):
-                trouble = NoAnswer("a private address, on the word of a peer that is far away")
+                trouble = NoAnswer("a private address, named by a peer that is far away")
                 continue
             try:
-                if self._contacts.is_entry(peer, address):
-                    return await attempt(target.address)
-                async with self._dials.one(target):
-                    return await attempt(target.address)
+                result = await self._attempt_at(
+                    target, attempt, is_entry=self._contacts.is_entry(peer, address)
+                )
             except NoAnswer as error:
                 trouble = error
+            else:
+                self._contacts.note_answer(peer, host)
+                return result
         raise trouble
+
+    async def _attempt_at(
+        self, target: Target, attempt: Callable[[Address], Awaitable[T]], *, is_entry: bool
+    ) -> T:
+        """The same at one IP address: as often as we like where a person has put it into our ticket."""
+        if is_entry:
+            return await attempt(target.address)
+        async with self._dials.one(target):
+            return await attempt(target.address)
 
     def answered(self, peer: PeerId, address: Address) -> None:
         """``peer`` has proven its key at ``address``, an IP address. Those who dial it need not wait."""

@@ -46,6 +46,11 @@ def a_manifest_of(*values: object) -> tuple[bytes, bytes]:
     return seal_body(key(0), Kind.MANIFEST, body, Stamp(run)), run
 
 
+def told_by_a_peer(*progress: bytes) -> dict[PeerId, Welcome]:
+    """The welcome of a peer that says only where others are."""
+    return {key(1).peer_id: Welcome("", 1.0, (), progress)}
+
+
 # --- greeting -----------------------------------------------------------------------------------------------
 
 
@@ -55,12 +60,12 @@ async def test_a_newcomer_learns_from_one_welcome_which_peers_are_here_and_where
     members = [company.member(n) for n in range(3)]
     introduce(*members)
     newcomer = company.member(9)
-    (welcome,) = await greet(newcomer.transport, [key(0).peer_id], contact_of(9), soon())
-    assert newcomer.membership.learn([welcome]) == 0
+    welcomes = await greet(newcomer.transport, [key(0).peer_id], contact_of(9), soon())
+    assert newcomer.membership.learn(welcomes) == 0
     assert set(newcomer.membership.roster.peers(soon(0))) == {key(n).peer_id for n in range(3)}
     assert all(newcomer.contacts.addresses(key(n).peer_id) for n in range(3))
     assert members[0].contacts.addresses(key(9).peer_id)
-    assert welcome.wall == 1000.0
+    assert welcomes[key(0).peer_id].wall == 1000.0
 
 
 @in_virtual_time
@@ -93,7 +98,7 @@ async def test_a_garbled_welcome_costs_its_sender_only() -> None:
     company.stranger(30, {})
     asked = [key(number).peer_id for number in (10, 11, 12, 0, *range(13, 10 + len(lies)), 30, 31)]
     welcomes = await greet(company.transport(9), asked, contact_of(9), soon())
-    assert [welcome.wall for welcome in welcomes] == [1000.0]
+    assert [welcome.wall for welcome in welcomes.values()] == [1000.0]
 
 
 @in_virtual_time
@@ -112,7 +117,7 @@ async def test_greeting_only_silent_peers_ends_at_the_deadline() -> None:
     company = Company()
     company.member(1)
     company.network.freeze(key(1).peer_id)
-    assert await greet(company.transport(9), [key(1).peer_id], contact_of(9), soon(3)) == []
+    assert await greet(company.transport(9), [key(1).peer_id], contact_of(9), soon(3)) == {}
     assert soon(0) <= 3.1
 
 
@@ -123,7 +128,8 @@ async def test_records_that_do_not_hold_are_counted_and_the_others_kept() -> Non
     welcome = Welcome(
         "", 1.0, (b"junk", contact_of(2)), (BROKEN, progress_of(3), b"", foreign, contact_of(4))
     )
-    assert newcomer.membership.learn([welcome, Welcome("", 1.0, (), (progress_of(4),))]) == 5
+    other = Welcome("", 1.0, (), (progress_of(4),))
+    assert newcomer.membership.learn({key(1).peer_id: welcome, key(2).peer_id: other}) == 5
     assert set(newcomer.membership.roster.peers(0.0)) == {key(3).peer_id, key(4).peer_id}
     assert newcomer.contacts.addresses(key(2).peer_id)
 
@@ -132,7 +138,7 @@ async def test_records_that_do_not_hold_are_counted_and_the_others_kept() -> Non
 async def test_a_record_with_another_peers_contact_is_not_heard() -> None:
     newcomer = Company().member(9)
     newcomer.membership.learn(
-        [Welcome("", 1.0, (), (progress_of(3, contact=contact_of(4)), progress_of(5, contact=b"junk")))]
+        told_by_a_peer(progress_of(3, contact=contact_of(4)), progress_of(5, contact=b"junk"))
     )
     assert len(newcomer.membership.roster) == 0
 
@@ -140,7 +146,7 @@ async def test_a_record_with_another_peers_contact_is_not_heard() -> None:
 @in_virtual_time
 async def test_a_peer_does_not_note_its_own_record() -> None:
     newcomer = Company().member(9)
-    newcomer.membership.learn([Welcome("", 1.0, (), (progress_of(9, seq=1000),))])
+    newcomer.membership.learn(told_by_a_peer(progress_of(9, seq=1000)))
     assert len(newcomer.membership.roster) == 0
 
 
@@ -150,7 +156,7 @@ async def test_a_welcome_fits_its_message_even_if_all_records_are_as_large_as_th
     host = company.member(0)
     names = tuple(("x" * 250, 1 + n) for n in range(4))
     large = [progress_of(n, contact=seal(key(n), Contact(names), Stamp(RUN, seq=2))) for n in range(1, 80)]
-    assert host.membership.learn([Welcome("", 1.0, (), tuple(large))]) == 0
+    assert host.membership.learn(told_by_a_peer(*large)) == 0
     raw = await company.transport(99).request(
         key(0).peer_id, Request("hello", contact_of(99)), deadline=soon()
     )
@@ -272,7 +278,7 @@ async def test_a_peer_that_cannot_be_reached_is_noted_and_not_asked_again() -> N
 @in_virtual_time
 async def test_no_peer_can_choose_an_id_that_is_always_asked() -> None:
     member = Company().member(0)
-    member.membership.learn([Welcome("", 1.0, (), tuple(progress_of(n) for n in range(1, 31)))])
+    member.membership.learn(told_by_a_peer(*(progress_of(n) for n in range(1, 31))))
     draws = [member.membership.some() for _ in range(20)]
     assert {len(set(draw)) for draw in draws} == {ASKED}
     assert set().union(*draws) == {key(n).peer_id for n in range(1, 31)}
