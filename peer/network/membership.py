@@ -16,12 +16,12 @@ from averaging.groups import leaders
 from averaging.hierarchy import Hierarchy
 from swarm.asking import ask_all
 from swarm.dht.directory import Directory
-from swarm.errors import Impostor, Malformed, OurFault, Refused, SwarmError, TheirFault, Unreachable
+from swarm.errors import Busy, Impostor, Malformed, OurFault, Refused, SwarmError, TheirFault, Unreachable
 from swarm.identity import KeyPair, PeerId
 from swarm.manifest import RunManifest, open_manifest
 from swarm.membership.contacts import Contacts, Teller, open_contact
 from swarm.membership.progress import Progress
-from swarm.membership.roster import PATIENCE, Roster
+from swarm.membership.roster import PATIENCE, Roster, Row
 from swarm.seeds import derive
 from swarm.transport import Call, Payload, Request, Route, Transport
 from swarm.wire import CONTROL_LIMIT, Signed, Stamp, finite, open_frame, pack, seal, unpack
@@ -138,16 +138,30 @@ class Membership:
         if self._network.contacts.learn(bytes(call.body), _caller(call)).signer != call.sender:
             raise Malformed("a greeting carries the caller's own contact")
         here = set(self.some(WELCOME_PEERS))
-        known = [row.signed.raw for row in self.roster.snapshot() if row.peer in here]
+        known = [row.signed.raw for row in self.roster.snapshot() if row.peer in here and self._may_tell(row)]
         progress = _that_fit([self.sealed_progress(), *known], WELCOME_BYTES)
         bytes_left = WELCOME_BYTES - sum(map(len, progress))
         contacts = _that_fit(reversed(self._network.contacts.records(WELCOME_PEERS)), bytes_left)
         return pack(Welcome(call.host, self._network.wall(), contacts, progress))
 
+    def _may_tell(self, row: Row) -> bool:
+        """Whether we would pass on the contact in the record of ``row``."""
+        return not row.signed.message.contact or self._network.contacts.record(row.peer) is not None
+
     async def _on_dial_back(self, call: Call) -> Payload:
-        """Dial the caller, so that it learns whether others can."""
+        """Dial the caller, so that it learns whether others can.
+
+        It learns nothing about other computers: they are not dialled, and a refusal does not say why.
+        """
+        if call.host and not self._network.contacts.is_at(call.sender, call.host):
+            raise Busy(
+                "only the computer that calls is dialled back"
+            )  # no verdict, and none against the caller
         deadline = asyncio.get_running_loop().time() + DIAL_BACK_SECONDS
-        await self._network.transport.request(call.sender, Request("ping"), deadline=deadline)
+        try:
+            await self._network.transport.request(call.sender, Request("ping"), deadline=deadline)
+        except SwarmError as error:
+            raise Refused("the caller does not answer at its addresses") from error
         return b""
 
     async def _on_progress(self, call: Call) -> Payload:

@@ -223,6 +223,15 @@ class Contacts:
         """Whether the ticket names ``address`` for ``peer``: a person's word, and no stranger's."""
         return self._entries.get(peer) == address
 
+    def is_at(self, peer: PeerId, host: str) -> bool:
+        """Whether ``peer``, which calls from ``host``, names no other computer on the internet."""
+        return all(
+            self.is_entry(peer, address)
+            or nearness(address.host) > Nearness.INTERNET
+            or group_of(address.host) == group_of(host)
+            for address in self.addresses(peer)
+        )
+
     def share(self, peer: PeerId) -> str:
         """On whose word ``peer`` has its addresses; empty where nobody knows."""
         known = self._known.get(peer)

@@ -68,15 +68,16 @@ class Addresses:
     ) -> T:
         """The same at the IP addresses that ``address`` stands for. Raises `NoAnswer` or `Impostor`."""
         trouble = NoAnswer("the name has no address")
-        for host in await _hosts_of(address):
-            target = Target(peer, Address(host, address.port), self._contacts.share(peer))
+        share = self._contacts.share(peer)
+        is_entry = self._contacts.is_entry(peer, address)
+        is_known = is_entry or is_address(address.host)
+        for host in await self._attempt_at(Target(peer, address, share), _hosts_of, is_free=is_known):
+            target = Target(peer, Address(host, address.port), share)
             if not self._contacts.allows(peer, address, host):
                 trouble = NoAnswer("a private address, named by a peer that is far away")
                 continue
             try:
-                result = await self._attempt_at(
-                    target, attempt, is_entry=self._contacts.is_entry(peer, address)
-                )
+                result = await self._attempt_at(target, attempt, is_free=is_entry)
             except NoAnswer as error:
                 trouble = error
             else:
@@ -85,10 +86,10 @@ class Addresses:
         raise trouble
 
     async def _attempt_at(
-        self, target: Target, attempt: Callable[[Address], Awaitable[T]], *, is_entry: bool
+        self, target: Target, attempt: Callable[[Address], Awaitable[T]], *, is_free: bool
     ) -> T:
-        """The same at one IP address: as often as we like where a person has put it into our ticket."""
-        if is_entry:
+        """The result of ``attempt`` at ``target``, within the limits of `Dials` where it is not free."""
+        if is_free:
             return await attempt(target.address)
         async with self._dials.one(target):
             return await attempt(target.address)

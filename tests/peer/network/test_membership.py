@@ -18,10 +18,11 @@ from peer.network.membership import (
     fetch_manifest,
     greet,
 )
-from swarm.errors import ConfigError, Malformed, Refused, WrongVersion
+from swarm.errors import Busy, ConfigError, Malformed, Refused, WrongVersion
 from swarm.identity import PeerId
-from swarm.membership.contacts import Contact
+from swarm.membership.contacts import Contact, seal_contact
 from swarm.membership.progress import Phase
+from swarm.ticket import Address
 from swarm.transport import Call, Request
 from swarm.wire import CONTROL_LIMIT, PROTOCOL, Kind, Stamp, pack, seal, seal_body, unpack
 from tests.peer.company import (
@@ -303,6 +304,81 @@ async def test_a_peer_learns_whether_others_can_dial_it() -> None:
 
 def _refusing(call: Call) -> bytes:
     raise Refused("cannot reach you")
+
+
+class Called:
+    """A member that is called from any host; ``dialled`` counts the pings that it sends."""
+
+    def __init__(self, company: Company) -> None:
+        self.member = company.member(0)
+        self.dialled = 0
+        self._routes = company.network.hosts[self.member.id].routes
+        company.stranger(1, {"ping": self._count})
+
+    async def call(self, host: str, route: str, body: bytes = b"") -> bytes:
+        """Peer 1 calls from ``host``. Raises what it would get."""
+        return bytes(await self._routes[route].handler(Call(key(1).peer_id, "", body, host)))
+
+    def _count(self, call: Call) -> bytes:
+        self.dialled += 1
+        return b""
+
+
+def listening_at(*hosts: str, seq: int = 2) -> bytes:
+    """The contact of peer 1."""
+    return seal_contact(key(1), RUN, tuple(Address(host, 1000) for host in hosts), seq)
+
+
+@in_virtual_time
+async def test_a_caller_is_dialled_back_at_the_host_that_it_calls_from() -> None:
+    called = Called(Company())
+    await called.call("9.9.9.9", "hello", listening_at("9.9.9.9"))
+    assert await called.call("9.9.9.9", "dial-back") == b""
+    assert called.dialled == 1
+
+
+@in_virtual_time
+async def test_a_caller_that_names_another_computer_of_the_internet_is_not_dialled_back() -> None:
+    called = Called(Company())
+    for seq, hosts in enumerate((("8.8.8.8",), ("9.9.9.9", "8.8.8.8"), ("a-name.example.org",)), 2):
+        await called.call("9.9.9.9", "hello", listening_at(*hosts, seq=seq))
+        with pytest.raises(Busy):
+            await called.call("9.9.9.9", "dial-back")
+    assert called.dialled == 0
+
+
+@in_virtual_time
+async def test_a_caller_that_cannot_be_dialled_back_is_not_told_why() -> None:
+    company = Company()
+    called = Called(company)
+    await called.call("9.9.9.9", "hello", listening_at("9.9.9.9"))
+    refusals = set()
+    for trouble in (company.network.freeze, company.network.crash):
+        trouble(key(1).peer_id)
+        with pytest.raises(Refused) as caught:
+            await called.call("9.9.9.9", "dial-back")
+        refusals.add(str(caught.value))
+    assert len(refusals) == 1
+
+
+@in_virtual_time
+async def test_a_record_with_an_address_that_we_would_not_dial_is_in_no_welcome() -> None:
+    called = Called(Company())
+    for seq, host, is_told in ((2, "9.9.9.9", False), (3, "192.168.0.7", True)):
+        record = progress_of(1, seq=seq, contact=listening_at("192.168.0.1", seq=seq))
+        await called.call(host, "progress", record)
+        welcome = unpack(await called.call(host, "hello", listening_at("192.168.0.1", seq=seq)), Welcome)
+        assert (record in welcome.progress) is is_told
+
+
+@in_virtual_time
+async def test_the_addresses_in_a_welcome_count_on_the_word_of_the_peer_that_answered() -> None:
+    member = Company().member(0)
+    inside = listening_at("127.0.0.1")
+    member.contacts.note_answer(key(2).peer_id, "9.9.9.9")
+    for number, is_dialled in ((2, False), (3, True)):
+        member.membership.learn({key(number).peer_id: Welcome("", 1.0, (inside,), ())})
+        assert bool(member.contacts.addresses(key(1).peer_id)) is is_dialled
 
 
 # --- telling ------------------------------------------------------------------------------------------------
