@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+from enum import IntEnum
 from functools import lru_cache
 
 from .identity import PeerId
@@ -36,13 +37,23 @@ def is_public(host: str) -> bool:
     return address is not None and address.is_global and not address.is_multicast
 
 
-@lru_cache(maxsize=1 << 12)
-def is_private(host: str) -> bool:
-    """Whether ``host`` is an IP address that is not on the internet.
+class Nearness(IntEnum):
+    """Where a computer is, as its IP address tells it."""
 
-    False for a name: nobody knows before it is looked up.
-    """
-    return _address(host) is not None and not is_public(host)
+    INTERNET = 0
+    PRIVATE = 1
+    HERE = 2
+
+
+@lru_cache(maxsize=1 << 12)
+def nearness(host: str) -> Nearness:
+    """How near ``host`` is. A name counts as far: nobody knows before it is looked up."""
+    address = _address(host)
+    if address is None or is_public(host):
+        return Nearness.INTERNET
+    if address.is_loopback or address.is_unspecified:
+        return Nearness.HERE
+    return Nearness.PRIVATE
 
 
 def is_address(host: str) -> bool:

@@ -155,7 +155,7 @@ class _KnownContacts:
     def __init__(self, setup: _Setup) -> None:
         self._setup = setup
         self._saved = b""
-        self.contacts = Contacts(setup.run_id, setup.ticket.entries)
+        self.contacts = Contacts(setup.run_id, setup.ticket.entries, setup.key.peer_id)
         self._load()
 
     def _load(self) -> None:
@@ -288,7 +288,9 @@ class _Attempt:
             "check your own connection",
         )
 
-    async def _introduce(self, transport: HttpTransport, bound: Address) -> tuple[bytes, list[Welcome]]:
+    async def _introduce(
+        self, transport: HttpTransport, bound: Address
+    ) -> tuple[bytes, dict[PeerId, Welcome]]:
         """Greet the first peers with our contact record; return the record and their welcomes.
 
         Where we listen on all addresses, the record names the address that most of them see us at.
@@ -297,11 +299,11 @@ class _Attempt:
         host = outward_host() if _is_wildcard(bound.host) else bound.host
         contact = self._contact(Address(host, bound.port))
         welcomes = await greet(transport, self._first_asked, contact, loop.time() + CONNECT_SECONDS)
-        seen = Counter(welcome.host for welcome in welcomes if welcome.host).most_common(1)
+        seen = Counter(welcome.host for welcome in welcomes.values() if welcome.host).most_common(1)
         if seen and _is_wildcard(bound.host) and seen[0][0] != host:
             contact = self._contact(Address(seen[0][0], bound.port))
             welcomes = await greet(transport, self._first_asked, contact, loop.time() + CONNECT_SECONDS)
-        self._check_clock(welcomes)
+        self._check_clock(list(welcomes.values()))
         return contact, welcomes
 
     def _contact(self, address: Address) -> bytes:

@@ -6,7 +6,7 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import math
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -16,12 +16,12 @@ from averaging.groups import leaders
 from averaging.hierarchy import Hierarchy
 from swarm.asking import ask_all
 from swarm.dht.directory import Directory
-from swarm.errors import Impostor, Malformed, OurFault, Refused, SwarmError, TheirFault, Unreachable
+from swarm.errors import Busy, Impostor, Malformed, OurFault, Refused, SwarmError, TheirFault, Unreachable
 from swarm.identity import KeyPair, PeerId
 from swarm.manifest import RunManifest, open_manifest
-from swarm.membership.contacts import Contacts, open_contact
+from swarm.membership.contacts import Contacts, Teller, open_contact
 from swarm.membership.progress import Progress
-from swarm.membership.roster import PATIENCE, Roster
+from swarm.membership.roster import PATIENCE, Roster, Row
 from swarm.seeds import derive
 from swarm.transport import Call, Payload, Request, Route, Transport
 from swarm.wire import CONTROL_LIMIT, Signed, Stamp, finite, open_frame, pack, seal, unpack
@@ -135,23 +135,37 @@ class Membership:
 
     async def _on_hello(self, call: Call) -> Payload:
         """Learn the caller's contact; tell it at which address we see it, and who is here."""
-        if self._network.contacts.learn(bytes(call.body)).signer != call.sender:
+        if self._network.contacts.learn(bytes(call.body), _caller(call)).signer != call.sender:
             raise Malformed("a greeting carries the caller's own contact")
         here = set(self.some(WELCOME_PEERS))
-        known = [row.signed.raw for row in self.roster.snapshot() if row.peer in here]
+        known = [row.signed.raw for row in self.roster.snapshot() if row.peer in here and self._may_tell(row)]
         progress = _that_fit([self.sealed_progress(), *known], WELCOME_BYTES)
         bytes_left = WELCOME_BYTES - sum(map(len, progress))
         contacts = _that_fit(reversed(self._network.contacts.records(WELCOME_PEERS)), bytes_left)
         return pack(Welcome(call.host, self._network.wall(), contacts, progress))
 
+    def _may_tell(self, row: Row) -> bool:
+        """Whether we would pass on the contact in the record of ``row``."""
+        return not row.signed.message.contact or self._network.contacts.record(row.peer) is not None
+
     async def _on_dial_back(self, call: Call) -> Payload:
-        """Dial the caller, so that it learns whether others can."""
+        """Dial the caller, so that it learns whether others can.
+
+        It learns nothing about other computers: they are not dialled, and a refusal does not say why.
+        """
+        if call.host and not self._network.contacts.is_at(call.sender, call.host):
+            raise Busy(
+                "only the computer that calls is dialled back"
+            )  # no verdict, and none against the caller
         deadline = asyncio.get_running_loop().time() + DIAL_BACK_SECONDS
-        await self._network.transport.request(call.sender, Request("ping"), deadline=deadline)
+        try:
+            await self._network.transport.request(call.sender, Request("ping"), deadline=deadline)
+        except SwarmError as error:
+            raise Refused("the caller does not answer at its addresses") from error
         return b""
 
     async def _on_progress(self, call: Call) -> Payload:
-        self._hear(open_frame(bytes(call.body), Progress, run=self._run))
+        self._hear(open_frame(bytes(call.body), Progress, run=self._run), _caller(call))
         return b""
 
     async def _on_contact(self, call: Call) -> Payload:
@@ -177,15 +191,20 @@ class Membership:
             for turn in turns
         )
 
-    def learn(self, welcomes: Sequence[Welcome]) -> int:
-        """Take over the records of ``welcomes``; the number of those that do not hold (the fault of the
-        senders, not ours)."""
-        wrong = sum(self._network.contacts.learn_all(list(welcome.contacts)) for welcome in welcomes)
-        for record in [record for welcome in welcomes for record in welcome.progress]:
-            try:
-                self._hear(open_frame(record, Progress, run=self._run))
-            except TheirFault:
-                wrong += 1
+    def learn(self, welcomes: Mapping[PeerId, Welcome]) -> int:
+        """Take over the records of ``welcomes``, by the peer that sent them.
+
+        Returns how many do not hold, which is the fault of the senders, not ours.
+        """
+        wrong = 0
+        for sender, welcome in welcomes.items():
+            teller = self._network.contacts.teller(sender)
+            wrong += self._network.contacts.learn_all(list(welcome.contacts), teller)
+            for record in welcome.progress:
+                try:
+                    self._hear(open_frame(record, Progress, run=self._run), teller)
+                except TheirFault:
+                    wrong += 1
         return wrong
 
     async def find(self, peer: PeerId, deadline: float) -> None:
@@ -198,7 +217,7 @@ class Membership:
             signed = open_contact(raw, self._run)
             if signed.signer != peer:
                 raise Impostor("a contact counts for its signer only")
-            self._network.contacts.keep(signed)
+            self._network.contacts.keep(signed, self._network.contacts.teller(asked))
             return True
 
         await self.ask(self.some(), ask, 0.0)
@@ -308,8 +327,8 @@ class Membership:
             known = here
             await asyncio.sleep(interval)
 
-    def _hear(self, signed: Signed[Progress]) -> None:
-        """Note a record.
+    def _hear(self, signed: Signed[Progress], teller: Teller | None = None) -> None:
+        """Note a record, which ``teller`` has sent us; None where it comes out of the DHT.
 
         Raises the faults of a contact in it that is broken or another peer's: nobody could dial the sender.
         """
@@ -321,7 +340,7 @@ class Membership:
             opened = open_contact(contact, self._run)
             if opened.signer != signed.signer:
                 raise Malformed("a record carries its own peer's contact")
-            contacts.keep(opened)
+            contacts.keep(opened, teller)
         self.roster.hear(signed, asyncio.get_running_loop().time())
 
     def _hear_all(self, records: Iterable[Signed[Progress]]) -> int:
@@ -337,8 +356,8 @@ class Membership:
 
 async def greet(
     transport: Transport, peers: Sequence[PeerId], contact: bytes, deadline: float
-) -> list[Welcome]:
-    """Say hello to ``peers`` at once with our sealed contact; the answers that came.
+) -> dict[PeerId, Welcome]:
+    """Say hello to ``peers`` at once with our sealed contact; the answers that came, by peer.
 
     Dead peers do not matter.
 
@@ -350,7 +369,7 @@ async def greet(
         return unpack(await transport.request(peer, Request("hello", contact), deadline=deadline), Welcome)
 
     answers = await ask_all(peers, ask, deadline=deadline, hurry=GREETING_SECONDS)
-    return list(answers.given.values())
+    return answers.given
 
 
 async def fetch_manifest(
@@ -392,3 +411,8 @@ def _that_fit(records: Iterable[bytes], bytes_left: int) -> tuple[bytes, ...]:
             break
         fitting.append(record)
     return tuple(fitting)
+
+
+def _caller(call: Call) -> Teller:
+    """The peer that calls, as the teller of what it sends."""
+    return Teller(call.sender, call.host)

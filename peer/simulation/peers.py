@@ -43,7 +43,7 @@ from ..config.run import manifest_of
 from ..data import corpus as corpora
 from ..data.corpus import Corpus
 from ..models.registry import count
-from ..network.membership import TOPIC, NetworkPorts, greet
+from ..network.membership import TOPIC, NetworkPorts, Welcome, greet
 from ..observe.reporter import RoundReport
 from ..peer import Peer
 from ..ports import LocalPeer, Ports
@@ -403,11 +403,11 @@ class SimulatedPeers:
         entries = [
             Entry(self._run.keys[entry].peer_id, Address(entry, 1)) for entry in self._scenario.entries
         ]
-        contacts = Contacts(manifest.run_id, tuple(entries))
+        contacts = Contacts(manifest.run_id, tuple(entries), key.peer_id)
         contact = seal_contact(key, manifest.run_id, (Address(name, 1),), incarnation)
         contacts.learn(contact)
         others = [entry.peer for entry in entries if entry.peer != key.peer_id]
-        welcomes = []
+        welcomes: dict[PeerId, Welcome] = {}
         if others:
             welcomes = await greet(transport, others, contact, loop.time() + GREETING_SECONDS)
         network = NetworkPorts(

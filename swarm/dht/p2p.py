@@ -29,7 +29,7 @@ import msgspec
 from ..bounded import LeastRecentlyUsed
 from ..errors import Malformed, Refused, SwarmError, TheirFault
 from ..identity import PeerId
-from ..membership.contacts import Contacts
+from ..membership.contacts import Contacts, Teller
 from ..transport import Allowance, Call, Payload, Request, Route, Transport
 from ..wire import CONTROL_LIMIT, Message, Signed, pack
 from .records import Topics, from_multihash, node_id, tag, to_multihash, without
@@ -204,7 +204,7 @@ class P2P:
         raw, contacts = _decode(_REPLY, reply)
         response = _parse(form, raw)
         _check_node_id(response.peer, sender)
-        wrong = self._contacts.learn_all(contacts[:CONTACTS_LIMIT])
+        wrong = self._contacts.learn_all(contacts[:CONTACTS_LIMIT], self._contacts.teller(sender))
         if wrong:
             self.refused["contact"] += wrong
         return response
@@ -257,7 +257,8 @@ class P2P:
             raise Refused("this peer keeps no records")
 
         raw, contact, tags = _decode(_REQUEST, bytes(call.body))
-        if contact and self._contacts.learn(contact).signer != call.sender:
+        caller = Teller(call.sender, call.host)
+        if contact and self._contacts.learn(contact, caller).signer != call.sender:
             raise Malformed("the contact of somebody else")
         request = _parse(servicer.form, raw)
         _check_request(verb, request, call.sender)

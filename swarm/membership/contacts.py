@@ -1,10 +1,11 @@
 """The signed contact record of a peer (the addresses it listens on), and the address book of all contacts.
 
 A signature proves who names an address, and not whose address it is: a peer may sign any address for itself.
-So the book remembers who told it, and a word from the internet leads nobody into a private network:
+So the book remembers who told it, and no word leads from the internet into a private network, or from there
+to this computer:
 
-Rule 1: a private address is dialled only on the word of a teller that has a private address itself, or, where
-        nobody knows the teller, by a peer that has one.
+Rule 1: an address is dialled only on the word of a teller that is as near, or, where nobody knows the teller,
+        by a peer whose own addresses all are.
 Rule 2: what a peer would not dial, it does not pass on: others may be nearer, and would take its word.
 Rule 3: how much is dialled on whose word has a limit (`swarm.transport.dials`).
 """
@@ -19,8 +20,9 @@ from typing import ClassVar
 
 import msgspec
 
+from ..bounded import LeastRecentlyUsed
 from ..errors import Malformed, TheirFault
-from ..hosts import group_of, is_private, share_of
+from ..hosts import Nearness, group_of, nearness, share_of
 from ..identity import KeyPair, PeerId
 from ..ticket import Address, Entry, is_host
 from ..wire import Kind, Message, Signed, Stamp, open_frame, pack, seal
@@ -84,18 +86,18 @@ class Teller:
         return share_of(self.peer, self.host)
 
     @property
-    def is_near(self) -> bool:
-        """Whether it is on this computer or in a private network."""
-        return not self.host or is_private(self.host)
+    def nearness(self) -> Nearness:
+        """Where it is."""
+        return nearness(self.host) if self.host else Nearness.HERE
 
 
 @dataclass(frozen=True, slots=True)
 class _Known:
-    """A contact, who told it, and whether somebody near has told it. The signer is the best teller."""
+    """A contact, who told it, and how near the nearest of its tellers was. The signer is the best teller."""
 
     signed: Signed[Contact]
     teller: Teller | None
-    is_near: bool
+    nearness: Nearness
 
     @property
     def share(self) -> str:
@@ -130,6 +132,8 @@ class Contacts:
         """In the order in which the peers were heard of."""
         self._told: Counter[str] = Counter()
         """How many of them are here on the word of each share."""
+        self._answered_at: LeastRecentlyUsed[PeerId, str] = LeastRecentlyUsed(BOOK_LIMIT)
+        """The IP addresses at which peers have answered."""
 
     def __len__(self) -> int:
         return len(self._known)
@@ -142,14 +146,14 @@ class Contacts:
 
     def keep(self, signed: Signed[Contact], teller: Teller | None = None) -> None:
         """Note that we heard of the signer from ``teller``, and replace its contact if this one is newer."""
-        is_near = teller.is_near if teller else self._is_near
+        told_from = teller.nearness if teller else self._nearness
         known = self._known.get(signed.signer)
         if known is None or signed.stamp.seq > known.signed.stamp.seq:
-            self._put(_Known(signed, teller, is_near))
+            self._put(_Known(signed, teller, told_from))
         elif signed.raw == known.signed.raw:
             speaks_for_itself = teller is not None and teller.peer == signed.signer
             best = teller if speaks_for_itself or known.teller is None else known.teller
-            self._put(_Known(signed, best, known.is_near or is_near))
+            self._put(_Known(signed, best, max(known.nearness, told_from)))
         else:
             self._known.move_to_end(signed.signer)
 
@@ -163,7 +167,7 @@ class Contacts:
         share = known.share
         if signer in self._known:
             self._drop(signer)
-        elif share and self._told[share] >= BOOK_SHARE:
+        if share and self._told[share] >= BOOK_SHARE:
             self._drop(next(peer for peer, other in self._known.items() if other.share == share))
         elif len(self._known) >= BOOK_LIMIT:
             self._drop(next(iter(self._known)))
@@ -219,24 +223,37 @@ class Contacts:
         """Whether the ticket names ``address`` for ``peer``: a person's word, and no stranger's."""
         return self._entries.get(peer) == address
 
+    def is_at(self, peer: PeerId, host: str) -> bool:
+        """Whether ``peer``, which calls from ``host``, names no other computer on the internet."""
+        return all(
+            self.is_entry(peer, address)
+            or nearness(address.host) > Nearness.INTERNET
+            or group_of(address.host) == group_of(host)
+            for address in self.addresses(peer)
+        )
+
     def share(self, peer: PeerId) -> str:
         """On whose word ``peer`` has its addresses; empty where nobody knows."""
         known = self._known.get(peer)
         return known.share if known else ""
 
     def teller(self, peer: PeerId) -> Teller:
-        """``peer`` as one that has answered us: it is on the internet if one of its addresses may be."""
-        hosts = [address.host for address in self.addresses(peer)] or [""]
-        return Teller(peer, next((host for host in hosts if not is_private(host)), hosts[0]))
+        """``peer`` as one that has just answered us."""
+        return Teller(peer, self._answered_at.get(peer, ""))
+
+    def note_answer(self, peer: PeerId, host: str) -> None:
+        """Note that ``peer`` answers at the IP address ``host``."""
+        self._answered_at[peer] = host
 
     @property
-    def _is_near(self) -> bool:
-        """Whether no address of our own is public, as far as we know them."""
+    def _nearness(self) -> Nearness:
+        """How near all our own addresses are, as far as we know them."""
         own = self._known.get(self._me)
-        return own is None or all(is_private(host) for host, _ in own.signed.message.addresses)
+        hosts = [host for host, _ in own.signed.message.addresses] if own else []
+        return min(map(nearness, hosts), default=Nearness.HERE)
 
     def _may_dial(self, known: _Known, host: str) -> bool:
-        return known.is_near or known.signed.signer == self._me or not is_private(host)
+        return known.signed.signer == self._me or nearness(host) <= known.nearness
 
     def _may_pass_on(self, known: _Known) -> bool:
         return all(self._may_dial(known, host) for host, _ in known.signed.message.addresses)

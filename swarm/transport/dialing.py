@@ -68,19 +68,31 @@ class Addresses:
     ) -> T:
         """The same at the IP addresses that ``address`` stands for. Raises `NoAnswer` or `Impostor`."""
         trouble = NoAnswer("the name has no address")
-        for host in await _hosts_of(address):
-            target = Target(peer, Address(host, address.port), self._contacts.share(peer))
+        share = self._contacts.share(peer)
+        is_entry = self._contacts.is_entry(peer, address)
+        is_known = is_entry or is_address(address.host)
+        for host in await self._attempt_at(Target(peer, address, share), _hosts_of, is_free=is_known):
+            target = Target(peer, Address(host, address.port), share)
             if not self._contacts.allows(peer, address, host):
-                trouble = NoAnswer("a private address, on the word of a peer that is far away")
+                trouble = NoAnswer("a private address, named by a peer that is far away")
                 continue
             try:
-                if self._contacts.is_entry(peer, address):
-                    return await attempt(target.address)
-                async with self._dials.one(target):
-                    return await attempt(target.address)
+                result = await self._attempt_at(target, attempt, is_free=is_entry)
             except NoAnswer as error:
                 trouble = error
+            else:
+                self._contacts.note_answer(peer, host)
+                return result
         raise trouble
+
+    async def _attempt_at(
+        self, target: Target, attempt: Callable[[Address], Awaitable[T]], *, is_free: bool
+    ) -> T:
+        """The result of ``attempt`` at ``target``, within the limits of `Dials` where it is not free."""
+        if is_free:
+            return await attempt(target.address)
+        async with self._dials.one(target):
+            return await attempt(target.address)
 
     def answered(self, peer: PeerId, address: Address) -> None:
         """``peer`` has proven its key at ``address``, an IP address. Those who dial it need not wait."""

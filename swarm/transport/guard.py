@@ -99,9 +99,9 @@ class DialLimits:
     """Dials to one host at once, whoever is said to be there. In a local run all peers have the same one."""
     host_rate: float = 1.0
     """Dials to one host per second after that."""
-    teller_burst: float = 32.0
-    """Dials at once on the word of one teller, or of all behind one public address: a welcome names 40 peers,
-    and those that are there take nothing."""
+    teller_burst: float = 64.0
+    """Dials at once on the word of one teller, or of all behind one public address. A welcome names 40 peers,
+    a group has 48, and those that are there give back what they have taken."""
     teller_rate: float = 0.5
     """Dials on that word per second after that."""
 

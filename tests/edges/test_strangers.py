@@ -9,23 +9,29 @@ import logging
 import os
 import socket
 import ssl
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, replace
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field, replace
+from typing import cast
 
 import psutil
 import pytest
 
+from peer.network.membership import Membership, NetworkPorts
+from swarm.dht.directory import Directory
 from swarm.errors import BadSignature, Impostor, Refused, Unreachable
+from swarm.membership.contacts import seal_contact
 from swarm.membership.progress import Progress
 from swarm.ticket import Address
 from swarm.transport import Allowance, Call, Request, Route
-from swarm.transport.guard import ConnectionLimits, Limits, RequestLimits, Timeouts
+from swarm.transport.guard import ConnectionLimits, DialLimits, Limits, RequestLimits, Timeouts
 from swarm.transport.http import HttpTransport
 from swarm.transport.lanes import PREFACE, PROTOCOL_NAME
 from swarm.transport.sockets import begins_with
 from swarm.transport.stream import Stream
 from swarm.transport.tls import HTTP, client_context, server_context
 from swarm.wire import Stamp, open_frame, seal_body
+from tests.peer.company import MANIFEST, described
 from tests.swarm.loopback import RUN, Loopback, echo, key, soon
 from tests.swarm.transport.test_tls import elliptic_context
 
@@ -317,3 +323,57 @@ async def test_an_impostor_with_a_valid_certificate_reads_not_one_byte(body: byt
                 )
             async with asyncio.timeout(PATIENCE):
                 assert await listening == b""
+
+
+# --- a member that would make others scan for it ------------------------------------------------------------
+
+
+@dataclass
+class Ports:
+    """Ports of one host where somebody listens that is no peer. ``connections`` counts who has come."""
+
+    numbers: list[int] = field(default_factory=list)
+    connections: int = 0
+
+    @asynccontextmanager
+    async def open(self, host: str, count: int) -> AsyncIterator[None]:
+        """Listen within this context."""
+        async with AsyncExitStack() as stack:
+            for _ in range(count):
+                server = await stack.enter_async_context(await asyncio.start_server(self._accept, host, 0))
+                self.numbers.append(server.sockets[0].getsockname()[1])
+            yield
+
+    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.connections += 1
+        writer.transport.abort()
+
+
+def describe() -> tuple[int, Progress]:
+    """What the victim tells about itself."""
+    return 0, described(2)
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.0.0.2"])
+async def test_a_member_that_signs_contacts_with_other_addresses_makes_nobody_its_port_scanner(
+    host: str,
+) -> None:
+    """Each of 300 contacts names a port at ``host``, and each time the member asks to be dialled there."""
+    ports = Ports()
+    limits = DialLimits()
+    async with ports.open(host, 300), Loopback(run=MANIFEST.run_id) as net:
+        mallory = await net.caller(9)
+        victim, _ = await net.peer(2)
+        network = NetworkPorts(
+            transport=victim, directory=cast(Directory, None), contacts=net.contacts, wall=lambda: 0.0
+        )
+        Membership(MANIFEST, b"", key(2), network, describe)
+
+        began = soon(0)
+        for seq, port in enumerate(ports.numbers, 1):
+            contact = seal_contact(key(9), MANIFEST.run_id, (Address(host, port),), seq)
+            await mallory.request(victim.me, Request("hello", contact), deadline=soon(PATIENCE))
+            with pytest.raises(Refused):
+                await mallory.request(victim.me, Request("dial-back"), deadline=soon(PATIENCE))
+        seconds = soon(0) - began
+    assert 0 < ports.connections <= limits.teller_burst + limits.teller_rate * seconds

@@ -236,7 +236,7 @@ def introduce(*members: Member) -> None:
     """Each of ``members`` hears the progress records of all of them."""
     records = tuple(progress_of(member.number) for member in members)
     for member in members:
-        member.membership.learn([Welcome("", 0.0, (), records)])
+        member.membership.learn({members[0].id: Welcome("", 0.0, (), records)})
 
 
 def played_by(

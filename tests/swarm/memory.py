@@ -61,6 +61,8 @@ class MemoryTransport:
         self.contacts.learn(seal_contact(who, RUN, (_address(who),), 1))
         self.routes: dict[str, Route] = {}
         self.bytes_up = self.bytes_down = 0
+        self.host = ""
+        """The IP address from which it calls."""
         self._network = network
 
     def serve(self, route: Route) -> None:
@@ -80,7 +82,9 @@ class MemoryTransport:
         served = network.peers[to].routes[request.route]
         try:
             served.admit(self.me, request.argument).check(len(request.body))
-            reply = bytes(await served.handler(Call(self.me, request.argument, bytes(request.body))))
+            reply = bytes(
+                await served.handler(Call(self.me, request.argument, bytes(request.body), self.host))
+            )
         except TheirFault as fault:
             raise Refused(fault.fact) from fault
         if len(reply) > request.limit:

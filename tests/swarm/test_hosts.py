@@ -2,7 +2,7 @@
 
 import pytest
 
-from swarm.hosts import group_of, is_address, is_private, is_public, share_of
+from swarm.hosts import Nearness, group_of, is_address, is_public, nearness, share_of
 from swarm.identity import PeerId
 
 
@@ -40,11 +40,28 @@ def test_every_other_address_is_not(host: str) -> None:
     assert not is_public(host)
 
 
-def test_a_name_is_neither_public_nor_private_before_it_is_looked_up() -> None:
-    assert not is_public("peer.example.org")
-    assert not is_private("peer.example.org")
+@pytest.mark.parametrize(
+    ("host", "where"),
+    [
+        ("8.8.8.8", Nearness.INTERNET),
+        ("peer.example.org", Nearness.INTERNET),
+        ("", Nearness.INTERNET),
+        ("10.1.2.3", Nearness.PRIVATE),
+        ("169.254.169.254", Nearness.PRIVATE),
+        ("fe80::1%eth0", Nearness.PRIVATE),
+        ("127.9.9.9", Nearness.HERE),
+        ("::ffff:127.0.0.1", Nearness.HERE),
+        ("::1", Nearness.HERE),
+        ("0.0.0.0", Nearness.HERE),
+        ("::", Nearness.HERE),
+    ],
+)
+def test_an_address_tells_how_near_a_computer_is_and_a_name_does_not(host: str, where: Nearness) -> None:
+    assert nearness(host) == where
+
+
+def test_a_name_is_no_address() -> None:
     assert not is_address("peer.example.org")
-    assert is_private("127.0.0.1")
     assert is_address("::1")
 
 

@@ -8,7 +8,8 @@ import pytest
 
 from peer.network.lookup import AGAIN_SECONDS, PATIENCE_SECONDS, LookupTransport
 from swarm.errors import TooLate, Unreachable
-from swarm.membership.contacts import Contacts
+from swarm.membership.contacts import Contacts, seal_contact
+from swarm.ticket import Address
 from swarm.transport import Call, Request, Route
 from tests.peer.company import RUN, Company, Member, contact_of, introduce, key, played_by, soon
 
@@ -51,6 +52,21 @@ async def test_the_contact_of_another_peer_and_garbage_count_as_none(company: Co
     await newcomer.membership.find(key(2).peer_id, soon())
     assert not knows(newcomer, 2)
     assert not knows(newcomer, 9), "it was not asked for"
+
+
+@in_company
+async def test_a_contact_that_was_asked_for_counts_on_the_word_of_the_peer_that_gave_it(
+    company: Company,
+) -> None:
+    newcomer = company.member(1)
+    contact = seal_contact(key(2), RUN, (Address("127.0.0.1", 5432),), 1)
+    for number, host, is_dialled in ((3, "9.9.9.9", False), (4, "127.0.0.1", True)):
+        teller = company.member(number)
+        teller.transport.serve(Route("contact", lambda call: answer(contact)))
+        introduce(newcomer, teller)
+        newcomer.contacts.note_answer(teller.id, host)
+        await newcomer.membership.find(key(2).peer_id, soon())
+        assert knows(newcomer, 2) is is_dialled
 
 
 async def answer(lie: bytes) -> bytes:

@@ -18,10 +18,11 @@ from peer.network.membership import (
     fetch_manifest,
     greet,
 )
-from swarm.errors import ConfigError, Malformed, Refused, WrongVersion
+from swarm.errors import Busy, ConfigError, Malformed, Refused, WrongVersion
 from swarm.identity import PeerId
-from swarm.membership.contacts import Contact
+from swarm.membership.contacts import Contact, seal_contact
 from swarm.membership.progress import Phase
+from swarm.ticket import Address
 from swarm.transport import Call, Request
 from swarm.wire import CONTROL_LIMIT, PROTOCOL, Kind, Stamp, pack, seal, seal_body, unpack
 from tests.peer.company import (
@@ -46,6 +47,11 @@ def a_manifest_of(*values: object) -> tuple[bytes, bytes]:
     return seal_body(key(0), Kind.MANIFEST, body, Stamp(run)), run
 
 
+def told_by_a_peer(*progress: bytes) -> dict[PeerId, Welcome]:
+    """The welcome of a peer that says only where others are."""
+    return {key(1).peer_id: Welcome("", 1.0, (), progress)}
+
+
 # --- greeting -----------------------------------------------------------------------------------------------
 
 
@@ -55,12 +61,12 @@ async def test_a_newcomer_learns_from_one_welcome_which_peers_are_here_and_where
     members = [company.member(n) for n in range(3)]
     introduce(*members)
     newcomer = company.member(9)
-    (welcome,) = await greet(newcomer.transport, [key(0).peer_id], contact_of(9), soon())
-    assert newcomer.membership.learn([welcome]) == 0
+    welcomes = await greet(newcomer.transport, [key(0).peer_id], contact_of(9), soon())
+    assert newcomer.membership.learn(welcomes) == 0
     assert set(newcomer.membership.roster.peers(soon(0))) == {key(n).peer_id for n in range(3)}
     assert all(newcomer.contacts.addresses(key(n).peer_id) for n in range(3))
     assert members[0].contacts.addresses(key(9).peer_id)
-    assert welcome.wall == 1000.0
+    assert welcomes[key(0).peer_id].wall == 1000.0
 
 
 @in_virtual_time
@@ -93,7 +99,7 @@ async def test_a_garbled_welcome_costs_its_sender_only() -> None:
     company.stranger(30, {})
     asked = [key(number).peer_id for number in (10, 11, 12, 0, *range(13, 10 + len(lies)), 30, 31)]
     welcomes = await greet(company.transport(9), asked, contact_of(9), soon())
-    assert [welcome.wall for welcome in welcomes] == [1000.0]
+    assert [welcome.wall for welcome in welcomes.values()] == [1000.0]
 
 
 @in_virtual_time
@@ -112,7 +118,7 @@ async def test_greeting_only_silent_peers_ends_at_the_deadline() -> None:
     company = Company()
     company.member(1)
     company.network.freeze(key(1).peer_id)
-    assert await greet(company.transport(9), [key(1).peer_id], contact_of(9), soon(3)) == []
+    assert await greet(company.transport(9), [key(1).peer_id], contact_of(9), soon(3)) == {}
     assert soon(0) <= 3.1
 
 
@@ -123,7 +129,8 @@ async def test_records_that_do_not_hold_are_counted_and_the_others_kept() -> Non
     welcome = Welcome(
         "", 1.0, (b"junk", contact_of(2)), (BROKEN, progress_of(3), b"", foreign, contact_of(4))
     )
-    assert newcomer.membership.learn([welcome, Welcome("", 1.0, (), (progress_of(4),))]) == 5
+    other = Welcome("", 1.0, (), (progress_of(4),))
+    assert newcomer.membership.learn({key(1).peer_id: welcome, key(2).peer_id: other}) == 5
     assert set(newcomer.membership.roster.peers(0.0)) == {key(3).peer_id, key(4).peer_id}
     assert newcomer.contacts.addresses(key(2).peer_id)
 
@@ -132,7 +139,7 @@ async def test_records_that_do_not_hold_are_counted_and_the_others_kept() -> Non
 async def test_a_record_with_another_peers_contact_is_not_heard() -> None:
     newcomer = Company().member(9)
     newcomer.membership.learn(
-        [Welcome("", 1.0, (), (progress_of(3, contact=contact_of(4)), progress_of(5, contact=b"junk")))]
+        told_by_a_peer(progress_of(3, contact=contact_of(4)), progress_of(5, contact=b"junk"))
     )
     assert len(newcomer.membership.roster) == 0
 
@@ -140,7 +147,7 @@ async def test_a_record_with_another_peers_contact_is_not_heard() -> None:
 @in_virtual_time
 async def test_a_peer_does_not_note_its_own_record() -> None:
     newcomer = Company().member(9)
-    newcomer.membership.learn([Welcome("", 1.0, (), (progress_of(9, seq=1000),))])
+    newcomer.membership.learn(told_by_a_peer(progress_of(9, seq=1000)))
     assert len(newcomer.membership.roster) == 0
 
 
@@ -150,7 +157,7 @@ async def test_a_welcome_fits_its_message_even_if_all_records_are_as_large_as_th
     host = company.member(0)
     names = tuple(("x" * 250, 1 + n) for n in range(4))
     large = [progress_of(n, contact=seal(key(n), Contact(names), Stamp(RUN, seq=2))) for n in range(1, 80)]
-    assert host.membership.learn([Welcome("", 1.0, (), tuple(large))]) == 0
+    assert host.membership.learn(told_by_a_peer(*large)) == 0
     raw = await company.transport(99).request(
         key(0).peer_id, Request("hello", contact_of(99)), deadline=soon()
     )
@@ -272,7 +279,7 @@ async def test_a_peer_that_cannot_be_reached_is_noted_and_not_asked_again() -> N
 @in_virtual_time
 async def test_no_peer_can_choose_an_id_that_is_always_asked() -> None:
     member = Company().member(0)
-    member.membership.learn([Welcome("", 1.0, (), tuple(progress_of(n) for n in range(1, 31)))])
+    member.membership.learn(told_by_a_peer(*(progress_of(n) for n in range(1, 31))))
     draws = [member.membership.some() for _ in range(20)]
     assert {len(set(draw)) for draw in draws} == {ASKED}
     assert set().union(*draws) == {key(n).peer_id for n in range(1, 31)}
@@ -297,6 +304,81 @@ async def test_a_peer_learns_whether_others_can_dial_it() -> None:
 
 def _refusing(call: Call) -> bytes:
     raise Refused("cannot reach you")
+
+
+class Called:
+    """A member that is called from any host; ``dialled`` counts the pings that it sends."""
+
+    def __init__(self, company: Company) -> None:
+        self.member = company.member(0)
+        self.dialled = 0
+        self._routes = company.network.hosts[self.member.id].routes
+        company.stranger(1, {"ping": self._count})
+
+    async def call(self, host: str, route: str, body: bytes = b"") -> bytes:
+        """Peer 1 calls from ``host``. Raises what it would get."""
+        return bytes(await self._routes[route].handler(Call(key(1).peer_id, "", body, host)))
+
+    def _count(self, call: Call) -> bytes:
+        self.dialled += 1
+        return b""
+
+
+def listening_at(*hosts: str, seq: int = 2) -> bytes:
+    """The contact of peer 1."""
+    return seal_contact(key(1), RUN, tuple(Address(host, 1000) for host in hosts), seq)
+
+
+@in_virtual_time
+async def test_a_caller_is_dialled_back_at_the_host_that_it_calls_from() -> None:
+    called = Called(Company())
+    await called.call("9.9.9.9", "hello", listening_at("9.9.9.9"))
+    assert await called.call("9.9.9.9", "dial-back") == b""
+    assert called.dialled == 1
+
+
+@in_virtual_time
+async def test_a_caller_that_names_another_computer_of_the_internet_is_not_dialled_back() -> None:
+    called = Called(Company())
+    for seq, hosts in enumerate((("8.8.8.8",), ("9.9.9.9", "8.8.8.8"), ("a-name.example.org",)), 2):
+        await called.call("9.9.9.9", "hello", listening_at(*hosts, seq=seq))
+        with pytest.raises(Busy):
+            await called.call("9.9.9.9", "dial-back")
+    assert called.dialled == 0
+
+
+@in_virtual_time
+async def test_a_caller_that_cannot_be_dialled_back_is_not_told_why() -> None:
+    company = Company()
+    called = Called(company)
+    await called.call("9.9.9.9", "hello", listening_at("9.9.9.9"))
+    refusals = set()
+    for trouble in (company.network.freeze, company.network.crash):
+        trouble(key(1).peer_id)
+        with pytest.raises(Refused) as caught:
+            await called.call("9.9.9.9", "dial-back")
+        refusals.add(str(caught.value))
+    assert len(refusals) == 1
+
+
+@in_virtual_time
+async def test_a_record_with_an_address_that_we_would_not_dial_is_in_no_welcome() -> None:
+    called = Called(Company())
+    for seq, host, is_told in ((2, "9.9.9.9", False), (3, "192.168.0.7", True)):
+        record = progress_of(1, seq=seq, contact=listening_at("192.168.0.1", seq=seq))
+        await called.call(host, "progress", record)
+        welcome = unpack(await called.call(host, "hello", listening_at("192.168.0.1", seq=seq)), Welcome)
+        assert (record in welcome.progress) is is_told
+
+
+@in_virtual_time
+async def test_the_addresses_in_a_welcome_count_on_the_word_of_the_peer_that_answered() -> None:
+    member = Company().member(0)
+    inside = listening_at("127.0.0.1")
+    member.contacts.note_answer(key(2).peer_id, "9.9.9.9")
+    for number, is_dialled in ((2, False), (3, True)):
+        member.membership.learn({key(number).peer_id: Welcome("", 1.0, (inside,), ())})
+        assert bool(member.contacts.addresses(key(1).peer_id)) is is_dialled
 
 
 # --- telling ------------------------------------------------------------------------------------------------

@@ -125,7 +125,7 @@ def test_a_false_head_costs_its_sender_only(lie: Callable[[Call], bytes]) -> Non
         us, other = members_of(company, 2)
         company.stranger(7, {"offer": lie})
         other.position.take_own(STATES[3])
-        us.membership.learn([Welcome("", 1.0, (), (progress_of(7),))])
+        us.membership.learn({other.id: Welcome("", 1.0, (), (progress_of(7),))})
         assert [signed.signer for signed in await us.heads.heads(soon())] == [other.id]
 
     simulate(story())

@@ -178,6 +178,31 @@ async def test_a_peer_that_nobody_can_dial_is_answered_but_is_no_neighbour(borde
         assert border.anna.neighbours == 0
 
 
+INSIDE = Address("127.0.0.1", 5432)
+
+
+@pytest.mark.asyncio
+async def test_the_contact_in_a_request_from_the_internet_leads_nobody_to_this_computer(
+    border: Border,
+) -> None:
+    contact = seal_contact(MALLORY, RUN, (INSIDE,), 9)
+    for host, is_dialled in (("9.9.9.9", False), ("127.0.0.1", True)):
+        border.mallory.host = host
+        assert await border.ask("ping", pb().PingRequest(peer=me()), contact)
+        assert bool(border.book.addresses(MALLORY.peer_id)) is is_dialled
+
+
+@pytest.mark.asyncio
+async def test_a_contact_in_a_reply_from_the_internet_leads_nobody_to_this_computer(
+    border: Border, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    border.answers(lambda call: found(call, *NEIGHBOUR), [seal_contact(NOBODY, RUN, (INSIDE,), 1)])
+    border.book.note_answer(MALLORY.peer_id, "9.9.9.9")
+    calls = dialled(border, monkeypatch)
+    assert await border.met()
+    assert set(calls) == {MALLORY.peer_id}
+
+
 @pytest.mark.asyncio
 async def test_a_ping_does_not_make_us_call_anybody(border: Border) -> None:
     calls = border.network.calls

@@ -9,7 +9,7 @@ from swarm.errors import Busy, Impostor, Malformed, Oversized, PortTaken, Refuse
 from swarm.identity import PeerId
 from swarm.ticket import Address
 from swarm.transport import Allowance, Call, Request, Route
-from swarm.transport.guard import Limits, Timeouts
+from swarm.transport.guard import DialLimits, Limits, Timeouts
 from swarm.transport.http import HttpTransport
 from tests.swarm.loopback import ANY_PORT, BULK, RUN, Loopback, echo, key, soon
 
@@ -60,7 +60,8 @@ async def test_the_peer_that_answers_at_the_address_must_be_the_one_that_was_cal
         calls.append(call.sender)
         return b""
 
-    async with Loopback() as net:
+    limits = Limits(dials=DialLimits(tries=8))  # one for each call that fails below
+    async with Loopback(limits=limits) as net:
         anna = await net.caller(1)
         carla, address = await net.peer(3, Route("verb", handler, BULK.admit))
         net.know(key(2), address)
