@@ -29,6 +29,7 @@ Rule 5: what an average loses in its own encoding is lost: every way of handing 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence, Set
 from dataclasses import replace
 from functools import cached_property
@@ -50,6 +51,9 @@ from .partition import Part
 from .reduce import Checked, CheckPart, CheckResult, DecodeResults, EncodeParts, Reduced, ReducePart
 from .result_header import ResultHeaders
 from .round_plan import Applied
+
+ACCUSERS = 2
+"""Owners in whose results a part must be missing before we believe that it did not come in time."""
 
 
 class Butterfly:
@@ -209,17 +213,33 @@ class Butterfly:
         return {peer for peer in current.values() if peer}.union(*ours) - {self._state.me}
 
     def overdue(self, now: float) -> set[PeerId]:
-        """The members whose part we have waited for until its time had passed, and the owners that have not
-        signed a result in theirs."""
+        """The members whose part has not come until its time had passed, and the owners that have signed no
+        result in theirs.
+
+        That others lack a part we see in their results. One of them may lie, two are believed.
+        """
         schedule = self._plan.schedule
         overdue: set[PeerId] = set()
         if now >= schedule.parts:
             ours = (reducer for reducer in self._reducers.values() if not reducer.rank)
             overdue = set().union(*(reducer.lacking(now) for reducer in ours))
+            overdue |= self._lacking_elsewhere()
         if now >= schedule.takeover:
             signed = self._tally.receipts.keys()
             overdue |= {part.owner for part in self._plan.parts if (part.index, part.owner) not in signed}
         return overdue
+
+    def _lacking_elsewhere(self) -> set[PeerId]:
+        """The members whose part is in none of the results that we hold of two owners."""
+        included: dict[PeerId, set[PeerId]] = {}
+        for part in self._plan.parts:
+            if part.owner != self._state.me:
+                for result in self._state.held.get(part.index, {}).values():
+                    included.setdefault(part.owner, set()).update(self._members_in(result))
+        lacking: Counter[PeerId] = Counter()
+        for members in included.values():
+            lacking.update(self._tally.commits.keys() - members)
+        return {member for member, owners in lacking.items() if owners >= ACCUSERS}
 
     def _current_reducer(self, part: Part, present: Set[PeerId], now: float) -> PeerId | None:
         """The member that reduces ``part`` as far as we can tell: the first of its chain that is ``present``,
@@ -330,9 +350,12 @@ class Butterfly:
         """
         if not hash_:
             return set()
+        return self._members_in(self._state.held[part.index][hash_])
+
+    def _members_in(self, result: Raw) -> set[PeerId]:
+        """The members whose part is in a ``result``, by its header."""
         members = self._plan.group.members
-        header = bytes(self._state.held[part.index][hash_][: self._plan.header_bytes])
-        flags = flags_of(header, len(members))
+        flags = flags_of(bytes(result[: self._plan.header_bytes]), len(members))
         return {member for member, flag in zip(members, flags, strict=True) if flag}
 
 

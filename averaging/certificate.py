@@ -178,6 +178,9 @@ class Electorate:
     could then show a certificate of itself alone.
     """
     hierarchy: Hierarchy | None = None
+    casting: PeerId | None = None
+    """The member whose vote counts twice: the organiser, which is trusted, where the members can be two
+    halves."""
 
     @property
     def level1_groups(self) -> int:
@@ -186,7 +189,8 @@ class Electorate:
 
     def elects(self, voters: Iterable[PeerId]) -> bool:
         """Whether the ``voters`` are enough to go on from the state."""
-        return self._counted(voters) >= self.needed
+        voting = set(voters)
+        return self._counted(voting) + (self.casting in voting) >= self.needed
 
     def believes(self, voters: Iterable[PeerId]) -> bool:
         """Whether a group of these ``voters`` is the one that goes on from the state."""

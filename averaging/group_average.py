@@ -168,7 +168,7 @@ class GroupAverage:
         self.reliability.let_down(machine.let_down)
         self.reliability.delivered(machine.delivered)
         if is_decided:
-            self._pace.took(seconds)
+            self._pace.took(seconds, was_held_up=bool(machine.let_down))
         else:
             self._pace.failed()
 

@@ -106,8 +106,9 @@ def least(population: int, missed: int = 0) -> int:
 
     Then there cannot be two groups, as long as fewer than a third of them lie. If a third of the peers leave
     at once, nobody could go on. So after one attempt that was ``missed``, half of them are enough, and the
-    number halves with every further one, down to 0: then any number is enough. By then the larger part of the
-    population, if there is one, has gone on, and the others follow it.
+    number halves with every further one, down to 0. By then the larger part of the population, if there is
+    one, has gone on, and the others follow it. (`terms` has what holds besides: more than half of those that
+    are still present.)
     """
     return 2 * population // 3 + 1 if missed == 0 else (population + 1) // 2 >> (missed - 1)
 

@@ -44,6 +44,8 @@ class PartReducer:
         as the part has."""
         self._unchecked: dict[PeerId, Raw] = {}
         self._checked: set[PeerId] = {state.me}
+        self._refused: set[PeerId] = set()
+        """Members whose part is not what they have committed to: no other one of them counts."""
         self._served: set[PeerId] = {state.me}
         """Members that have our result, or do not need it."""
         self._has_called = False
@@ -80,6 +82,7 @@ class PartReducer:
             self._vectors[verdict.sender] = verdict.vector_N
         else:
             self._tally.gone.add(verdict.sender)
+            self._refused.add(verdict.sender)
             yield Report("bad-part", f"left out of our part: {verdict.reason}", verdict.sender)
 
     def reduce(self, now: float) -> Iterator[Command]:
@@ -117,7 +120,8 @@ class PartReducer:
         """The members whose part, or a copy of the result in its stead, is still worth waiting for."""
         awaited = self._tally.awaited(self._inputs.keys(), now)
         # being checked: the answer is certain to come
-        awaited |= self._checked - self._inputs.keys() - self._tally.gone
+        awaited |= self._checked - self._inputs.keys()
+        awaited -= self._refused
         if self.rank:
             # A member without a result has given up on this part; a member with one will send a copy.
             holdings = self._tally.holdings.items()

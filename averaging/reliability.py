@@ -13,6 +13,7 @@ one peer's own experience; it is told to nobody.
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
@@ -26,9 +27,11 @@ LONGEST = 64
 FEWEST_SECONDS = 2.0
 """For an average, at least, however quick the last ones were."""
 FACTOR = 5.0
-"""An average may take so many times as long as the slowest of the last ones."""
+"""An average may take so many times as long as the last ones, by their median."""
 AVERAGES = 8
 """How many of the last averages count."""
+FEWEST_AVERAGES = 2
+"""Before so many averages we do not know how long one takes."""
 FORGIVEN_AFTER = 8
 """Rounds in which a peer delivers what is due, for each time that it has not."""
 
@@ -91,25 +94,34 @@ class Pace:
     """How long an average may take: a few times as long as the last ones took.
 
     The manifest's ``average_seconds`` is for the slowest network that the run allows. A member that keeps the
-    others waiting must not cost them that much where an average takes a second.
+    others waiting must not cost them that much where an average takes a second. So averages in which somebody
+    has done that do not count. After one that has failed the next may take twice as long: perhaps the time
+    was too short.
     """
 
     def __init__(self, most: float) -> None:
-        """``most`` seconds are for the first average, and for one after an average that has failed."""
+        """``most`` seconds are for the first averages."""
         self._most = most
         self._last: list[float] = []
+        self._stretch = 1.0
 
     @property
     def seconds(self) -> float:
         """For the next average."""
-        if len(self._last) < AVERAGES // 2:
+        if len(self._last) < FEWEST_AVERAGES:
             return self._most
-        return min(self._most, max(FEWEST_SECONDS, FACTOR * max(self._last)))
+        usual = max(FEWEST_SECONDS, FACTOR * statistics.median_low(self._last))
+        return min(self._most, self._stretch * usual)
 
-    def took(self, seconds: float) -> None:
-        """An average has come to a decision in so many ``seconds``."""
-        self._last = [*self._last, seconds][-AVERAGES:]
+    def took(self, seconds: float, *, was_held_up: bool) -> None:
+        """An average has come to a decision in so many ``seconds``.
+
+        ``was_held_up``: a member has kept the others waiting.
+        """
+        self._stretch = 1.0
+        if not was_held_up:
+            self._last = [*self._last, seconds][-AVERAGES:]
 
     def failed(self) -> None:
-        """An average has come to no decision: perhaps the time was too short for it."""
-        self._last = []
+        """An average has come to no decision."""
+        self._stretch = min(2 * self._stretch, self._most)

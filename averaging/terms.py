@@ -19,6 +19,10 @@ LOST_AFTER = 3
 """After so many missed rounds a peer tries one group of all peers: its level-1 group may have no other member
 left."""
 
+DESPERATE_AFTER = 6
+"""After so many missed rounds any number of peers may go on, whoever else seems to be present: perhaps they
+cannot reach each other."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GroupTerms:
@@ -103,18 +107,30 @@ class Attendance:
             expected=sorted((set(self.near) | set(self.at_round)) - {me}),
             close_at=self.close_at + (self.patience if is_first else 0.0),
             alone_is_fine=not self.others,
-            electorate=self._electorate(),
+            electorate=self._electorate(me),
             is_lowered=self.missed > 0,
             leader=self.first_leader if is_first else None,
         )
 
-    def _electorate(self) -> Electorate:
-        """The votes that a group of all needs."""
+    def _electorate(self, me: PeerId) -> Electorate:
+        """The votes that a group of all needs.
+
+        After attempts that failed it needs fewer, but for some time still more than half of the participants
+        that are present, or half of them with the organiser: else a liar could make attempts fail until two
+        small groups form side by side.
+        """
         if not self.participants:
             return EVERYBODY
         count = len(self.participants)
-        needed = least(count, self.missed)
-        return Electorate(members=frozenset(self.participants), needed=needed, floor=majority(count))
+        terms = Electorate(
+            members=frozenset(self.participants), needed=least(count, self.missed), floor=majority(count)
+        )
+        if not 0 < self.missed < DESPERATE_AFTER:
+            return terms
+        here = terms.members & {me, *self.present} if terms.members else set()
+        is_even = len(here) % 2 == 0
+        casting = self.first_leader if is_even and self.first_leader in here else None
+        return replace(terms, needed=max(terms.needed, majority(len(here))), casting=casting)
 
     def level1(self, me: PeerId, hierarchy: Hierarchy) -> GroupTerms:
         """For the level-1 group of ``me``: half of its usual members are enough, as the level-2 group
@@ -148,7 +164,7 @@ class Attendance:
     def deciding(self, me: PeerId, hierarchy: Hierarchy, average_seconds: float) -> Electorate:
         """Whose votes decide about the run's next state: those of the only group, or of the level-2 group."""
         if hierarchy.count == 1:
-            return self._electorate()
+            return self._electorate(me)
         return self.level2(me, hierarchy, average_seconds).electorate
 
     def other_representatives(self, me: PeerId, hierarchy: Hierarchy) -> list[PeerId]:

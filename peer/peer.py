@@ -135,7 +135,9 @@ class Peer:
         me = self._me
         ports = self._ports
         network = ports.network
-        lookup = LookupTransport(network.transport, network.contacts, self.membership.find)
+        lookup = LookupTransport(
+            network.transport, network.contacts, self.membership.find, self.membership.roster.mark_lost
+        )
         metered = MeteredTransport(lookup, self.uplink, asyncio.get_running_loop().time)
         post = Post(metered, me.key, self._manifest.run_id, tasks, MESSAGES)
         bans = self._watch_for_liars(post, tasks)

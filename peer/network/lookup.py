@@ -3,6 +3,7 @@ not heard.
 
 request to a peer ──► in the address book ─────────────────────────────────────►  the transport
                   └─► not yet: present peers are asked for its contact first ──►  the transport
+                                                          it cannot be reached ──►  noted
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 
 from swarm.bounded import LeastRecentlyUsed
+from swarm.errors import Unreachable
 from swarm.identity import PeerId
 from swarm.membership.contacts import Contacts
 from swarm.transport import Request, Transport
@@ -26,16 +28,19 @@ ASKED_ABOUT = 256
 
 Find = Callable[[PeerId, float], Awaitable[None]]
 """(peer, deadline): ask others for the contact of ``peer``, and put it into the address book."""
+Lost = Callable[[PeerId, float], None]
+"""(peer, time): a request to ``peer`` that began at this time has failed."""
 
 
 class LookupTransport(ForwardingTransport):
     """A `Transport` that lets ``find`` look for a peer that is not among the ``contacts``, before the first
-    request to it."""
+    request to it, and tells ``lost`` of peers that cannot be reached."""
 
-    def __init__(self, transport: Transport, contacts: Contacts, find: Find) -> None:
+    def __init__(self, transport: Transport, contacts: Contacts, find: Find, lost: Lost) -> None:
         super().__init__(transport)
         self._contacts = contacts
         self._find = find
+        self._lost = lost
         self._asked_at: LeastRecentlyUsed[PeerId, float] = LeastRecentlyUsed(ASKED_ABOUT)
         self._turns: dict[PeerId, asyncio.Lock] = {}
 
@@ -43,7 +48,12 @@ class LookupTransport(ForwardingTransport):
         """The reply of ``to``. Raises what the transport raises."""
         if not self._contacts.addresses(to):
             await self._look_for(to, deadline)
-        return await super().request(to, request, deadline=deadline)
+        began = asyncio.get_running_loop().time()
+        try:
+            return await super().request(to, request, deadline=deadline)
+        except Unreachable:
+            self._lost(to, began)
+            raise
 
     async def _look_for(self, peer: PeerId, deadline: float) -> None:
         """Ask about ``peer``. Requests that come meanwhile wait for the same answer."""

@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
-from averaging.reliability import AVERAGES, FEWEST_SECONDS, FORGIVEN_AFTER, LONGEST, Pace, Reliability
+from averaging.reliability import (
+    AVERAGES,
+    FEWEST_AVERAGES,
+    FEWEST_SECONDS,
+    FORGIVEN_AFTER,
+    LONGEST,
+    Pace,
+    Reliability,
+)
 from swarm.identity import PeerId
 
 A = PeerId("a")
@@ -73,18 +81,36 @@ def test_each_time_that_a_peer_has_let_us_down_is_forgiven_by_itself() -> None:
     assert waited[0] == round_ + 3, "two rounds, as after the second time: one was forgiven"
 
 
-def test_an_average_may_take_a_few_times_as_long_as_the_slowest_of_the_last_ones() -> None:
+def test_an_average_may_take_a_few_times_as_long_as_the_last_ones() -> None:
     pace = Pace(30.0)
-    for seconds in (1.0, 2.0, 1.0):
-        pace.took(seconds)
-        assert pace.seconds == 30.0
-    pace.took(1.0)
-    assert pace.seconds == 10.0
+    pace.took(1.0, was_held_up=False)
+    assert pace.seconds == 30.0
+    for seconds in (1.0, 4.0):
+        pace.took(seconds, was_held_up=False)
+    assert pace.seconds == 5.0
     for _ in range(AVERAGES):
-        pace.took(0.1)
+        pace.took(0.1, was_held_up=False)
     assert pace.seconds == FEWEST_SECONDS
-    pace.failed()
-    assert pace.seconds == 30.0
     for _ in range(AVERAGES):
-        pace.took(29.0)
+        pace.took(29.0, was_held_up=False)
     assert pace.seconds == 30.0
+
+
+def test_a_member_that_holds_averages_up_does_not_get_more_time_by_that() -> None:
+    pace = Pace(30.0)
+    for _ in range(FEWEST_AVERAGES):
+        pace.took(1.0, was_held_up=False)
+    for _ in range(AVERAGES):
+        pace.took(5.0, was_held_up=True)
+    assert pace.seconds == 5.0
+
+
+def test_after_averages_without_a_decision_there_is_twice_as_much_time_each_time() -> None:
+    pace = Pace(30.0)
+    for _ in range(FEWEST_AVERAGES):
+        pace.took(1.0, was_held_up=False)
+    for seconds in (10.0, 20.0, 30.0, 30.0):
+        pace.failed()
+        assert pace.seconds == seconds
+    pace.took(8.0, was_held_up=True)
+    assert pace.seconds == 5.0

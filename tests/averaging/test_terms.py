@@ -8,7 +8,7 @@ import pytest
 
 from averaging.certificate import EVERYBODY, Electorate
 from averaging.hierarchy import LEVEL1_SIZE, Hierarchy
-from averaging.terms import LOST_AFTER, Attendance
+from averaging.terms import DESPERATE_AFTER, LOST_AFTER, Attendance
 from swarm.identity import KeyPair, PeerId
 
 RUN = bytes(range(32))
@@ -80,17 +80,18 @@ def test_only_the_last_one_left_of_the_last_average_goes_on_alone_beside_such_a_
     ("participants", "missed", "needed"),
     [
         (12, 0, 9),
-        (12, 1, 6),
+        (12, 1, 7),
+        (12, DESPERATE_AFTER - 1, 7),
         (40, 0, 27),
-        (40, 1, 20),
-        (40, 2, 10),
-        (40, 3, 5),
+        (40, 1, 21),
+        (40, DESPERATE_AFTER, 0),
         (2, 0, 2),
         (3, 0, 3),
         (4, 0, 3),
+        (5, 2, 3),
     ],
 )
-def test_more_than_two_thirds_of_the_last_average_must_vote_then_half_and_half_as_many_each_time(
+def test_more_than_two_thirds_of_the_last_average_must_vote_then_more_than_half_and_then_any(
     participants: int, missed: int, needed: int
 ) -> None:
     attendance = replace(ATTENDANCE, participants=PEERS[:participants], missed=missed)
@@ -99,6 +100,26 @@ def test_more_than_two_thirds_of_the_last_average_must_vote_then_half_and_half_a
     assert terms.electorate.needed == needed
     assert terms.electorate.floor == participants // 2 + 1, "and a certificate never needs fewer than half"
     assert terms.is_lowered == (missed > 0)
+
+
+def test_after_a_failed_attempt_only_the_participants_that_are_present_count() -> None:
+    """A liar that makes attempts fail must not bring about two small groups; crashes must stop nobody."""
+    attendance = replace(ATTENDANCE, participants=PEERS[:12], present=PEERS[1:4], missed=1)
+    assert attendance.one_group(PEERS[0]).electorate.needed == 6, "half of all, as usual"
+    assert replace(attendance, missed=2).one_group(PEERS[0]).electorate.needed == 3
+    assert replace(attendance, missed=3).one_group(PEERS[0]).electorate.needed == 3, "more than half of four"
+
+
+@pytest.mark.parametrize(("size", "is_enough"), [(12, True), (11, False), (9, False)])
+def test_of_two_halves_the_one_with_the_organiser_goes_on(size: int, is_enough: bool) -> None:
+    """Of an odd number there is no half; and without the organiser among them nobody decides."""
+    attendance = replace(ATTENDANCE, participants=PEERS[:size], missed=1)
+    electorate = attendance.one_group(MEMBER).electorate
+    half = [ORGANISER, *(peer for peer in PEERS if peer != ORGANISER)][: size // 2]
+    assert electorate.elects(half) == is_enough
+    others = [peer for peer in PEERS[:size] if peer != ORGANISER][: size // 2]
+    assert not electorate.elects(others)
+    assert not electorate.believes(half), "peers outside still want more than half"
 
 
 def test_where_nobody_knows_who_was_in_the_last_average_any_voters_are_enough() -> None:

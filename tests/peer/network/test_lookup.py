@@ -21,7 +21,9 @@ async def echo(call: Call) -> bytes:
 
 
 def looking_up(member: Member) -> LookupTransport:
-    return LookupTransport(member.transport, member.contacts, member.membership.find)
+    return LookupTransport(
+        member.transport, member.contacts, member.membership.find, member.membership.roster.mark_lost
+    )
 
 
 def knows(member: Member, number: int) -> bool:
@@ -86,7 +88,7 @@ async def test_many_requests_at_once_ask_once_and_again_some_time_later_about_a_
         assert deadline <= loop.time() + PATIENCE_SECONDS
         await asyncio.sleep(0.5)
 
-    transport = LookupTransport(member.transport, Contacts(RUN), find)
+    transport = LookupTransport(member.transport, Contacts(RUN), find, lambda peer, began: None)
     member.transport.serve(Route("echo", echo))
 
     async def call() -> None:
