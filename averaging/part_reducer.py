@@ -43,9 +43,9 @@ class PartReducer:
         """The same, decoded, unless they stay packed: kept from the check to the reduction, as many numbers
         as the part has."""
         self._unchecked: dict[PeerId, Raw] = {}
-        self._checked: set[PeerId] = {state.me}
-        self._refused: set[PeerId] = set()
-        """Members whose part is not what they have committed to: no other one of them counts."""
+        self._checked: dict[PeerId, bool] = {state.me: True}
+        """Members whose part we have checked or are checking; False if it is not what they have committed to.
+        No other one of them counts then."""
         self._served: set[PeerId] = {state.me}
         """Members that have our result, or do not need it."""
         self._has_called = False
@@ -67,7 +67,7 @@ class PartReducer:
         """Check every part whose commit is here. Part and commit arrive in any order."""
         index = self.part.index
         for sender in sorted(self._unchecked.keys() & self._tally.commits.keys()):
-            self._checked.add(sender)
+            self._checked[sender] = True
             payload = self._unchecked.pop(sender)
             commit = self._tally.commits[sender]
             if not self._is_reducing:
@@ -82,7 +82,7 @@ class PartReducer:
             self._vectors[verdict.sender] = verdict.vector_N
         else:
             self._tally.gone.add(verdict.sender)
-            self._refused.add(verdict.sender)
+            self._checked[verdict.sender] = False
             yield Report("bad-part", f"left out of our part: {verdict.reason}", verdict.sender)
 
     def reduce(self, now: float) -> Iterator[Command]:
@@ -120,8 +120,8 @@ class PartReducer:
         """The members whose part, or a copy of the result in its stead, is still worth waiting for."""
         awaited = self._tally.awaited(self._inputs.keys(), now)
         # being checked: the answer is certain to come
-        awaited |= self._checked - self._inputs.keys()
-        awaited -= self._refused
+        awaited |= self._checked.keys() - self._inputs.keys()
+        awaited -= {member for member, is_good in self._checked.items() if not is_good}
         if self.rank:
             # A member without a result has given up on this part; a member with one will send a copy.
             holdings = self._tally.holdings.items()
@@ -130,7 +130,7 @@ class PartReducer:
 
     def lacking(self, now: float) -> set[PeerId]:
         """The members that have committed to a part and not sent it."""
-        return self._tally.awaited(self._inputs.keys() | self._checked | self._unchecked.keys(), now)
+        return self._tally.awaited(self._inputs.keys() | self._checked.keys() | self._unchecked.keys(), now)
 
     def publish(self, reduced: Reduced) -> Iterator[Command]:
         """Send our result to all members."""
@@ -144,7 +144,7 @@ class PartReducer:
         """Send another reducer's result that we hold to the members that have sent us their part because they
         miss it."""
         index = self.part.index
-        senders = (self._unchecked.keys() | self._checked) - self._served
+        senders = (self._unchecked.keys() | self._checked.keys()) - self._served
         if not self.rank or not senders or self._is_reducing:
             return
         if (index, self._state.me) not in self._tally.receipts:

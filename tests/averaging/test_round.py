@@ -295,6 +295,23 @@ def test_a_liars_part_is_left_out_and_reported(said: Commit, payload: bytes) -> 
     assert receipt.message == Receipt(0, digest(result(A, A, B, C)))
 
 
+def test_a_member_whose_part_was_refused_is_not_waited_for_though_it_is_heard_again() -> None:
+    seat = Seat()
+    seat.tell(*commits(B, C, D), part_of(B), Delivered(D, "part.0.2", nonsense()), *commits(D))
+    told = seat.tell(part_of(C))
+    assert messages(told, Receipt) == [Receipt(0, digest(result(A, A, B, C)))]
+
+
+def test_two_owners_without_the_part_of_a_member_are_believed_that_it_was_late() -> None:
+    seat = Seat()
+    seat.tell(*commits(B, C, D), *(part_of(member) for member in (B, C, D)))
+    seat.tell(*publishes(B, result(B, A, B, C)), now=AT.parts)
+    assert D not in seat.machine.let_down, "one of them may lie"
+    seat.tell(*publishes(C, result(C, A, B, C)), now=AT.parts)
+    assert D in seat.machine.let_down
+    assert seat.machine.let_down.isdisjoint({A, B, C})
+
+
 def test_of_two_parts_of_one_sender_the_first_counts() -> None:
     seat = Seat()
     seat.tell(*commits(B, C, D), part_of(B), part_of(C), Delivered(B, "part.0.2", bytes(258)))

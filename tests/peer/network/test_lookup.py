@@ -71,6 +71,19 @@ async def test_a_contact_that_was_asked_for_counts_on_the_word_of_the_peer_that_
         assert knows(newcomer, 2) is is_dialled
 
 
+@in_company
+async def test_a_peer_that_cannot_be_reached_is_absent_until_it_is_heard_again(company: Company) -> None:
+    member = company.member(1)
+    other = company.member(2)
+    introduce(member, other)
+    roster = member.membership.roster
+    assert roster.is_present(other.id, soon(0))
+    company.network.crash(other.id)
+    with pytest.raises(Unreachable):
+        await looking_up(member).request(other.id, Request("echo", b""), deadline=soon())
+    assert not roster.is_present(other.id, soon(0))
+
+
 async def answer(lie: bytes) -> bytes:
     return lie
 
