@@ -126,7 +126,7 @@ class Assembly:
 
     def _hear(self, signed: Signed[Message], now: float) -> Iterator[Command]:
         match signed.message:
-            case Ready():
+            case Ready() if signed.stamp.group == self._plan.ready.stamp.group:
                 yield from self._hear_ready(cast("Signed[Ready]", signed))
             case Proposal():
                 yield from self._hear_proposal(signed.signer, signed.message, now)

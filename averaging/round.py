@@ -324,8 +324,9 @@ class Round:
             yield Compute(self._exchange.combine(self._decision))
         elif now >= min(self._plan.schedule.fetched, self._unobtainable_at):
             yield self._give_up("an item that the others have applied could not be fetched in time")
-        elif self._me not in self._tally.holdings:
-            yield WakeAt(self._plan.schedule.results)  # the items are still on their way by themselves
+        elif self._me not in self._tally.holdings and now < self._patient_until:
+            # The items may still be on their way by themselves; but whoever should send them may be a liar.
+            yield WakeAt(min(self._plan.schedule.results, self._patient_until))
         else:
             yield from self._fetch_all(wanted, now)
 

@@ -29,7 +29,7 @@ from .scenario import Scenario
 
 TASKS = 50
 """The most tasks that one honest peer may have at a time ..."""
-TASKS_PER_PEER = 10
+TASKS_PER_PEER = 12
 """... and so many more for each peer of the swarm: messages on their way, requests under way."""
 
 

@@ -201,6 +201,18 @@ def test_an_unexpected_peer_that_may_lead_is_told_that_we_are_ready() -> None:
     )
 
 
+def test_a_peer_that_is_ready_for_a_group_which_it_has_made_up_is_not_listed() -> None:
+    """A group with it would have a certificate that no other peer believes."""
+    stray = sent(C, Ready(ROOT), group=bytes([7]) * 16)
+    play(
+        assembly(A, (B,)),
+        (0, None, [Send((B,), Ready(ROOT)), WakeAt]),
+        (0, Woken(), [WakeAt]),
+        (1, stray, [WakeAt]),
+        (1, comes(B), [Send((B,), proposed(A, B)), vote_of(A, A, B), WakeAt]),
+    )
+
+
 def test_a_peer_with_another_model_never_leads_however_it_is_drawn() -> None:
     play(
         assembly(D, (B, C)),

@@ -487,6 +487,19 @@ def test_nothing_is_fetched_while_the_owners_own_copy_may_be_on_its_way() -> Non
     assert applied_items(applied(seat.tell(*publishes(D)))) == (True,) * 4
 
 
+def test_an_item_that_its_owner_never_sends_is_fetched_after_some_patience() -> None:
+    """The owner may be a liar that sends it to all others."""
+    impatient = replace(PLAN, schedule=replace(AT, patience=0.4))
+    seat = Seat(machine=Round(impatient, A, update_of(VECTORS[A], WEIGHTS[A])))
+    seat.tell(*commits(B, C, D), part_of(B), part_of(C), part_of(D), *publishes(B), *publishes(C))
+    told = seat.tell(*holdings(HASHES, B, C, D), *ballots(HASHES, B, C, D), now=0.6)
+    assert not [command for command in told if isinstance(command, Fetch)]
+    due = seat.wakes[-1]
+    assert due < AT.results
+    (fetch,) = [command for command in seat.tell(Woken(), now=due) if isinstance(command, Fetch)]
+    assert fetch == Fetch(B, f"item.3.{HASHES[3].hex()}", len(result(D)))
+
+
 def test_an_item_that_cannot_be_fetched_in_time_ends_the_round_for_us() -> None:
     seat = after_exchange(without=(D,))
     seat.tell(*holdings(HASHES, B, C, D), *ballots(HASHES, B, C, D), now=3.1)

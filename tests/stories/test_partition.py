@@ -80,7 +80,7 @@ def test_in_the_end_all_peers_are_in_one_group_with_one_model(peers: int, share:
 def test_meanwhile_each_side_is_by_itself_and_more_than_a_half_or_the_organisers_half_trains_on_as_one_group(
     peers: int, share: float
 ) -> None:
-    """The other side waits for the others, and averages in small groups now and then."""
+    """The other side waits for the others, until it knows that it cannot reach them."""
     for is_organisers, side in zip((True, False), sides(peers, share), strict=True):
         for notebook in side:
             assert group_sizes(notebook, 0, PARTED_AT)[0] == peers
@@ -89,8 +89,6 @@ def test_meanwhile_each_side_is_by_itself_and_more_than_a_half_or_the_organisers
             if is_organisers:
                 assert len(apart) >= 5
                 assert set(apart) == {len(side)}
-            else:
-                assert len(apart) <= 2
 
 
 @both_sizes
@@ -106,7 +104,6 @@ def test_of_two_halves_the_one_without_the_organiser_takes_over_the_state_of_the
     roots_here = roots_since_parted(here, HEALED_AT)
     roots_there = roots_since_parted(there, HEALED_AT)
     only_there = roots_there - roots_here
-    assert len(only_there) <= 2, "the other half mostly waits"
     for notebook in here:
         assert not downloaded(notebook) & only_there, "the organiser's side downloads nothing from the other"
     only_here = roots_since_parted(here, HEALED_AT + REUNION_SECONDS) - roots_there
