@@ -161,11 +161,13 @@ class Butterfly:
     def advance(self, now: float) -> Iterator[Command]:
         """Ship, check, reduce, publish; take over where we must."""
         yield from self._check_signed()
-        awaited = self._tally.awaited(frozenset(), now)
-        current = [self._current_reducer(part, awaited, now) for part in self._plan.parts]
         # An owner for which we do not wait gets our part all the same: the others may wait for it.
         present = self._tally.present(now)
         receivers = [self._current_reducer(part, present, now) for part in self._plan.parts]
+        awaited = present - self._plan.unawaited
+        current = receivers
+        if awaited != present:
+            current = [self._current_reducer(part, awaited, now) for part in self._plan.parts]
         for part, peer in zip(self._plan.parts, receivers, strict=True):
             # Most events change nothing here.
             if (part.index, peer) not in self._shipped or part.index in self._tally.takeovers:
@@ -246,8 +248,9 @@ class Butterfly:
         not late, and has not sent a result that does not hold."""
         takeover = self._plan.schedule.takeover
         is_late = now >= takeover and (part.index, part.owner) not in self._tally.receipts
+        is_open = part.index not in self._state.held
         for peer in self._tally.chains[part.index]:
-            is_out = (is_late and peer == part.owner) or self._has_failed(part.index, peer)
+            is_out = (is_late and peer == part.owner) or (is_open and self._has_failed(part.index, peer))
             if peer == self._state.me or (peer in present and not is_out):
                 return peer
         return None
