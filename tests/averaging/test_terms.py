@@ -110,6 +110,13 @@ def test_after_a_failed_attempt_only_the_participants_that_are_present_count() -
     assert replace(attendance, missed=3).one_group(PEERS[0]).electorate.needed == 3, "more than half of four"
 
 
+def test_participants_for_which_nobody_waits_are_present_all_the_same() -> None:
+    """Else a liar that makes honest peers look slow could bring about two small groups."""
+    attendance = replace(ATTENDANCE, participants=PEERS[:5], present=PEERS[1:5], missed=2)
+    without = attendance.without(PEERS[0], frozenset(PEERS[3:5]))
+    assert without.one_group(PEERS[0]).electorate.needed == 3
+
+
 @pytest.mark.parametrize(("size", "is_enough"), [(12, True), (11, False), (9, False)])
 def test_of_two_halves_the_one_with_the_organiser_goes_on(size: int, is_enough: bool) -> None:
     """Of an odd number there is no half; and without the organiser among them nobody decides."""
