@@ -114,10 +114,12 @@ class GroupAverage:
         ready = Ready(update.state_root, link.uplink, link.dialable, link.peers, update.tokens, update.parent)
         now = asyncio.get_running_loop().time()
         close_at = max(terms.close_at, now + spec.assemble_seconds / 4)  # we may be late ourselves
+        unawaited = self.reliability.unawaited
+        expected = tuple(peer for peer in terms.expected if peer not in unawaited)
         assembly_plan = AssemblyPlan(
             run=self._manifest.run_id,
             ready=open_frame(seal(self._key, ready, stamp), Ready, run=self._manifest.run_id),
-            terms=replace(terms, close_at=close_at, unawaited=self.reliability.unawaited),
+            terms=replace(terms, expected=expected, close_at=close_at, unawaited=unawaited),
             patience=spec.assemble_seconds,
             first_look=spec.assemble_seconds * FIRST_LOOK,
             group_size=spec.group_size,

@@ -62,8 +62,6 @@ class Attendance:
     """Present peers that say they will take part in this round."""
     present: Sequence[PeerId] = ()
     """All present peers, without us."""
-    unawaited: Collection[PeerId] = ()
-    """Peers that are present as well, but for which nobody waits."""
     patience: float = 0.0
     """Seconds that forming a group may take beyond ``close_at`` (`RoundSpec.assemble_seconds`)."""
     population: int = 1
@@ -89,8 +87,6 @@ class Attendance:
             self,
             near=sorted(set(self.near) - unawaited),
             at_round=sorted(set(self.at_round) - unawaited),
-            present=[peer for peer in self.present if peer not in unawaited],
-            unawaited=sorted(unawaited.intersection(self.present)),
             others=[peer for peer in self.others if not (is_last_one_left and peer in unawaited)],
         )
 
@@ -130,7 +126,7 @@ class Attendance:
         )
         if not 0 < self.missed < DESPERATE_AFTER:
             return terms
-        here = terms.members & {me, *self.present, *self.unawaited} if terms.members else set()
+        here = terms.members & {me, *self.present} if terms.members else set()
         is_even = len(here) % 2 == 0
         casting = self.first_leader if is_even and self.first_leader in here else None
         return replace(terms, needed=max(terms.needed, majority(len(here))), casting=casting)
